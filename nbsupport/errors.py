@@ -1,0 +1,50 @@
+"""What goes wrong, said so that the reader knows what to do next."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """One line for the reader: what failed, why, and what to do about it.
+
+    The command line prints ``pgo-lab: WHAT: WHY; DO THIS`` and exits with 2; the
+    notebooks show the same sentence. Anything that is *not* a LabError is a defect.
+    """
+
+    def __init__(self, what: str, why: str, do: str) -> None:
+        super().__init__(what, why, do)
+        self.what = what
+        self.why = why
+        self.do = do
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}; {self.do}"
+
+
+class Missing(LabError):
+    """A tool, toolchain or source that this machine does not have (it can be had)."""
+
+
+class BuildError(LabError):
+    """A compiler or linker said no; `output` is what it said (bounded)."""
+
+    def __init__(self, what: str, why: str, do: str, output: str = "") -> None:
+        super().__init__(what, why, do)
+        self.output = output
+
+
+def first_line(text: str, *, limit: int = 200) -> str:
+    """Return the first line with content of a program's message, for a one-line error."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "no message")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def from_os(what: str, error: OSError) -> LabError:
+    """Turn an operating system's refusal (full disk, read-only folder) into advice."""
+    name = error.filename or ""
+    advice = {
+        28: "free some disk space, or set XDG_CACHE_HOME to a folder with room",
+        122: "free some of your disk quota, or set XDG_CACHE_HOME to another folder",
+        30: "set XDG_CACHE_HOME to a folder that you may write",
+        13: "check the permissions, or set XDG_CACHE_HOME to a folder that you may write",
+    }.get(error.errno or 0, "check that path")
+    return LabError(what, f"{error.strerror or error}{f' ({name})' if name else ''}", advice)

@@ -1,0 +1,41 @@
+"""Defaults, in one place: where things are kept, and how far a child process may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long (seconds), how much memory and how much output (bytes) a child may use.
+
+    `output` bounds what is kept of each stream; a child that writes more is ended.
+    """
+
+    seconds: float = 10.0
+    memory: int = 1024 * MIB
+    output: int = 1 * MIB
+
+
+#: A program under investigation: small, and stopped early when it misbehaves.
+PROGRAM = Limits()
+#: A compiler or linker.
+COMPILER = Limits(seconds=300.0, memory=4096 * MIB, output=4 * MIB)
+#: An installation or an unpacking; uv and apt-get have their own network time limits.
+INSTALL = Limits(seconds=1800.0, memory=4096 * MIB, output=4 * MIB)
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder of the lab (on Linux, XDG_CACHE_HOME moves it)."""
+    return Path(platformdirs.user_cache_dir("pgo-lab", appauthor=False))
+
+
+def data_dir() -> Path:
+    """Return the folder `data`: inside an installed wheel, or beside the package in a checkout."""
+    installed = Path(__file__).parent / "_data"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "data"

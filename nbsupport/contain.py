@@ -25,7 +25,7 @@ from typing import IO, Literal
 import psutil
 
 from nbsupport import settings
-from nbsupport.errors import LabError, Missing
+from nbsupport.errors import LabError, MissingError
 
 _LIMITER = 'ulimit -c 0; ulimit -t "$1" 2>/dev/null; shift; exec "$@"'
 _TICK = 0.05  # seconds between looks at memory; most programs here end before the first
@@ -66,7 +66,7 @@ def run(
 ) -> Finished:
     """Run a program to its end, or to its limit, and return how it ended.
 
-    `env` is added to this process's environment. Raises `Missing` when the program
+    `env` is added to this process's environment. Raises `MissingError` when the program
     cannot be started. An interrupt (Ctrl-C) ends the child and passes on.
     """
     command = [str(part) for part in argv]
@@ -99,7 +99,7 @@ def _start(
     command: list[str], cwd: Path, env: Mapping[str, str] | None, limits: settings.Limits
 ) -> subprocess.Popen[bytes]:
     if shutil.which(command[0]) is None:
-        raise Missing(command[0], "no such program", "check the path, or install it")
+        raise MissingError(command[0], "no such program", "check the path, or install it")
     # The processor time limit is a second fence, for a child that outlives this process.
     fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
     try:
@@ -168,7 +168,7 @@ def _drain(
                 with contextlib.suppress(KeyError):
                     selector.unregister(stream)
                 break
-            buffer += chunk
+            buffer.extend(chunk)
     return any(len(buffer) > limit for buffer in buffers.values())
 
 

@@ -20,7 +20,7 @@ class LabError(Exception):
         return f"{self.what}: {self.why}; {self.do}"
 
 
-class Missing(LabError):
+class MissingError(LabError):
     """A tool, toolchain or source that this machine does not have (it can be had)."""
 
 

@@ -27,8 +27,13 @@ import psutil
 from nbsupport import settings
 from nbsupport.errors import LabError, MissingError
 
-_LIMITER = 'ulimit -c 0; ulimit -t "$1" 2>/dev/null; shift; exec "$@"'
+_LIMITER = 'ulimit -c 0; ulimit -t "$1"; ulimit -f "$2"; shift 2; exec "$@"'
+Limit = Literal["time", "memory", "output"]
+
 _TICK = 0.05  # seconds between looks at memory; most programs here end before the first
+
+#: A child's own limits, set by the shell, end it with these.
+_LIMIT_SIGNALS: dict[int, Limit] = {signal.SIGXCPU: "time", signal.SIGXFSZ: "output"}
 
 _live: set[int] = set()
 _live_lock = threading.Lock()
@@ -43,7 +48,7 @@ class Finished:
     signal: int | None
     stdout: str
     stderr: str
-    limit: Literal["time", "memory", "output"] | None
+    limit: Limit | None
     seconds: float
 
     @property
@@ -77,8 +82,8 @@ def run(
     finally:
         _end(child)
     code = child.returncode
-    if limit is None and code == -signal.SIGXCPU:
-        limit = "time"
+    if limit is None:
+        limit = _LIMIT_SIGNALS.get(-code)
     return Finished(
         argv=tuple(command),
         exit_code=code if code >= 0 else None,
@@ -104,7 +109,7 @@ def _start(
     fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
     try:
         child = subprocess.Popen(
-            ["/bin/sh", "-c", _LIMITER, "sh", fence, *command],
+            ["/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512), *command],
             cwd=cwd,
             env=environment(env),
             stdin=subprocess.DEVNULL,
@@ -116,18 +121,17 @@ def _start(
         raise LabError(
             command[0], f"cannot start it ({error.strerror})", "check the path"
         ) from error
-    with _live_lock:
-        _live.add(child.pid)
+    register(child.pid)
     return child
 
 
 def _watch(
     child: subprocess.Popen[bytes], start: float, limits: settings.Limits
-) -> tuple[Literal["time", "memory", "output"] | None, tuple[bytes, bytes]]:
+) -> tuple[Limit | None, tuple[bytes, bytes]]:
     """Read both streams until the child ends or passes a limit."""
     assert child.stdout and child.stderr
     buffers: dict[IO[bytes], bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
-    limit: Literal["time", "memory", "output"] | None = None
+    limit: Limit | None = None
     next_look = start + _TICK
     with selectors.DefaultSelector() as selector, _exit_notice(child) as notice:
         for stream in buffers:
@@ -209,8 +213,19 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     for stream in (child.stdout, child.stderr):
         if stream:
             stream.close()
+    unregister(child.pid)
+
+
+def register(group: int) -> None:
+    """Have `end_all` end this process group too (a child that is kept alive, as LLDB is)."""
     with _live_lock:
-        _live.discard(child.pid)
+        _live.add(group)
+
+
+def unregister(group: int) -> None:
+    """Forget a process group that has ended."""
+    with _live_lock:
+        _live.discard(group)
 
 
 def end_all() -> None:

@@ -14,12 +14,14 @@ MIB = 1 << 20
 class Limits:
     """How long (seconds), how much memory and how much output (bytes) a child may use.
 
-    `output` bounds what is kept of each stream; a child that writes more is ended.
+    `output` bounds what is kept of each stream, `file` the size of a file that it writes;
+    a child that writes more is ended.
     """
 
     seconds: float = 10.0
     memory: int = 1024 * MIB
     output: int = 1 * MIB
+    file: int = 1024 * MIB
 
 
 #: A program under investigation: small, and stopped early when it misbehaves.

@@ -1,0 +1,94 @@
+"""What is going on, on standard error: lines, and bars for what takes over two seconds.
+
+In a terminal the bars move; in a log each thing is a line; in a notebook that a tool
+executes (papermill through us, nbval) nothing is shown, so that outputs stay the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+QUIET = "PGO_LAB_QUIET"  # set by the runners of notebooks
+
+
+def quiet() -> bool:
+    """Return whether progress must not show (a runner compares the output)."""
+    return QUIET in os.environ or "PYTEST_CURRENT_TEST" in os.environ
+
+
+def console() -> Console:
+    """Return the console of standard error as it is now (tests and kernels replace it)."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """Print one line of progress."""
+    if not quiet():
+        console().print(line, markup=False)
+
+
+@contextlib.contextmanager
+def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar over `total` steps; the value is called once for each step done."""
+    shown = console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=shown, transient=True, disable=quiet()) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextlib.contextmanager
+def growing(what: str, folder: Path, expected: int) -> Iterator[None]:
+    """Show how a folder fills up (bytes), for a tool that does not tell how far it is."""
+    shown = console()
+    if quiet() or not shown.is_terminal:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    stop = threading.Event()
+    with Progress(*columns, console=shown, transient=True) as progress:
+        task = progress.add_task(what, total=expected)
+
+        def look() -> None:
+            while not stop.wait(0.5):
+                progress.update(task, completed=min(size_of(folder), expected))
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below a folder, each file once; files may vanish meanwhile."""
+    total = 0
+    for top, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(top) / name).lstat().st_size
+    return total

@@ -2,8 +2,8 @@
 
 Every program this package starts goes through `run`: its own session and process
 group, standard input closed, core files off, time, memory and output bounded, and
-whatever it left behind ended when it is done. No shell reads the command; `/bin/sh`
-only sets the limits and then becomes the program (``exec "$@"``), because Python's
+whatever it left behind ended when it is done, or when this process dies. No shell reads
+the command; `/bin/sh` only sets the limits and then becomes the program, because Python's
 own hook for that (`preexec_fn`) is unsafe in a process with threads, as a kernel is.
 """
 
@@ -27,7 +27,15 @@ import psutil
 from nbsupport import settings
 from nbsupport.errors import LabError, MissingError
 
-_LIMITER = 'ulimit -c 0; ulimit -t "$1"; ulimit -f "$2"; shift 2; exec "$@"'
+#: Sets the limits, then becomes the program. The double-forked watcher holds the other end
+#: of a pipe of ours: when this process goes, even by SIGKILL, it ends the child's group.
+_LIMITER = """
+exec 3<&0 </dev/null
+((read -r _ <&3; kill -KILL -$$) >/dev/null 2>&1 &)
+exec 3<&-
+ulimit -c 0; ulimit -S -t "$1"; ulimit -f "$2"; shift 2
+exec "$@"
+"""
 Limit = Literal["time", "memory", "output"]
 
 _TICK = 0.05  # seconds between looks at memory; most programs here end before the first
@@ -112,7 +120,7 @@ def _start(
             ["/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512), *command],
             cwd=cwd,
             env=environment(env),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -210,7 +218,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     """End the child's whole group and close its pipes; safe to call at any time."""
     _kill_group(child.pid)
     child.wait()
-    for stream in (child.stdout, child.stderr):
+    for stream in (child.stdin, child.stdout, child.stderr):
         if stream:
             stream.close()
     unregister(child.pid)

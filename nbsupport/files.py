@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -21,3 +23,9 @@ def write(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+
+
+@functools.cache
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, read once: a module's own, when what it makes is kept."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

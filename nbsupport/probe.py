@@ -81,8 +81,9 @@ class Toolchain:
         return {key: _plain(getattr(self, key)) for key in keys}
 
 
-_JSON_KEYS = ("name", "version", "raw_version", "provider", "prefix", "targets")
-_JSON_KEYS += ("runtime", "llvm_profdata", "lldb")
+_JSON_KEYS = tuple(
+    "name version raw_version provider prefix targets runtime llvm_profdata lldb".split()  # noqa: SIM905
+)
 
 
 def _plain(value: Any) -> Any:
@@ -100,7 +101,8 @@ def identity(compiler: Path) -> str:
 
 def probe(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
     """Ask a compiler what it is, once: the answers are kept by its identity."""
-    note = (cache or settings.cache_dir()) / "probes" / f"{identity(compiler)}-{provider}.json"
+    name = f"{identity(compiler)}-{provider}-{files.digest(Path(__file__))[:8]}.json"
+    note = (cache or settings.cache_dir()) / "probes" / name
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return _from_note(json.loads(note.read_text()))
     toolchain = _ask_rustc(compiler) if compiler.name == "rustc" else _ask_clang(compiler, provider)
@@ -130,7 +132,7 @@ def ask(command: list[str | Path], env: dict[str, str] | None = None) -> str:
 def _ask_clang(compiler: Path, provider: str) -> Toolchain:
     said = ask([compiler, "--version"])
     match = re.search(r"clang version (\d+\.\d+\.\d+)", said)
-    if match is None and "Free Software Foundation" in said:
+    if match is None and re.match(r"\S*(gcc|GCC)\S* \(", said):
         return _gcc(compiler, said)
     if match is None:
         raise LabError(str(compiler), "does not say a clang version", "give the path of a clang")
@@ -213,9 +215,8 @@ def _emitted(
             env=env,
             limits=settings.COMPILER,
         )
-        if not done.ok:
-            return None
-        emitted = Path(folder, "probe.ll").read_text(errors="replace")
+        output = Path(folder, "probe.ll")
+        emitted = output.read_text(errors="replace") if done.ok and output.is_file() else ""
     match = re.search(r"@__llvm_profile_raw_version = .* i64 (-?\d+)", emitted)
     return int(match[1]) & _VERSION_MASK if match else None
 

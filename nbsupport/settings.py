@@ -41,3 +41,8 @@ def data_dir() -> Path:
     """Return the folder `data`: inside an installed wheel, or beside the package in a checkout."""
     installed = Path(__file__).parent / "_data"
     return installed if installed.is_dir() else Path(__file__).parent.parent / "data"
+
+
+def notebooks_dir() -> Path:
+    """Return the folder of the notebooks, which a checkout has and a wheel has not."""
+    return Path(__file__).parent.parent / "notebooks"

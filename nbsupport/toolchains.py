@@ -87,6 +87,17 @@ def profdata(toolchain: Toolchain, cache: Path | None = None) -> Path:
     )
 
 
+def companion(rustc: Toolchain, cache: Path | None = None) -> Toolchain:
+    """Return the clang that links for a rustc and compiles C beside it: of its LLVM if possible."""
+    clangs = [t for t in discover(cache) if t.kind == "clang" and t.runtime]
+    if not clangs:
+        raise MissingError(f"a clang beside {rustc.name}", "none found", _how_to_get(rustc.major))
+    return min(
+        clangs,
+        key=lambda t: (t.major != rustc.major, t.raw_version != rustc.raw_version, _rank(t)),
+    )
+
+
 def find_lldb(cache: Path | None = None) -> Path | None:
     """Return an LLDB, the newest toolchain's first, or None."""
     for toolchain in reversed(discover(cache)):

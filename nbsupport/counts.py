@@ -1,0 +1,75 @@
+"""Execution counts of a profile, and whether they are the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+#: A function of a profile: its name and structural hash, as llvm-profdata prints them.
+Key = tuple[str, int]
+Counts = dict[Key, tuple[int, ...]]
+#: Counts to expect; None where two runs of the same program differ, so that no one count is right.
+Expected = dict[Key, tuple[int, ...] | None]
+
+
+def parse(text: str) -> Counts:
+    """Read llvm-profdata's text format (`merge -text`): every function with its counters.
+
+    Source: TextInstrProfReader::readNextRecord (InstrProfReader.cpp): a block is name,
+    hash, number of counters, counters; `#` starts a comment, `:` a header line. What
+    follows the counters (value sites, bitmaps) is not read.
+    """
+    counts: Counts = {}
+    for block in text.split("\n\n"):
+        lines = [line for line in block.splitlines() if line and line[0] not in "#:"]
+        if len(lines) >= 3:
+            number = int(lines[2])
+            counts[lines[0], int(lines[1], 0)] = tuple(int(n) for n in lines[3 : 3 + number])
+    return counts
+
+
+def agreed(runs: Iterable[Counts]) -> Expected:
+    """Return what several runs of one program have in common; raises ValueError without a run."""
+    first, *others = runs
+    expected: Expected = dict(first)
+    for other in others:
+        for key in expected.keys() | other.keys():
+            if expected.get(key) != other.get(key):
+                expected[key] = None
+    return expected
+
+
+def together(parts: Iterable[Expected]) -> Expected:
+    """Return the counts of a program from those of its parts; a function of two parts adds up.
+
+    Source: InstrProfRecord::merge (InstrProf.cpp): equal name and hash, counters are added.
+    """
+    whole: Expected = {}
+    for part in parts:
+        for key, counters in part.items():
+            there = whole.get(key, ())
+            if there is None or counters is None:
+                whole[key] = None
+            else:
+                pairs = zip(there, counters, strict=True) if there else ((0, n) for n in counters)
+                whole[key] = tuple(a + b for a, b in pairs)
+    return whole
+
+
+def difference(seen: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -> str | None:
+    """Say what is wrong with the counts that were seen; None when nothing is."""
+    missing = sorted(name for name, _ in expected.keys() - seen.keys())
+    if missing:
+        return f"{len(missing)} functions are missing ({_some(missing)})"
+    extra = sorted(name for name, _ in seen.keys() - expected.keys())
+    if extra:
+        return f"{len(extra)} functions belong to no part of the program ({_some(extra)})"
+    wrong = sorted(
+        key[0]
+        for key, counters in expected.items()
+        if counters is not None and seen[key] != counters
+    )
+    return f"{len(wrong)} functions have wrong counts ({_some(wrong)})" if wrong else None
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

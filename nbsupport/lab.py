@@ -1,0 +1,264 @@
+"""A trial: one program, built by one or two toolchains, run once, and what came of it.
+
+What stays from trial to trial (objects, programs, reference counts) is in the cache;
+the run itself is never reused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from nbsupport import build, contain, counts, crash, files, programs, settings, toolchains
+from nbsupport.build import Instrument, Order
+from nbsupport.errors import BuildError, LabError, MissingError
+from nbsupport.outcome import Outcome, Profile, classify
+from nbsupport.probe import Toolchain
+
+ORDERS: tuple[Order, ...] = get_args(Order)
+INSTRUMENTS: tuple[Instrument, ...] = get_args(Instrument)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One program x toolchains x options: the library by `foreign`, all else by `main`."""
+
+    program: programs.Program
+    main: Toolchain
+    foreign: Toolchain
+    linker: Toolchain
+    order: Order = "main-first"
+    instrument: Instrument = "ir"
+    main_instrument: Instrument = "ir"
+
+    @property
+    def recipe(self) -> build.Recipe:
+        """How this trial is built."""
+        return build.Recipe(
+            program=self.program,
+            main=self.main,
+            foreign=self.foreign,
+            order=self.order,
+            main_instrument=self.main_instrument,
+            instrument=self.instrument,
+            linker=self.linker,
+            runtime=self.main,
+        )
+
+    @property
+    def references(self) -> tuple[build.Recipe, ...]:
+        """The uniform builds that say which counts are right, one for each instrumented part.
+
+        Each is by that part's own toolchain (compiler, linker, runtime), and only that
+        part is instrumented, so that every function in its profile belongs to it. A Rust
+        main has no compiler of the foreign LLVM; there it is only left uninstrumented.
+        """
+        whole = dataclasses.replace(self.recipe, order="main-first")
+        rust = self.program.language == "rust"
+        parts = []
+        if self.main_instrument != "none":
+            parts.append(dataclasses.replace(whole, foreign=self.linker, instrument="none"))
+        if self.instrument != "none":
+            own = dataclasses.replace(whole, linker=self.foreign, runtime=self.foreign)
+            main = self.main if rust else self.foreign
+            parts.append(dataclasses.replace(own, main=main, main_instrument="none"))
+        return tuple(parts)
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the parameters as columns of a table."""
+        return {
+            "program": self.program.name,
+            "main": self.main.name,
+            "main_raw_version": self.main.raw_version,
+            "foreign": self.foreign.name,
+            "foreign_raw_version": self.foreign.raw_version,
+            "order": self.order,
+            "instrument": self.instrument,
+            "main_instrument": self.main_instrument,
+        }
+
+
+class Lab:
+    """Runs trials on this machine, and keeps debuggers alive between them.
+
+    A context manager; `close` ends the debuggers (so does the end of the process).
+    """
+
+    def __init__(
+        self,
+        cache: Path | None = None,
+        *,
+        limits: settings.Limits = settings.PROGRAM,
+        debugger: bool = True,
+    ) -> None:
+        self.cache = cache or settings.cache_dir()
+        self.limits = limits
+        self._debug = debugger
+        self._debuggers: list[crash.Debugger] = []
+        # Looked up once: the grid of a sweep names each toolchain many times.
+        self._find = functools.cache(functools.partial(toolchains.find, cache=self.cache))
+        self._find_rustc = functools.cache(
+            functools.partial(toolchains.find_rustc, cache=self.cache)
+        )
+        self._program = functools.cache(functools.partial(programs.get, cache=self.cache))
+        self.reference = functools.cache(self._reference)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the debuggers; the next crash starts one again."""
+        while self._debuggers:
+            self._debuggers.pop().close()
+
+    def trial(
+        self,
+        program: str,
+        llvm: str,
+        foreign: str,
+        *,
+        order: str = "main-first",
+        instrument: str | None = None,
+        main_instrument: str = "ir",
+    ) -> Trial:
+        """Return the trial that these names mean; raises `LabError` that says which are allowed.
+
+        `llvm` and `foreign` are as `toolchains.find` takes them. The library is instrumented
+        as main is, unless gcc compiles it, which cannot.
+        """
+        other = self._find(foreign)
+        if instrument is None:
+            instrument = "none" if other.kind == "gcc" else main_instrument
+        _allowed("order", order, ORDERS)
+        _allowed("instrument", instrument, INSTRUMENTS)
+        _allowed("main_instrument", main_instrument, INSTRUMENTS)
+        if instrument != "none" and other.raw_version is None:
+            raise LabError(other.name, "does not instrument as LLVM does", "use instrument none")
+        main, linker = self._main(program, llvm)
+        chosen = self._program(program, cc=linker.compiler)
+        return Trial(chosen, main, other, linker, order, instrument, main_instrument)  # type: ignore[arg-type]
+
+    def _main(self, program: str, llvm: str) -> tuple[Toolchain, Toolchain]:
+        """Return the toolchain that compiles main, and the clang that links."""
+        if programs.language(program) == "rust":
+            main = self._find_rustc(llvm)
+            linker = toolchains.companion(main, self.cache)
+        else:
+            main = linker = self._find(llvm)
+        if main.runtime is None:
+            raise MissingError(
+                f"the profile runtime of {main.name}",
+                "not installed with it",
+                f"pgo-lab toolchains --install {main.major}, or its libclang-rt package",
+            )
+        return main, linker
+
+    def run(self, trial: Trial) -> Outcome:
+        """Build what is not built, run once, and say what came of it."""
+        try:
+            program = build.linked(trial.recipe, self.cache)
+        except BuildError as error:
+            return Outcome("build-failed", str(error))
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+            done, merged, size = self._observe(program, trial.recipe, Path(folder))
+            seen = counts.parse(merged.stdout) if merged and merged.ok else {}
+            wrong = None
+            if merged and merged.ok:
+                wrong = counts.difference(seen, self._expected(trial))
+        kind, detail = classify(done, size, merged, wrong)
+        dead = None
+        if kind == "crash":
+            dead, note = self._crash(program)
+            detail += note
+        return Outcome(
+            kind,
+            detail,
+            exit_code=done.exit_code,
+            signal=done.signal_name,
+            crash=dead,
+            profile=Profile(bool(merged and merged.ok), size, len(seen)),
+            seconds=done.seconds,
+        )
+
+    def _observe(
+        self, program: Path, recipe: build.Recipe, folder: Path
+    ) -> tuple[contain.Finished, contain.Finished | None, int]:
+        """Run a program in an empty folder; merge what it left, if it left anything."""
+        profile = folder / "run.profraw"
+        env = {"LLVM_PROFILE_FILE": str(profile)}
+        done = contain.run([program], cwd=folder, env=env, limits=self.limits)
+        size = profile.stat().st_size if profile.is_file() else 0
+        if not done.ok or not size:
+            return done, None, size
+        tool = toolchains.profdata(recipe.runtime, self.cache)
+        merge: list[str | Path] = [tool, "merge", "-text", "-o", "-", profile]
+        return done, contain.run(merge, cwd=folder, limits=settings.COMPILER), size
+
+    def _expected(self, trial: Trial) -> counts.Expected:
+        return counts.together(self.reference(recipe) for recipe in trial.references)
+
+    def _reference(self, recipe: build.Recipe) -> counts.Expected:
+        """Return the counts of a uniform build, from two runs, so that chance shows."""
+        note = self.cache / "references" / f"{recipe.digest}.json"
+        if note.is_file():
+            return {
+                (name, number): None if values is None else tuple(values)
+                for name, number, values in json.loads(note.read_text())
+            }
+        program = build.linked(recipe, self.cache)
+        expected = counts.agreed(self._healthy(program, recipe) for _ in range(2))
+        rows = [(*key, values) for key, values in expected.items()]
+        files.write(note, json.dumps(rows))
+        return expected
+
+    def _healthy(self, program: Path, recipe: build.Recipe) -> counts.Counts:
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+            done, merged, size = self._observe(program, recipe, Path(folder))
+            kind, detail = classify(done, size, merged, None)
+            if kind == "ok" and merged:
+                return counts.parse(merged.stdout)
+        raise LabError(
+            f"the reference build of {recipe.program.name} by {recipe.runtime.name}",
+            f"{kind}: {detail}",
+            "this toolchain cannot profile even alone; choose another",
+        )
+
+    def _crash(self, program: Path) -> tuple[crash.Crash | None, str]:
+        """Run the program again under a debugger; the text says why there are no frames."""
+        try:
+            debugger = self._debugger()
+            if debugger is None:
+                return None, " (no frames: neither LLDB nor gdb is here)"
+            with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+                env = contain.environment({"LLVM_PROFILE_FILE": str(Path(folder, "run.profraw"))})
+                seconds = self.limits.seconds
+                found = debugger.crash([program], cwd=Path(folder), env=env, seconds=seconds)
+            self._debuggers.append(debugger)
+        except LabError as error:
+            return None, f" (no frames: {error.what}: {error.why})"
+        return found, "" if found else f" (no frames: not again under {debugger.name})"
+
+    def _debugger(self) -> crash.Debugger | None:
+        if not self._debug:
+            return None
+        with contextlib.suppress(IndexError):
+            return self._debuggers.pop()
+        gdb = shutil.which("gdb")
+        lldb = toolchains.find_lldb(self.cache)
+        return crash.open_debugger(lldb, Path(gdb) if gdb else None)
+
+
+def _allowed(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise LabError(f"{what} {value!r}", "not known", f"choose one of {', '.join(allowed)}")

@@ -1,0 +1,171 @@
+"""One run on disk: what its notebooks claimed and recorded, and how to read that back.
+
+Claims and tables travel in the notebooks themselves, as outputs of MIME types of our
+own, so that a notebook executed by any runner can be read. `collect` gathers them into
+Parquet tables beside the notebooks; `data/recorded` holds those of one real run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbsupport import files, settings
+from nbsupport.errors import LabError, MissingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLAIM = "application/vnd.pgo-lab.claim+json"
+TABLE = "application/vnd.pgo-lab.table+json"
+
+#: Columns that differ from run to run, and so stay out of what a notebook records.
+_MEASURED = ("seconds",)
+
+
+def claim(name: str, sentence: str, *, predicted: object, observed: object, **at: object) -> bool:
+    """State a claim: what was predicted, what was observed; return whether it holds.
+
+    Shows one stable line and records the claim in the notebook. `name` identifies it for
+    ever, `at` gives the parameters that it was made for. A claim that does not hold is news
+    to report, not an error: nothing is raised.
+    """
+    holds = predicted == observed
+    line = f"{'holds' if holds else 'DOES NOT HOLD'}: {sentence}"
+    if not holds:
+        line += f" (predicted {predicted}, observed {observed})"
+    record = {
+        "name": name,
+        "sentence": sentence,
+        "holds": holds,
+        "predicted": str(predicted),
+        "observed": str(observed),
+        "at": {key: str(value) for key, value in sorted(at.items())},
+    }
+    _display({"text/plain": line, CLAIM: record})
+    return holds
+
+
+def record(name: str, table: pd.DataFrame) -> None:
+    """Record a table in the notebook under a name; shows one line that says so."""
+    kept = table.drop(columns=[c for c in _MEASURED if c in table])
+    rows = json.loads(kept.to_json(orient="records"))
+    line = f"recorded: {name}, {len(table)} rows"
+    _display({"text/plain": line, TABLE: {"name": name, "rows": rows}})
+
+
+def _display(bundle: dict[str, Any]) -> None:
+    from IPython.display import display  # noqa: PLC0415 - only notebooks show anything
+
+    display(bundle, raw=True)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run found: `claims` and `tables` as pandas tables, `manifest` as written.
+
+    `claims` has the columns notebook, name, sentence, holds, predicted, observed, at.
+    """
+
+    manifest: Mapping[str, Any]
+    claims: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+
+    def verdict(self) -> str:
+        """Return the run in one sentence."""
+        total = len(self.claims)
+        if not total:
+            return "no notebook claimed anything"
+        held = int(self.claims["holds"].sum())
+        if held < total:
+            names = ", ".join(self.claims.loc[~self.claims["holds"], "name"])
+            return f"{held} of {total} claims hold; not so: {names}"
+        return (
+            f"all {total} claims hold: the crash comes from linking objects of two LLVMs whose "
+            "raw profiles are laid out differently"
+        )
+
+    def changed(self, baseline: Run) -> tuple[str, ...]:
+        """Return the names of claims that came out otherwise, at equal parameters."""
+        key = ["name", "at"]
+        both = self.claims.merge(baseline.claims, on=key, suffixes=("", "_before"))
+        return tuple(both.loc[both["holds"] != both["holds_before"], "name"])
+
+
+def read(run: Path) -> Run:
+    """Read a run from its executed notebooks; raises `LabError` where there are none."""
+    import pandas as pd  # noqa: PLC0415
+
+    notebooks = sorted((run / "notebooks").glob("*.ipynb"))
+    if not notebooks:
+        raise MissingError(str(run), "no executed notebooks there", f"pgo-lab run -o {run}")
+    claims: list[dict[str, Any]] = []
+    tables: dict[str, pd.DataFrame] = {}
+    for path in notebooks:
+        for kind, content in _outputs(path):
+            if kind == CLAIM:
+                at = json.dumps(content["at"], sort_keys=True)
+                claims.append({"notebook": path.stem, **content, "at": at})
+            else:
+                tables[content["name"]] = pd.DataFrame(content["rows"])
+    columns = ["notebook", "name", "sentence", "holds", "predicted", "observed", "at"]
+    manifest = _manifest(run / "manifest.json")
+    return Run(manifest, pd.DataFrame(claims, columns=columns).astype({"holds": bool}), tables)
+
+
+def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        cells = json.loads(path.read_text())["cells"]
+        for cell in cells:
+            for output in cell.get("outputs", ()):
+                for kind in (CLAIM, TABLE):
+                    if kind in output.get("data", {}):
+                        yield kind, output["data"][kind]
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError(str(path), f"not a readable notebook ({error})", "run it again") from error
+
+
+def collect(run: Path) -> Run:
+    """Write the tables of a run's notebooks beside them, and return them."""
+    found = read(run)
+    save(found, run)
+    return found
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write claims and tables as Parquet, each file atomically."""
+    for name, table in {"claims": run.claims, **run.tables}.items():
+        content = BytesIO()
+        table.to_parquet(content, index=False)
+        files.write(folder / f"{name}.parquet", content.getvalue())
+
+
+def load(folder: Path) -> Run:
+    """Read a run from its Parquet tables, without its notebooks."""
+    import pandas as pd  # noqa: PLC0415
+
+    try:
+        tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+        claims = tables.pop("claims")
+    except (OSError, ValueError, KeyError) as error:
+        raise LabError(str(folder), f"not a recorded run ({error})", "record it again") from error
+    return Run(_manifest(folder / "manifest.json"), claims, tables)
+
+
+def recorded() -> Run:
+    """Return the run that came with the project (data/recorded); its manifest says of when."""
+    return load(settings.data_dir() / "recorded")
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise LabError(str(path), f"not JSON ({error})", "run it again") from error
+    return manifest

@@ -1,0 +1,123 @@
+"""Many trials: a grid of them in parallel, as one table. The public face of trials."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from nbsupport import build, contain, progress
+from nbsupport.errors import BuildError
+from nbsupport.lab import INSTRUMENTS, ORDERS, Lab, Trial
+from nbsupport.outcome import KINDS, Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["INSTRUMENTS", "KINDS", "ORDERS", "Lab", "Outcome", "Trial", "sweep"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def sweep(
+    *,
+    mains: Sequence[str],
+    foreigns: Sequence[str],
+    programs: Sequence[str] = ("cold",),
+    orders: Sequence[str] = ("main-first",),
+    instruments: Sequence[str | None] = (None,),
+    lab: Lab | None = None,
+    jobs: int | None = None,
+) -> pd.DataFrame:
+    """Run every combination, in parallel, and return one row for each, in grid order.
+
+    Columns: the trial's parameters, then the outcome's. Shows a progress bar. An
+    interrupted sweep keeps what it has finished: the same call goes on from there.
+    """
+    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
+
+    mine = lab or Lab()
+    trials = [
+        mine.trial(program, main, foreign, order=order, instrument=instrument)
+        for program, main, foreign, order, instrument in itertools.product(
+            programs, mains, foreigns, orders, instruments
+        )
+    ]
+    try:
+        outcomes = _Sweep(mine, trials, jobs or os.cpu_count() or 1).run()
+    finally:
+        if lab is None:
+            mine.close()
+    rows = [{**t.to_row(), **o} for t, o in zip(trials, outcomes, strict=True)]
+    return pd.DataFrame(rows)
+
+
+class _Sweep:
+    """Runs trials in parallel: first the objects they share, then references, then each trial.
+
+    The threads only wait for child processes (compilers, programs, debuggers), which are
+    what runs in parallel; so this process can end them all at an interrupt.
+    """
+
+    def __init__(self, lab: Lab, trials: Sequence[Trial], jobs: int) -> None:
+        self.lab = lab
+        self.trials = trials
+        self.jobs = jobs
+        digest = hashlib.sha256("".join(t.recipe.digest for t in trials).encode()).hexdigest()
+        self.journal = lab.cache / "sweeps" / f"{digest[:32]}.jsonl"
+
+    def run(self) -> list[dict[str, Any]]:
+        done = self._resumed()
+        todo = [n for n in range(len(self.trials)) if n not in done]
+        recipes = tuple(dict.fromkeys(r for n in todo for r in self.trials[n].references))
+        everything = (*recipes, *(self.trials[n].recipe for n in todo))
+        objects = tuple(dict.fromkeys(job for recipe in everything for job in build.jobs(recipe)))
+        total = len(objects) + len(recipes) + len(todo)
+        self.journal.parent.mkdir(parents=True, exist_ok=True)
+        with progress.bar("trials", total) as step, self.journal.open("a") as journal:
+            for _ in self._each(lambda job: build.compiled(job, self.lab.cache), objects):
+                step()
+            for _ in self._each(self.lab.reference, recipes):
+                step()
+            for n, outcome in self._each(lambda n: self.lab.run(self.trials[n]), todo):
+                done[n] = outcome.to_row()
+                journal.write(json.dumps([n, done[n]]) + "\n")
+                journal.flush()
+                step()
+        self.journal.unlink()
+        return [done[n] for n in range(len(self.trials))]
+
+    def _resumed(self) -> dict[int, dict[str, Any]]:
+        """Return the rows that an interrupted run of the same sweep has left."""
+        if not self.journal.is_file():
+            return {}
+        done: dict[int, dict[str, Any]] = {}
+        for line in self.journal.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the last line may be cut
+                n, row = json.loads(line)
+                done[n] = row
+        progress.say(f"going on: {len(done)} of {len(self.trials)} trials were done before")
+        return done
+
+    def _each(self, work: Callable[[A], B], items: Sequence[A]) -> Iterator[tuple[A, B]]:
+        """Yield each item with its result as it comes; a failed build is left to its trial."""
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures = {pool.submit(work, item): item for item in items}
+            try:
+                for future in as_completed(futures):
+                    with contextlib.suppress(BuildError):
+                        yield futures[future], future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                # A thread may be between two children: until all have come to their end.
+                while not all(future.done() for future in futures):
+                    contain.end_all()
+                    time.sleep(0.02)
+                raise

@@ -1,0 +1,84 @@
+"""Counts are right when every function has those of its uniform build."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nbsupport import counts
+
+TEXT = """\
+# IR level Instrumentation Flag
+:ir
+main
+# Func Hash:
+71342323022792008
+# Num Counters:
+2
+# Counter Values:
+50
+1
+# Num Value Kinds:
+1
+# ValueKind = IPVK_MemOPSize:
+1
+# NumValueSites:
+1
+1
+33:18
+
+lib.c;helper
+# Func Hash:
+0x10
+# Num Counters:
+1
+# Counter Values:
+7
+
+"""
+
+
+def test_reads_names_hashes_and_counters_but_not_value_sites() -> None:
+    assert counts.parse(TEXT) == {
+        ("main", 71342323022792008): (50, 1),
+        ("lib.c;helper", 16): (7,),
+    }
+
+
+def test_an_empty_profile_has_no_functions() -> None:
+    assert counts.parse(":ir\n") == {}
+
+
+def test_runs_that_differ_expect_nothing_of_that_function() -> None:
+    a: counts.Counts = {("f", 1): (1,), ("g", 2): (5,)}
+    b: counts.Counts = {("f", 1): (1,), ("g", 2): (6,), ("h", 3): (1,)}
+    assert counts.agreed([a, b]) == {("f", 1): (1,), ("g", 2): None, ("h", 3): None}
+
+
+def test_parts_add_up() -> None:
+    whole = counts.together([{("f", 1): (1, 2)}, {("f", 1): (10, 20), ("g", 2): None}])
+    assert whole == {("f", 1): (11, 22), ("g", 2): None}
+
+
+@pytest.mark.parametrize(
+    ("seen", "says"),
+    [
+        ({("f", 1): (1,)}, "1 functions are missing \\(g\\)"),
+        ({("f", 1): (1,), ("g", 2): (2,), ("x", 9): (0,)}, "belong to no part"),
+        ({("f", 1): (1,), ("g", 2): (3,)}, "wrong counts \\(g\\)"),
+        ({("f", 1): (1,), ("g", 7): (2,)}, "missing"),
+    ],
+)
+def test_says_what_is_wrong(seen: counts.Counts, says: str) -> None:
+    found = counts.difference(seen, {("f", 1): (1,), ("g", 2): (2,)})
+    assert found is not None
+
+    assert re.search(says, found)
+
+
+def test_right_counts_are_right_and_unstable_ones_only_have_to_be_there() -> None:
+    assert (
+        counts.difference({("f", 1): (1,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
+        is None
+    )

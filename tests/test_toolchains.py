@@ -1,0 +1,120 @@
+"""Toolchains are asked what they are; a name means one of them, or says which there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nbsupport import probe, toolchains
+from nbsupport.errors import LabError, MissingError
+from nbsupport.probe import Toolchain
+
+
+def test_raw_versions_are_read_from_what_each_emits(toolchain: Callable[[str], Toolchain]) -> None:
+    found = {major: toolchain(major).raw_version for major in ("17", "18", "19", "22", "23")}
+    assert found == {"17": 8, "18": 9, "19": 10, "22": 10, "23": 11}
+
+
+def test_raw_version_agrees_with_the_toolchains_own_header(
+    toolchain: Callable[[str], Toolchain],
+) -> None:
+    for major in ("17", "18", "19", "22", "23"):
+        one = toolchain(major)
+        header = next(one.prefix.glob("lib/clang/*/include/profile/InstrProfData.inc"))
+        match = re.search(r"#define INSTR_PROF_RAW_VERSION (\d+)", header.read_text())
+        assert match
+        assert int(match[1]) == one.raw_version
+
+
+def test_each_is_described_whole(toolchain: Callable[[str], Toolchain]) -> None:
+    one = toolchain("19@wheel")
+    shown = json.loads(json.dumps(one.to_json()))
+    assert list(shown) == [
+        "name", "version", "raw_version", "provider", "prefix", "targets", "runtime",
+        "llvm_profdata", "lldb",
+    ]  # fmt: skip
+    assert (shown["name"], shown["version"], shown["provider"]) == ("19@wheel", "19.1.7", "wheel")
+    assert "x86-64" in shown["targets"]
+    for tool in ("runtime", "llvm_profdata", "lldb"):
+        assert Path(shown[tool]).is_file()
+
+
+@pytest.mark.parametrize("name", ["99", "19@homebrew", "zig"])
+def test_an_unknown_one_names_those_there_are(name: str, clang: Path) -> None:
+    with pytest.raises(MissingError, match=rf"toolchain {name}: not found \(there are .*19@wheel"):
+        toolchains.find(name)
+
+
+def test_one_that_can_be_installed_says_how(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"pgo-lab toolchains --install 19\.1\.7"):
+        toolchains.find("19@wheel", tmp_path)
+
+
+def test_a_path_is_asked_too(clang: Path, tmp_path: Path) -> None:
+    assert toolchains.find(str(clang)).name == "19@wheel"
+    wrapper = tmp_path / "my-clang"
+    wrapper.write_text(f'#!/bin/sh\nexec "{clang}" "$@"\n')
+    wrapper.chmod(0o755)
+    one = toolchains.find(str(wrapper))
+    assert (one.name, one.version, one.raw_version) == (str(wrapper), "19.1.7", 10)
+
+
+def test_a_path_that_is_no_compiler_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no compiler there"):
+        toolchains.find(str(tmp_path / "nothing"))
+    with pytest.raises(LabError, match="does not say a clang version"):
+        toolchains.find("/bin/echo")
+
+
+def test_gcc_is_known_and_does_not_instrument() -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc; apt-get install gcc")
+    gcc = toolchains.find("gcc")
+    said = subprocess.run(["gcc", "-dumpfullversion"], check=True, capture_output=True, text=True)
+    assert (gcc.kind, gcc.version, gcc.raw_version) == ("gcc", said.stdout.strip(), None)
+
+
+def test_a_compiler_that_changed_is_asked_again(clang: Path, tmp_path: Path) -> None:
+    wrapper = tmp_path / "clang"
+    cache = tmp_path / "cache"
+
+    def version(text: str) -> str:
+        wrapper.write_text(f"#!/bin/sh\necho 'clang version {text}'\n")
+        wrapper.chmod(0o755)
+        return probe.probe(wrapper, "path", cache).version
+
+    assert version("19.1.7") == "19.1.7"
+    assert version("19.1.70") == "19.1.70"
+
+
+def test_a_lost_tool_is_noticed(clang: Path, tmp_path: Path) -> None:
+    # The note of an earlier probe names a file that is gone: ask again.
+    cache = tmp_path / "cache"
+    probe.probe(clang, "wheel", cache)
+    note = next((cache / "probes").iterdir())
+    note.write_text(note.read_text().replace("llvm-profdata", "llvm-profdata-gone"))
+    again = probe.probe(clang, "wheel", cache)
+    assert again.llvm_profdata
+    assert again.llvm_profdata.is_file()
+
+
+def test_the_users_rustc(toolchain: Callable[[str], Toolchain]) -> None:
+    try:
+        rustc = toolchains.find_rustc("19")
+    except MissingError as error:
+        pytest.skip(str(error))
+    assert (rustc.version, rustc.raw_version) == ("19.1.7", 10)
+    assert rustc.runtime
+    assert toolchains.profdata(rustc) == toolchain("19").llvm_profdata
+    assert toolchains.companion(rustc).name == "19@wheel"
+
+
+def test_a_rustc_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="a rustc with LLVM 17: not found"):
+        toolchains.find_rustc("17")

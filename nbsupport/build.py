@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +24,22 @@ from nbsupport.programs import Program, Unit
 Instrument = Literal["ir", "front-end", "none"]
 Order = Literal["main-first", "foreign-first"]
 
+#: A program and its arguments.
+Command = Sequence[str | Path]
+
 #: How clang is asked for each kind of instrumentation (clang's user manual,
 #: "Profile Guided Optimization").
 FLAGS: dict[Instrument, tuple[str, ...]] = {
     "ir": ("-fprofile-generate",),
     "front-end": ("-fprofile-instr-generate",),
+    "none": (),
+}
+
+#: The same for rustc ("Profile-guided Optimization" and "Instrumentation-based Code
+#: Coverage" in the rustc book).
+_RUST_FLAGS: dict[Instrument, tuple[str, ...]] = {
+    "ir": ("-Cprofile-generate",),
+    "front-end": ("-Cinstrument-coverage",),
     "none": (),
 }
 
@@ -96,7 +108,7 @@ def compiled(job: Job, cache: Path) -> Path:
     """Return the object file, compiling it if it is not there; raises `BuildError`."""
     target = cache / "objects" / job.digest[:2] / f"{job.digest}.o"
     if not target.is_file():
-        command = [job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o"]
+        command: Command = (job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o")
         _make(target, command, job.unit.folder, job.toolchain, job.unit.source)
     return target
 
@@ -106,11 +118,9 @@ def linked(recipe: Recipe, cache: Path) -> Path:
     target = cache / "programs" / recipe.digest[:2] / recipe.digest / recipe.program.name
     if not target.is_file():
         objects = [compiled(job, cache) for job in jobs(recipe)]
-        if recipe.program.language == "rust":
-            command, folder = _link_rust(recipe, objects), recipe.program.main.folder
-        else:
-            command, folder = _link_c(recipe, objects), cache
-        _make(target, command, folder, recipe.main, recipe.program.name)
+        link = _link_rust if recipe.program.language == "rust" else _link_c
+        folder = recipe.program.main.folder
+        _make(target, link(recipe, objects), folder, recipe.main, recipe.program.name)
     return target
 
 
@@ -123,7 +133,30 @@ def _link_c(recipe: Recipe, objects: Sequence[Path]) -> list[str | Path]:
 
 
 def _link_rust(recipe: Recipe, objects: Sequence[Path]) -> list[str | Path]:
-    raise NotImplementedError
+    # -Z pre-link-args is the only way to the front of rustc's link line; RUSTC_BOOTSTRAP
+    # allows it in a stable compiler.
+    first = recipe.order == "foreign-first"
+    where = "-Zpre-link-args=" if first else "-Clink-arg="
+    # Dead code stays: rustc keeps it beside an instrumented main, and would drop it otherwise.
+    flags: list[str] = [*recipe.program.main.flags, "-Copt-level=1", "-Ccodegen-units=1"]
+    # v0 names: RUSTC_BOOTSTRAP must not change how symbols are mangled.
+    flags += ["-Clink-dead-code", "-Csymbol-mangling-version=v0"]
+    flags += [*_RUST_FLAGS[recipe.main_instrument], f"-Clinker={recipe.linker.compiler}"]
+    flags += [f"-Clink-arg={flag}" for flag in _linker_flags(recipe.linker)]
+    if recipe.main_instrument == "none":
+        # rustc does not bring its runtime then. Where that stands decides which exit handler
+        # comes first, the profile's or an allocator's: as with rustc, it is before the library.
+        assert recipe.runtime.runtime
+        flags += [f"-Clink-arg={flag}" for flag in _whole(recipe.runtime.runtime)]
+    flags += [f"{where}{library}" for library in objects]
+    return [recipe.main.compiler, *flags, recipe.program.main.source, "-o"]
+
+
+def _whole(archive: Path) -> tuple[str, ...]:
+    """Return the linker's flags for all of an archive, at this place of the link line."""
+    if sys.platform == "darwin":
+        return (f"-Wl,-force_load,{archive}",)
+    return ("-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive")
 
 
 def _linker_flags(toolchain: Toolchain) -> list[str]:
@@ -135,6 +168,7 @@ def _make(
     target: Path, command: Sequence[str | Path], folder: Path, toolchain: Toolchain, what: str
 ) -> None:
     """Run a command that writes the file named after its last word; keep it when it is whole."""
+    env = contain.environment({"RUSTC_BOOTSTRAP": "1"} if toolchain.kind == "rustc" else {})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=".staging-"))
@@ -142,9 +176,7 @@ def _make(
         raise from_os(f"building {what}", error) from error
     try:
         made = staging / target.name
-        done = contain.run(
-            [*command, made], cwd=folder, env=toolchain.env, limits=settings.COMPILER
-        )
+        done = contain.run([*command, made], cwd=folder, env=env, limits=settings.COMPILER)
         if not done.ok:
             raise _failure(what, toolchain, done)
         made.replace(target)

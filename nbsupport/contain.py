@@ -79,8 +79,8 @@ def run(
 ) -> Finished:
     """Run a program to its end, or to its limit, and return how it ended.
 
-    `env` is added to this process's environment. Raises `MissingError` when the program
-    cannot be started. An interrupt (Ctrl-C) ends the child and passes on.
+    `env` is its whole environment; None gives it `environment()`. Raises `MissingError`
+    when the program cannot be started. An interrupt (Ctrl-C) ends the child and passes on.
     """
     command = [str(part) for part in argv]
     start = time.monotonic()
@@ -119,7 +119,7 @@ def _start(
         child = subprocess.Popen(
             ["/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512), *command],
             cwd=cwd,
-            env=environment(env),
+            env=environment() if env is None else dict(env),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -159,7 +159,7 @@ def _watch(
                 next_look = now + _TICK
                 if _memory(child.pid) > limits.memory:
                     limit = "memory"
-        _kill_group(child.pid)
+        kill_group(child.pid)
         if _drain(selector, buffers, limits.output) and limit is None:
             limit = "output"
     out, err = (bytes(buffer[: limits.output]) for buffer in buffers.values())
@@ -209,14 +209,15 @@ def _memory(pid: int) -> int:
     return total
 
 
-def _kill_group(pid: int) -> None:
+def kill_group(pid: int) -> None:
+    """End a process group, if there (still) is one."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """End the child's whole group and close its pipes; safe to call at any time."""
-    _kill_group(child.pid)
+    kill_group(child.pid)
     child.wait()
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream:
@@ -241,4 +242,4 @@ def end_all() -> None:
     with _live_lock:
         groups = tuple(_live)
     for group in groups:
-        _kill_group(group)
+        kill_group(group)

@@ -1,50 +1,71 @@
-"""What is predicted before a trial runs, so that the run can prove it wrong."""
+"""What is predicted before a trial runs, and what the notes' conclusions come to after it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from nbsupport.outcome import Kind
+from nbsupport.results import Run
 from nbsupport.trials import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Verdict = Literal["refuted", "supported", "open"]
 
 #: Raw versions whose records have the same fields at the same places. Version 10 changed
 #: the header only. Source: INSTR_PROF_DATA in InstrProfData.inc of LLVM 18 and 19.
 _SAME_RECORDS = (frozenset({9, 10}),)
 
 
-def same_records(one: int | None, other: int | None) -> bool:
-    """Return whether records of two raw versions are laid out alike (None: no records)."""
-    if one is None or other is None or one == other:
-        return True
-    return any({one, other} <= group for group in _SAME_RECORDS)
+def same_records(one: int, other: int) -> bool:
+    """Return whether the records of two raw versions are laid out alike."""
+    return one == other or any({one, other} <= group for group in _SAME_RECORDS)
 
 
 def predict(trial: Trial) -> frozenset[Kind]:
-    """Return the outcomes that mixed record layouts, and nothing else, would produce.
+    """Return the outcomes that mixed record layouts, and nothing else, would produce."""
+    return _predict(trial.to_row())
 
-    The runtime walks all records with main's stride: with two layouts it reads a pointer
-    where there is none. It compares versions only once, as it starts to write, and only
+
+def surprises(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a sweep whose outcome was not predicted."""
+    unexpected = [row["outcome"] not in _predict(row) for row in table.to_dict("records")]
+    return table[unexpected]
+
+
+def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
+    """Predict from a row's parameters alone.
+
+    The runtime walks all records with main's stride: with two layouts it takes something
+    else for a pointer. It compares versions only once, as it starts to write, and only in
     the version symbol that the linker kept: the first object's that has one (front-end
-    instrumentation has none). A value site that runs before may crash first.
+    instrumentation has none). A value site that runs before that may crash first.
+    Source: __llvm_profile_write_file (InstrProfilingFile.c), createIRLevelProfileFlagVar
+    (PGOInstrumentation.cpp).
     """
-    main = None if trial.main_instrument == "none" else trial.main.raw_version
-    foreign = None if trial.instrument == "none" else trial.foreign.raw_version
-    if main is None or foreign is None or main == foreign:
+    main, foreign = row["main_raw_version"], row["foreign_raw_version"]
+    if "none" in (row["main_instrument"], row["instrument"]) or main == foreign:
         return frozenset({"ok"})
     alike = same_records(main, foreign)
-    foreign_symbol = trial.order == "foreign-first" and trial.instrument == "ir"
-    if not foreign_symbol:
+    if row["order"] == "main-first" or row["instrument"] == "front-end":
         return frozenset({"ok"}) if alike else frozenset({"crash"})
-    if alike or trial.program.name.endswith("cold"):
+    if alike or row["program"].endswith("cold"):
         return frozenset({"version-mismatch"})
     return frozenset({"crash", "version-mismatch"})
 
 
-def surprises(trials: Iterable[Trial], table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a sweep whose outcome was not predicted."""
-    right = [kind in predict(trial) for trial, kind in zip(trials, table["outcome"], strict=True)]
-    return table[[not one for one in right]]
+def answer(conclusion: str, run: Run) -> tuple[Verdict, str]:
+    """Return what a run makes of a conclusion of the notes, and the claim that decides it.
+
+    A conclusion that no experiment of the run addresses is open.
+    """
+    crashed = {"crash"} <= set(run.observed("mixed-layouts-decide"))
+    linux = str(run.manifest.get("platform", "")).startswith("Linux")
+    refuted = {
+        "allocator": (crashed, "mixed-layouts-decide"),
+        "both-allocators": (run.holds("allocator-is-innocent"), "allocator-is-innocent"),
+        "macos": (crashed and linux, "mixed-layouts-decide"),
+    }
+    is_refuted, claim = refuted.get(conclusion, (False, ""))
+    return ("refuted", claim) if is_refuted else ("open", claim)

@@ -26,6 +26,9 @@ from nbsupport.probe import Toolchain
 ORDERS: tuple[Order, ...] = get_args(Order)
 INSTRUMENTS: tuple[Instrument, ...] = get_args(Instrument)
 
+#: The raw profile that a program writes in its folder.
+_PROFILE = "run.profraw"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -61,8 +64,8 @@ class Trial:
         part is instrumented, so that every function in its profile belongs to it. A Rust
         main has no compiler of the foreign LLVM; there it is only left uninstrumented.
         """
-        whole = dataclasses.replace(self.recipe, order="main-first")
         rust = self.program.language == "rust"
+        whole = dataclasses.replace(self.recipe, order=self.order if rust else "main-first")
         parts = []
         if self.main_instrument != "none":
             parts.append(dataclasses.replace(whole, foreign=self.linker, instrument="none"))
@@ -71,6 +74,18 @@ class Trial:
             main = self.main if rust else self.foreign
             parts.append(dataclasses.replace(own, main=main, main_instrument="none"))
         return tuple(parts)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What identifies the trial from machine to machine: versions, not places."""
+        names = {"main": self.main, "foreign": self.foreign}
+        versions = {key: f"{t.kind} {t.major}" for key, t in names.items()}
+        return {
+            "program": self.program.name,
+            **versions,
+            "order": self.order,
+            "instrument": self.instrument,
+        }
 
     def to_row(self) -> dict[str, Any]:
         """Return the parameters as columns of a table."""
@@ -149,6 +164,25 @@ class Lab:
         chosen = self._program(program, cc=linker.compiler)
         return Trial(chosen, main, other, linker, order, instrument, main_instrument)  # type: ignore[arg-type]
 
+    def available(
+        self, *, programs: Sequence[str] = (), toolchains: Sequence[str] = (), llvm: str = ""
+    ) -> tuple[str, ...]:
+        """Return those of the names that this machine has; says what it leaves out, and why.
+
+        A program is there when its sources and a compiler for its main, of LLVM `llvm`, are.
+        """
+        there = []
+        for name in (*programs, *toolchains):
+            try:
+                if name in programs:
+                    self.trial(name, llvm, llvm)
+                else:
+                    self._find(name)
+                there.append(name)
+            except MissingError as error:
+                print(f"left out {name}: {error}")  # noqa: T201 - the notebook shows it
+        return tuple(there)
+
     def _main(self, program: str, llvm: str) -> tuple[Toolchain, Toolchain]:
         """Return the toolchain that compiles main, and the clang that links."""
         if programs.language(program) == "rust":
@@ -195,9 +229,8 @@ class Lab:
         self, program: Path, recipe: build.Recipe, folder: Path
     ) -> tuple[contain.Finished, contain.Finished | None, int]:
         """Run a program in an empty folder; merge what it left, if it left anything."""
-        profile = folder / "run.profraw"
-        env = {"LLVM_PROFILE_FILE": str(profile)}
-        done = contain.run([program], cwd=folder, env=env, limits=self.limits)
+        profile = folder / _PROFILE
+        done = contain.run([program], cwd=folder, env=_environment(folder), limits=self.limits)
         size = profile.stat().st_size if profile.is_file() else 0
         if not done.ok or not size:
             return done, None, size
@@ -241,9 +274,12 @@ class Lab:
             if debugger is None:
                 return None, " (no frames: neither LLDB nor gdb is here)"
             with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-                env = contain.environment({"LLVM_PROFILE_FILE": str(Path(folder, "run.profraw"))})
-                seconds = self.limits.seconds
-                found = debugger.crash([program], cwd=Path(folder), env=env, seconds=seconds)
+                found = debugger.crash(
+                    [program],
+                    cwd=Path(folder),
+                    env=_environment(Path(folder)),
+                    seconds=self.limits.seconds,
+                )
             self._debuggers.append(debugger)
         except LabError as error:
             return None, f" (no frames: {error.what}: {error.why})"
@@ -257,6 +293,15 @@ class Lab:
         gdb = shutil.which("gdb")
         lldb = toolchains.find_lldb(self.cache)
         return crash.open_debugger(lldb, Path(gdb) if gdb else None)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return a program's whole environment, always of the same variables.
+
+    An allocator that looks for its options reads each variable: counts would depend on
+    how many the reader has.
+    """
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "LLVM_PROFILE_FILE": str(folder / _PROFILE)}
 
 
 def _allowed(what: str, value: str, allowed: Sequence[str]) -> None:

@@ -48,17 +48,11 @@ class Toolchain:
     runtime: Path | None = None
     llvm_profdata: Path | None = None
     lldb: Path | None = None
-    library_path: Path | None = None
 
     @property
     def major(self) -> str:
         """The number people say: `19` for 19.1.7."""
         return self.version.split(".")[0]
-
-    @property
-    def env(self) -> dict[str, str]:
-        """What the compiler needs in its environment (an unpacked rustc: its libraries)."""
-        return {} if self.library_path is None else {"LD_LIBRARY_PATH": str(self.library_path)}
 
     @property
     def identity(self) -> str:
@@ -112,7 +106,7 @@ def probe(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
 
 
 def _from_note(note: dict[str, Any]) -> Toolchain:
-    paths = ("prefix", "compiler", "runtime", "llvm_profdata", "lldb", "library_path")
+    paths = ("prefix", "compiler", "runtime", "llvm_profdata", "lldb")
     for key in paths:
         if note[key] is not None:
             note[key] = Path(note[key])
@@ -121,9 +115,9 @@ def _from_note(note: dict[str, Any]) -> Toolchain:
     return Toolchain(**{**note, "targets": tuple(note["targets"])})
 
 
-def ask(command: list[str | Path], env: dict[str, str] | None = None) -> str:
+def ask(command: list[str | Path]) -> str:
     """Return what a compiler prints; raises `LabError` with its own words when it refuses."""
-    done = contain.run(command, cwd=Path("/"), env=env, limits=settings.COMPILER)
+    done = contain.run(command, cwd=Path("/"), limits=settings.COMPILER)
     if not done.ok:
         raise LabError(str(command[0]), first_line(done.stderr or done.stdout), "reinstall it")
     return done.stdout
@@ -162,17 +156,15 @@ def _gcc(compiler: Path, said: str) -> Toolchain:
 
 
 def _ask_rustc(compiler: Path) -> Toolchain:
-    library_path = _rustc_libraries(compiler)
-    env = {"LD_LIBRARY_PATH": str(library_path)} if library_path else None
-    said = ask([compiler, "-vV"], env)
+    said = ask([compiler, "-vV"])
     release, llvm, host = (
         (re.search(rf"^{key}: (\S+)", said, re.M) or ["", ""])[1]
         for key in ("release", "LLVM version", "host")
     )
-    sysroot = Path(ask([compiler, "--print", "sysroot"], env).strip())
+    sysroot = Path(ask([compiler, "--print", "sysroot"]).strip())
     rustlib = sysroot / "lib" / "rustlib"
     # A rustup proxy stands for another executable: the one in the sysroot does the work.
-    real = compiler if library_path else sysroot / "bin" / "rustc"
+    real = sysroot / "bin" / "rustc"
     command: list[str | Path] = [real, "--crate-type=lib", "--emit=llvm-ir", "-Cprofile-generate"]
     runtimes = sorted((rustlib / host / "lib").glob("libprofiler_builtins-*.rlib"))
     profdata = rustlib / host / "bin" / "llvm-profdata"
@@ -180,27 +172,17 @@ def _ask_rustc(compiler: Path) -> Toolchain:
         name=f"{llvm.split('.')[0]}@rustc-{release}",
         kind="rustc",
         version=llvm,
-        raw_version=_emitted(command, "probe.rs", env),
+        raw_version=_emitted(command, "probe.rs"),
         provider=f"rustc-{release}",
         prefix=sysroot,
         compiler=real,
         targets=tuple(sorted(p.parent.name for p in rustlib.glob("*/lib") if p.is_dir())),
         runtime=runtimes[0] if runtimes else None,
         llvm_profdata=profdata if profdata.is_file() else None,
-        library_path=library_path,
     )
 
 
-def _rustc_libraries(compiler: Path) -> Path | None:
-    """Return where an unpacked Debian rustc keeps the libraries that it cannot find by itself."""
-    found = sorted(compiler.parent.parent.glob("lib/*-linux-gnu*/librustc_driver-*.so"))
-    system = compiler.parent == Path("/usr/bin")
-    return found[0].parent if found and not system else None
-
-
-def _emitted(
-    command: list[str | Path], source: str, env: dict[str, str] | None = None
-) -> int | None:
+def _emitted(command: list[str | Path], source: str) -> int | None:
     """Compile an empty function with instrumentation; return the raw version in the output.
 
     Source: `__llvm_profile_raw_version`, made by createIRLevelProfileFlagVar
@@ -212,7 +194,6 @@ def _emitted(
         done = contain.run(
             [*command, source, "-o", "probe.ll"],
             cwd=Path(folder),
-            env=env,
             limits=settings.COMPILER,
         )
         output = Path(folder, "probe.ll")

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def say(line: str) -> None:
 @contextlib.contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a bar over `total` steps; the value is called once for each step done."""
-    shown = console()
+    if "ipykernel" in sys.modules:
+        yield _line_in_notebook(what, total)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,9 +57,39 @@ def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=shown, transient=True, disable=quiet()) as progress:
+    with Progress(*columns, console=console(), transient=True, disable=quiet()) as progress:
         task = progress.add_task(what, total=total)
         yield lambda: progress.advance(task)
+
+
+def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
+    """Show a line that counts, twice a second at most, and is empty at the end.
+
+    Not rich's bar: that one is an Output widget, which can hang a runner of notebooks.
+    """
+    if quiet():
+        return lambda: None
+    from IPython.display import display  # noqa: PLC0415 - only in a kernel
+
+    def line(text: str) -> dict[str, str]:
+        return {"text/plain": text}
+
+    start = time.monotonic()
+    shown = display(line(""), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    done, last = 0, start
+
+    def step() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if done == total:
+            shown.update(line(""), raw=True)
+        elif now - last > 0.5:
+            last = now
+            left = (now - start) / done * (total - done)
+            shown.update(line(f"{what}: {done} of {total}, {left:.0f} s left"), raw=True)
+
+    return step
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ Parquet tables beside the notebooks; `data/recorded` holds those of one real run
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,27 +28,29 @@ TABLE = "application/vnd.pgo-lab.table+json"
 _MEASURED = ("seconds",)
 
 
-def claim(name: str, sentence: str, *, predicted: object, observed: object, **at: object) -> bool:
-    """State a claim: what was predicted, what was observed; return whether it holds.
+def claim(
+    name: str, sentence: str, *, predicted: object, observed: object, at: Mapping[str, object]
+) -> None:
+    """State a claim: what was predicted, what was observed.
 
     Shows one stable line and records the claim in the notebook. `name` identifies it for
-    ever, `at` gives the parameters that it was made for. A claim that does not hold is news
-    to report, not an error: nothing is raised.
+    ever, `at` gives the parameters that it was made for; a set of predictions is kept by any
+    of its members. A claim that does not hold is news to report, not an error.
     """
-    holds = predicted == observed
-    line = f"{'holds' if holds else 'DOES NOT HOLD'}: {sentence}"
-    if not holds:
-        line += f" (predicted {predicted}, observed {observed})"
+    several = isinstance(predicted, frozenset)
+    holds = observed in predicted if several else observed == predicted  # type: ignore[operator]
+    says = " or ".join(sorted(predicted)) if several else str(predicted)  # type: ignore[call-overload]
+    verb = "holds" if holds else "DOES NOT HOLD"
+    line = f"{verb}: {sentence} (predicted: {says}; observed: {observed})"
     record = {
         "name": name,
         "sentence": sentence,
         "holds": holds,
-        "predicted": str(predicted),
+        "predicted": says,
         "observed": str(observed),
         "at": {key: str(value) for key, value in sorted(at.items())},
     }
     _display({"text/plain": line, CLAIM: record})
-    return holds
 
 
 def record(name: str, table: pd.DataFrame) -> None:
@@ -68,12 +71,23 @@ def _display(bundle: dict[str, Any]) -> None:
 class Run:
     """What one run found: `claims` and `tables` as pandas tables, `manifest` as written.
 
+    `recorded` says that it came with the project, and was not made on this machine now.
     `claims` has the columns notebook, name, sentence, holds, predicted, observed, at.
     """
 
     manifest: Mapping[str, Any]
     claims: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
+    recorded: bool = False
+
+    def observed(self, name: str) -> tuple[str, ...]:
+        """Return what was observed for a claim, once for each time that it was made."""
+        return tuple(self.claims.loc[self.claims["name"] == name, "observed"])
+
+    def holds(self, name: str) -> bool:
+        """Return whether a claim was made and held each time."""
+        made = self.claims.loc[self.claims["name"] == name, "holds"]
+        return len(made) > 0 and bool(made.all())
 
     def verdict(self) -> str:
         """Return the run in one sentence."""
@@ -94,6 +108,11 @@ class Run:
         key = ["name", "at"]
         both = self.claims.merge(baseline.claims, on=key, suffixes=("", "_before"))
         return tuple(both.loc[both["holds"] != both["holds_before"], "name"])
+
+
+def open_run(run: str) -> Run:
+    """Return the run in the folder of that name, or the `recorded` one."""
+    return recorded() if run == "recorded" else read(Path(run))
 
 
 def read(run: Path) -> Run:
@@ -158,7 +177,7 @@ def load(folder: Path) -> Run:
 
 def recorded() -> Run:
     """Return the run that came with the project (data/recorded); its manifest says of when."""
-    return load(settings.data_dir() / "recorded")
+    return dataclasses.replace(load(settings.data_dir() / "recorded"), recorded=True)
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def sweep(
 ) -> pd.DataFrame:
     """Run every combination, in parallel, and return one row for each, in grid order.
 
+    Combinations that cannot be are left out: gcc does not instrument as LLVM does.
     Columns: the trial's parameters, then the outcome's. Shows a progress bar. An
     interrupted sweep keeps what it has finished: the same call goes on from there.
     """
@@ -49,6 +50,7 @@ def sweep(
         for program, main, foreign, order, instrument in itertools.product(
             programs, mains, foreigns, orders, instruments
         )
+        if foreign != "gcc" or instrument in (None, "none")
     ]
     try:
         outcomes = _Sweep(mine, trials, jobs or os.cpu_count() or 1).run()

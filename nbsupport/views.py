@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nbsupport import hypotheses
 from nbsupport.outcome import Kind, Outcome
+from nbsupport.results import Run
+from nbsupport.seed import Conclusion, Observation
 from nbsupport.trials import Trial
 
 if TYPE_CHECKING:
@@ -103,13 +106,70 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Shown:
     )
 
 
-def outcomes(found: pd.DataFrame, rows: str, columns: str) -> Shown:
+def outcomes(found: pd.DataFrame, rows: str, columns: Sequence[str]) -> Shown:
     """Show the outcomes of a sweep crosswise, in the order in which they were asked for."""
-    across = list(dict.fromkeys(found[columns]))
-    cells = {(r, c): o for r, c, o in found[[rows, columns, "outcome"]].itertuples(index=False)}
-    down = dict.fromkeys(found[rows])
-    lines = [(str(r), *(str(cells.get((r, c), "-")) for c in across)) for r in down]
-    return table((rows, *(str(c) for c in across)), lines)
+    heads = [", ".join(str(value) for value in key) for key in found[list(columns)].to_numpy()]
+    cells = dict(zip(zip(found[rows], heads, strict=True), found["outcome"], strict=True))
+    across = list(dict.fromkeys(heads))
+    lines = [
+        (str(r), *(cells.get((r, h), "-") for h in across)) for r in dict.fromkeys(found[rows])
+    ]
+    return table((rows, *across), lines)
+
+
+def details(found: pd.DataFrame) -> Shown:
+    """Show each trial of a sweep on a line, with its reason."""
+    columns = ("program", "main", "foreign", "order", "instrument", "outcome", "detail")
+    lines = [tuple(str(cell) for cell in row) for row in found[list(columns)].to_numpy()]
+    return table(columns, lines) if lines else Shown("none", "<p>none</p>")
+
+
+def compare(observed: Sequence[Observation], result: Outcome) -> Shown:
+    """Show a crash beside what the user saw."""
+    dead = result.crash
+    here: dict[str, str] = {}
+    if dead and dead.frames:
+        exits = any(frame.function == "exit" for frame in dead.frames)
+        computed = "" if dead.fault_address is None else f"{dead.fault_address:#x}"
+        here = {
+            "function": dead.function,
+            "offset": str(dead.frames[0].offset),
+            "address": f"{computed} (from the {dead.fault_address_from})",
+            "moment": "at exit" if exits else "in main",
+            "allocators": "none",
+        }
+    rows = [(one.what, one.value, here[one.id]) for one in observed if one.id in here]
+    return table(("", "the user, on macOS", "here"), rows)
+
+
+def claims(run: Run) -> Shown:
+    """Show the claims of a run, one a line."""
+    rows = [
+        ("holds" if holds else "DOES NOT HOLD", sentence, observed, notebook)
+        for holds, sentence, observed, notebook in run.claims[
+            ["holds", "sentence", "observed", "notebook"]
+        ].itertuples(index=False)
+    ]
+    return table(("verdict", "claim", "observed", "shown in"), rows)
+
+
+def conclusions(found: Sequence[Conclusion], run: Run) -> Shown:
+    """Show what a run makes of each conclusion of the notes."""
+    rows = []
+    for one in found:
+        verdict, claim = hypotheses.answer(one.id, run)
+        rows.append((one.claim, one.source, verdict, claim if verdict != "open" else ""))
+    return table(("the notes say", "where", "verdict", "decided by the claim"), rows)
+
+
+def provenance(run: Run) -> Shown:
+    """Show of when and what a run is."""
+    manifest = run.manifest
+    names = ", ".join(t["name"] for t in manifest.get("toolchains", ()))
+    when = str(manifest.get("started", "")).partition("T")[0] or "an unknown day"
+    what = "A recording that came with the project" if run.recorded else "A run on this machine"
+    line = f"{what}, of {when}, {manifest.get('platform', '')}, with {names}"
+    return Shown(line, f'<p class="provenance">{html.escape(line)}</p>')
 
 
 def grid(found: pd.DataFrame, caption: str) -> Shown:

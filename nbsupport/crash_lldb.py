@@ -1,0 +1,161 @@
+"""LLDB kept alive as a child process, asked over a socket; its side is crash_agent.py."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nbsupport import contain, settings
+from nbsupport.errors import LabError
+
+_START = 20.0  # seconds for LLDB to start, which takes 0.3 on an idle machine
+_MARGIN = 5.0  # seconds that LLDB may take on top of the program's
+
+
+class Lldb:
+    """LLDB, one program at a time; started anew when it has ended or hangs.
+
+    Raises LabError when it does not start, or has no Python.
+    """
+
+    def __init__(self, lldb: Path) -> None:
+        self._lldb = lldb
+        self._lock = threading.Lock()
+        self._agent: _Agent | None = _Agent(lldb)
+        self.name = self._agent.name
+
+    def stop(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float
+    ) -> dict[str, Any] | None:
+        """Run a program; return what LLDB sees at a fatal signal, None without one or in time."""
+        request = {
+            "argv": argv,
+            "cwd": str(cwd),
+            "env": dict(env),
+            "seconds": seconds,
+            "memory": settings.PROGRAM.memory,
+        }
+        with self._lock:
+            if self._agent and self._agent.ended:
+                self._drop()
+            self._agent = self._agent or _Agent(self._lldb)
+            try:
+                reply = self._agent.ask(request, seconds + _MARGIN)
+            except TimeoutError:
+                self._drop()
+                return None
+            except BaseException:
+                self._drop()
+                raise
+        if "error" in reply:
+            raise LabError(argv[0], f"LLDB says: {reply['error']}", "check the program")
+        crash: dict[str, Any] | None = reply["crash"]
+        return crash
+
+    def close(self) -> None:
+        """End LLDB and what it runs."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._agent:
+            self._agent.end()
+            self._agent = None
+
+
+class _Agent:
+    """One LLDB process running crash_agent.py, and the socket to it."""
+
+    def __init__(self, lldb: Path) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._child = _start(lldb, theirs.fileno())
+            except OSError as error:
+                self._socket.close()
+                raise LabError(str(lldb), str(error.strerror), "check the path") from error
+        self._replies = self._socket.makefile("rb")
+        self._groups = {self._child.pid}  # LLDB's, and while it runs the program's
+        try:
+            version = self._receive(_START)["version"]
+        except BaseException as error:
+            self.end()
+            if isinstance(error, TimeoutError):
+                raise LabError("LLDB", "it does not answer", "try again, or use gdb") from error
+            raise
+        # "lldb version 19.1.7 (…)", perhaps after a vendor's name; Apple's "lldb-1500.0.404.7".
+        number = re.search(r"lldb(?: version |-)([\d.]*\d)", version)
+        self.name = f"lldb {number[1]}" if number else "lldb"
+
+    @property
+    def ended(self) -> bool:
+        """Whether LLDB has gone since the last request (Ctrl-C ends it)."""
+        return self._child.poll() is not None
+
+    def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        """Return the answer; raises TimeoutError, or LabError when LLDB has ended."""
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+        reply = self._receive(seconds)
+        if "pid" not in reply:
+            return reply
+        # LLDB puts the program into a group of its own, and its server lets go of the
+        # program when LLDB is killed: it must be ended by itself.
+        program = reply["pid"]
+        self._groups.add(program)
+        contain.register(program)
+        reply = self._receive(seconds)
+        self._groups.discard(program)
+        contain.unregister(program)
+        return reply
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        self._socket.settimeout(seconds)
+        try:
+            line = self._replies.readline()
+        except ConnectionError:
+            line = b""
+        if not line:
+            raise LabError("LLDB", "it ended unexpectedly", "try again; is it installed fully?")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def end(self) -> None:
+        """End LLDB and the program, if one is running."""
+        for group in self._groups:
+            contain.kill_group(group)
+            contain.unregister(group)
+        self._child.wait()
+        self._replies.close()
+        self._socket.close()
+
+
+def _start(lldb: Path, fileno: int) -> subprocess.Popen[bytes]:
+    # What a kernel or a virtual environment says about Python is not for LLDB's own.
+    env = {k: v for k, v in contain.environment().items() if not k.startswith("PYTHON")}
+    env |= {"PYTHONDONTWRITEBYTECODE": "1", "NBSUPPORT_AGENT_SOCKET": str(fileno)}
+    # Debian 12's LLDB 14 looks for its Python module in a folder that does not exist.
+    modules = lldb.resolve().parent.parent.glob("lib/python3*/*-packages/lldb/__init__.py")
+    for path in modules:
+        env["PYTHONPATH"] = str(path.parent.parent)
+    agent = str(Path(__file__).with_name("crash_agent.py"))
+    quoted = agent.replace("\\", "\\\\").replace('"', '\\"')
+    child = subprocess.Popen(
+        [lldb, "--no-lldbinit", "--batch", "-o", f'command script import "{quoted}"'],
+        cwd="/",
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(fileno,),
+        start_new_session=True,
+    )
+    contain.register(child.pid)
+    return child

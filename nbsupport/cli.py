@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+#: Click's class, of the copy of click that typer brings; it has no other public name there.
+UsageError: type[Any] = typer.BadParameter.__bases__[0]
+#: What typer returns after Ctrl-C.
+INTERRUPTED = 130
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -32,15 +37,16 @@ def main(args: list[str] | None = None) -> int:
         result = app(args, standalone_mode=False)
     except LabError as error:
         return _fail(str(error), 2)
-    except click.UsageError as error:
+    except UsageError as error:  # type: ignore[misc]
         command = error.ctx.command_path if error.ctx else "pgo-lab"
         return _fail(f"usage: {error.format_message().rstrip('.')}; see {command} --help", 2)
-    except (KeyboardInterrupt, click.Abort):
+    except BrokenPipeError:
+        # The reader of our output has gone; Python must not find that out again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    if result == INTERRUPTED:
         contain.end_all()
         return _fail("interrupted: nothing half-made is left; run the same command to go on", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; say nothing about it
-        return 141
     return result if isinstance(result, int) else 0
 
 

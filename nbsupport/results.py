@@ -144,7 +144,7 @@ def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 for kind in (CLAIM, TABLE):
                     if kind in output.get("data", {}):
                         yield kind, output["data"][kind]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabError(str(path), f"not a readable notebook ({error})", "run it again") from error
 
 

@@ -1,0 +1,120 @@
+"""The command line: the contract for scripts, and one line for everything that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nbsupport.trials import Lab
+
+PGO_LAB = [sys.executable, "-c", "from nbsupport.cli import entry; entry()"]
+
+
+def pgo_lab(*args: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **({"XDG_CACHE_HOME": str(cache)} if cache else {})}
+    return subprocess.run([*PGO_LAB, *args], capture_output=True, text=True, env=env, check=False)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "options", "outcome"),
+    [
+        ("17", (), "crash"),
+        ("22", (), "ok"),
+        ("gcc", (), "ok"),
+        ("17", ("--order", "foreign-first"), "version-mismatch"),
+        ("17", ("--instrument", "none"), "ok"),
+        ("17", ("--program", "rust-mimalloc"), "crash"),
+    ],
+)
+def test_trial(lab: Lab, foreign: str, options: tuple[str, ...], outcome: str) -> None:
+    done = pgo_lab("trial", "--llvm", "19", "--foreign", foreign, "--json", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["outcome"] == outcome
+    if outcome == "crash":
+        top = found["frames"][0]["function"]
+        assert top in ("initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target")
+        assert found["signal"] == "SIGSEGV"
+        assert found["fault_address"].startswith("0x")
+    if outcome == "ok":
+        assert found["profile"]["valid"]
+
+
+def test_trial_for_people(lab: Lab) -> None:
+    done = pgo_lab("trial", "--llvm", "19", "--foreign", "17")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "crash: ended by SIGSEGV"
+    assert lines[1].startswith("  #0 initializeValueProfRuntimeRecord + ")
+    assert lines[-1].startswith("  at 0x1000100000003 (from the registers): ")
+
+
+def test_toolchains(lab: Lab) -> None:
+    found = json.loads(pgo_lab("toolchains", "--json").stdout)
+    by_name = {one["name"]: one for one in found}
+    assert by_name["19@wheel"]["raw_version"] == 10
+    assert "19.1.7" in pgo_lab("toolchains").stdout
+
+
+BAD = [
+    (("trial", "--llvm", "99", "--foreign", "17"), "toolchain 99: not found (there are "),
+    (("trial", "--llvm", "19", "--foreign", "17", "--program", "x"), "program x: there is none; "),
+    (("trial", "--llvm", "19", "--foreign", "17", "--order", "x"), "order 'x': not known; choose"),
+    (("trial", "--llvm", "19"), "usage: Missing"),
+    (("trial", "--llvm", "19", "--nonsense"), "usage: No such option"),
+    (("nonsense",), "usage: No such command 'nonsense'"),
+    (("toolchains", "--install", "12"), "LLVM 12: no pinned wheels (there are 17.0.6"),
+    (("report", "/nonexistent", "-o", "x"), "/nonexistent: no executed notebooks there; "),
+    (("run", "/nonexistent.ipynb", "-o", "build/never"), "/nonexistent.ipynb: "),
+]
+
+
+@pytest.mark.parametrize(("args", "says"), BAD)
+def test_bad_input_is_one_line(lab: Lab, args: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    done = pgo_lab(*(arg.replace("build/never", str(tmp_path / "out")) for arg in args))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"pgo-lab: {says}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_unusable_cache_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pgo-lab").write_text("a file is in the way")
+    done = pgo_lab("toolchains", "--install", "19", cache=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "set XDG_CACHE_HOME" in done.stderr or "check that path" in done.stderr
+
+
+def test_interrupt_is_one_line(tmp_path: Path) -> None:
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [*PGO_LAB, "toolchains", "--install", "19"], env=env, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("pgo-lab/toolchains/.staging-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1].startswith("pgo-lab: interrupted: ")
+    assert "Traceback" not in stderr
+
+
+def test_a_closed_pipe_is_no_error(lab: Lab) -> None:
+    command = f"{sys.executable} -c 'from nbsupport.cli import entry; entry()' toolchains | head -1"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_version_and_help() -> None:
+    assert pgo_lab("--version").stdout.startswith("pgo-lab 0.")
+    shown = pgo_lab("--help")
+    assert shown.returncode == 0
+    for command in ("toolchains", "trial", "run", "report"):
+        assert command in shown.stdout

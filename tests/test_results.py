@@ -1,0 +1,149 @@
+"""What a notebook claims and records can be read back, from it or from Parquet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from nbsupport import hypotheses, results, seed, views
+from nbsupport.errors import LabError, MissingError
+
+AT = {"program": "cold", "main": "clang 19"}
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Catch what a notebook would display."""
+    bundles: list[dict[str, Any]] = []
+    monkeypatch.setattr(results, "_display", bundles.append)
+    return bundles
+
+
+def write(folder: Path, bundles: list[dict[str, Any]]) -> Path:
+    outputs = [{"output_type": "display_data", "data": bundle} for bundle in bundles]
+    notebook = {"cells": [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": outputs}]}
+    (folder / "notebooks").mkdir(exist_ok=True)
+    (folder / "notebooks" / "01-test.ipynb").write_text(json.dumps(notebook))
+    return folder
+
+
+def claim(predicted: object, observed: object, name: str = "c") -> None:
+    results.claim(name, "it is so", predicted=predicted, observed=observed, at=AT)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "observed", "line"),
+    [
+        ("ok", "ok", "holds: it is so (predicted: ok; observed: ok)"),
+        ("ok", "crash", "DOES NOT HOLD: it is so (predicted: ok; observed: crash)"),
+        (
+            frozenset({"crash", "version-mismatch"}),
+            "crash",
+            "holds: it is so (predicted: crash or version-mismatch; observed: crash)",
+        ),
+        (frozenset({"ok"}), "crash", "DOES NOT HOLD: it is so (predicted: ok; observed: crash)"),
+    ],
+)
+def test_a_claim_is_one_line(
+    shown: list[dict[str, Any]], predicted: object, observed: object, line: str
+) -> None:
+    claim(predicted, observed)
+    assert shown[0]["text/plain"] == line
+    assert shown[0][results.CLAIM]["at"] == AT
+
+
+def test_claims_and_tables_come_back(tmp_path: Path, shown: list[dict[str, Any]]) -> None:
+    table = pd.DataFrame({"outcome": ["ok", "crash"], "seconds": [0.1, 0.2]})
+    claim("ok", "ok", "first")
+    claim("ok", "crash", "second")
+    results.record("trials", table)
+    run = results.collect(write(tmp_path, shown))
+    again = results.load(tmp_path)
+    for one in (run, again):
+        assert list(one.claims["name"]) == ["first", "second"]
+        assert list(one.claims["holds"]) == [True, False]
+        # Times differ from run to run, and are not part of what was found.
+        assert one.tables["trials"].to_dict("list") == {"outcome": ["ok", "crash"]}
+    assert run.verdict() == "1 of 2 claims hold; not so: second"
+    assert run.holds("first")
+    assert not run.holds("second")
+    assert not run.holds("never made")
+
+
+def test_a_claim_that_came_out_otherwise_is_changed(
+    tmp_path: Path, shown: list[dict[str, Any]]
+) -> None:
+    claim("ok", "ok")
+    before = results.read(write(tmp_path, shown))
+    shown.clear()
+    claim("ok", "crash")
+    after = results.read(write(tmp_path, shown))
+    assert after.changed(before) == ("c",)
+    assert before.changed(before) == ()
+    shown.clear()
+    results.claim("c", "it is so", predicted="ok", observed="crash", at={**AT, "main": "clang 23"})
+    elsewhere = results.read(write(tmp_path, shown))
+    assert elsewhere.changed(before) == ()  # other parameters: nothing to compare with
+
+
+def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no executed notebooks there; pgo-lab run -o"):
+        results.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"cells": 5}', '{"cells": [5]}', "[]"])
+def test_a_broken_notebook_is_named(tmp_path: Path, content: str) -> None:
+    write(tmp_path, [])
+    (tmp_path / "notebooks" / "02-broken.ipynb").write_text(content)
+    with pytest.raises(LabError, match=r"02-broken\.ipynb: not a readable notebook"):
+        results.read(tmp_path)
+
+
+def test_a_broken_recording_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="not a recorded run"):
+        results.load(tmp_path)
+    (tmp_path / "claims.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(LabError, match="not a recorded run"):
+        results.load(tmp_path)
+
+
+def test_the_recording_is_of_a_real_run_and_says_of_when() -> None:
+    run = results.recorded()
+    assert run.recorded
+    assert run.manifest["started"]
+    assert len(run.tables["trials"]) == 100
+    assert bool(run.claims["holds"].all())
+    assert views.provenance(run).text.startswith("A recording that came with the project, of 20")
+
+
+# -- the notes, answered
+
+
+def test_what_the_user_saw_has_sources() -> None:
+    observed = {one.id: one for one in seed.observations()}
+    assert observed["entries"].value == "67673216"
+    assert observed["function"].value == "initializeValueProfRuntimeRecord"
+    assert all(one.source for one in (*seed.observations(), *seed.conclusions()))
+
+
+def test_a_conclusion_is_refuted_only_by_what_was_observed(
+    tmp_path: Path, shown: list[dict[str, Any]]
+) -> None:
+    claim("crash", "crash", "mixed-layouts-decide")
+    (tmp_path / "manifest.json").write_text('{"platform": "Linux x86_64"}')
+    crashed = results.read(write(tmp_path, shown))
+    assert hypotheses.answer("allocator", crashed) == ("refuted", "mixed-layouts-decide")
+    assert hypotheses.answer("macos", crashed)[0] == "refuted"
+    assert hypotheses.answer("both-allocators", crashed)[0] == "open"
+    assert hypotheses.answer("freed", crashed)[0] == "open"
+    # On a Mac the same crash says nothing of "only macOS".
+    (tmp_path / "manifest.json").write_text('{"platform": "Darwin arm64"}')
+    assert hypotheses.answer("macos", results.read(tmp_path))[0] == "open"
+    # A run with parameters that do not crash refutes nothing.
+    shown.clear()
+    claim("ok", "ok", "mixed-layouts-decide")
+    assert hypotheses.answer("allocator", results.read(write(tmp_path, shown)))[0] == "open"

@@ -1,0 +1,86 @@
+"""What is shown says the same as text and as HTML, and is the same each time."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pandas as pd
+import pytest
+
+from nbsupport import results, seed, views
+from nbsupport.crash import Crash, Frame
+from nbsupport.outcome import KINDS, Outcome
+from nbsupport.trials import Lab
+
+FRAMES = (
+    Frame("initializeValueProfRuntimeRecord", 99, "cold"),
+    Frame("writeFile", 12, "cold"),
+    Frame("", 4711, "libc.so.6"),
+    Frame("exit", 26, "libc.so.6"),
+)
+CRASH = Crash("SIGSEGV", FRAMES, "mov", {}, 0x1000100000003, "registers", "lldb 19.1.7")
+DEAD = Outcome("crash", "ended by SIGSEGV", None, "SIGSEGV", CRASH)
+
+
+def test_an_outcome_shows_the_programs_frames_only() -> None:
+    shown = views.outcome(DEAD)
+    assert shown.text.splitlines()[0] == (
+        "crash: ended by SIGSEGV, at 0x1000100000003 (from the registers)"
+    )
+    assert "initializeValueProfRuntimeRecord  +99" in shown.text
+    assert "from libc.so.6" in shown.text
+    assert "4711" not in shown.text  # differs with the C library
+    assert "+99" in shown.html
+
+
+def test_beside_what_the_user_saw() -> None:
+    text = views.compare(seed.observations(), DEAD).text
+    assert "initializeValueProfRuntimeRecord                         initializeValue" in text
+    assert "at exit" in text.splitlines()[-2]
+
+
+def test_what_comes_from_a_program_is_escaped() -> None:
+    shown = views.table(("<a>",), [("<script>",)])
+    assert "<script>" not in shown.html
+    assert "&lt;script&gt;" in shown.html
+
+
+def test_outcomes_crosswise_keep_the_order_asked_for() -> None:
+    found = pd.DataFrame(
+        {"p": ["z", "z", "a"], "f": ["17", "gcc", "17"], "outcome": ["crash", "ok", "crash"]}
+    )
+    assert views.outcomes(found, "p", ["f"]).text.split("\n") == [
+        "p  17     gcc", "z  crash  ok", "a  crash  -",
+    ]  # fmt: skip
+
+
+def test_an_empty_table_says_none() -> None:
+    columns = ["program", "main", "foreign", "order", "instrument", "outcome", "detail"]
+    assert views.details(pd.DataFrame(columns=columns)).text == "none"
+
+
+def test_the_grid_is_the_same_bytes_and_says_each_outcome_in_letters() -> None:
+    table = results.recorded().tables["trials"]
+    first, second = views.grid(table, "The <finding>."), views.grid(table, "The <finding>.")
+    assert first.html == second.html
+    svg = first.html[first.html.index("<svg") : first.html.index("</svg>") + 6]
+    root = ET.fromstring(svg)  # noqa: S314 - ours
+    label = root.attrib["aria-label"]
+    assert "The <finding>." in label
+    assert "crash 41" in label
+    letters = [element.text for element in root.iter() if element.text and element.text.strip()]
+    assert letters.count("crash") == int((table["outcome"] == "crash").sum())
+    assert letters.count("mismatch") == int((table["outcome"] == "version-mismatch").sum())
+    assert "<figcaption>The &lt;finding&gt;.</figcaption>" in first.html
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_a_look(kind: str) -> None:
+    table = results.recorded().tables["trials"].head(1).assign(outcome=kind)
+    assert "<svg" in views.grid(table, "one").html
+
+
+def test_a_trial_says_who_builds_what(lab: Lab) -> None:
+    text = views.trial(lab.trial("cold", "19", "gcc")).text
+    assert "clang 19@wheel, 19.1.7" in text
+    assert text.splitlines()[-1].startswith("library (cold)    gcc gcc, ")

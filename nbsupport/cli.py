@@ -37,7 +37,7 @@ def main(args: list[str] | None = None) -> int:
         result = app(args, standalone_mode=False)
     except LabError as error:
         return _fail(str(error), 2)
-    except UsageError as error:  # type: ignore[misc]
+    except UsageError as error:
         command = error.ctx.command_path if error.ctx else "pgo-lab"
         return _fail(f"usage: {error.format_message().rstrip('.')}; see {command} --help", 2)
     except BrokenPipeError:

@@ -37,18 +37,24 @@ def surprises(table: pd.DataFrame) -> pd.DataFrame:
 def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
     """Predict from a row's parameters alone.
 
-    The runtime walks all records with main's stride: with two layouts it takes something
-    else for a pointer. It compares versions only once, as it starts to write, and only in
-    the version symbol that the linker kept: the first object's that has one (front-end
-    instrumentation has none). A value site that runs before that may crash first.
+    The runtime, which comes with main, walks all records with its own stride: with two
+    layouts it takes something else for a pointer, or, without value sites, for a size. It
+    compares versions only once, as it starts to write, and only in the version symbol that
+    the linker kept: the first instrumented object's (front-end instrumentation has none).
+    A value site that runs before that may crash first.
     Source: __llvm_profile_write_file (InstrProfilingFile.c), createIRLevelProfileFlagVar
     (PGOInstrumentation.cpp).
     """
-    main, foreign = row["main_raw_version"], row["foreign_raw_version"]
-    if "none" in (row["main_instrument"], row["instrument"]) or main == foreign:
+    runtime, foreign = row["main_raw_version"], row["foreign_raw_version"]
+    if row["instrument"] == row["main_instrument"] == "none":
+        return frozenset({"no-profile"})
+    if row["instrument"] == "none" or runtime == foreign:
         return frozenset({"ok"})
-    alike = same_records(main, foreign)
-    if row["order"] == "main-first" or row["instrument"] == "front-end":
+    alike = same_records(runtime, foreign)
+    foreign_first = row["order"] == "foreign-first" or row["main_instrument"] != "ir"
+    if row["instrument"] == "front-end":
+        return frozenset({"ok"}) if alike else frozenset({"crash", "malformed"})
+    if not foreign_first:
         return frozenset({"ok"}) if alike else frozenset({"crash"})
     if alike or row["program"].endswith("cold"):
         return frozenset({"version-mismatch"})

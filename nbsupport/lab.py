@@ -210,7 +210,7 @@ class Lab:
             wrong = None
             if merged and merged.ok:
                 wrong = counts.difference(seen, self._expected(trial))
-        kind, detail = classify(done, size, merged, wrong)
+        kind, detail = classify(done, size, merged, seen, wrong)
         dead = None
         if kind == "crash":
             dead, note = self._crash(program)
@@ -258,9 +258,10 @@ class Lab:
     def _healthy(self, program: Path, recipe: build.Recipe) -> counts.Counts:
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
             done, merged, size = self._observe(program, recipe, Path(folder))
-            kind, detail = classify(done, size, merged, None)
-            if kind == "ok" and merged:
-                return counts.parse(merged.stdout)
+        seen = counts.parse(merged.stdout) if merged and merged.ok else {}
+        kind, detail = classify(done, size, merged, seen, None)
+        if kind == "ok":
+            return seen
         raise LabError(
             f"the reference build of {recipe.program.name} by {recipe.runtime.name}",
             f"{kind}: {detail}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from nbsupport import contain
+from nbsupport import contain, counts
 from nbsupport.crash import Crash
 from nbsupport.errors import first_line
 
@@ -80,12 +80,16 @@ class Outcome:
 
 
 def classify(
-    done: contain.Finished, size: int, merged: contain.Finished | None, wrong: str | None
+    done: contain.Finished,
+    size: int,
+    merged: contain.Finished | None,
+    seen: counts.Counts,
+    wrong: str | None,
 ) -> tuple[Kind, str]:
     """Say of which kind an ended run is, and why.
 
     `size` is that of the raw profile in bytes, `merged` how llvm-profdata took it (None:
-    not asked), `wrong` what is wrong with its counts.
+    not asked), `seen` what it found, `wrong` what is wrong with that.
     """
     if done.limit:
         return "limit", f"stopped at the {done.limit} limit"
@@ -99,6 +103,8 @@ def classify(
         return "no-profile", "no profile file, or an empty one"
     if merged is None or not merged.ok:
         return "malformed", first_line(merged.stderr if merged else "not read")
+    if not seen:
+        return "no-profile", "a profile without a function"
     if wrong:
         return "wrong-counts", wrong
     return "ok", "the profile merges, and every function has the counts of a uniform build"

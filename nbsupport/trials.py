@@ -33,6 +33,7 @@ def sweep(
     programs: Sequence[str] = ("cold",),
     orders: Sequence[str] = ("main-first",),
     instruments: Sequence[str | None] = (None,),
+    main_instruments: Sequence[str] = ("ir",),
     lab: Lab | None = None,
     jobs: int | None = None,
 ) -> pd.DataFrame:
@@ -45,11 +46,12 @@ def sweep(
     import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
 
     mine = lab or Lab()
+    grid = itertools.product(programs, mains, foreigns, orders, instruments, main_instruments)
     trials = [
-        mine.trial(program, main, foreign, order=order, instrument=instrument)
-        for program, main, foreign, order, instrument in itertools.product(
-            programs, mains, foreigns, orders, instruments
+        mine.trial(
+            program, main, foreign, order=order, instrument=instrument, main_instrument=main_how
         )
+        for program, main, foreign, order, instrument, main_how in grid
         if foreign != "gcc" or instrument in (None, "none")
     ]
     try:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from nbsupport import counts
 from nbsupport.contain import Finished
 from nbsupport.crash import Crash, Frame
 from nbsupport.outcome import KINDS, Outcome, Profile, classify
@@ -23,29 +24,36 @@ def ended(
 
 
 MERGED = ended()
+SEEN: counts.Counts = {("main", 1): (1,)}
 REFUSED = ended(1, stderr="error: run.profraw: malformed instrumentation profile data\n")
 
 
 @pytest.mark.parametrize(
-    ("kind", "done", "size", "merged", "wrong"),
+    ("kind", "done", "size", "merged", "seen", "wrong"),
     [
-        ("ok", ended(), 100, MERGED, None),
-        ("crash", ended(None, 11), 100, None, None),
-        ("version-mismatch", ended(stderr=MISMATCH), 0, None, None),
-        ("no-profile", ended(), 0, None, None),
-        ("malformed", ended(), 100, REFUSED, None),
-        ("wrong-counts", ended(), 100, MERGED, "1 functions are missing (f)"),
-        ("failed", ended(3, stderr="no such file\n"), 0, None, None),
-        ("limit", ended(None, 9, limit="time"), 0, None, None),
+        ("ok", ended(), 100, MERGED, SEEN, None),
+        ("no-profile", ended(), 100, MERGED, {}, None),
+        ("crash", ended(None, 11), 100, None, {}, None),
+        ("version-mismatch", ended(stderr=MISMATCH), 0, None, {}, None),
+        ("no-profile", ended(), 0, None, {}, None),
+        ("malformed", ended(), 100, REFUSED, {}, None),
+        ("wrong-counts", ended(), 100, MERGED, SEEN, "1 functions are missing (f)"),
+        ("failed", ended(3, stderr="no such file\n"), 0, None, {}, None),
+        ("limit", ended(None, 9, limit="time"), 0, None, {}, None),
         # A crash that prints the message first is a crash; a limit comes before its signal.
-        ("crash", ended(None, 11, stderr=MISMATCH), 0, None, None),
-        ("failed", ended(1, stderr=MISMATCH), 0, None, None),
+        ("crash", ended(None, 11, stderr=MISMATCH), 0, None, {}, None),
+        ("failed", ended(1, stderr=MISMATCH), 0, None, {}, None),
     ],
 )
 def test_kinds(
-    kind: str, done: Finished, size: int, merged: Finished | None, wrong: str | None
+    kind: str,
+    done: Finished,
+    size: int,
+    merged: Finished | None,
+    seen: counts.Counts,
+    wrong: str | None,
 ) -> None:
-    found, detail = classify(done, size, merged, wrong)
+    found, detail = classify(done, size, merged, seen, wrong)
     assert found == kind
     assert detail
     assert "\n" not in detail

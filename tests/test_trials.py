@@ -255,14 +255,32 @@ def test_the_grid_is_as_predicted(lab: Lab, toolchain: Callable[[str], Toolchain
         toolchain(major)
     table = sweep(mains=ALL, foreigns=ALL, programs=("cold", "hot"), orders=trials.ORDERS, lab=lab)
     assert len(table) == 100
-    made = [
-        lab.trial(row.program, row.main, row.foreign, order=row.order) for row in table.itertuples()
-    ]
-    assert hypotheses.surprises(made, table).empty
+    assert hypotheses.surprises(table).empty
     crashed = table[table["outcome"] == "crash"]
     tops = {"initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"}
     assert set(crashed["function"]) == tops
     assert set(crashed["fault_address_from"]) <= {"registers", "siginfo"}
+
+
+def test_all_instrumentations_are_as_predicted(
+    lab: Lab, toolchain: Callable[[str], Toolchain]
+) -> None:
+    majors = ("17", "18", "19", "23")
+    for major in majors:
+        toolchain(major)
+    ways = trials.INSTRUMENTS
+    table = sweep(
+        mains=majors,
+        foreigns=majors,
+        orders=trials.ORDERS,
+        instruments=ways,
+        main_instruments=ways,
+        lab=lab,
+    )
+    assert len(table) == 288
+    assert hypotheses.surprises(table).empty
+    # All but two kinds of what can happen, happens.
+    assert set(table["outcome"]) == {"ok", "crash", "version-mismatch", "malformed", "no-profile"}
 
 
 def test_equal_raw_versions_have_equal_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,4 +180,6 @@ def report(
 
 def entry() -> None:
     """Exit with the command line's code; what `pgo-lab` runs."""
+    # Whoever asks us to end gets the same clean end as Ctrl-C: children first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -42,6 +42,9 @@ TARGETS_BETWEEN_CLEANINGS = 32
 def __lldb_init_module(_debugger: Any, _: Any) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     link = socket.socket(fileno=int(os.environ["NBSUPPORT_AGENT_SOCKET"]))
+    # LLDB's server asks lsb_release for the distribution's name at each launch, twice; where
+    # that is a shell script, it gives up at once without its tools (20 of 45 ms).
+    os.environ["PATH"] = "/nonexistent"
     link.set_inheritable(False)  # it is for LLDB alone
     # A debugger of our own: LLDB's also has a thread that reads the events, and LLDB 23
     # crashes when that one looks at a process that has just been killed here.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from nbsupport import fetch, progress, settings, wheels
-from nbsupport.errors import LabError, MissingError
+from nbsupport import fetch, files, progress, settings, wheels
+from nbsupport.errors import MissingError, from_os
 
 #: What `make report` compares: every raw version there is, and one control of an equal one.
 REPORT = ("17", "18", "19", "22", "23", "rustc-web")
+
+#: Folders of the cache with what the toolchains made.
+_BUILT = ("objects", "programs", "references", "probes", "sweeps")
 
 
 def install(name: str, cache: Path | None = None) -> None:
@@ -22,30 +24,26 @@ def install(name: str, cache: Path | None = None) -> None:
         "report": REPORT,
         "all": (*(release.version for release in wheels.releases()), "rustc-web"),
     }
-    for member in groups.get(name, ()):
+    for member in groups.get(name, (name,)):
         try:
-            _one(member, cache)
+            if member == "rustc-web":
+                fetch.rustc_web(cache=cache)
+            else:
+                wheels.install(member, cache=cache)
         except MissingError as error:
+            if name not in groups:
+                raise
             progress.say(f"skipped: {error}")
-    if name not in groups:
-        _one(name, cache)
-
-
-def _one(name: str, cache: Path | None) -> None:
-    if name == "rustc-web":
-        fetch.rustc_web(cache=cache)
-    else:
-        wheels.install(name, cache=cache)
 
 
 def prune(cache: Path | None = None) -> None:
-    """Remove the installed toolchains, and what was built with them."""
-    for gone in wheels.prune(cache=cache):
-        progress.say(f"removed {gone}")
-    for built in ("objects", "programs", "references", "probes", "sweeps"):
-        try:
-            shutil.rmtree((cache or settings.cache_dir()) / built)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise LabError(f"removing {built}", str(error), "check its permissions") from error
+    """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
+    home = cache or settings.cache_dir()
+    built = (home / name for name in _BUILT)
+    try:
+        for folder in (*sorted((home / "toolchains").glob("*")), *built):
+            if folder.is_dir():
+                files.remove(folder)
+                progress.say(f"removed {folder.name}")
+    except OSError as error:
+        raise from_os(f"removing {folder.name}", error) from error

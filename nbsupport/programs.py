@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nbsupport import contain, fetch, progress, settings
+from nbsupport import contain, fetch, files, progress, settings
 from nbsupport.errors import BuildError, LabError, MissingError
 
 Language = Literal["c", "rust"]
 
-_LANGUAGES: dict[str, Language] = {".c": "c", ".rs": "rust"}
-#: Files that a translation unit may read.
-_INPUTS = (".c", ".h", ".rs", ".so")
+#: Files that a translation unit may read; of the first, it is one.
+_SOURCES, _INCLUDED = (".c", ".rs"), (".h", ".so")
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,10 @@ def names() -> tuple[str, ...]:
 
 def language(name: str) -> Language:
     """Return the language of a program's main, without fetching anything."""
-    return _LANGUAGES[Path(_entry(name)["main"]).suffix]
+    return "rust" if _entry(name)["main"].endswith(".rs") else "c"
 
 
-def get(name: str, *, cache: Path | None = None, cc: Path | None = None) -> Program:
+def get(name: str, *, cache: Path | None = None, cc: Path = Path("cc")) -> Program:
     """Return a program whose sources are on this machine, fetching them at first use.
 
     `cc` is any C compiler that links; jemalloc's `configure` asks it about this machine,
@@ -69,13 +68,9 @@ def get(name: str, *, cache: Path | None = None, cc: Path | None = None) -> Prog
     """
     entry = _entry(name)
     library = _data()["libraries"][entry["library"]]
-    return Program(
-        name=name,
-        what=entry["what"],
-        language=language(name),
-        main=_unit(_folder(), entry["main"], entry),
-        library=(_unit(_library_folder(library, cache, cc), library["source"], library),),
-    )
+    main = _unit(_folder(), entry["main"], entry)
+    below = _unit(_library_folder(library, cache, cc), library["source"], library)
+    return Program(name, entry["what"], language(name), main, (below,))
 
 
 def _data() -> dict[str, Any]:
@@ -100,21 +95,18 @@ def _unit(folder: Path, source: str, entry: dict[str, Any]) -> Unit:
 
 
 def digest(folder: Path, *sources: str) -> str:
-    """Return the SHA-256 of a folder's sources and headers: names and contents.
-
-    With `sources`, those stand for all that is not a header (`.h`) or a linker's script.
-    """
+    """Return the SHA-256 of a folder's headers, linker's scripts, and (these) `sources`."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        header = path.suffix in (".h", ".so")
-        if path.suffix in _INPUTS and (header or not sources or name in sources):
+        chosen = path.suffix in _SOURCES and (not sources or name in sources)
+        if chosen or path.suffix in _INCLUDED:
             content = path.read_bytes()
             total.update(f"{name}\0{len(content)}\0".encode() + content)
     return total.hexdigest()
 
 
-def _library_folder(library: dict[str, Any], cache: Path | None, cc: Path | None) -> Path:
+def _library_folder(library: dict[str, Any], cache: Path | None, cc: Path) -> Path:
     if "fetch" not in library:
         return _folder()
     sources = fetch.source(library["fetch"], cache=cache)
@@ -122,9 +114,9 @@ def _library_folder(library: dict[str, Any], cache: Path | None, cc: Path | None
         return sources
     recipe = f"{library['configure']}{library['unity']}{sys.platform}{platform.machine()}"
     key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
-    return fetch.once(
+    return files.once(
         sources.with_name(f"{sources.name}-configured-{key}"),
-        lambda staging: _configure(sources, staging, library, cc or Path("cc")),
+        lambda staging: _configure(sources, staging, library, cc),
     )
 
 
@@ -149,12 +141,9 @@ def _configure(sources: Path, staging: Path, library: dict[str, Any], cc: Path) 
             done.stdout + done.stderr,
         )
     # What else configure leaves (its log, makefiles) names folders of this machine.
-    for part in ("include", library["unity"]["folder"]):
+    folder, leave_out = library["unity"]["folder"], library["unity"]["leave_out"]
+    for part in ("include", folder):
         (work / part).rename(staging / part)
     shutil.rmtree(work)
-    (staging / library["source"]).write_text(_unity(staging, **library["unity"]))
-
-
-def _unity(root: Path, folder: str, leave_out: list[str]) -> str:
-    parts = sorted(path.name for path in (root / folder).glob("*.c"))
-    return "".join(f'#include "{folder}/{name}"\n' for name in parts if name not in leave_out)
+    parts = sorted(p.name for p in (staging / folder).glob("*.c") if p.name not in leave_out)
+    (staging / library["source"]).write_text("".join(f'#include "{folder}/{p}"\n' for p in parts))

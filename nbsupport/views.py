@@ -97,24 +97,37 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Shown:
         for line in lines
     )
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>"
-        for line in lines[1:]
-    )
+    body = "".join("<tr>" + "".join(_cell(text) for text in line) + "</tr>" for line in lines[1:])
     return Shown(
         text, f'<table class="lab"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     )
 
 
+def _cell(text: str) -> str:
+    """Return a cell; one that holds a kind of outcome, or a verdict, is marked for the style."""
+    mark = {"DOES NOT HOLD": "fails", "holds": "holds", "refuted": "refuted", "open": "open"}.get(
+        text
+    )
+    kind = mark or (text if text in _LOOK else "")
+    inside = html.escape(text)
+    return f'<td class="outcome {kind}">{inside}</td>' if kind else f"<td>{inside}</td>"
+
+
 def outcomes(found: pd.DataFrame, rows: str, columns: Sequence[str]) -> Shown:
     """Show the outcomes of a sweep crosswise, in the order in which they were asked for."""
-    heads = [", ".join(str(value) for value in key) for key in found[list(columns)].to_numpy()]
+    heads = [", ".join(map(_said, key)) for key in found[list(columns)].to_numpy()]
     cells = dict(zip(zip(found[rows], heads, strict=True), found["outcome"], strict=True))
     across = list(dict.fromkeys(heads))
-    lines = [
-        (str(r), *(cells.get((r, h), "-") for h in across)) for r in dict.fromkeys(found[rows])
-    ]
+    down = dict.fromkeys(found[rows])
+    lines = [(str(r), *(cells.get((r, h), "-") for h in across)) for r in down]
     return table((rows, *across), lines)
+
+
+def _said(value: object) -> str:
+    """Return a parameter's value as people say it: `LLVM 19`, not `19@wheel`."""
+    major, at, _ = str(value).partition("@")
+    words = {"ir": "instrumented", "none": "not instrumented"}
+    return f"LLVM {major}" if at else words.get(major, major.replace("-", " "))
 
 
 def details(found: pd.DataFrame) -> Shown:
@@ -172,10 +185,10 @@ def provenance(run: Run) -> Shown:
     return Shown(line, f'<p class="provenance">{html.escape(line)}</p>')
 
 
-def grid(found: pd.DataFrame, caption: str) -> Shown:
+def grid(found: pd.DataFrame) -> Shown:
     """Show a sweep over main x foreign as a figure: a panel for each program and order.
 
-    `caption` states the finding; a table with the same content is the text alternative.
+    The caption states the finding, read off the outcomes themselves.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
 
@@ -187,7 +200,31 @@ def grid(found: pd.DataFrame, caption: str) -> Shown:
         for panel, order in zip(row, orders, strict=True):
             part = found[(found["program"] == program) & (found["order"] == order)]
             _panel(panel, part, f"{program}: {order.replace('-', ' ')}")
-    return _figure(figure, caption, _crosstab(found))
+    return _figure(figure, _finding(found), _crosstab(found))
+
+
+def svg(figure: Shown) -> str:
+    """Return the picture of a figure alone, for a page that is not ours."""
+    return figure.html[figure.html.index("<svg") : figure.html.index("</svg>")] + "</svg>\n"
+
+
+def _finding(found: pd.DataFrame) -> str:
+    """Say which LLVMs are healthy together, in each link order, whoever compiles main."""
+    healthy = found.groupby(["order", "main", "foreign"], sort=False)["outcome"].agg(
+        lambda kinds: bool((kinds == "ok").all())
+    )
+    names = list(dict.fromkeys(found["main"]))
+    sentences = []
+    for order in dict.fromkeys(found["order"]):
+        groups: dict[frozenset[str], list[str]] = {}
+        for one in names:
+            both = (
+                o for o in names if healthy.get((order, one, o)) and healthy.get((order, o, one))
+            )
+            groups.setdefault(frozenset(both), []).append(one.partition("@")[0])
+        parted = " | ".join(", ".join(group) for group in groups.values())
+        sentences.append(f"{order.replace('-', ' ')}: {parted}")
+    return f"LLVMs that are healthy together, and with no other, {'; '.join(sentences)}."
 
 
 def _panel(axes: Axes, part: pd.DataFrame, title: str) -> None:

@@ -127,7 +127,8 @@ def test_what_the_user_saw_has_sources() -> None:
     observed = {one.id: one for one in seed.observations()}
     assert observed["entries"].value == "67673216"
     assert observed["function"].value == "initializeValueProfRuntimeRecord"
-    assert all(one.source for one in (*seed.observations(), *seed.conclusions()))
+    assert all(one.source for one in seed.observations())
+    assert all(one.source for one in seed.conclusions())
 
 
 def test_a_conclusion_is_refuted_only_by_what_was_observed(

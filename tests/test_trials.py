@@ -76,7 +76,7 @@ def test_the_users_crash_without_any_custom_allocator(lab: Lab) -> None:
 def test_only_the_instrumenting_compiler_matters(
     lab: Lab, program: str, foreign: str, options: dict[str, str], kind: str
 ) -> None:
-    made = lab.trial(program, "19", foreign, **options)  # type: ignore[arg-type]
+    made = lab.trial(program, "19", foreign, **options)
     outcome = lab.run(made)
     assert outcome.kind == kind, outcome.detail
     assert kind in hypotheses.predict(made)
@@ -193,7 +193,7 @@ BAD = [
 def test_bad_parameters_name_the_allowed_ones(lab: Lab, change: dict[str, str], says: str) -> None:
     good = {"program": "cold", "llvm": "19", "foreign": "17", "order": "main-first"}
     with pytest.raises(LabError, match=says):
-        lab.trial(**{**good, **change})  # type: ignore[arg-type]
+        lab.trial(**{**good, **change})
 
 
 def test_a_rust_program_needs_a_rustc_of_that_llvm(lab: Lab) -> None:

@@ -1,0 +1,106 @@
+# PGO Crash Lab. `make report` and `make test` need git, make, Python 3.11 or later with
+# venv, libc headers and crt files, and network; everything else they install themselves.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+STAMP := .venv/.installed
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	--nbval-sanitize-with tests/notebooks/sanitize.cfg -p no:randomly
+
+# What a recipe says when something of the system is missing: what, and four ways to get it.
+missing = { printf '%s\n' "make: missing: $(1)" "  Debian, Ubuntu: apt-get install $(2)" \
+	"  Fedora:         dnf install $(3)" "  macOS:          $(4)" >&2; exit 1; }
+
+.DEFAULT_GOAL := help
+.PHONY: help report test test-all lint pytest nbval bench lab refresh record lock clean install toolchains again
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+report: toolchains ## Run the notebooks, build the site, print where it is and the verdict
+	@code=0; $(BIN)/pgo-lab run -o build/run || code=$$?; \
+	case $$code in \
+	0 | 1) $(BIN)/pgo-lab report build/run -o build/site ;; \
+	3) $(BIN)/pgo-lab report build/run -o build/site; exit 3 ;; \
+	*) exit $$code ;; \
+	esac  # 1: claims changed, which is news and in the report; 3: a notebook failed
+
+test: lint pytest nbval ## Check style and types, run the tests, then the notebooks (nbval)
+
+test-all: MARKED = -m 'slow or not slow'
+test-all: test ## The same, and the tests that take longer
+
+lint: install ## Check style and types only
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+pytest: toolchains ## Run the tests only
+	$(RUN) pytest -n auto --dist loadfile $(MARKED)
+
+nbval: toolchains ## Compare the committed notebooks with a fresh execution only
+	PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope $(NBVAL) notebooks
+
+bench: toolchains ## Measure what the project promises to be fast at
+	$(BIN)/python tests/bench.py
+
+lab: toolchains ## Open JupyterLab on the notebooks (this machine only, with a token)
+	@$(BIN)/jupyter-labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1
+	$(RUN) jupyterlab --ip=127.0.0.1 --notebook-dir=notebooks \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
+
+refresh: toolchains ## Execute the committed notebooks again, and normalize them
+	$(RUN) nbsupport.batch refresh notebooks
+
+record: report ## Make this machine's run the recorded one (data/recorded)
+	$(RUN) nbsupport.report build/run
+
+# rfc3987-syntax: an optional check of JSON schemas, that takes a second of every process
+# with notebooks in it (it builds 38 grammars when imported).
+lock: install ## Resolve requirements.lock again (UPGRADE=--upgrade for newer versions)
+	echo 'rfc3987-syntax ; python_version < "3"' | $(RUN) uv pip compile pyproject.toml \
+		--all-extras --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --override /dev/stdin $(UPGRADE) -q -o requirements.lock
+
+clean: ## Remove what was made here; LLVMs stay (pgo-lab toolchains --prune removes them)
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache
+	find nbsupport tests -name __pycache__ -exec rm -rf {} +
+
+toolchains: install
+	@test "$$(uname)" = Darwin && xcode-select -p >/dev/null 2>&1 || \
+	{ ls /usr/include/stdio.h && ls /usr/lib/*/crt1.o /usr/lib64/crt1.o /usr/lib/crt1.o | grep -q .; } \
+		>/dev/null 2>&1 || \
+	$(call missing,libc headers and crt files,libc6-dev,glibc-devel,xcode-select --install)
+	@$(BIN)/pgo-lab toolchains --install report >/dev/null
+
+install: $(STAMP)
+	@:
+
+# The stamp says from where it was installed: a checkout that was moved, or whose Python
+# is gone, is installed again.
+ifneq ($(shell $(BIN)/python -c '' 2>/dev/null && cat $(STAMP) 2>/dev/null),$(CURDIR))
+$(STAMP): again
+endif
+
+# An environment without its stamp was interrupted: from nothing again. With it, only what
+# changed in the lock.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || \
+	$(call missing,$(PYTHON),python3 python3-venv,python3,brew install python)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	$(call missing,Python 3.11 or later ($$($(PYTHON) --version) is too old; make PYTHON=python3.12 takes another),python3.11-venv,python3.12,brew install python)
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	$(call missing,Python venv,python3-venv,python3,brew install python)
+	@start=$$(date +%s); set -e; \
+	if ! { test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -m uv -V; } >/dev/null 2>&1; then \
+		echo "installing into .venv: $$(grep -c == requirements.lock) packages, about 300 MB to download, 850 MB on disk" >&2; \
+		$(PYTHON) -m venv --clear .venv; \
+		sed -n '/^uv==/,/[^\\]$$/p' requirements.lock >.venv/uv.txt; \
+		$(RUN) pip install -q --disable-pip-version-check --no-deps --require-hashes -r .venv/uv.txt; \
+	fi; \
+	rm -f $(STAMP); \
+	$(RUN) uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock; \
+	$(RUN) uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	echo '$(CURDIR)' >$(STAMP); \
+	echo "installed in $$(($$(date +%s) - start)) s" >&2

@@ -1,0 +1,212 @@
+"""What is downloaded is checked, and is there whole or not at all; `files.once` sees to that.
+
+Interrupts, kills and races of a real install are in test_wheels.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import re
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nbsupport import apt, contain, fetch, files, progress, settings
+from nbsupport.errors import LabError, MissingError
+
+UNREACHABLE = "http://127.0.0.1:9/a.tar"
+Offer = Callable[..., None]
+
+
+@pytest.fixture
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
+    """Return a function that adds an archive, which is there, to the pinned ones of `thing`."""
+    path, inside, pins = (tmp_path / name for name in ("thing.tar.xz", "tool", "sources.toml"))
+    inside.touch(mode=0o755)
+    with tarfile.open(path, "w:xz") as tar:
+        tar.add(inside, "thing-1.0/bin/tool")
+    good = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(settings, "data_dir", lambda: tmp_path)
+    pins.write_text('[thing]\nversion = "1"\n')
+
+    def add(**changes: str) -> None:
+        fields = {"file": path.name, "sha256": good, "url": path.as_uri(), **changes}
+        lines = "".join(f'{key} = "{value}"\n' for key, value in fields.items())
+        pins.write_text(f"{pins.read_text()}[[thing.archive]]\nsize = 1_500_000\n{lines}")
+
+    return add
+
+
+def get(tmp_path: Path, say: files.Say = progress.say) -> Path:
+    return fetch.source("thing", cache=tmp_path / "cache", say=say)
+
+
+def made(folder: Path) -> list[str]:
+    return [p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+# -- what is pinned
+
+
+@pytest.mark.parametrize("name", ["mimalloc", "jemalloc", "rustc-web"])
+def test_every_file_has_a_hash_and_comes_from_the_systems_archive_or_its_project(name: str) -> None:
+    for archive in fetch.pinned(name)[1]:
+        assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
+        assert bool(archive.apt) != bool(archive.url)
+        assert not archive.url or archive.url.startswith("https://github.com/")
+
+
+def test_an_unknown_name_says_which_there_are(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"tcmalloc.*mimalloc, jemalloc"):
+        fetch.source("tcmalloc", cache=tmp_path)
+
+
+# -- fetching
+
+
+def test_it_is_downloaded_unpacked_and_then_works_offline(tmp_path: Path, offer: Offer) -> None:
+    offer()
+    said: list[str] = []
+    folder = get(tmp_path, said.append)
+    assert said == [f"thing.tar.xz: 1.5 MB, into {tmp_path / 'cache'}"]  # what, how big, where
+    assert [path.name for path in folder.iterdir()] == ["bin"]
+    assert (folder / "bin" / "tool").stat().st_mode & 0o777 == 0o755
+    (tmp_path / "thing.tar.xz").unlink()
+    assert get(tmp_path, said.append) == folder and len(said) == 1
+
+
+def test_a_wrong_hash_names_both_and_keeps_nothing(tmp_path: Path, offer: Offer) -> None:
+    offer(sha256="f" * 64)
+    with pytest.raises(LabError, match="SHA-256 is [0-9a-f]{64}, not the pinned f{64}"):
+        get(tmp_path)
+    assert made(tmp_path / "cache") == []
+
+
+def test_an_alternative_is_taken_when_the_first_cannot_be_had(tmp_path: Path, offer: Offer) -> None:
+    offer(url=UNREACHABLE)
+    offer()
+    assert made(get(tmp_path)) == ["tool"]
+
+
+def test_without_a_network_each_reason_is_said(
+    tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(url=UNREACHABLE)
+    offer(apt="thing=1")
+    monkeypatch.setenv("PATH", str(tmp_path))  # nor is there an apt-get
+    with pytest.raises(MissingError, match=r"127\.0\.0\.1:9: .*refused; apt-get: no such program"):
+        get(tmp_path)
+    assert made(tmp_path / "cache" / "sources") == []
+
+
+# -- made once, alone, whole
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".staging-thing-abc").mkdir()
+    (tmp_path / ".staging-thing-abc" / "half").touch()
+    (tmp_path / ".thing.lock").touch()  # which nobody holds
+    files.once(tmp_path / "thing", lambda staging: (staging / "whole").touch())
+    assert made(tmp_path) == ["whole"]
+
+
+def test_what_the_disk_refuses_is_one_line_of_advice(tmp_path: Path) -> None:
+    def refused(staging: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with pytest.raises(LabError, match="making thing: Read-only file system; set XDG_CACHE_HOME"):
+        files.once(tmp_path / "thing", refused)
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\necho 'tool: error: No space left on device' >&2; exit 2\n")
+    tool.chmod(0o755)
+    with pytest.raises(LabError, match="making thing: No space left .*; free some disk space"):
+        files.once(tmp_path / "thing", functools.partial(files.run_tool, [tool]))
+
+
+# -- the system's Debian archive
+
+
+def test_source_packages_are_asked_for_in_either_format() -> None:
+    lines = "# deb http://off x main\n{}deb [arch=amd64] http://a x main\n"
+    asked = lines + "deb-src [arch=amd64] http://a x main\n"
+    assert apt.with_sources(lines.format("")) == asked.format("")
+    stanzas = "Types: {}\nURIs: http://a\nSuites: x\n\nEnabled: no\nTypes: {}\n"
+    asked = stanzas.format(*["deb deb-src"] * 2)
+    assert apt.with_sources(stanzas.format("deb", "deb")) == asked
+
+
+FAKE_APT = """\
+#!/bin/sh
+echo "$@" >> {home}/log
+case "$*" in
+  *update*) touch {home}/lists; exit 100 ;;
+  *thing=1) [ -e {home}/lists ] && echo tar > thing.tar && exit 0 ;;
+esac
+printf 'W: unimportant\\nE: Unable to find it\\n' >&2
+exit 100
+"""
+
+
+@pytest.fixture
+def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put an apt-get on the path that has thing 1, once its lists are there."""
+    tool, parts = tmp_path / "bin" / "apt-get", tmp_path / "etc" / "sources.list.d"
+    tool.parent.mkdir()
+    parts.mkdir(parents=True)
+    tool.write_text(FAKE_APT.format(home=tmp_path))
+    tool.chmod(0o755)
+    (parts.parent / "sources.list").write_text("deb http://a x main\n")
+    (parts / "b.sources").write_text("Types: deb\n")
+    (parts / "c.list.save").write_text("deb http://c x main\n")
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(apt, "_ETC", parts.parent)
+    return tmp_path
+
+
+def test_lists_are_fetched_when_needed_and_then_kept(fake_apt: Path) -> None:
+    ask = functools.partial(apt.download, folder=fake_apt / "x", cache=fake_apt / "cache")
+    (fake_apt / "x").mkdir()
+    assert ask("source", "thing=1").name == "thing.tar"
+    with pytest.raises(MissingError, match="thing=2: Unable to find it"):
+        ask("source", "thing=2")
+    assert (fake_apt / "log").read_text().count(" update") == 1
+    copied = sorted(p.read_text() for p in (fake_apt / "cache" / "apt" / "sources").iterdir())
+    assert copied == ["Types: deb deb-src\n", "deb http://a x main\ndeb-src http://a x main\n"]
+
+
+def test_a_package_that_the_archive_no_longer_has_is_missing(fake_apt: Path) -> None:
+    with pytest.raises(MissingError, match=r"downloading rustc-web_.*: Unable to find it; "):
+        fetch.rustc_web(cache=fake_apt / "cache")
+
+
+def test_mimalloc_comes_from_the_systems_archive(tmp_path: Path) -> None:
+    try:
+        folder = fetch.source("mimalloc", cache=tmp_path)
+    except MissingError as error:
+        pytest.skip(str(error))
+    assert "patch 9" in (folder / "cmake" / "mimalloc-config-version.cmake").read_text()
+    assert (folder / "src" / "static.c").is_file()
+
+
+@pytest.mark.slow
+def test_rustc_web_runs_and_keeps_its_libraries_to_itself(tmp_path: Path) -> None:
+    try:
+        prefix = fetch.rustc_web(cache=tmp_path)
+    except MissingError as error:
+        pytest.skip(str(error))
+    rustc = prefix / "usr" / "bin" / "rustc"
+    # The linker that rustc starts must not see rustc's libLLVM.
+    linker = tmp_path / "linker"
+    linker.write_text(f'#!/bin/sh\necho "[$LD_LIBRARY_PATH]" > {tmp_path}/seen\n')
+    linker.chmod(0o755)
+    (tmp_path / "a.rs").write_text("fn main() {}\n")
+    said = contain.run([rustc, "-vV"], cwd=tmp_path).stdout
+    assert "release: 1.85.0" in said and "LLVM version: 19.1.7" in said
+    env = {"LD_LIBRARY_PATH": str(prefix / "usr" / "lib" / "x86_64-linux-gnu")}
+    contain.run([rustc, f"-Clinker={linker}", "a.rs"], cwd=tmp_path, env=env)
+    assert (tmp_path / "seen").read_text() == "[]\n"

@@ -1,0 +1,175 @@
+"""The project around the package: what installs, what is locked, what is committed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from nbsupport import notebook
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [
+    Requirement(line)
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in group
+]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+#: What conda-forge calls by another name.
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "playwright": "playwright-python"}
+
+
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_lock_pins_each_requirement_by_hash() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    pins: dict[str, list[Version]] = {}
+    for block in re.split(r"\n(?=\S)", text.strip()):
+        assert "--hash=sha256:" in block, block.splitlines()[0]
+        pin = Requirement(block.partition(" \\\n")[0])
+        (exact,) = [spec.version for spec in pin.specifier if spec.operator == "=="]
+        pins.setdefault(pin.name, []).append(Version(exact))
+    for wanted in REQUIREMENTS:
+        assert wanted.name in pins, f"make lock: {wanted.name} is not locked"
+        for version in pins[wanted.name]:
+            assert version in wanted.specifier, f"make lock: {wanted} has {version}"
+
+
+def test_lock_names_no_place() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.findall(r"https?://|file:|--index|--find-links|^#", text, re.MULTILINE)
+
+
+def test_conda_environment_is_in_step() -> None:
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    specs = [
+        Requirement(entry.replace("=19", "==19")) for entry in entries if isinstance(entry, str)
+    ]
+    conda = {spec.name: str(spec.specifier) for spec in specs}
+    for wanted in REQUIREMENTS:
+        name = CONDA_NAMES.get(wanted.name, wanted.name)
+        assert conda.get(name) == str(wanted.specifier), name
+    assert conda["python"] == PROJECT["requires-python"]
+    assert {"clang", "compiler-rt", "lld", "lldb", "llvm-tools"} <= conda.keys()
+    known = {CONDA_NAMES.get(wanted.name, wanted.name) for wanted in REQUIREMENTS}
+    compilers = {"clang", "compiler-rt", "lld", "lldb", "llvm-tools"}
+    assert conda.keys() == known | compilers | {"python", "pip"}
+
+
+def test_wheel_carries_data_and_no_tests(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    data = {
+        f"nbsupport/_data/{path.relative_to(ROOT / 'data').as_posix()}"
+        for path in (ROOT / "data").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert data <= names
+    assert {name.split("/")[0] for name in names} == {
+        "nbsupport",
+        f"pgo_crash_lab-{PROJECT['version']}.dist-info",
+    }
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_import_is_light() -> None:
+    heavy = "pandas", "numpy", "rich", "typer", "papermill", "nbformat", "psutil", "IPython"
+    code = f"import sys, nbsupport; print([m for m in {heavy} if m in sys.modules])"
+    run = [sys.executable, "-c", code]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_make_help_lists_each_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    internal = {"install", "toolchains", "again"}
+    listed = re.findall(r"^make (\S+) +\S", make().stdout, re.MULTILINE)
+    assert set(listed) == set(phony.split()) - internal
+    assert listed[:3] == ["help", "report", "test"]
+
+
+def test_readme_commands_are_targets() -> None:
+    readme = (ROOT / "README.md").read_text()
+    used = set(re.findall(r"\bmake ([a-z-]+)", readme))
+    assert {"report", "test"} <= used
+    for target in sorted(used):
+        assert "No rule" not in make("-n", target).stderr, target
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """As much of a checkout as installing looks at."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def python(checkout: Path, script: str) -> str:
+    """A Python of another kind."""
+    path = checkout / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_no_python_is_named(checkout: Path) -> None:
+    done = make("install", "PYTHON=no-such-python", cwd=checkout)
+    assert done.returncode == 2
+    assert "missing: no-such-python" in done.stderr
+    assert "apt-get install python3 python3-venv" in done.stderr
+
+
+def test_old_python_is_named(checkout: Path) -> None:
+    old = 'case "$*" in *--version*) echo Python 3.9.2 ;; *) exit 1 ;; esac'
+    done = make("install", f"PYTHON={python(checkout, old)}", cwd=checkout)
+    assert done.returncode == 2
+    assert "Python 3.11 or later (Python 3.9.2 is too old" in done.stderr
+
+
+def test_python_without_venv_is_named(checkout: Path) -> None:
+    bare = f'case "$*" in *ensurepip*) exit 1 ;; *) exec {sys.executable} "$@" ;; esac'
+    done = make("install", f"PYTHON={python(checkout, bare)}", cwd=checkout)
+    assert done.returncode == 2
+    assert "missing: Python venv" in done.stderr
+    assert "apt-get install python3-venv" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_there_are_notebooks() -> None:
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_notebook_is_executed_and_normal(path: Path) -> None:
+    found = notebook.read(path)
+    numbers = [cell.execution_count for cell in notebook.code(found) if cell.source.strip()]
+    assert numbers == list(range(1, len(numbers) + 1)), "make refresh"
+    assert notebook.dump(notebook.normalize(found)) == path.read_text(), "make refresh"
+    assert not notebook.machine_paths(found)
+    assert notebook.WIDGET not in json.dumps(found)

@@ -71,15 +71,17 @@ def grid(cache: Path, **options: object) -> tuple[float, int]:
 
 
 def builds_alone(cache: Path) -> float:
-    """Return the seconds of the grid's distinct compilations and links, on the same cores."""
+    """Return the seconds of all that the grid compiles and links, on the same cores."""
     with Lab(cache) as lab:
-        recipes = [
-            lab.trial(program, main, foreign, order=order).recipe
+        trials = [
+            lab.trial(program, main, foreign, order=order)
             for program in ("cold", "hot")
             for main in VERSIONS
             for foreign in VERSIONS
             for order in ORDERS
         ]
+    wanted = (recipe for trial in trials for recipe in (trial.recipe, *trial.references))
+    recipes = list(dict.fromkeys(wanted))
     jobs = list(dict.fromkeys(job for recipe in recipes for job in build.jobs(recipe)))
     start = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -99,7 +101,8 @@ def shell_loop(folder: Path, cells: int) -> float:
         "WORK": tempfile.mkdtemp(dir=folder),
         "CELLS": str(cells),
     }
-    return timed(lambda: subprocess.run(["bash", "-c", LOOP], env=env, check=False))
+    command = ["bash", "-c", f"exec 2>/dev/null\n{LOOP}"]  # bash tells of each crash
+    return timed(lambda: subprocess.run(command, env=env, check=False))
 
 
 def one_trial(folder: Path) -> list[tuple[str, str, str, str]]:
@@ -130,6 +133,8 @@ def imports() -> tuple[str, str, str, str]:
 
 def grids(folder: Path) -> list[tuple[str, str, str, str]]:
     """Measure the grid beside the shell loop and beside its builds; and how it grows."""
+    import pandas as pd  # noqa: F401 - once a process, in whatever it does
+
     rows = []
     cache = fresh(folder)
     ours, cells = grid(cache)

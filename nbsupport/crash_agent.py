@@ -62,13 +62,15 @@ def __lldb_init_module(_debugger: Any, _: Any) -> None:
 
 
 def _send(link: socket.socket, message: dict[str, Any]) -> None:
-    link.sendall(json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(OSError):  # the lab has gone; `_receive` sees that too, and acts
+        link.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _receive(link: socket.socket, requests: queue.SimpleQueue[Any], agent: Agent) -> None:
     """Queue requests; when the lab has gone, end the program and LLDB, whatever they are doing."""
-    for line in link.makefile("rb"):
-        requests.put(json.loads(line))
+    with contextlib.suppress(OSError):  # killed with our message unread, it resets the link
+        for line in link.makefile("rb"):
+            requests.put(json.loads(line))
     # LLDB's server lets go of a program whose launch is under way; so wait for its number.
     agent.launching.acquire(timeout=5)
     agent.end_program()

@@ -28,6 +28,10 @@ _GRACE = 5.0
 #: How long a notebook may take besides its cells: kernel start, saving, kernel end (seconds).
 _OVERHEAD = 120.0
 
+#: A kernel takes ports that were free a moment ago; seldom, another one is faster, and it
+#: dies before its first cell. Then it is started again.
+_NOT_STARTED, _STARTS = "Kernel died before replying to kernel_info", 3
+
 
 class StoppedError(Exception):
     """`Crew.stop` came before this notebook was done."""
@@ -160,7 +164,11 @@ def _answer(folder: Path, code: int) -> str | None:
 def _work(folder: Path) -> None:
     """Execute the job in a folder; what went wrong is in answer.json (in the child)."""
     job = json.loads((folder / "job.json").read_text())
-    (folder / "answer.json").write_text(json.dumps({"error": _papermill(job)}))
+    for _ in range(_STARTS):
+        error = _papermill(job)
+        if error is None or _NOT_STARTED not in error:
+            break
+    (folder / "answer.json").write_text(json.dumps({"error": error}))
 
 
 def _papermill(job: Mapping[str, Any]) -> str | None:

@@ -75,16 +75,21 @@ def alone(target: Path, say: Say) -> Iterator[None]:
 
 def _fill(target: Path, make: Callable[[Path], object]) -> None:
     prefix = f".staging-{target.name}-"
-    for left in target.parent.glob(f"{prefix}*"):  # whoever left it is gone: we hold the lock
-        shutil.rmtree(left, ignore_errors=True)
-    # A new name each time: a tool that outlives a killed parent may still write to the old one.
+
+    def clear() -> None:
+        for left in target.parent.glob(f"{prefix}*"):  # whoever left it is gone: we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
+
+    clear()
+    # A new name each time: a tool that outlives its killed parent may still write to the old
+    # one for a moment, even after it was cleared; so it is cleared again.
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
         make(staging)
         staging.chmod(0o755)
         staging.rename(target)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        clear()
 
 
 def remove(folder: Path) -> None:

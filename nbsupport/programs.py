@@ -115,7 +115,7 @@ def _library_folder(library: dict[str, Any], cache: Path | None, cc: Path) -> Pa
     recipe = f"{library['configure']}{library['unity']}{sys.platform}{platform.machine()}"
     key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
     return files.once(
-        sources.with_name(f"{sources.name}-configured-{key}"),
+        sources.with_name(f"configured-{sources.name}-{key}"),
         lambda staging: _configure(sources, staging, library, cc),
     )
 

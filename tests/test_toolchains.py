@@ -118,3 +118,42 @@ def test_the_users_rustc(toolchain: Callable[[str], Toolchain]) -> None:
 def test_a_rustc_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="a rustc with LLVM 17: not found"):
         toolchains.find_rustc("17")
+
+
+def stand_in(folder: Path, clang: Path, says: str = "") -> Path:
+    """Write a compiler that is clang 19, but may say that it is another."""
+    folder.mkdir(parents=True)
+    compiler = folder / "clang"
+    other = f'[ "$1" = --version ] && {{ echo "{says}"; exit; }}\n' if says else ""
+    compiler.write_text(f'#!/bin/sh\n{other}exec "{clang}" "$@"\n')
+    compiler.chmod(0o755)
+    return compiler
+
+
+def test_condas_clang_is_found(
+    clang: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = stand_in(tmp_path / "env" / "bin", clang)
+    monkeypatch.setenv("CONDA_PREFIX", str(tmp_path / "env"))
+    found = toolchains.find("19@conda")
+    assert (found.compiler, found.raw_version, found.lldb) == (compiler, 10, None)
+    assert toolchains.find("19").provider == "wheel"  # it comes after the wheel
+
+
+def test_apples_numbers_are_not_llvms(clang: Path, tmp_path: Path) -> None:
+    # A stand-in: nobody here has a Mac. What it emits decides, not what it is called.
+    says = "Apple clang version 16.0.0 (clang-1600.0.26.6)"
+    compiler = stand_in(tmp_path / "usr" / "bin", clang, says)
+    found = probe.probe(compiler, "system", tmp_path / "cache")
+    assert (found.name, found.version, found.raw_version) == ("16@apple", "16.0.0", 10)
+    with pytest.raises(MissingError):  # not LLVM 16
+        toolchains.find("16", tmp_path / "cache")
+
+
+def test_one_that_does_not_start_is_left_out(
+    clang: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = stand_in(tmp_path / "env" / "bin", clang)
+    compiler.write_text("#!/nonexistent\n")
+    monkeypatch.setenv("CONDA_PREFIX", str(tmp_path / "env"))
+    assert "19@conda" not in [one.name for one in toolchains.discover()]

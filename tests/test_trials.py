@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,12 +240,24 @@ def test_a_failed_build_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
-def test_a_full_disk_is_said(lab: Lab, tmp_path: Path) -> None:
-    # The compiler's own file limit stands for the disk: it, too, cannot write its output.
+def test_an_unusable_cache_is_said(lab: Lab, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.write_text("a file is in the way")
-    with pytest.raises(LabError, match="building main.c"):
+    with pytest.raises(LabError, match=r"building main\.c: Not a directory"):
         build.compiled(build.jobs(lab.trial("cold", "19", "17").recipe)[0], cache)
+
+
+@pytest.mark.parametrize("program", ["cold", "rust-cold"])
+def test_a_full_disk_is_said(
+    lab: Lab, tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A compiler that cannot write its output, on a disk with nothing left.
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    monkeypatch.setattr(settings, "COMPILER", dataclasses.replace(settings.COMPILER, file=512))
+    with pytest.raises(LabError, match="the disk is full; make room"):
+        build.linked(lab.trial(program, "19", "17").recipe, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 # -- the grid

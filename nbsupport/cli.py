@@ -41,6 +41,11 @@ def main(args: list[str] | None = None) -> int:
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "pgo-lab"
         return _fail(f"usage: {error.format_message().rstrip('.')}; see {command} --help", 2)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("nbsupport"):
+            raise
+        do = "pip install 'pgo-crash-lab[notebooks,site]'"
+        return _fail(f"this command: it needs {error.name}, which is not installed; {do}", 2)
     except BrokenPipeError:
         # The reader of our output has gone; Python must not find that out again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -158,6 +163,8 @@ def run(
     from nbsupport import batch, results, settings  # noqa: PLC0415
 
     notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
+    if not notebooks:
+        raise LabError("notebooks", "none here, only in a checkout", "give the path of one")
     done = batch.execute(notebooks, out, {"llvm": llvm, "foreign": foreign}, jobs=jobs)
     finished = results.collect(out)
     if any(one.status == "failed" for one in done):

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from nbsupport import notebook
+from nbsupport.trials import Lab
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -76,14 +77,39 @@ def test_conda_environment_is_in_step() -> None:
     assert conda.keys() == known | compilers | {"python", "pip"}
 
 
-def test_wheel_carries_data_and_no_tests(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
         cwd=ROOT,
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheels_base_is_the_command_line(wheel: Path, tmp_path: Path, lab: Lab) -> None:
+    uv = [sys.executable, "-m", "uv"]
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([*uv, "venv", "-q", str(tmp_path / "env")], check=True)
+    subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), str(wheel)], check=True)
+
+    def pgo_lab(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [python.with_name("pgo-lab"), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    done = pgo_lab("trial", "--llvm", "19", "--foreign", "17", "--json")
+    assert (done.returncode, json.loads(done.stdout)["outcome"]) == (0, "crash")
+    for command in (("run", "-o", "run"), ("report", "run", "-o", "site")):
+        done = pgo_lab(*command)
+        assert done.returncode == 2
+        assert re.fullmatch(
+            r"pgo-lab: .*; pip install 'pgo-crash-lab\[notebooks,site\]'\n", done.stderr
+        )
+
+
+def test_wheel_carries_data_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     data = {
         f"nbsupport/_data/{path.relative_to(ROOT / 'data').as_posix()}"

@@ -96,7 +96,7 @@ def test_the_wheels_base_is_the_command_line(wheel: Path, tmp_path: Path, lab: L
     subprocess.run([*uv, "pip", "install", "-q", "--python", str(python), str(wheel)], check=True)
 
     def pgo_lab(*args: str) -> subprocess.CompletedProcess[str]:
-        command = [python.with_name("pgo-lab"), *args]
+        command = [str(python.with_name("pgo-lab")), *args]
         return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
 
     done = pgo_lab("trial", "--llvm", "19", "--foreign", "17", "--json")

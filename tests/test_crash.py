@@ -365,7 +365,7 @@ class TestProcesses:
     def test_gdb_ends_a_program_that_hangs(
         self, by_gdb: Debugger, program: Path, token: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbsupport.crash_gdb._MARGIN", 1.0)
+        monkeypatch.setattr("nbsupport.crash.with_gdb._MARGIN", 1.0)
         assert crash(by_gdb, program, "hang", token, seconds=0.5) is None
         _wait_until(lambda: not _running(token))
 
@@ -379,7 +379,7 @@ class TestProcesses:
     def test_a_hanging_debugger_is_replaced(
         self, lldb: Path, program: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbsupport.crash_lldb._MARGIN", 0.5)
+        monkeypatch.setattr("nbsupport.crash.with_lldb._MARGIN", 0.5)
         before = _agents()
         with _open(lldb) as debugger:
             (agent,) = _agents() - before
@@ -391,7 +391,7 @@ class TestProcesses:
     def test_a_debugger_that_hangs_in_the_middle_leaves_no_program(
         self, lldb: Path, program: Path, token: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbsupport.crash_lldb._MARGIN", 1.0)
+        monkeypatch.setattr("nbsupport.crash.with_lldb._MARGIN", 1.0)
         before = _agents()
         with _open(lldb) as debugger:
             (agent,) = _agents() - before
@@ -485,7 +485,7 @@ def _open(lldb: Path) -> Debugger:
 
 
 def _agents() -> set[psutil.Process]:
-    return {process for process in psutil.Process().children() if _has(process, "crash_agent")}
+    return {process for process in psutil.Process().children() if _has(process, "agent.py")}
 
 
 def _running(token: str) -> list[psutil.Process]:

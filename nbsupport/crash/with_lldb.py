@@ -1,4 +1,4 @@
-"""LLDB kept alive as a child process, asked over a socket; its side is crash_agent.py."""
+"""LLDB kept alive as a child process, asked over a socket; its side is agent.py."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Lldb:
 
 
 class _Agent:
-    """One LLDB process running crash_agent.py, and the socket to it."""
+    """One LLDB process running agent.py, and the socket to it."""
 
     def __init__(self, lldb: Path) -> None:
         self._socket, theirs = socket.socketpair()
@@ -145,7 +145,7 @@ def _start(lldb: Path, fileno: int) -> subprocess.Popen[bytes]:
     modules = lldb.resolve().parent.parent.glob("lib/python3*/*-packages/lldb/__init__.py")
     for path in modules:
         env["PYTHONPATH"] = str(path.parent.parent)
-    agent = str(Path(__file__).with_name("crash_agent.py"))
+    agent = str(Path(__file__).with_name("agent.py"))
     quoted = agent.replace("\\", "\\\\").replace('"', '\\"')
     child = subprocess.Popen(
         [lldb, "--no-lldbinit", "--batch", "-o", f'command script import "{quoted}"'],

@@ -89,7 +89,7 @@ def _end_program(text: str) -> None:
 
 
 def _read(text: str) -> dict[str, Any] | None:
-    """Read what `_LOOK` printed; the form is that of crash_agent.py."""
+    """Read what `_LOOK` printed; the form is that of agent.py."""
     _, _, text = text.partition("@stop\n")
     number = re.search(r"^@signal (\d+)$", text, re.MULTILINE)
     name = signal.Signals(int(number[1])).name if number else ""

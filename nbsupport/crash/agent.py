@@ -177,7 +177,7 @@ def _signal(thread: Any) -> str:
 
 
 def _describe(target: Any, thread: Any, name: str) -> dict[str, Any]:
-    """Return what `nbsupport.crash` calls a stop; crash_gdb.py gives the same (without the size).
+    """Return what `nbsupport.crash` calls a stop; with_gdb.py gives the same (without the size).
 
     `instruction` is None where there is nothing to execute, `siginfo` where LLDB has none.
     """

@@ -1,7 +1,7 @@
 """Where and how a program crashed: signal, frames, fault address.
 
 A debugger reruns the program until a fatal signal. LLDB comes first: it is kept alive
-and answers in about 50 ms (crash_lldb.py). Without it, one gdb run per crash (crash_gdb.py).
+and answers in about 50 ms (with_lldb.py). Without it, one gdb run per crash (with_gdb.py).
 
 The fault address needs care. At a non-canonical address the processor of x86-64 raises
 a general protection fault, which does not carry the address; Linux then reports
@@ -18,9 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from nbsupport.crash_address import fault_address, is_branch, is_canonical
-from nbsupport.crash_gdb import Gdb
-from nbsupport.crash_lldb import Lldb
+from nbsupport.crash.address import fault_address, is_branch, is_canonical
+from nbsupport.crash.with_gdb import Gdb
+from nbsupport.crash.with_lldb import Lldb
 from nbsupport.errors import LabError
 
 __all__ = ["Crash", "Debugger", "Frame", "fault_address", "open_debugger"]
@@ -64,7 +64,7 @@ class Crash:
 
 
 class _Backend(Protocol):
-    """What `Lldb` and `Gdb` have in common; crash_agent.py describes what `stop` returns."""
+    """What `Lldb` and `Gdb` have in common; agent.py describes what `stop` returns."""
 
     name: str
 
@@ -130,7 +130,7 @@ def open_debugger(lldb: Path | None, gdb: Path | None) -> Debugger | None:
 
 
 def _crash(stop: Mapping[str, Any], debugger: str) -> Crash:
-    """Turn what a debugger saw at a fatal signal (see crash_agent.py) into a `Crash`."""
+    """Turn what a debugger saw at a fatal signal (see agent.py) into a `Crash`."""
     instruction = _resolved(stop)
     address, source = _locate(stop, instruction)
     return Crash(

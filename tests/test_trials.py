@@ -123,6 +123,17 @@ def test_wrong_counts_are_noticed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     assert key[0] in outcome.detail
 
 
+def test_counts_that_are_wrong_by_chance_are_not_called_so(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = lab.trial("cold", "19", "22")
+    right = lab._expected(made)
+    wrong: counts.Expected = dict.fromkeys(right, (0,))
+    answers = iter([wrong, wrong, right])
+    monkeypatch.setattr(lab, "_expected", lambda _: next(answers))
+    assert lab.run(made).kind == "ok"
+
+
 def test_variants_of_one_llvm_mixed_lose_counts_silently(lab: Lab, tmp_path: Path) -> None:
     # findings 14b: exit 0, merge exit 0, wrong counts. Here: block coverage in the library.
     made = lab.trial("cold", "19", "19")

@@ -88,6 +88,7 @@ class Trial:
             **versions,
             "order": self.order,
             "instrument": self.instrument,
+            "main_instrument": self.main_instrument,
         }
 
     def to_row(self) -> dict[str, Any]:
@@ -163,6 +164,8 @@ class Lab:
         _allowed("main_instrument", main_instrument, INSTRUMENTS)
         if instrument != "none" and other.raw_version is None:
             raise LabError(other.name, "does not instrument as LLVM does", "use instrument none")
+        if instrument != "none":
+            _with_runtime(other)  # its own uniform build tells which counts are right
         main, linker = self._main(program, llvm)
         chosen = self._program(program, cc=linker.compiler)
         return Trial(chosen, main, other, linker, order, instrument, main_instrument)  # type: ignore[arg-type]
@@ -193,13 +196,7 @@ class Lab:
             linker = toolchains.companion(main, self.cache)
         else:
             main = linker = self._find(llvm)
-        if main.runtime is None:
-            raise MissingError(
-                f"the profile runtime of {main.name}",
-                "not installed with it",
-                f"pgo-lab toolchains --install {main.major}, or its libclang-rt package",
-            )
-        return main, linker
+        return _with_runtime(main), linker
 
     def run(self, trial: Trial) -> Outcome:
         """Build what is not built, run it, and say what came of it.
@@ -308,6 +305,19 @@ class Lab:
         gdb = shutil.which("gdb")
         lldb = toolchains.find_lldb(self.cache)
         return crash.open_debugger(lldb, Path(gdb) if gdb else None)
+
+
+def _with_runtime(toolchain: Toolchain) -> Toolchain:
+    """Return a toolchain that has a profile runtime; raises `LabError` for one that has none."""
+    if toolchain.kind == "gcc":
+        raise LabError("gcc", "does not write LLVM's profiles", "choose a clang for main")
+    if toolchain.runtime is None:
+        raise MissingError(
+            f"the profile runtime of {toolchain.name}",
+            "not installed with it",
+            f"install libclang-rt-{toolchain.major}-dev (or compiler-rt), or take LLVM's wheel",
+        )
+    return toolchain
 
 
 def _environment(folder: Path) -> dict[str, str]:

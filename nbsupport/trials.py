@@ -86,9 +86,9 @@ class _Sweep:
         total = len(objects) + len(recipes) + len(todo)
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         with progress.bar("trials", total) as step, self.journal.open("a") as journal:
-            for _ in self._each(lambda job: build.compiled(job, self.lab.cache), objects):
+            for _ in self._each(_leave(lambda job: build.compiled(job, self.lab.cache)), objects):
                 step()
-            for _ in self._each(self.lab.reference, recipes):
+            for _ in self._each(_leave(self.lab.reference), recipes):
                 step()
             for n, outcome in self._each(lambda n: self.lab.run(self.trials[n]), todo):
                 done[n] = outcome.to_row()
@@ -111,13 +111,12 @@ class _Sweep:
         return done
 
     def _each(self, work: Callable[[A], B], items: Sequence[A]) -> Iterator[tuple[A, B]]:
-        """Yield each item with its result as it comes; a failed build is left to its trial."""
+        """Yield each item with its result as it comes."""
         with ThreadPoolExecutor(self.jobs) as pool:
             futures = {pool.submit(work, item): item for item in items}
             try:
                 for future in as_completed(futures):
-                    with contextlib.suppress(BuildError):
-                        yield futures[future], future.result()
+                    yield futures[future], future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 # A thread may be between two children: until all have come to their end.
@@ -125,3 +124,13 @@ class _Sweep:
                     contain.end_all()
                     time.sleep(0.02)
                 raise
+
+
+def _leave(work: Callable[[A], object]) -> Callable[[A], None]:
+    """Leave a failure to build to the trials that need it: they tell of it as their outcome."""
+
+    def left(item: A) -> None:
+        with contextlib.suppress(BuildError):
+            work(item)
+
+    return left

@@ -198,6 +198,7 @@ BAD = [
     ({"instrument": "magic"}, "instrument 'magic': .*ir, front-end, none"),
     ({"llvm": "99"}, "toolchain 99: not found"),
     ({"foreign": "gcc", "instrument": "ir"}, "gcc: does not instrument"),
+    ({"llvm": "gcc"}, "gcc: does not write LLVM's profiles"),
 ]
 
 
@@ -305,6 +306,18 @@ def test_all_instrumentations_are_as_predicted(
     assert hypotheses.surprises(table).empty
     # All but two kinds of what can happen, happens.
     assert set(table["outcome"]) == {"ok", "crash", "version-mismatch", "malformed", "no-profile"}
+
+
+def test_a_sweep_goes_on_over_what_does_not_build(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = programs._data()
+    flags = ["-include", "missing.h"]
+    data["programs"]["broken"] = {**data["programs"]["cold"], "flags": flags}
+    monkeypatch.setattr(programs, "_data", lambda: data)
+    table = sweep(mains=("19",), foreigns=("17", "19"), programs=("broken", "cold"), lab=lab)
+    assert list(table["outcome"]) == ["build-failed", "build-failed", "crash", "ok"]
+    assert table["detail"].str.contains("19@wheel on ").tolist()[:2] == [True, True]
 
 
 def test_equal_raw_versions_have_equal_rows(

@@ -160,7 +160,7 @@ def run(
     jobs: Annotated[int | None, typer.Option(help="Notebooks at once.", min=1)] = None,
 ) -> int:
     """Execute the notebooks with papermill; what did not change is reused."""
-    from nbsupport import batch, results, settings  # noqa: PLC0415
+    from nbsupport import batch, progress, results, settings  # noqa: PLC0415
 
     notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
     if not notebooks:
@@ -169,7 +169,10 @@ def run(
     finished = results.collect(out)
     if any(one.status == "failed" for one in done):
         return 3
-    return 1 if finished.changed(results.recorded()) else 0
+    changed = finished.changed(results.recorded())
+    for name in changed:
+        progress.say(f"the claim {name} came out otherwise than in data/recorded")
+    return 1 if changed else 0
 
 
 @app.command()

@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
+from nbsupport import results
 from nbsupport.trials import Lab
 
 PGO_LAB = [sys.executable, "-c", "from nbsupport.cli import entry; entry()"]
@@ -81,6 +83,32 @@ def test_bad_input_is_one_line(lab: Lab, args: tuple[str, ...], says: str, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"pgo-lab: {says}")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("observed", "code", "says"),
+    [
+        ("'crash'", 0, "executed"),
+        ("'ok'", 1, "the claim mixed-layouts-decide came out otherwise"),
+        ("1 / 0", 3, "failed"),
+    ],
+)
+def test_run_tells_what_changed_from_what_failed(
+    lab: Lab, tmp_path: Path, observed: str, code: int, says: str
+) -> None:
+    claims = results.recorded().claims
+    at = json.loads(claims.loc[claims["name"] == "mixed-layouts-decide", "at"].iloc[0])
+    source = "from nbsupport import results\n"
+    source += "results.claim('mixed-layouts-decide', 'so it is', predicted='crash', "
+    source += f"observed={observed}, at={at})"
+    cell = nbformat.v4.new_code_cell(source)  # type: ignore[no-untyped-call]
+    notebook = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, tmp_path / "one.ipynb")  # type: ignore[no-untyped-call]
+    env = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
+    command = [*PGO_LAB, "run", str(tmp_path / "one.ipynb"), "-o", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
 
 
 def test_an_unusable_cache_is_one_line(tmp_path: Path) -> None:

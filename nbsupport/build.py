@@ -6,6 +6,7 @@ by the trial they are for; both appear in the cache whole or not at all.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nbsupport import contain, files, settings
 from nbsupport.errors import BuildError, LabError, MissingError, first_line, from_os
@@ -49,11 +50,12 @@ _OWN_DIGEST = files.digest(Path(__file__))
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is built: `main` compiles main and brings the runtime, `foreign` the library.
+class Trial:
+    """One program x toolchains x options: the library by `foreign`, all else by `main`.
 
-    `runtime` is the toolchain whose profile runtime is linked; it is `main`, except in
-    a reference build of an instrumented library under an uninstrumented main.
+    `linker` links (main itself, but for a Rust main the clang beside it). `runtime` is the
+    toolchain whose profile runtime is linked: main, except in a reference build of an
+    instrumented library under an uninstrumented main.
     """
 
     program: Program
@@ -68,11 +70,57 @@ class Recipe:
     @functools.cached_property
     def digest(self) -> str:
         """What tells this build from any other: sources, compilers, flags and this module."""
-        parts = [_OWN_DIGEST, self.program.name, self.order, self.main_instrument]
-        parts += [self.instrument]
+        parts: list[str] = [_OWN_DIGEST, self.program.name, self.order]
+        parts += [self.main_instrument, self.instrument]
         parts += [t.identity for t in (self.main, self.foreign, self.linker, self.runtime)]
-        parts += [unit.inputs_digest for unit in (self.program.main, *self.program.library)]
+        for unit in (self.program.main, *self.program.library):
+            parts += [unit.inputs_digest, unit.source, *unit.flags]
         return _digest(parts)
+
+    @property
+    def references(self) -> tuple[Trial, ...]:
+        """The uniform builds that say which counts are right, one for each instrumented part.
+
+        Each is by that part's own toolchain (compiler, linker, runtime), and only that
+        part is instrumented, so that every function in its profile belongs to it. A Rust
+        main has no compiler of the foreign LLVM; there it is only left uninstrumented.
+        """
+        rust = self.program.language == "rust"
+        whole = dataclasses.replace(self, order=self.order if rust else "main-first")
+        parts = []
+        if self.main_instrument != "none":
+            parts.append(dataclasses.replace(whole, foreign=self.linker, instrument="none"))
+        if self.instrument != "none":
+            own = dataclasses.replace(whole, linker=self.foreign, runtime=self.foreign)
+            main = self.main if rust else self.foreign
+            parts.append(dataclasses.replace(own, main=main, main_instrument="none"))
+        return tuple(parts)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What identifies the trial from machine to machine: versions, not places."""
+        names = {"main": self.main, "foreign": self.foreign}
+        versions = {key: f"{t.kind} {t.major}" for key, t in names.items()}
+        return {
+            "program": self.program.name,
+            **versions,
+            "order": self.order,
+            "instrument": self.instrument,
+            "main_instrument": self.main_instrument,
+        }
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the parameters as columns of a table."""
+        return {
+            "program": self.program.name,
+            "main": self.main.name,
+            "main_raw_version": self.main.raw_version,
+            "foreign": self.foreign.name,
+            "foreign_raw_version": self.foreign.raw_version,
+            "order": self.order,
+            "instrument": self.instrument,
+            "main_instrument": self.main_instrument,
+        }
 
 
 @dataclass(frozen=True)
@@ -96,12 +144,12 @@ class Job:
         return _digest([*parts, *self.flags])
 
 
-def jobs(recipe: Recipe) -> tuple[Job, ...]:
-    """Return the objects that a recipe needs (a Rust main is compiled as it is linked)."""
-    library = tuple(Job(unit, recipe.foreign, recipe.instrument) for unit in recipe.program.library)
-    if recipe.program.language == "rust":
+def jobs(trial: Trial) -> tuple[Job, ...]:
+    """Return the objects that a trial needs (a Rust main is compiled as it is linked)."""
+    library = tuple(Job(unit, trial.foreign, trial.instrument) for unit in trial.program.library)
+    if trial.program.language == "rust":
         return library
-    return (Job(recipe.program.main, recipe.main, recipe.main_instrument), *library)
+    return (Job(trial.program.main, trial.main, trial.main_instrument), *library)
 
 
 def compiled(job: Job, cache: Path) -> Path:
@@ -113,43 +161,43 @@ def compiled(job: Job, cache: Path) -> Path:
     return target
 
 
-def linked(recipe: Recipe, cache: Path) -> Path:
+def linked(trial: Trial, cache: Path) -> Path:
     """Return the executable, building what is not there; raises `BuildError`."""
-    target = cache / "programs" / recipe.digest[:2] / recipe.digest / recipe.program.name
+    target = cache / "programs" / trial.digest[:2] / trial.digest / trial.program.name
     if not target.is_file():
-        objects = [compiled(job, cache) for job in jobs(recipe)]
-        link = _link_rust if recipe.program.language == "rust" else _link_c
-        folder = recipe.program.main.folder
-        _make(target, link(recipe, objects), folder, recipe.main, recipe.program.name)
+        objects = [compiled(job, cache) for job in jobs(trial)]
+        link = _link_rust if trial.program.language == "rust" else _link_c
+        folder = trial.program.main.folder
+        _make(target, link(trial, objects), folder, trial.main, trial.program.name)
     return target
 
 
-def _link_c(recipe: Recipe, objects: Sequence[Path]) -> list[str | Path]:
+def _link_c(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
     main, library = objects[:1], objects[1:]
-    ordered = [*main, *library] if recipe.order == "main-first" else [*library, *main]
+    ordered = [*main, *library] if trial.order == "main-first" else [*library, *main]
     # -fprofile-generate at link time only brings the runtime, which every trial has.
-    flags = [*_linker_flags(recipe.linker), "-fprofile-generate", "-pthread"]
-    return [recipe.linker.compiler, *flags, *ordered, "-lm", "-ldl", "-o"]
+    flags = [*_linker_flags(trial.linker), "-fprofile-generate", "-pthread"]
+    return [trial.linker.compiler, *flags, *ordered, "-lm", "-ldl", "-o"]
 
 
-def _link_rust(recipe: Recipe, objects: Sequence[Path]) -> list[str | Path]:
+def _link_rust(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
     # -Z pre-link-args is the only way to the front of rustc's link line; RUSTC_BOOTSTRAP
     # allows it in a stable compiler.
-    first = recipe.order == "foreign-first"
+    first = trial.order == "foreign-first"
     where = "-Zpre-link-args=" if first else "-Clink-arg="
     # Dead code stays: rustc keeps it beside an instrumented main, and would drop it otherwise.
-    flags: list[str] = [*recipe.program.main.flags, "-Copt-level=1", "-Ccodegen-units=1"]
+    flags: list[str] = [*trial.program.main.flags, "-Copt-level=1", "-Ccodegen-units=1"]
     # v0 names: RUSTC_BOOTSTRAP must not change how symbols are mangled.
     flags += ["-Clink-dead-code", "-Csymbol-mangling-version=v0"]
-    flags += [*_RUST_FLAGS[recipe.main_instrument], f"-Clinker={recipe.linker.compiler}"]
-    flags += [f"-Clink-arg={flag}" for flag in _linker_flags(recipe.linker)]
-    if recipe.main_instrument == "none":
+    flags += [*_RUST_FLAGS[trial.main_instrument], f"-Clinker={trial.linker.compiler}"]
+    flags += [f"-Clink-arg={flag}" for flag in _linker_flags(trial.linker)]
+    if trial.main_instrument == "none":
         # rustc does not bring its runtime then. Where that stands decides which exit handler
         # comes first, the profile's or an allocator's: as with rustc, it is before the library.
-        assert recipe.runtime.runtime
-        flags += [f"-Clink-arg={flag}" for flag in _whole(recipe.runtime.runtime)]
+        assert trial.runtime.runtime
+        flags += [f"-Clink-arg={flag}" for flag in _whole(trial.runtime.runtime)]
     flags += [f"{where}{library}" for library in objects]
-    return [recipe.main.compiler, *flags, recipe.program.main.source, "-o"]
+    return [trial.main.compiler, *flags, trial.program.main.source, "-o"]
 
 
 def _whole(archive: Path) -> tuple[str, ...]:

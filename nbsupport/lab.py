@@ -7,18 +7,16 @@ the run itself is never reused.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Self, get_args
 
 from nbsupport import build, contain, counts, crash, files, programs, settings, toolchains
-from nbsupport.build import Instrument, Order
+from nbsupport.build import Instrument, Order, Trial
 from nbsupport.errors import BuildError, LabError, MissingError
 from nbsupport.outcome import Outcome, Profile, classify
 from nbsupport.probe import Toolchain
@@ -31,78 +29,6 @@ _WRONG_RUNS = 5
 
 #: The raw profile that a program writes in its folder.
 _PROFILE = "run.profraw"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One program x toolchains x options: the library by `foreign`, all else by `main`."""
-
-    program: programs.Program
-    main: Toolchain
-    foreign: Toolchain
-    linker: Toolchain
-    order: Order = "main-first"
-    instrument: Instrument = "ir"
-    main_instrument: Instrument = "ir"
-
-    @property
-    def recipe(self) -> build.Recipe:
-        """How this trial is built."""
-        return build.Recipe(
-            program=self.program,
-            main=self.main,
-            foreign=self.foreign,
-            order=self.order,
-            main_instrument=self.main_instrument,
-            instrument=self.instrument,
-            linker=self.linker,
-            runtime=self.main,
-        )
-
-    @property
-    def references(self) -> tuple[build.Recipe, ...]:
-        """The uniform builds that say which counts are right, one for each instrumented part.
-
-        Each is by that part's own toolchain (compiler, linker, runtime), and only that
-        part is instrumented, so that every function in its profile belongs to it. A Rust
-        main has no compiler of the foreign LLVM; there it is only left uninstrumented.
-        """
-        rust = self.program.language == "rust"
-        whole = dataclasses.replace(self.recipe, order=self.order if rust else "main-first")
-        parts = []
-        if self.main_instrument != "none":
-            parts.append(dataclasses.replace(whole, foreign=self.linker, instrument="none"))
-        if self.instrument != "none":
-            own = dataclasses.replace(whole, linker=self.foreign, runtime=self.foreign)
-            main = self.main if rust else self.foreign
-            parts.append(dataclasses.replace(own, main=main, main_instrument="none"))
-        return tuple(parts)
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """What identifies the trial from machine to machine: versions, not places."""
-        names = {"main": self.main, "foreign": self.foreign}
-        versions = {key: f"{t.kind} {t.major}" for key, t in names.items()}
-        return {
-            "program": self.program.name,
-            **versions,
-            "order": self.order,
-            "instrument": self.instrument,
-            "main_instrument": self.main_instrument,
-        }
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the parameters as columns of a table."""
-        return {
-            "program": self.program.name,
-            "main": self.main.name,
-            "main_raw_version": self.main.raw_version,
-            "foreign": self.foreign.name,
-            "foreign_raw_version": self.foreign.raw_version,
-            "order": self.order,
-            "instrument": self.instrument,
-            "main_instrument": self.main_instrument,
-        }
 
 
 class Lab:
@@ -168,7 +94,16 @@ class Lab:
             _with_runtime(other)  # its own uniform build tells which counts are right
         main, linker = self._main(program, llvm)
         chosen = self._program(program, cc=linker.compiler)
-        return Trial(chosen, main, other, linker, order, instrument, main_instrument)  # type: ignore[arg-type]
+        return Trial(
+            program=chosen,
+            main=main,
+            foreign=other,
+            order=order,  # type: ignore[arg-type]
+            main_instrument=main_instrument,  # type: ignore[arg-type]
+            instrument=instrument,  # type: ignore[arg-type]
+            linker=linker,
+            runtime=main,
+        )
 
     def available(
         self, *, programs: Sequence[str] = (), toolchains: Sequence[str] = (), llvm: str = ""
@@ -205,7 +140,7 @@ class Lab:
         kernel puts its memory, counts otherwise once in a hundred runs.
         """
         try:
-            program = build.linked(trial.recipe, self.cache)
+            program = build.linked(trial, self.cache)
         except BuildError as error:
             return Outcome("build-failed", str(error))
         for _ in range(_WRONG_RUNS):
@@ -217,7 +152,7 @@ class Lab:
     def _judged(self, program: Path, trial: Trial) -> Outcome:
         """Run a trial's program once."""
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-            done, merged, size = self._observe(program, trial.recipe, Path(folder))
+            done, merged, size = self._observe(program, trial, Path(folder))
         valid = bool(merged and merged.ok)
         seen = counts.parse(merged.stdout) if merged and valid else {}
         wrong = counts.difference(seen, self._expected(trial)) if seen else None
@@ -237,7 +172,7 @@ class Lab:
         )
 
     def _observe(
-        self, program: Path, recipe: build.Recipe, folder: Path
+        self, program: Path, trial: Trial, folder: Path
     ) -> tuple[contain.Finished, contain.Finished | None, int]:
         """Run a program in an empty folder; merge what it left, if it left anything."""
         profile = folder / _PROFILE
@@ -245,36 +180,36 @@ class Lab:
         size = profile.stat().st_size if profile.is_file() else 0
         if not done.ok or not size:
             return done, None, size
-        tool = toolchains.profdata(recipe.runtime, self.cache)
+        tool = toolchains.profdata(trial.runtime, self.cache)
         merge: list[str | Path] = [tool, "merge", "-text", "-o", "-", profile]
         return done, contain.run(merge, cwd=folder, limits=settings.COMPILER), size
 
     def _expected(self, trial: Trial) -> counts.Expected:
-        return counts.together(self.reference(recipe) for recipe in trial.references)
+        return counts.together(self.reference(part) for part in trial.references)
 
-    def _reference(self, recipe: build.Recipe) -> counts.Expected:
+    def _reference(self, trial: Trial) -> counts.Expected:
         """Return the counts of a uniform build, from two runs, so that chance shows."""
-        note = self.cache / "references" / f"{recipe.digest}.json"
+        note = self.cache / "references" / f"{trial.digest}.json"
         if note.is_file():
             return {
                 (name, number): None if values is None else tuple(values)
                 for name, number, values in json.loads(note.read_text())
             }
-        program = build.linked(recipe, self.cache)
-        expected = counts.agreed(self._healthy(program, recipe) for _ in range(2))
+        program = build.linked(trial, self.cache)
+        expected = counts.agreed(self._healthy(program, trial) for _ in range(2))
         rows = [(*key, values) for key, values in expected.items()]
         files.write(note, json.dumps(rows))
         return expected
 
-    def _healthy(self, program: Path, recipe: build.Recipe) -> counts.Counts:
+    def _healthy(self, program: Path, trial: Trial) -> counts.Counts:
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-            done, merged, size = self._observe(program, recipe, Path(folder))
+            done, merged, size = self._observe(program, trial, Path(folder))
         seen = counts.parse(merged.stdout) if merged and merged.ok else {}
         kind, detail = classify(done, size, merged, seen, None)
         if kind == "ok":
             return seen
         raise LabError(
-            f"the reference build of {recipe.program.name} by {recipe.runtime.name}",
+            f"the reference build of {trial.program.name} by {trial.runtime.name}",
             f"{kind}: {detail}",
             "this toolchain cannot profile even alone; choose another",
         )

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbsupport import build, contain, progress
+from nbsupport.build import Trial
 from nbsupport.errors import BuildError
-from nbsupport.lab import INSTRUMENTS, ORDERS, Lab, Trial
+from nbsupport.lab import INSTRUMENTS, ORDERS, Lab
 from nbsupport.outcome import KINDS, Outcome
 
 if TYPE_CHECKING:
@@ -74,21 +75,21 @@ class _Sweep:
         self.lab = lab
         self.trials = trials
         self.jobs = jobs
-        digest = hashlib.sha256("".join(t.recipe.digest for t in trials).encode()).hexdigest()
+        digest = hashlib.sha256("".join(t.digest for t in trials).encode()).hexdigest()
         self.journal = lab.cache / "sweeps" / f"{digest[:32]}.jsonl"
 
     def run(self) -> list[dict[str, Any]]:
         done = self._resumed()
         todo = [n for n in range(len(self.trials)) if n not in done]
-        recipes = tuple(dict.fromkeys(r for n in todo for r in self.trials[n].references))
-        everything = (*recipes, *(self.trials[n].recipe for n in todo))
-        objects = tuple(dict.fromkeys(job for recipe in everything for job in build.jobs(recipe)))
-        total = len(objects) + len(recipes) + len(todo)
+        references = tuple(dict.fromkeys(r for n in todo for r in self.trials[n].references))
+        everything = (*references, *(self.trials[n] for n in todo))
+        objects = tuple(dict.fromkeys(job for one in everything for job in build.jobs(one)))
+        total = len(objects) + len(references) + len(todo)
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         with progress.bar("trials", total) as step, self.journal.open("a") as journal:
             for _ in self._each(_leave(lambda job: build.compiled(job, self.lab.cache)), objects):
                 step()
-            for _ in self._each(_leave(self.lab.reference), recipes):
+            for _ in self._each(_leave(self.lab.reference), references):
                 step()
             for n, outcome in self._each(lambda n: self.lab.run(self.trials[n]), todo):
                 done[n] = outcome.to_row()

@@ -80,13 +80,13 @@ def builds_alone(cache: Path) -> float:
             for foreign in VERSIONS
             for order in ORDERS
         ]
-    wanted = (recipe for trial in trials for recipe in (trial.recipe, *trial.references))
-    recipes = list(dict.fromkeys(wanted))
-    jobs = list(dict.fromkeys(job for recipe in recipes for job in build.jobs(recipe)))
+    wanted = (one for trial in trials for one in (trial, *trial.references))
+    programs = list(dict.fromkeys(wanted))
+    jobs = list(dict.fromkeys(job for one in programs for job in build.jobs(one)))
     start = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda job: build.compiled(job, cache), jobs))
-        list(pool.map(lambda recipe: build.linked(recipe, cache), recipes))
+        list(pool.map(lambda one: build.linked(one, cache), programs))
     return time.monotonic() - start
 
 

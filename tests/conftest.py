@@ -73,4 +73,4 @@ def lab(toolchain: Callable[[str], Toolchain]) -> Iterator[Lab]:
 def mixed_crash(lab: Lab, toolchain: Callable[[str], Toolchain]) -> Path:
     """Return an executable that crashes at exit: main by LLVM 19, library by LLVM 17."""
     toolchain("17")
-    return build.linked(lab.trial("cold", "19", "17").recipe, settings.cache_dir())
+    return build.linked(lab.trial("cold", "19", "17"), settings.cache_dir())

@@ -221,7 +221,7 @@ def test_objects_are_reused_and_hold_no_path(
     lab: Lab, tmp_path: Path, toolchain: Callable[[str], Toolchain]
 ) -> None:
     made = lab.trial("cold", "19", "17")
-    job = build.jobs(made.recipe)[0]
+    job = build.jobs(made)[0]
     first = build.compiled(job, lab.cache)
     stamp = first.stat().st_mtime_ns
     assert build.compiled(job, lab.cache).stat().st_mtime_ns == stamp
@@ -232,7 +232,7 @@ def test_objects_are_reused_and_hold_no_path(
 
 def test_another_source_compiler_or_flag_is_another_object(lab: Lab) -> None:
     made = lab.trial("cold", "19", "17")
-    job = build.jobs(made.recipe)[1]
+    job = build.jobs(made)[1]
     others = [
         dataclasses.replace(job, toolchain=made.main),
         dataclasses.replace(job, instrument="none"),
@@ -242,12 +242,19 @@ def test_another_source_compiler_or_flag_is_another_object(lab: Lab) -> None:
     assert len({job.digest, *(other.digest for other in others)}) == 5
 
 
+def test_another_flag_is_another_program(lab: Lab) -> None:
+    made = lab.trial("cold", "19", "17")
+    main = dataclasses.replace(made.program.main, flags=("-DX",))
+    other = dataclasses.replace(made, program=dataclasses.replace(made.program, main=main))
+    assert other.digest != made.digest
+
+
 def test_a_failed_build_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     folder, cache = tmp_path / "source", tmp_path / "cache"
     folder.mkdir()
     made = with_main(lab, folder, "int main(void) { return nothing; }")
     with pytest.raises(BuildError, match="undeclared identifier") as caught:
-        build.compiled(build.jobs(made.recipe)[0], cache)
+        build.compiled(build.jobs(made)[0], cache)
     assert "main.c" in caught.value.output
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
@@ -256,7 +263,7 @@ def test_an_unusable_cache_is_said(lab: Lab, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.write_text("a file is in the way")
     with pytest.raises(LabError, match=r"building main\.c: Not a directory"):
-        build.compiled(build.jobs(lab.trial("cold", "19", "17").recipe)[0], cache)
+        build.compiled(build.jobs(lab.trial("cold", "19", "17"))[0], cache)
 
 
 @pytest.mark.parametrize("program", ["cold", "rust-cold"])
@@ -268,7 +275,7 @@ def test_a_full_disk_is_said(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     monkeypatch.setattr(settings, "COMPILER", dataclasses.replace(settings.COMPILER, file=512))
     with pytest.raises(LabError, match="the disk is full; make room"):
-        build.linked(lab.trial(program, "19", "17").recipe, tmp_path)
+        build.linked(lab.trial(program, "19", "17"), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

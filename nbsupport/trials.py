@@ -7,8 +7,8 @@ import hashlib
 import itertools
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -87,15 +87,19 @@ class _Sweep:
         total = len(objects) + len(references) + len(todo)
         self.journal.parent.mkdir(parents=True, exist_ok=True)
         with progress.bar("trials", total) as step, self.journal.open("a") as journal:
-            for _ in self._each(_leave(lambda job: build.compiled(job, self.lab.cache)), objects):
-                step()
-            for _ in self._each(_leave(self.lab.reference), references):
-                step()
-            for n, outcome in self._each(lambda n: self.lab.run(self.trials[n]), todo):
+
+            def keep(n: int, outcome: Outcome) -> None:
                 done[n] = outcome.to_row()
                 journal.write(json.dumps([n, done[n]]) + "\n")
                 journal.flush()
                 step()
+
+            compiled: Callable[[build.Job], None] = _leave(
+                lambda job: build.compiled(job, self.lab.cache)
+            )
+            self._each(compiled, objects, lambda *_: step())
+            self._each(_leave(self.lab.reference), references, lambda *_: step())
+            self._each(lambda n: self.lab.run(self.trials[n]), todo, keep)
         self.journal.unlink()
         return [done[n] for n in range(len(self.trials))]
 
@@ -111,20 +115,24 @@ class _Sweep:
         progress.say(f"going on: {len(done)} of {len(self.trials)} trials were done before")
         return done
 
-    def _each(self, work: Callable[[A], B], items: Sequence[A]) -> Iterator[tuple[A, B]]:
-        """Yield each item with its result as it comes."""
-        with ThreadPoolExecutor(self.jobs) as pool:
+    def _each(
+        self, work: Callable[[A], B], items: Sequence[A], then: Callable[[A, B], None]
+    ) -> None:
+        """Do the work on each item, and call `then` with its result as it comes."""
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
             futures = {pool.submit(work, item): item for item in items}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                # A thread may be between two children: until all have come to their end.
-                while not all(future.done() for future in futures):
-                    contain.end_all()
-                    time.sleep(0.02)
-                raise
+            for future in as_completed(futures):
+                then(futures[future], future.result())
+        except BaseException:
+            # A thread may be between two children: until all threads have come to their end.
+            ending = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+            ending.start()
+            while ending.is_alive():
+                contain.end_all()
+                ending.join(0.02)
+            raise
+        pool.shutdown()
 
 
 def _leave(work: Callable[[A], object]) -> Callable[[A], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -371,6 +372,40 @@ def test_an_interrupted_sweep_keeps_its_results_and_goes_on(
     assert again.stdout == "100\n"
     assert f"going on: {kept} of 100 trials" in again.stderr
     assert list(journal.iterdir()) == []
+
+
+HANGING = """
+import sys
+from pathlib import Path
+from nbsupport import programs
+from nbsupport.trials import Lab, sweep
+data = programs._data()
+flags = ["-include", sys.argv[2]]
+data["programs"]["hanging"] = {**data["programs"]["cold"], "flags": flags}
+programs._data = lambda: data
+sweep(mains=("19",), foreigns=("17", "19"), programs=("hanging",), lab=Lab(Path(sys.argv[1])))
+"""
+
+
+def test_an_interrupt_ends_what_hangs(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "toolchains").symlink_to(lab.cache / "toolchains")
+    endless = tmp_path / "endless.h"
+    endless.write_text("__attribute__((constructor)) static void hang(void) { for (;;); }\n")
+    command = [sys.executable, "-c", HANGING, str(tmp_path), str(endless)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def names() -> Iterator[str]:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                yield child.name()
+
+    deadline = time.monotonic() + 30
+    while "hanging" not in names():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=settings.PROGRAM.seconds / 2)
 
 
 def test_a_sweep_in_a_thread_of_a_kernel(lab: Lab) -> None:

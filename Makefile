@@ -83,6 +83,7 @@ ifneq ($(shell $(BIN)/python -c '' 2>/dev/null && cat $(STAMP) 2>/dev/null),$(CU
 $(STAMP): again
 endif
 
+# Each step of uv twice at most: seldom, uv crashes at its very end (seen with 0.13.9).
 # An environment without its stamp was interrupted: from nothing again. With it, only what
 # changed in the lock.
 $(STAMP): requirements.lock pyproject.toml
@@ -100,7 +101,9 @@ $(STAMP): requirements.lock pyproject.toml
 		$(RUN) pip install -q --disable-pip-version-check --no-deps --require-hashes -r .venv/uv.txt; \
 	fi; \
 	rm -f $(STAMP); \
-	$(RUN) uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock; \
-	$(RUN) uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .; \
+	sync="$(RUN) uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock"; \
+	mine="$(RUN) uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e ."; \
+	$$sync || $$sync; \
+	$$mine || $$mine; \
 	echo '$(CURDIR)' >$(STAMP); \
 	echo "installed in $$(($$(date +%s) - start)) s" >&2

@@ -125,7 +125,10 @@ def _run_uv(release: Release, staging: Path) -> None:
         (python, "-c", "pass"),
     )
     for step in steps:
-        if not (done := files.run_tool(step, staging, env)).ok:
+        done = files.run_tool(step, staging, env)
+        if done.signal and not done.limit:  # seldom, uv crashes at its very end (seen with 0.13.9)
+            done = files.run_tool(step, staging, env)
+        if not done.ok:
             raise LabError(f"installing LLVM {release.version}", *_refusal(done.stderr))
     shutil.rmtree(downloads, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nbsupport import __version__, contain
-from nbsupport.errors import LabError
+from nbsupport.errors import LabError, from_os
 
 app = typer.Typer(
     name="pgo-lab",
@@ -50,6 +50,8 @@ def main(args: list[str] | None = None) -> int:
         # The reader of our output has gone; Python must not find that out again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # no temporary folder, a folder in the way: not ours to foresee each
+        return _fail(str(from_os("this command", error)), 2)
     if result == INTERRUPTED:
         contain.end_all()
         return _fail("interrupted: nothing half-made is left; run the same command to go on", 130)

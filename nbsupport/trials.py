@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nbsupport import build, contain, progress
 from nbsupport.build import Trial
-from nbsupport.errors import BuildError
+from nbsupport.errors import BuildError, from_os
 from nbsupport.lab import INSTRUMENTS, ORDERS, Lab
 from nbsupport.outcome import KINDS, Outcome
 
@@ -57,6 +57,8 @@ def sweep(
     ]
     try:
         outcomes = _Sweep(mine, trials, jobs or os.cpu_count() or 1).run()
+    except OSError as error:
+        raise from_os("a sweep", error) from error
     finally:
         if lab is None:
             mine.close()

@@ -267,6 +267,30 @@ def test_an_unusable_cache_is_said(lab: Lab, tmp_path: Path) -> None:
         build.compiled(build.jobs(lab.trial("cold", "19", "17"))[0], cache)
 
 
+def test_a_broken_reference_is_measured_again(lab: Lab, tmp_path: Path) -> None:
+    for name in ("toolchains", "objects", "programs"):
+        (tmp_path / name).symlink_to(lab.cache / name)
+    for content in ("[[", "[[1]]"):
+        with Lab(tmp_path) as fresh:
+            made = fresh.trial("cold", "19", "22")
+            for part in made.references:
+                note = tmp_path / "references" / f"{part.digest}.json"
+                note.parent.mkdir(exist_ok=True)
+                note.write_text(content)
+            assert fresh.run(made).kind == "ok"
+
+
+def test_without_room_for_references_trials_go_on(lab: Lab, tmp_path: Path) -> None:
+    for name in ("toolchains", "objects", "programs"):
+        (tmp_path / name).symlink_to(lab.cache / name)
+    (tmp_path / "references").write_text("a file is in the way")
+    (tmp_path / "sweeps").write_text("a file is in the way")
+    with Lab(tmp_path) as fresh:
+        assert fresh.run(fresh.trial("cold", "19", "22")).kind == "ok"
+        with pytest.raises(LabError, match="a sweep: File exists"):
+            sweep(mains=("19",), foreigns=("22",), lab=fresh)
+
+
 @pytest.mark.parametrize("program", ["cold", "rust-cold"])
 def test_a_full_disk_is_said(
     lab: Lab, tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch

@@ -242,4 +242,24 @@ def end_all() -> None:
     with _live_lock:
         groups = tuple(_live)
     for group in groups:
+        end_family(group)
         kill_group(group)
+
+
+def end_family(pid: int) -> None:
+    """End a process and its descendants, whatever groups they have made.
+
+    All are frozen first, lest one starts another meanwhile: a debugger's server does, and
+    lets go of a program whose launch is under way.
+    """
+    family: set[psutil.Process] = set()
+    with contextlib.suppress(psutil.Error):
+        head = psutil.Process(pid)
+        while new := {head, *head.children(recursive=True)} - family:
+            family |= new
+            for process in new:
+                with contextlib.suppress(psutil.Error):
+                    process.suspend()
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            process.kill()

@@ -407,11 +407,13 @@ class TestProcesses:
             thread.join()
             _wait_until(lambda: not _running(token))
 
+    @pytest.mark.parametrize("launched", [True, False])
     def test_ending_all_children_ends_lldb_and_its_program(
-        self, lldb: Path, program: Path, token: str
+        self, lldb: Path, program: Path, token: str, launched: bool
     ) -> None:
         before = _agents()
         with _open(lldb) as debugger:
+            (agent,) = _agents() - before
 
             def hang() -> None:
                 with contextlib.suppress(LabError):  # or None, if LLDB lived to tell
@@ -419,7 +421,8 @@ class TestProcesses:
 
             thread = threading.Thread(target=hang)
             thread.start()
-            _wait_until(lambda: bool(_running(token)))
+            # LLDB's server runs before the program does, and must not leave it behind.
+            _wait_until(lambda: bool(_running(token) if launched else agent.children()))
             contain.end_all()
             thread.join(5)
             assert not thread.is_alive()

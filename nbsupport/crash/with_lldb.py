@@ -129,6 +129,7 @@ class _Agent:
 
     def end(self) -> None:
         """End LLDB and the program, if one is running."""
+        contain.end_family(self._child.pid)
         for group in self._groups:
             contain.kill_group(group)
             contain.unregister(group)

@@ -1,0 +1,221 @@
+"""How each raw version lays out records, headers and value data: the one table that all else reads.
+
+Source: INSTR_PROF_DATA, INSTR_PROF_RAW_HEADER and VALUE_PROF_KIND in InstrProfData.inc of the
+LLVM that writes the version (5: LLVM 11 and 12; 7: LLVM 13.0.1; 8 to 11: LLVM 14 to 23).
+Version 6 was in no release: it is 5 with BinaryIdsSize (https://reviews.llvm.org/D102039), moved
+by 7 (D107143); 8 made CounterPtr relative to its record (D111123).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Bits = Literal[32, 64]
+Order = Literal["<", ">"]
+
+#: Records start at multiples of this. Source: INSTR_PROF_DATA_ALIGNMENT.
+ALIGNMENT = 8
+#: First eight bytes of a raw profile, most significant first; `R` for 32-bit programs.
+#: Source: INSTR_PROF_RAW_MAGIC_64, INSTR_PROF_RAW_MAGIC_32.
+MAGIC: dict[Bits, bytes] = {64: b"\xfflprofr\x81", 32: b"\xfflprofR\x81"}
+
+#: Bits of `__llvm_profile_raw_version` above the version. Source: VARIANT_MASK_*; up to
+#: version 8 bits 32 to 55 belonged to the version, which never grew that large.
+VARIANTS = {
+    "loop-entries": 55,
+    "ir": 56,
+    "context-sensitive": 57,
+    "entry-first": 58,
+    "debug-correlate": 59,
+    "byte-coverage": 60,
+    "entry-only": 61,
+    "memory-profile": 62,
+    "temporal": 63,
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of a record: `size` bytes (0: a pointer's) times `count`."""
+
+    name: str
+    size: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one raw version looks like, in memory and in a file.
+
+    `relative`: CounterPtr (BitmapPtr) is relative to its record, not absolute. `llvm` are the
+    first and the last major version known to write it, None: no release.
+    """
+
+    raw_version: int
+    llvm: tuple[int, int] | None
+    record: tuple[Field, ...]
+    header: tuple[str, ...]
+    relative: bool = True
+
+    @property
+    def value_kinds(self) -> int:
+        """Kinds of values that a record counts sites of."""
+        return next(field.count for field in self.record if field.name == "NumValueSites")
+
+    @property
+    def header_size(self) -> int:
+        """Bytes; every field of a header has eight."""
+        return 8 * len(self.header)
+
+    def offsets(self, bits: Bits = 64) -> dict[str, int]:
+        """Return where each field of a record starts, in bytes, each aligned to its size."""
+        found, end = {}, 0
+        for field in self.record:
+            size = field.size or bits // 8
+            found[field.name] = end = -(-end // size) * size
+            end += size * field.count
+        return found
+
+    def record_size(self, bits: Bits = 64) -> int:
+        """Return the bytes from one record to the next."""
+        last = self.record[-1]
+        end = self.offsets(bits)[last.name] + (last.size or bits // 8) * last.count
+        return -(-end // ALIGNMENT) * ALIGNMENT
+
+    def record_dtype(self, bits: Bits = 64, order: Order = "<") -> np.dtype[np.void]:
+        """Return the record as a NumPy type."""
+        return _record_dtype(self, bits, order)
+
+    def header_dtype(self, order: Order = "<") -> np.dtype[np.void]:
+        """Return the header as a NumPy type."""
+        import numpy as np  # noqa: PLC0415 - the lab's commands need this table without it
+
+        return np.dtype([(name, f"{order}u8") for name in self.header])
+
+
+@functools.cache
+def _record_dtype(layout: Layout, bits: Bits, order: Order) -> np.dtype[np.void]:
+    import numpy as np  # noqa: PLC0415
+
+    kinds = [(f"{order}u{f.size or bits // 8}", f.count) for f in layout.record]
+    return np.dtype(
+        {
+            "names": [field.name for field in layout.record],
+            "formats": [kind if count == 1 else (kind, (count,)) for kind, count in kinds],
+            "offsets": list(layout.offsets(bits).values()),
+            "itemsize": layout.record_size(bits),
+        }
+    )
+
+
+def _fields(text: str) -> tuple[Field, ...]:
+    """Parse `name:size` or `name:size*count`; size `p` is a pointer's."""
+    found = []
+    for item in text.split():
+        name, _, size = item.partition(":")
+        each, _, count = size.partition("*")
+        found.append(Field(name, 0 if each == "p" else int(each), int(count or 1)))
+    return tuple(found)
+
+
+_OLD = _fields(
+    "NameRef:8 FuncHash:8 CounterPtr:p FunctionPointer:p Values:p NumCounters:4 NumValueSites:2*2"
+)
+_OLD_HEADER = (
+    "DataSize PaddingBytesBeforeCounters CountersSize PaddingBytesAfterCounters NamesSize "
+    "CountersDelta NamesDelta ValueKindLast"
+)
+_BITMAPS = "NumBitmapBytes PaddingBytesAfterBitmapBytes"
+
+
+def _header(rest: str) -> tuple[str, ...]:
+    return ("Magic", "Version", *rest.split())
+
+
+_KNOWN = (
+    Layout(5, (11, 12), _OLD, _header(_OLD_HEADER), relative=False),
+    Layout(6, None, _OLD, _header(f"{_OLD_HEADER} BinaryIdsSize"), relative=False),
+    Layout(7, (13, 13), _OLD, _header(f"BinaryIdsSize {_OLD_HEADER}"), relative=False),
+    Layout(8, (14, 17), _OLD, _header(f"BinaryIdsSize {_OLD_HEADER}")),
+    Layout(
+        9,
+        (18, 18),
+        _fields(
+            "NameRef:8 FuncHash:8 CounterPtr:p BitmapPtr:p FunctionPointer:p Values:p "
+            "NumCounters:4 NumValueSites:2*2 NumBitmapBytes:4"
+        ),
+        _header(
+            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
+            f"PaddingBytesAfterCounters {_BITMAPS} NamesSize CountersDelta BitmapDelta "
+            "NamesDelta ValueKindLast"
+        ),
+    ),
+    Layout(
+        10,
+        (19, 22),
+        _fields(
+            "NameRef:8 FuncHash:8 CounterPtr:p BitmapPtr:p FunctionPointer:p Values:p "
+            "NumCounters:4 NumValueSites:2*3 NumBitmapBytes:4"
+        ),
+        _header(
+            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
+            f"PaddingBytesAfterCounters {_BITMAPS} NamesSize CountersDelta BitmapDelta "
+            "NamesDelta NumVTables VNamesSize ValueKindLast"
+        ),
+    ),
+    Layout(
+        11,
+        (23, 23),
+        _fields(
+            "NameRef:8 FuncHash:8 CounterPtr:p UniformCounterPtr:p BitmapPtr:p FunctionPointer:p "
+            "Values:p NumCounters:4 NumValueSites:2*3 OffloadDeviceWaveSize:2 NumBitmapBytes:4"
+        ),
+        _header(
+            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
+            f"PaddingBytesAfterCounters {_BITMAPS} NumUniformCounters "
+            "PaddingBytesAfterUniformCounters UniformCountersDelta NamesSize CountersDelta "
+            "BitmapDelta NamesDelta NumVTables VNamesSize ValueKindLast"
+        ),
+    ),
+)
+
+#: Raw version to layout.
+LAYOUTS = {layout.raw_version: layout for layout in _KNOWN}
+
+
+def split(version: int) -> tuple[int, tuple[str, ...]]:
+    """Return the raw version and the variants that a `__llvm_profile_raw_version` holds."""
+    return version & 0xFFFFFFFF, tuple(n for n, bit in VARIANTS.items() if version >> bit & 1)
+
+
+def sizes(bits: Bits = 64) -> dict[int, tuple[int, ...]]:
+    """Return each record size there is, in bytes, with the raw versions that have it."""
+    found: dict[int, tuple[int, ...]] = {}
+    for layout in _KNOWN:
+        size = layout.record_size(bits)
+        found[size] = (*found.get(size, ()), layout.raw_version)
+    return found
+
+
+def same_stride(one: int, other: int, bits: Bits = 64) -> bool:
+    """Return whether records of two raw versions can be walked with one stride.
+
+    True for 9 and 10 (only NumBitmapBytes moved), for 5 to 8, and for a version and itself.
+    """
+    return one == other or any({one, other} <= set(group) for group in sizes(bits).values())
+
+
+def llvm_of(raw_version: int) -> str:
+    """Return in words which LLVMs write a raw version: `LLVM 19 to 22`."""
+    known = LAYOUTS.get(raw_version)
+    if known is None:
+        return "an LLVM newer than this tool knows" if raw_version > max(LAYOUTS) else "an old LLVM"
+    if known.llvm is None:
+        return "no released LLVM"
+    first, last = known.llvm
+    return f"LLVM {first}" if first == last else f"LLVM {first} to {last}"

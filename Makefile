@@ -13,7 +13,7 @@ missing = { printf '%s\n' "make: missing: $(1)" "  Debian, Ubuntu: apt-get insta
 	"  Fedora:         dnf install $(3)" "  macOS:          $(4)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-all lint pytest nbval bench lab refresh record lock clean install toolchains again
+.PHONY: help report test test-all lint pytest nbval bench fuzz wheel lab refresh record lock clean install toolchains again
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,14 @@ nbval: toolchains ## Compare the committed notebooks with a fresh execution only
 
 bench: toolchains ## Measure what the project promises to be fast at
 	$(BIN)/python tests/bench.py
+
+fuzz: SECONDS ?= 600
+fuzz: toolchains ## Fuzz the readers of profiles and object files (Linux; SECONDS=600 each)
+	$(RUN) uv pip install -q --target build/fuzz/lib --require-hashes -r tests/fuzz.lock
+	PYTHONPATH=build/fuzz/lib $(BIN)/python tests/fuzz.py $(SECONDS)
+
+wheel: install ## Build the wheel, which `uvx --from dist/*.whl pgo-lab audit target/` runs anywhere
+	$(RUN) hatchling build -t wheel -d dist
 
 lab: toolchains ## Open JupyterLab on the notebooks (this machine only, with a token)
 	@$(BIN)/jupyter-labextension disable --level=sys_prefix "@jupyterlab/apputils-extension:announcements" >/dev/null 2>&1

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nbsupport import __version__, contain
 from nbsupport.errors import LabError, from_os
+
+if TYPE_CHECKING:
+    from nbsupport.profile.audit import Report
 
 app = typer.Typer(
     name="pgo-lab",
@@ -26,6 +33,8 @@ app = typer.Typer(
 
 #: Click's class, of the copy of click that typer brings; it has no other public name there.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
+#: Files that a table for people shows.
+_SHOWN = 30
 #: What typer returns after Ctrl-C.
 INTERRUPTED = 130
 
@@ -188,6 +197,117 @@ def report(
 
     page = reporting.site(run, out)
     print(f"{page}: {results.read(run).verdict()}")  # noqa: T201
+
+
+@app.command()
+def audit(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Objects, archives, rlibs, programs, folders.")
+    ],
+    as_json: Json = False,
+) -> int:
+    """Say who instrumented these files, whether they may be linked together, and what to do."""
+    from nbsupport.profile import audit as auditing  # noqa: PLC0415
+
+    report = auditing.audit(paths, _disassemble)
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _show_audit(report)
+    return 1 if report.verdict == "mixed" else 0
+
+
+def _disassemble(bitcode: Path) -> str | None:
+    """Return bitcode as LLVM assembly, by the newest llvm-dis that reads it."""
+    from nbsupport import settings, toolchains  # noqa: PLC0415
+
+    limits = dataclasses.replace(settings.COMPILER, output=256 * settings.MIB)
+    for toolchain in reversed(toolchains.discover()):
+        tool = toolchain.prefix / "bin" / "llvm-dis"
+        if tool.is_file():
+            done = contain.run([tool, "-o", "-", bitcode.absolute()], cwd=Path("/"), limits=limits)
+            if done.ok:
+                return done.stdout
+    return None
+
+
+def _show_audit(report: Report) -> None:
+    # Paths stay whole where no terminal forces a width.
+    out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    found = report.judgement
+    colour = {"mixed": "red", "consistent": "green"}.get(found.verdict, "yellow")
+    out.print(f"[bold {colour}]{found.verdict}[/]: {escape(found.why)}")
+    if found.verdict == "mixed":
+        orders = " (by link order and runtime)" if len(found.links) > 1 else ""
+        out.print(f"what will happen: {' or '.join(found.outcomes)}{orders}")
+    shown = report.telling[:_SHOWN]
+    if shown:
+        table = Table("verdict", "raw version", "runtime", "bytes x records", box=None)
+        table.add_column("file", overflow="fold")
+        for one in shown:
+            row = one.to_json()
+            layouts = [f"{size} x {count}" for size, count in one.layouts]
+            cells = (row["raw_versions"] or "?", row["runtime_raw_version"] or "-", layouts[:6])
+            text = (str(cell).translate({39: None}).strip("[]") for cell in cells)
+            table.add_row(row["verdict"], *text, escape(row["path"]))
+        out.print(table)
+    paths = {one.path for one in shown}
+    others = Counter(one.judgement.verdict for one in report.files if one.path not in paths)
+    if others:
+        out.print("others: " + ", ".join(f"{count} {what}" for what, count in others.items()))
+    for blame in found.blame[:_SHOWN]:
+        names = ", ".join(blame.functions) + (", …" if blame.count > len(blame.functions) else "")
+        what = f": {blame.count} functions: {names}" if blame.count else ""
+        out.print(f"foreign: {blame.path}{what}", markup=False)
+    if rest := len(found.blame[_SHOWN:]):
+        out.print(f"foreign: {rest} more files (--json lists all)")
+    if found.advice:
+        out.print(f"do: {found.advice}", markup=False)
+    inside = (f"{one.path}: {problem}" for one in report.files for problem in one.problems)
+    for problem in (*report.problems, *inside):
+        print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
+
+
+@app.command()
+def profraw(
+    path: Annotated[Path, typer.Argument(help="A raw profile, or a folder of them.")],
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print name, hash and counts.")] = False,
+) -> int:
+    """Read a raw profile, or a folder of them as one training run; says what is malformed."""
+    from nbsupport.profile import profraw as reading  # noqa: PLC0415
+    from nbsupport.profile import training  # noqa: PLC0415
+
+    found = training.read(path) if path.is_dir() else reading.read(path)
+    code = found.exit_code if isinstance(found, training.Run) else int(not found.valid)
+    if as_csv:
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        rows.writerow(("name", "hash", "counts"))
+        for name, number, counts in found.rows():
+            shown = name.decode(errors="backslashreplace")
+            rows.writerow((shown, f"{number:#x}", " ".join(map(str, counts))))
+        return code
+    document = training.to_json(found)
+    if as_json:
+        _print_json(document)
+        return code
+    out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    table = Table("state", "raw version", "functions", "counters", box=None)
+    table.add_column("file", overflow="fold")
+    for file in document.pop("files", ()):
+        numbers = (str(file[key] or "-") for key in ("raw_version", "functions", "counters"))
+        table.add_row(file["state"], *numbers, escape(file["path"]))
+        document["problems"] += [{**one, "file": file["path"]} for one in file["problems"]]
+    if table.row_count:
+        out.print(table)
+    problems = document.pop("problems")
+    for key, value in document.items():
+        shown = ", ".join(value) if isinstance(value, list | tuple) else value
+        out.print(f"{key.replace('_', ' ')}: {shown or '-'}", markup=False)
+    for one in problems:
+        places = (one.get("file"), None if one["offset"] is None else f"byte {one['offset']}")
+        out.print(": ".join((*filter(None, places), one["what"])), markup=False)
+    return code
 
 
 def entry() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbsupport.outcome import Kind
+from nbsupport.profile.fate import Piece, fate
 from nbsupport.results import Run
 from nbsupport.trials import Trial
 
@@ -12,15 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Verdict = Literal["refuted", "supported", "open"]
-
-#: Raw versions whose records have the same fields at the same places. Version 10 changed
-#: the header only. Source: INSTR_PROF_DATA in InstrProfData.inc of LLVM 18 and 19.
-_SAME_RECORDS = (frozenset({9, 10}),)
-
-
-def same_records(one: int, other: int) -> bool:
-    """Return whether the records of two raw versions are laid out alike."""
-    return one == other or any({one, other} <= group for group in _SAME_RECORDS)
 
 
 def predict(trial: Trial) -> frozenset[Kind]:
@@ -35,30 +27,13 @@ def surprises(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
-    """Predict from a row's parameters alone.
-
-    The runtime, which comes with main, walks all records with its own stride: with two
-    layouts it takes something else for a pointer, or, without value sites, for a size. It
-    compares versions only once, as it starts to write, and only in the version symbol that
-    the linker kept: the first instrumented object's (front-end instrumentation has none).
-    A value site that runs before that may crash first.
-    Source: __llvm_profile_write_file (InstrProfilingFile.c), createIRLevelProfileFlagVar
-    (PGOInstrumentation.cpp).
-    """
-    runtime, foreign = row["main_raw_version"], row["foreign_raw_version"]
-    if row["instrument"] == row["main_instrument"] == "none":
-        return frozenset({"no-profile"})
-    if row["instrument"] == "none" or runtime == foreign:
-        return frozenset({"ok"})
-    alike = same_records(runtime, foreign)
-    foreign_first = row["order"] == "foreign-first" or row["main_instrument"] != "ir"
-    if row["instrument"] == "front-end":
-        return frozenset({"ok"}) if alike else frozenset({"crash", "malformed"})
-    if not foreign_first:
-        return frozenset({"ok"}) if alike else frozenset({"crash"})
-    if alike or row["program"].endswith("cold"):
-        return frozenset({"version-mismatch"})
-    return frozenset({"crash", "version-mismatch"})
+    """Predict from a row's parameters alone, as `nbsupport.profile.fate` does."""
+    runtime: int = row["main_raw_version"]
+    parts = [(runtime, row["main_instrument"]), (row["foreign_raw_version"], row["instrument"])]
+    if row["order"] == "foreign-first":
+        parts.reverse()
+    pieces = [Piece(version, how) for version, how in parts if how != "none"]
+    return fate(runtime, pieces, "cold" if row["program"].endswith("cold") else "hot").outcomes
 
 
 def answer(conclusion: str, run: Run) -> tuple[Verdict, str]:

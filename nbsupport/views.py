@@ -200,7 +200,7 @@ def grid(found: pd.DataFrame) -> Shown:
         for panel, order in zip(row, orders, strict=True):
             part = found[(found["program"] == program) & (found["order"] == order)]
             _panel(panel, part, f"{program}: {order.replace('-', ' ')}")
-    return _figure(figure, _finding(found), _crosstab(found))
+    return framed(figure, _finding(found), _crosstab(found))
 
 
 def svg(figure: Shown) -> str:
@@ -255,7 +255,7 @@ def _crosstab(found: pd.DataFrame) -> str:
     )
 
 
-def _figure(figure: Figure, caption: str, alternative: str) -> Shown:
+def framed(figure: Figure, caption: str, alternative: str) -> Shown:
     """Render a figure as SVG inside the page, the same bytes each time."""
     import matplotlib as mpl  # noqa: PLC0415
 

@@ -13,11 +13,15 @@ from typing import Any, Literal
 import numpy as np
 
 from nbsupport.profile import layout
-from nbsupport.profile.layout import ALIGNMENT, Bits, Layout, Order
+from nbsupport.profile.layout import ALIGNMENT, Bits, Order
 from nbsupport.profile.names import Names
 
 Array = np.ndarray[Any, np.dtype[Any]]
 By = Literal["both", "names", "counters", "nothing"]
+
+#: More than functions have; what is larger is part of an address or of a hash.
+_MOST_COUNTERS = 1 << 16
+_FAR = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -65,111 +69,141 @@ class Found:
 def find(section: Section) -> Found:
     """Return the records of a section, and the runs of layouts that they form."""
     offsets, by = _starts(section)
-    sizes = _sizes(section, offsets)
-    return Found(offsets, sizes, by, _runs(section, offsets, sizes))
+    room = _room(section, offsets)
+    sizes = _sizes(section, offsets, room)
+    return Found(offsets, sizes, by, _runs(section, offsets, sizes, room))
 
 
 def _starts(section: Section) -> tuple[Array, By]:
-    words = _words(section, 8)
-    smallest = min(layout.sizes(section.bits))
-    places = np.arange(max(0, len(section.data) - smallest + ALIGNMENT) // ALIGNMENT)
-    places = places[: len(words)]
-    if section.counters:
-        low, high = section.counters
-        target = _targets(section, places * ALIGNMENT)
-        landing = places[(target >= low) & (target < high)]
-        named = landing[section.names.index(words[landing]) >= 0]
-        # Absolute CounterPtrs (raw version 5 to 7) do not land; then names decide alone.
-        if len(named):
-            strangers = _named_apart(section, words, places, named)
-            return strangers * ALIGNMENT, "both"
-        if len(landing) and not section.names.text:
-            return landing * ALIGNMENT, "counters"
-    named = places[section.names.index(words[places]) >= 0]
-    return named * ALIGNMENT, "names" if len(named) else "nothing"
+    """Return where records start: what both invariants say, then, apart from it, what one says.
 
-
-def _named_apart(section: Section, words: Array, places: Array, named: Array) -> Array:
-    """Return the starts by both invariants, with those by name alone that stand apart from them.
-
-    Records of raw version 5 to 7 among newer ones have a CounterPtr that does not land.
+    CounterPtrs of raw version 5 to 7 are absolute and do not land; a name may be missing.
     """
-    taken = np.zeros(len(words) + 16, bool)
-    for step in range(min(layout.sizes(section.bits)) // ALIGNMENT):
-        taken[named + step] = True
-    free = places[~taken[: len(places)]]
-    more = free[section.names.index(words[free]) >= 0]
-    return np.sort(np.concatenate([named, more])) if len(more) else named
+    smallest = min(layout.sizes(section.bits))
+    places = np.arange(0, len(section.data) - smallest + 1, ALIGNMENT)
+    landing = places[_landing(section, _targets(section, places))]
+    starts = _spaced(landing[_named(section, landing)], smallest)
+    by: By = "both" if len(starts) else "nothing"
+    rest = _apart(places, starts, smallest)
+    named = _spaced(rest[_named(section, rest)], smallest)
+    if len(named):
+        starts, by = np.union1d(starts, named), "both" if len(starts) else "names"
+    alone = _spaced(_apart(landing, starts, smallest), smallest)
+    if len(alone):
+        starts, by = np.union1d(starts, alone), "counters" if by == "nothing" else by
+    return starts, by
 
 
-def _sizes(section: Section, offsets: Array) -> Array:
-    """Return the size of each record: the gap to the next, or what its fields make likely."""
-    ends = np.append(offsets[1:], len(section.data))
-    gaps = ends - offsets
-    known = np.array(sorted(layout.sizes(section.bits)))
-    sizes = gaps.copy()
-    doubtful = ~np.isin(gaps, known)
-    strange, often = np.unique(gaps[doubtful], return_counts=True)
-    regular = strange[(often > 1) & (strange % ALIGNMENT == 0)] if len(offsets) > 2 else strange[:0]
-    doubtful &= ~np.isin(gaps, regular)  # a stride newer than we know
-    if len(offsets):
-        doubtful[-1] = True  # what follows the last record is not a record
-    for place in np.flatnonzero(doubtful):
-        before = int(sizes[place - 1]) if place else 0
-        sizes[place] = _likely(section, int(offsets[place]), int(gaps[place]), before)
+def _named(section: Section, places: Array) -> Array:
+    """Say which places hold the NameRef of a name."""
+    found: Array = section.names.index(_at(section, places, 8)) >= 0
+    return found
+
+
+def _apart(places: Array, starts: Array, smallest: int) -> Array:
+    """Return those of the places where a record overlaps with none that starts at `starts`."""
+    reach = smallest // ALIGNMENT
+    last = max([0, *places[-1:].tolist(), *starts[-1:].tolist()])
+    taken = np.zeros(last // ALIGNMENT + 2 * reach, bool)
+    for step in range(1, 2 * reach):
+        taken[starts // ALIGNMENT + step] = True
+    free: Array = places[~taken[places // ALIGNMENT + reach]]
+    return free
+
+
+def _spaced(places: Array, smallest: int) -> Array:
+    """Return the places without those that overlap with one before."""
+    if (np.diff(places) >= smallest).all():
+        return places
+    kept: list[int] = []
+    for place in places.tolist():
+        if not kept or place - kept[-1] >= smallest:
+            kept.append(place)
+    return np.array(kept, np.int64)
+
+
+def _landing(section: Section, targets: Array) -> Array:
+    """Say which of the targets are among the counters."""
+    low, high = section.counters or (0, 0)
+    inside: Array = (targets >= low) & (targets < high)
+    return inside
+
+
+def _room(section: Section, offsets: Array) -> Array:
+    """Return how many bytes lie from each record's counters to the next one's; 0: not known."""
+    room = np.zeros(len(offsets), np.int64)
+    targets = _targets(section, offsets)
+    inside = _landing(section, targets)
+    if section.counters and inside.any():
+        ends = np.unique(np.append(targets[inside], min(section.counters[1], _FAR)))
+        after = np.searchsorted(ends, targets[inside], side="right")
+        room[inside] = ends[np.minimum(after, len(ends) - 1)] - targets[inside]
+    return room
+
+
+def _sizes(section: Section, offsets: Array, room: Array) -> Array:
+    """Return the size of each record: the gap to the next, or what its fields make likely.
+
+    A gap tells nothing where a name may be missing in it, or behind the last record.
+    """
+    known = layout.sizes(section.bits)
+    gaps = np.append(offsets[1:], len(section.data))[: len(offsets)] - offsets
+    # Shorter than two records, a gap is one record, maybe of a stride newer than we know.
+    told = gaps < 2 * min(known)
+    told[-1:] = False
+    likely = _by_fields(section, offsets, gaps, room)
+    sizes: Array = np.where(told | (likely == 0), gaps, likely)
+    if len(sizes) > 1 and sizes[-2] not in known and gaps[-1] >= sizes[-2]:
+        sizes[-1] = sizes[-2]
     return sizes
 
 
-def _likely(section: Section, offset: int, gap: int, before: int) -> int:
-    """Return the size of a record whose gap does not tell: of a layout that makes sense there."""
-    fitting = [
-        size
-        for size, versions in layout.sizes(section.bits).items()
-        if size <= gap and _plausible(section, offset, layout.LAYOUTS[versions[-1]])
-    ]
-    for choice in (gap, before):
-        if choice in fitting:
-            return choice
-    if before and before not in layout.sizes(section.bits) and gap >= before:
-        return before
-    return fitting[0] if fitting else gap
+def _by_fields(section: Section, offsets: Array, gaps: Array, room: Array) -> Array:
+    """Return the size of the layout that makes sense of each record, 0 for none.
+
+    The best has a NumCounters that fills the room; then the one of the record before,
+    then the one that fills the gap, then the one with the fewest counters.
+    """
+    before = np.append([0], gaps[:-1])[: len(gaps)]
+    best = np.full(len(offsets), _FAR)
+    likely = np.zeros(len(offsets), np.int64)
+    for size in layout.sizes(section.bits):
+        fits = gaps >= size
+        count = np.zeros(len(offsets), np.int64)
+        count[fits] = _counts(section, offsets[fits], size)
+        fits &= (count > 0) & (count <= np.where(room > 0, room, _MOST_COUNTERS))
+        full = (count == room) | (count * 8 == room)
+        cost = np.select([full, before == size, gaps == size], [-3, -2, -1], count)
+        better = fits & (cost < best)
+        best[better], likely[better] = cost[better], size
+    return likely
 
 
-def _plausible(section: Section, offset: int, known: Layout) -> bool:
-    """Say whether the record there, in this layout, has counters, and as many as there can be."""
-    dtype = known.record_dtype(section.bits, section.order)
-    if offset + dtype.itemsize > len(section.data):
-        return False
-    record = np.frombuffer(section.data, dtype, 1, offset)[0]
-    most = 1 << 24
-    if section.counters:
-        target = int(_targets(section, np.array([offset]))[0])
-        if section.counters[0] <= target < section.counters[1]:
-            most = section.counters[1] - target
-    return 0 < int(record["NumCounters"]) <= most
+def _counts(section: Section, offsets: Array, size: int) -> Array:
+    """Return NumCounters of records of a known size."""
+    newest = layout.LAYOUTS[layout.sizes(section.bits)[size][-1]]
+    return _at(section, offsets + newest.offsets(section.bits)["NumCounters"], 4).astype(np.int64)
 
 
-def _runs(section: Section, offsets: Array, sizes: Array) -> tuple[Run, ...]:
+def _runs(section: Section, offsets: Array, sizes: Array, room: Array) -> tuple[Run, ...]:
     if not len(offsets):
         return ()
-    changes = np.flatnonzero(np.diff(sizes)) + 1
+    ends = offsets + sizes
+    changes = np.flatnonzero((np.diff(sizes) != 0) | (ends[:-1] != offsets[1:])) + 1
     runs = []
     for first, last in zip([0, *changes], [*changes, len(offsets)], strict=True):
         size = int(sizes[first])
-        width = _counter_size(section, offsets[first:last], size)
+        width = _counter_size(section, offsets[first:last], size, room[first:last])
         runs.append(Run(int(offsets[first]), size, int(last - first), width))
     return tuple(runs)
 
 
-def _counter_size(section: Section, offsets: Array, size: int) -> int | None:
-    """Return how many bytes a counter has, from how far apart neighbours' counters start."""
-    versions = layout.sizes(section.bits).get(size)
-    if not versions or not section.counters or len(offsets) < 2:
+def _counter_size(section: Section, offsets: Array, size: int, room: Array) -> int | None:
+    """Return how many bytes a counter has, from the room that the counters fill."""
+    if size not in layout.sizes(section.bits):
         return None
-    place = layout.LAYOUTS[versions[-1]].offsets(section.bits)["NumCounters"]
-    counts = _at(section, offsets[:-1] + place, 4).astype(np.int64)
-    apart = np.diff(_targets(section, offsets))
-    votes = [int(np.count_nonzero(apart == counts * width)) for width in (1, 8)]
+    counts = _counts(section, offsets, size)
+    votes = [int(np.count_nonzero((counts > 0) & (room == counts * width))) for width in (1, 8)]
     return None if not any(votes) else (1, 8)[votes[1] >= votes[0]]
 
 

@@ -1,0 +1,180 @@
+"""The header of a raw profile, and where it says that everything else is.
+
+Source: __llvm_profile_raw_header (InstrProfData.inc), RawInstrProfReader::readHeader
+(InstrProfReader.cpp), lprofWriteDataImpl (InstrProfilingWriter.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nbsupport.profile import layout
+from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
+from nbsupport.profile.names import Doubt, Problem
+
+#: Magic as it lies in a file to bits and byte order.
+MAGICS: dict[bytes, tuple[Bits, Order]] = {
+    **{stored[::-1]: (bits, "<") for bits, stored in MAGIC.items()},
+    **{stored: (bits, ">") for bits, stored in MAGIC.items()},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """One raw profile of a file: how it is laid out, and where its parts are.
+
+    `fields` are the header's numbers as they are, `places` where each part starts and ends in
+    the file, in bytes, cut off at its end; `wanted` bytes are asked for, value data aside.
+    """
+
+    data: memoryview = field(repr=False)
+    offset: int
+    layout: Layout
+    bits: Bits
+    order: Order
+    fields: dict[str, int]
+    variants: tuple[str, ...]
+    places: dict[str, tuple[int, int]]
+    wanted: int
+
+    @property
+    def width(self) -> int:
+        """Bytes of a counter. Source: RawInstrProfReader::getCounterTypeSize."""
+        return 1 if "byte-coverage" in self.variants else 8
+
+    @property
+    def timed(self) -> bool:
+        """Whether eight bytes of timestamp come before each function's counters."""
+        return "temporal" in self.variants
+
+    @property
+    def record_size(self) -> int:
+        """Bytes from one record to the next, as the runtime had them."""
+        return self.layout.record_size(self.bits)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file is as long as the header asks for."""
+        return self.wanted <= len(self.data) - self.offset
+
+    def part(self, name: str) -> memoryview:
+        """Return the bytes of one part: `data`, `counters`, `names`, `values` and so on."""
+        start, end = self.places[name]
+        return self.data[start:end]
+
+    def signed(self, number: int) -> int:
+        """Return a pointer's difference as a number with sign."""
+        half = 1 << (self.bits - 1)
+        return (number + half) % (2 * half) - half
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what the header says that cannot be."""
+        if not self.whole:
+            left = len(self.data) - self.offset
+            what = f"truncated: expected {self.wanted} bytes by its header, found {left}"
+            yield Problem(self.offset, what)
+        expected, found = self.layout.value_kinds, self.fields["ValueKindLast"] + 1
+        if found != expected:
+            yield Doubt(self.offset, f"header: expected {expected} kinds of values, found {found}")
+        # Up to 8 those bits are the version's. Source: VARIANT_MASKS_ALL (InstrProfData.inc).
+        old = self.layout.raw_version <= 8
+        lowest = min(bit for bit in layout.VARIANTS.values() if bit > 55 or not old)
+        if unknown := self.fields["Version"] & (1 << lowest) - (1 << 32):
+            kind = Problem if old else Doubt
+            yield kind(self.offset + 8, f"header: expected no such variant, found {unknown:#x}")
+        if "debug-correlate" in self.variants:
+            kind = Problem if old else Doubt
+            yield kind(self.offset + 8, "records are in the debug information of the program")
+        elif len(self.part("counters")) and not len(self.part("data")):
+            yield Doubt(self.offset, "counters without records: are those in the program only?")
+        yield from self.binary_ids()[1]
+
+    def binary_ids(self) -> tuple[list[str], list[Problem]]:
+        """Return the build ids of the image that wrote it, in hexadecimal.
+
+        Each is its size (8 bytes), then so many bytes, padded to eight. Source:
+        readBinaryIdsInternal (InstrProfReader.cpp), WriteOneBinaryId
+        (InstrProfilingPlatformLinux.c).
+        """
+        part, start = self.part("binary_ids"), self.places["binary_ids"][0]
+        ids: list[str] = []
+        here = 0
+        while here < len(part):
+            size = int.from_bytes(part[here : here + 8], "little" if self.order == "<" else "big")
+            end = here + 8 + -(-size // 8) * 8
+            if not size or end > len(part):
+                room = max(0, len(part) - here - 8)
+                what = f"binary id: expected 1 to {room} bytes, found {size}"
+                return ids, [Problem(start + here, what)]
+            ids.append(part[here + 8 : here + 8 + size].hex())
+            here = end
+        return ids, []
+
+
+def read(data: memoryview, offset: int) -> Header | Problem:
+    """Return the header at an offset, or why there is none."""
+    found = MAGICS.get(bytes(data[offset : offset + 8]))
+    left = len(data) - offset
+    if found is None or left < 16:
+        start = bytes(data[offset : offset + 8])
+        if any(magic.startswith(start) for magic in MAGICS):
+            return Problem(offset, f"truncated: expected a header, found {left} bytes")
+        return Problem(offset, f"expected a raw profile, found {left} bytes of something else")
+    bits, order = found
+    version = int(np.frombuffer(data, f"{order}u8", 1, offset + 8)[0])
+    raw_version, variants = layout.split(version)
+    known = layout.LAYOUTS.get(raw_version)
+    if known is None:
+        what = (
+            f"raw version: expected {min(layout.LAYOUTS)} to {max(layout.LAYOUTS)}, "
+            f"found {raw_version} ({layout.llvm_of(raw_version)}): not read"
+        )
+        return Problem(offset + 8, what)
+    if left < known.header_size:
+        what = f"truncated: expected a header of {known.header_size} bytes, found {left}"
+        return Problem(offset, what)
+    row = np.frombuffer(data, known.header_dtype(order), 1, offset)[0]
+    fields = dict(zip(known.header, row.tolist(), strict=True))
+    places, end = {}, offset
+    for name, size, padding in _parts(known, bits, fields, "byte-coverage" in variants):
+        # Python's integers: a size near 2^64 does not wrap around.
+        places[name] = min(end, len(data)), min(end + size, len(data))
+        end += size + padding
+    places["values"] = min(end, len(data)), len(data)
+    return Header(data, offset, known, bits, order, fields, variants, places, wanted=end - offset)
+
+
+def _parts(
+    known: Layout, bits: Bits, fields: dict[str, int], byte_coverage: bool
+) -> Iterator[tuple[str, int, int]]:
+    """Yield each part: name, size, padding after it."""
+
+    def of(*names: str) -> int:
+        return next((fields[name] for name in names if name in fields), 0)
+
+    yield "header", known.header_size, 0
+    yield "binary_ids", of("BinaryIdsSize"), 0
+    records = of("NumData", "DataSize") * known.record_size(bits)
+    yield "data", records, of("PaddingBytesBeforeCounters")
+    counters = of("NumCounters", "CountersSize") * (1 if byte_coverage else 8)
+    yield "counters", counters, of("PaddingBytesAfterCounters")
+    yield "bitmaps", of("NumBitmapBytes"), of("PaddingBytesAfterBitmapBytes")
+    uniform = of("NumUniformCounters") * 8
+    yield "uniform_counters", uniform, of("PaddingBytesAfterUniformCounters")
+    yield "names", of("NamesSize"), -of("NamesSize") % 8
+    vtables = of("NumVTables") * vtable_dtype(bits, "<").itemsize
+    yield "vtables", vtables, -vtables % 8
+    yield "vtable_names", of("VNamesSize"), -of("VNamesSize") % 8
+
+
+def vtable_dtype(bits: Bits, order: Order) -> np.dtype[np.void]:
+    """Return the record of a vtable. Source: INSTR_PROF_VTABLE_DATA (InstrProfData.inc)."""
+    fields = [
+        ("NameRef", f"{order}u8"),
+        ("Pointer", f"{order}u{bits // 8}"),
+        ("Size", f"{order}u4"),
+    ]
+    return np.dtype([*fields, ("", "V4")] if bits == 64 else fields)

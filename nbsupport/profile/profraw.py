@@ -1,0 +1,354 @@
+"""Raw profiles (`*.profraw`): what the profile runtime wrote, read where it lies in the file."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import mmap
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nbsupport.errors import LabError, from_os
+from nbsupport.profile import header as headers
+from nbsupport.profile import layout, names, records, values
+from nbsupport.profile.header import MAGICS, Header
+from nbsupport.profile.names import Names, Problem
+from nbsupport.profile.records import Records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Profiles that follow one another in a file. A program writes one for each image in it.
+MOST_PROFILES = 2000
+#: Below this many bytes a file is read, not mapped: one that shrinks under a map ends us.
+SMALL = 1 << 20
+
+EMPTY = (
+    "empty: the program crashed before it wrote, or its runtime refused to (version mismatch); "
+    "llvm-profdata merge skips it silently"
+)
+#: What else people have, by how it starts.
+_OTHERS = {
+    b"\x81iforpl\xff": "an indexed profile, which llvm-profdata merge made",
+    b"\x81rforpm\xff": "a raw memory profile",
+    b"\x7fELF": "an ELF file",
+    b"\xcf\xfa\xed\xfe": "a Mach-O file",
+    b"\xca\xfe\xba\xbe": "a Mach-O file",
+    b"MZ": "a PE file",
+    b"!<": "an archive",
+    b"BC\xc0\xde": "LLVM bitcode",
+    b":": "a text profile",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Functions:
+    """The functions of a profile, in the order of their records, as columns.
+
+    `hashes` are structural. The counts of function `i` are `counts[first[i]:first[i + 1]]`
+    (byte coverage: 1 for covered, 0), its MC/DC bitmap likewise. `offsets` are where records
+    start in the file, `record_sizes` how long they are, in bytes. A name that the profile
+    lacks is b"".
+    """
+
+    names: list[bytes]
+    hashes: Array
+    first: Array
+    counts: Array
+    bitmap_first: Array
+    bitmaps: Array
+    offsets: Array
+    record_sizes: Array
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self) -> Iterator[tuple[bytes, int, list[int]]]:
+        """Yield name, hash and counts of each."""
+        ends = self.first.tolist()
+        for i, (name, number) in enumerate(zip(self.names, self.hashes.tolist(), strict=True)):
+            yield name, number, self.counts[ends[i] : ends[i + 1]].tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """One raw profile of a file; what is in it is read when asked for."""
+
+    header: Header
+
+    @functools.cached_property
+    def names(self) -> Names:
+        """The function names."""
+        return names.decode(self.header.part("names"))
+
+    @functools.cached_property
+    def records(self) -> Records:
+        """The records."""
+        return records.read(self.header, lambda: self.names)
+
+    @functools.cached_property
+    def _named(self) -> Array:
+        """Which name each record has, -1 for none."""
+        return self.names.index(self.records.column("NameRef"))
+
+    @functools.cached_property
+    def functions(self) -> Functions:
+        """The functions whose counters are in the file."""
+        found = self.records
+        text = [*self.names.text, b""]  # -1, for none, is the last one
+        return Functions(
+            [text[i] for i in self._named[found.sound].tolist()],
+            found.column("FuncHash")[found.sound],
+            *found.counts(),
+            *found.bitmap_bytes(),
+            (found.offsets + self.header.places["data"][0])[found.sound],
+            found.sizes[found.sound],
+        )
+
+    @functools.cached_property
+    def _values(self) -> tuple[list[values.Sites], int, list[Problem]]:
+        found = self.records
+        # The runtime that misread records misread their numbers of sites, too.
+        plain = found.mixed or not len(found.offsets)
+        sites = [] if plain else np.flatnonzero(found.column("NumValueSites").any(axis=1)).tolist()
+        known = self.header.layout.value_kinds
+        return values.read(self.header.part("values"), sites, known, self.header.order)
+
+    @property
+    def end(self) -> int:
+        """Where the value data ends in the file, as far as it makes sense."""
+        return self.header.places["values"][0] + self._values[1]
+
+    def value_rows(self) -> Iterator[tuple[str, int, str, int, int, str, int]]:
+        """Yield name and hash of the function, kind, site, value, its target, and how often.
+
+        The target is the function at that address, or the vtable around it ("" where unknown).
+        Source: InstrProfRecord::remapValue (InstrProf.cpp).
+        """
+        text = [*self.names.text, b""]
+        hashes = self.records.column("FuncHash")
+        pointers = self.records.column("FunctionPointer").tolist()
+        at = dict(zip(pointers, self._named.tolist(), strict=True)) | {0: -1}
+        starts, vtables = self._vtables
+        for sites in self._values[0]:
+            owner = _text(text[self._named[sites.record]]), int(hashes[sites.record])
+            kind = values.KINDS[sites.kind]
+            for site, value, count in sites.rows(self.header.part("values"), self.header.order):
+                target = _text(text[at.get(value, -1)]) if sites.kind == 0 else ""
+                if kind == "vtable" and (place := bisect.bisect_right(starts, value)):
+                    name, end = vtables[place - 1]
+                    target = name if value < end else ""
+                yield *owner, kind, site, value, target, count
+
+    @functools.cached_property
+    def _vtables(self) -> tuple[list[int], list[tuple[str, int]]]:
+        """Start, and name and end, of each vtable, sorted."""
+        kind = headers.vtable_dtype(self.header.bits, self.header.order)
+        part = self.header.part("vtables")
+        rows = np.sort(np.frombuffer(part, kind, len(part) // kind.itemsize), order="Pointer")
+        known = names.decode(self.header.part("vtable_names"))
+        text = [*map(_text, known.text), ""]
+        ends = rows["Pointer"].astype("u8") + rows["Size"]
+        index = known.index(rows["NameRef"]).tolist()
+        spans = [(text[i], end) for i, end in zip(index, ends.tolist(), strict=True)]
+        return rows["Pointer"].tolist(), spans
+
+    @functools.cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """What is malformed in it, in the order of the file."""
+        found = list(self.header.problems())
+        if self.records.mixed:
+            found.append(self.records.mixture())
+        if self.header.whole:  # else all the rest is only what follows from that
+            found += self.records.problems(self._named >= 0)
+            for part, problems in (
+                ("names", self.names.problems),
+                ("vtable_names", names.decode(self.header.part("vtable_names")).problems),
+                ("values", self._values[2]),
+            ):
+                start = self.header.places[part][0]
+                found += [type(p)(start + p.offset, p.what) for p in problems]
+        return tuple(sorted(found, key=lambda p: p.offset))
+
+
+@dataclass(frozen=True, eq=False)
+class RawProfile:
+    """A file of raw profiles: usually one, or several one after the other."""
+
+    path: Path
+    data: memoryview = field(repr=False)
+    profiles: tuple[Profile, ...]
+    broken: tuple[Problem, ...]  #: what is malformed between them
+
+    @property
+    def raw_version(self) -> int | None:
+        """The raw version of the first; None where there is no header."""
+        return None if self._version is None else layout.split(self._version)[0]
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of the first."""
+        return () if self._version is None else layout.split(self._version)[1]
+
+    @property
+    def _version(self) -> int | None:
+        found = MAGICS.get(bytes(self.data[:8]))
+        if found is None or len(self.data) < 16:
+            return None
+        return int(np.frombuffer(self.data, f"{found[1]}u8", 1, 8)[0])
+
+    @property
+    def functions(self) -> int:
+        """How many functions there are."""
+        return sum(int(np.count_nonzero(p.records.sound)) for p in self.profiles)
+
+    @property
+    def counters(self) -> int:
+        """How many counters they have (timestamps not counted)."""
+        return sum(int(p.records.numbers.sum()) for p in self.profiles)
+
+    @functools.cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """Everything that is malformed, in the order of the file; names and values are read."""
+        found = [p for profile in self.profiles for p in profile.problems]
+        last = self.profiles[-1] if self.profiles else None
+        if last and last.header.whole and not self.broken and not last.records.mixed:
+            end = last.end if not last._values[2] else len(self.data)
+            if (tail := _nonzero(self.data, end)) < len(self.data):
+                what = f"expected the end of the file, found {len(self.data) - tail} bytes more"
+                found.append(Problem(tail, what))
+        return tuple(sorted([*self.broken, *found], key=lambda p: p.offset))
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing is malformed."""
+        return not self.problems
+
+    def rows(self) -> Iterator[tuple[bytes, int, list[int]]]:
+        """Yield name, structural hash and counts of each function."""
+        for profile in self.profiles:
+            yield from profile.functions.rows()
+
+    def table(self) -> pd.DataFrame:
+        """Return a table of the functions; needs pandas."""
+        import pandas as pd  # noqa: PLC0415 - the base install is without it
+
+        columns = ("name", "hash", "counts", "record_size", "offset", "profile")
+        rows = []
+        for n, profile in enumerate(self.profiles):
+            known = profile.functions
+            more = zip(known.record_sizes.tolist(), known.offsets.tolist(), strict=True)
+            rows += [
+                (_text(name), *row, *also, n)
+                for (name, *row), also in zip(known.rows(), more, strict=True)
+            ]
+        return pd.DataFrame(rows, columns=columns)
+
+    def value_table(self) -> pd.DataFrame:
+        """Return a table of what the value sites saw; needs pandas."""
+        import pandas as pd  # noqa: PLC0415
+
+        columns = ("name", "hash", "kind", "site", "value", "target", "count", "profile")
+        rows: list[tuple[object, ...]] = []
+        for n, profile in enumerate(self.profiles):
+            rows += [(*row, n) for row in profile.value_rows()]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def read(path: Path) -> RawProfile:
+    """Open a raw profile, or several one after the other in a file.
+
+    Headers are read, and records where value data must be told from a further profile. What
+    is malformed is in `problems`. Raises `LabError` for what is no raw profile at all.
+    """
+    data = memoryview(_bytes(path))
+    start = bytes(data[:8])
+    if data and not any(magic.startswith(start) for magic in MAGICS):
+        other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), None)
+        why = f"it is {other}" if other else "it does not start as one"
+        raise LabError(str(path), f"not a raw profile: {why}", "give a .profraw file")
+    profiles, broken = _profiles(data) if data else ([], [Problem(0, EMPTY)])
+    return RawProfile(path, data, tuple(profiles), tuple(broken))
+
+
+def _bytes(path: Path) -> bytes | mmap.mmap:
+    try:
+        # A FIFO would wait for a writer otherwise.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+                raise LabError(str(path), kind, "give a .profraw file")
+            if status.st_size < SMALL:
+                return os.read(handle, SMALL)
+            return mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise from_os(str(path), error) from error
+    except ValueError as error:  # a null character in the path; a file that just became empty
+        raise LabError(str(path), str(error), "check that path") from error
+
+
+def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
+    """Return the profiles of a file, and what is malformed between them."""
+    profiles: list[Profile] = []
+    broken: list[Problem] = []
+    here, magic = 0, bytes(data[:8])
+    whole = data.obj
+    assert isinstance(whole, bytes | mmap.mmap)
+    while here < len(data):
+        if len(profiles) == MOST_PROFILES:
+            broken.append(Problem(here, f"more than {MOST_PROFILES} profiles: not read further"))
+            break
+        found = headers.read(data, here)
+        if isinstance(found, Problem):
+            broken.append(found)
+            break
+        if profiles and found.layout != profiles[0].header.layout:
+            version, other = profiles[0].header.layout.raw_version, found.layout.raw_version
+            what = f"raw version: expected {version} as before, found {other}: not read"
+            broken.append(Problem(here + 8, what))
+            break
+        profile = Profile(found)
+        profiles.append(profile)
+        if not found.whole:
+            break
+        start = found.places["values"][0]
+        if whole.find(magic, start) < 0:
+            break  # the value data of the last one is read when asked for
+        here = _nonzero(data, profile.end)
+        following = whole.find(magic, here)
+        if following < 0:
+            break
+        if following != here and not profile.records.mixed:
+            what = f"expected the next profile, found {following - here} bytes of something else"
+            broken.append(Problem(here, what))
+        here = following
+        if here % 8:
+            broken.append(Problem(here, "expected a profile at a multiple of 8"))
+    return profiles, broken
+
+
+def _nonzero(data: memoryview, here: int) -> int:
+    """Return where the zeros from there on end."""
+    while here < len(data):
+        chunk = bytes(data[here : here + SMALL])
+        here += len(chunk) - len(rest := chunk.lstrip(b"\0"))
+        if rest:
+            break
+    return here
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")

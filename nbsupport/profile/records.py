@@ -1,0 +1,288 @@
+"""The records of a raw profile, and what they refer to: as the header says, or as recognized."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nbsupport.profile import infer, layout
+from nbsupport.profile.header import Header
+from nbsupport.profile.layout import Layout
+from nbsupport.profile.names import Doubt, Names, Problem
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+#: Problems of one kind that are listed one by one.
+MOST = 100
+#: A larger count is taken for damage, from raw version 9 on. Source: MaxCounterValue
+#: (InstrProfReader.cpp).
+LARGEST = 1 << 56
+#: Records may share counters, but hostile ones could add up to anything: to this many times
+#: the counters that there are, at most.
+MOST_SHARED = 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbours of one layout: where each starts among the data, and all as NumPy rows."""
+
+    layout: Layout
+    offsets: Array
+    rows: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Records in the order of the file; all columns have one item for each."""
+
+    header: Header
+    pieces: tuple[Piece, ...]
+
+    def column(self, name: str) -> Array:
+        """Return one field; zeros where a layout lacks it."""
+        found = [
+            p.rows[name] if name in p.layout.offsets() else np.zeros(len(p.rows), np.uint32)
+            for p in self.pieces
+        ]
+        if not found:
+            return np.zeros(0, np.uint64)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    @functools.cached_property
+    def offsets(self) -> Array:
+        """Where they start, in bytes from the first."""
+        return np.concatenate([np.zeros(0, np.int64), *(p.offsets for p in self.pieces)])
+
+    @functools.cached_property
+    def sizes(self) -> Array:
+        """Bytes of each."""
+        sizes = [np.full(len(p.rows), p.rows.itemsize) for p in self.pieces]
+        return np.concatenate([np.zeros(0, np.int64), *sizes])
+
+    @functools.cached_property
+    def counters(self) -> tuple[Array, Array]:
+        """Where their counters start, in bytes (see `places`), and how many."""
+        return self.places("CounterPtr", "CountersDelta"), self.column("NumCounters").astype("u8")
+
+    @property
+    def bitmaps(self) -> tuple[Array, Array]:
+        """The same for the bitmaps of MC/DC, whose size is in bytes."""
+        numbers = self.column("NumBitmapBytes").astype("u8")
+        if not (numbers.any() and "BitmapDelta" in self.header.fields):
+            return numbers, np.zeros_like(numbers)
+        return self.places("BitmapPtr", "BitmapDelta"), numbers
+
+    def places(self, pointer: str, delta: str) -> Array:
+        """Return where pointers lead, from the start of their part, as numbers without sign.
+
+        What lies before the part is thus far behind its end.
+        """
+        found: Array = self.column(pointer).astype("u8")
+        if self.header.layout.relative:  # to its record, while the header's is to the first
+            found += self.offsets.astype("u8")
+        found -= np.uint64(self.header.fields[delta])
+        found &= np.uint64((1 << self.header.bits) - 1)
+        return found
+
+    @functools.cached_property
+    def outside(self) -> Array:
+        """Which have no counters, or some that are not there (or not at a multiple of 8)."""
+        size = len(self.header.part("counters"))
+        outside = _outside(*self.counters, self.header.width, size)
+        outside |= self.counters[1] == 0
+        return outside
+
+    @functools.cached_property
+    def overlapping(self) -> Array:
+        """Which share some of their counters with others; to share all of them is no harm."""
+        starts, numbers = self.counters
+        ends: Array = starts + numbers * np.uint64(self.header.width)
+        bad = np.zeros(len(starts), bool)
+        if (ends[:-1] <= starts[1:]).all():
+            return bad
+        order = np.lexsort((ends, starts))
+        starts, ends = starts[order], ends[order]
+        same = (starts[1:] == starts[:-1]) & (ends[1:] == ends[:-1])
+        bad[order[1:]] = (starts[1:] < np.maximum.accumulate(ends)[:-1]) & ~same
+        return bad
+
+    @functools.cached_property
+    def sound(self) -> Array:
+        """Which have all of their counters in the file; these are functions."""
+        numbers = np.where(self.outside, 0, self.counters[1]).astype(np.int64)
+        most = MOST_SHARED * (len(self.header.part("counters")) // self.header.width)
+        sound: Array = (numbers > 0) & (np.cumsum(numbers) <= most)
+        return sound
+
+    @functools.cached_property
+    def numbers(self) -> Array:
+        """How many counters each sound one has, timestamps aside."""
+        stamp = 8 // self.header.width if self.header.timed else 0
+        return np.maximum(self.counters[1][self.sound].astype(np.int64) - stamp, 0)
+
+    def counts(self) -> tuple[Array, Array]:
+        """Return where each sound one's counts start, and the counts, without timestamps."""
+        starts = self.counters[0][self.sound].astype(np.int64) + 8 * self.header.timed
+        first, counts = self._gather("counters", starts, self.numbers, self.header.width)
+        return first, counts if self.header.width == 8 else (counts == 0).astype(np.uint8)
+
+    def bitmap_bytes(self) -> tuple[Array, Array]:
+        """Return where each sound one's bitmap starts, and the bitmaps."""
+        size = len(self.header.part("bitmaps"))
+        if not size:
+            return np.zeros(np.count_nonzero(self.sound) + 1, np.int64), np.zeros(0, np.uint8)
+        starts, numbers = self.bitmaps
+        numbers = np.where(_outside(starts, numbers, 1, size), 0, numbers)
+        numbers = np.where(np.cumsum(numbers) > MOST_SHARED * size, 0, numbers)
+        return self._gather(
+            "bitmaps", starts[self.sound].astype(np.int64), numbers[self.sound].astype(np.int64), 1
+        )
+
+    def _gather(self, part: str, starts: Array, numbers: Array, width: int) -> tuple[Array, Array]:
+        """Return what records refer to; without a copy if it is in line, as it nearly always is."""
+        first = np.concatenate([[0], np.cumsum(numbers)])
+        raw = self.header.part(part)
+        whole = np.frombuffer(raw, f"{self.header.order}u{width}", len(raw) // width)
+        index = starts // width
+        line = index - first[:-1]
+        if len(line) and (line == line[0]).all():
+            return first, whole[line[0] : line[0] + first[-1]]
+        return first, whole[ranges(index, numbers)]
+
+    def problems(self, named: Array) -> list[Problem]:
+        """Return what is malformed in them; `named` says which have a name."""
+        starts, numbers = self.counters
+        size, width = len(self.header.part("counters")), self.header.width
+        refs = self.column("NameRef")
+        at, bits = self.bitmaps
+        astray = _outside(at, bits, 1, len(self.header.part("bitmaps"))) & (bits > 0)
+        unstamped, large = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
+        unstamped[self.sound] = self.numbers == 0
+        first, counts = self.counts()
+        counts = counts[: len(counts) * (self.header.layout.raw_version > 8)]
+        where = np.searchsorted(first, np.flatnonzero(counts > LARGEST), side="right") - 1
+        large[np.flatnonzero(self.sound)[where]] = True
+        kinds: tuple[tuple[type[Problem], Array, Callable[[int], str]], ...] = (
+            (
+                Problem,
+                ~self.sound,
+                lambda i: (
+                    f"expected 1 or more counters within {size} bytes, found {numbers[i]} "
+                    f"of {width} from byte {self.header.signed(int(starts[i]))}"
+                ),
+            ),
+            (
+                Problem,
+                large,
+                lambda i: f"expected counts up to 2^56, found more among {numbers[i]}",
+            ),
+            (Problem, astray, lambda i: f"expected a bitmap of {bits[i]} bytes, found no such"),
+            (
+                Doubt,
+                self.overlapping & self.sound,
+                lambda i: (
+                    f"expected {numbers[i]} counters of its own, found another's among "
+                    "them (objects of two variants were linked, or it is damaged)"
+                ),
+            ),
+            (Doubt, ~named, lambda i: f"expected a name for NameRef {int(refs[i]):#x}, found none"),
+            (Doubt, unstamped, lambda i: "expected a timestamp before its counters, found none"),
+        )
+        found = []
+        for kind, wrong, what in kinds:
+            places = np.flatnonzero(wrong)
+            offsets = (self.offsets[places[: MOST + 1]] + self.header.places["data"][0]).tolist()
+            said = [what(int(i)) for i in places[:MOST]]
+            if len(places) > MOST:
+                said.append(f"{len(places) - MOST} more like the one before")
+            pairs = zip(offsets, said, strict=True)
+            found += [kind(offset, f"record: {one}") for offset, one in pairs]
+        return found
+
+    @property
+    def mixed(self) -> bool:
+        """Whether there are others than the header says: objects of several LLVMs were linked."""
+        return any(p.rows.itemsize != self.header.record_size for p in self.pieces)
+
+    def mixture(self) -> Problem:
+        """Say which sizes of records follow one another."""
+        start = self.header.places["data"][0]
+        parts = []
+        for piece in self.pieces:
+            size = piece.rows.itemsize
+            versions = layout.sizes(self.header.bits)[size]
+            raw = "-".join(str(v) for v in sorted({versions[0], versions[-1]}))
+            place = start + int(piece.offsets[0])
+            parts.append(f"{len(piece.rows)} of {size} bytes (raw version {raw}) from byte {place}")
+        main = self.header.layout
+        return Problem(
+            start,
+            f"records: expected all of {self.header.record_size} bytes, the stride with which the "
+            f"runtime (raw version {main.raw_version}, {layout.llvm_of(main.raw_version)}) wrote "
+            f"them, found {', then '.join(parts)}: objects of two LLVMs were linked",
+        )
+
+
+def read(header: Header, names: Callable[[], Names]) -> Records:
+    """Return the records of a profile, with the header's layout if that makes sense.
+
+    Else, those that their names and counters give away: the linker put objects' records one
+    after the other, and the runtime wrote them all with its own stride.
+    """
+    data = header.part("data")
+    dtype = header.layout.record_dtype(header.bits, header.order)
+    rows = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
+    ours = Records(header, (Piece(header.layout, np.arange(len(rows)) * dtype.itemsize, rows),))
+    if not (ours.outside.any() or ours.overlapping.any()):
+        return ours
+    known = names()
+    found = _recognized(header, known)
+    return found if _sensible(found, known) > _sensible(ours, known) else ours
+
+
+def _sensible(records: Records, names: Names) -> int:
+    good = records.sound & ~records.overlapping
+    if names.text:
+        good &= names.index(records.column("NameRef")) >= 0
+    return int(np.count_nonzero(good))
+
+
+def _recognized(header: Header, names: Names) -> Records:
+    data, span = header.part("data"), None
+    if header.layout.relative:
+        start = header.signed(header.fields["CountersDelta"])
+        span = (start, start + len(header.part("counters")))
+    found = infer.find(infer.Section(data, names, span, header.bits, header.order))
+    raw, pieces, first = np.frombuffer(data, np.uint8), [], 0
+    for run in found.runs:
+        offsets = found.offsets[first : first + run.records]
+        first += run.records
+        offsets = offsets[offsets + run.record_size <= len(raw)]
+        versions = run.raw_versions(header.bits)
+        if len(offsets) and versions:
+            same = header.layout.raw_version in versions
+            known = header.layout if same else layout.LAYOUTS[versions[-1]]
+            rows = raw[offsets[:, None] + np.arange(run.record_size)]
+            dtype = known.record_dtype(header.bits, header.order)
+            pieces.append(Piece(known, offsets, rows.view(dtype)[:, 0]))
+    return Records(header, tuple(pieces))
+
+
+def _outside(starts: Array, numbers: Array, width: int, size: int) -> Array:
+    """Return which starts and numbers do not lie within so many bytes."""
+    room = np.uint64(size) - np.minimum(starts, np.uint64(size))
+    outside: Array = numbers > room // np.uint64(width)
+    outside |= starts % np.uint64(width) > 0
+    return outside
+
+
+def ranges(starts: Array, lengths: Array) -> Array:
+    """Return starts[0], starts[0] + 1, ... (lengths[0] of them), then starts[1] and so on."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    found: Array = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+    return found

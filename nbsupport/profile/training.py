@@ -1,0 +1,219 @@
+"""What `llvm-profdata merge` makes of raw profiles: of one, and of a folder as one training run.
+
+Observed with LLVM 17 to 23, and so tested; source: loadInput, mergeInstrProfile
+(llvm-profdata.cpp), InstrProfWriter::addRecord, InstrProfRecord::merge (InstrProf.cpp).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nbsupport.errors import LabError
+from nbsupport.profile import layout, profraw
+from nbsupport.profile.names import Doubt, Problem
+from nbsupport.profile.profraw import Array, RawProfile
+
+State = Literal[
+    "ok", "empty", "truncated", "malformed", "other-version", "not-a-profile", "unreadable"
+]
+_KEY = np.dtype([("ref", "u8"), ("hash", "u8"), ("counters", "u8"), ("bitmap", "u8")])
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a training run; the numbers of one that is no profile are 0."""
+
+    path: Path
+    state: State
+    bytes: int = 0
+    raw_version: int | None = None
+    variants: tuple[str, ...] = ()
+    functions: int = 0
+    counters: int = 0
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def merges(self) -> bool:
+        """Whether the llvm-profdata of its raw version takes it, be it right or not."""
+        return self.raw_version is not None and all(isinstance(p, Doubt) for p in self.problems)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of profiles that are to be merged.
+
+    `functions` are those that a merge keeps, each once, `counters` theirs; `raw_version` is
+    that of most files, `problems` those between files (each file has its own).
+    """
+
+    files: tuple[File, ...]
+    raw_version: int | None
+    functions: int
+    counters: int
+    problems: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: merges as it is, nothing lost; 1: not so; 2: a file cannot be read."""
+        states = {file.state for file in self.files}
+        return 2 if "unreadable" in states else int(states != {"ok"} or bool(self.problems))
+
+    def rows(self) -> Iterator[tuple[bytes, int, list[int]]]:
+        """Yield name, hash and counts of the functions that a merge keeps, added up."""
+        kept: dict[tuple[bytes, int], list[int]] = {}
+        for file in self.files:
+            if file.raw_version == self.raw_version and file.merges:
+                for name, number, counts in profraw.read(file.path).rows():
+                    there = kept.setdefault((name, number), counts)
+                    if there is not counts and len(there) == len(counts):
+                        there[:] = map(sum, zip(there, counts, strict=True))
+        for (name, number), counts in kept.items():
+            yield name, number, counts
+
+
+def state(raw: RawProfile) -> State:
+    """Return how a profile is."""
+    if not raw.data:
+        return "empty"
+    if raw.raw_version is not None and raw.raw_version not in layout.LAYOUTS:
+        return "other-version"
+    if any(p.what.startswith("truncated") for p in raw.problems):
+        return "truncated"
+    return "ok" if raw.valid else "malformed"
+
+
+def merge(raw: RawProfile) -> str:
+    """Say what `llvm-profdata merge` does with it."""
+    if not raw.data:
+        return "llvm-profdata merge skips it silently, with exit code 0, even as the only input"
+    if raw.raw_version is None:
+        return "llvm-profdata merge fails: it cannot tell what this is"
+    tool = f"llvm-profdata merge of {layout.llvm_of(raw.raw_version)}"
+    if any(not isinstance(p, Doubt) for p in raw.problems):
+        return f"{tool} fails; with --failure-mode=all it drops all of it, warns, and exits with 0"
+    how = "merges it as it is" if raw.problems else "merges it"
+    return f"{tool} {how}; any other fails (raw profile version mismatch)"
+
+
+def read(folder: Path) -> Run:
+    """Read all files below a folder; raises `LabError` where there are none.
+
+    `llvm-profdata merge FOLDER` takes all files, too, whatever their names.
+    """
+    files: list[File] = []
+    known: dict[int, Array] = {}
+    lost: dict[int, list[str]] = {}
+    for path in _files(folder):
+        file, keys = _file(path)
+        files.append(file)
+        if len(keys) and file.raw_version is not None:
+            before = known.get(file.raw_version, np.zeros(0, _KEY))
+            known[file.raw_version], dropped = _together(before, keys)
+            if dropped:
+                what = f"{path}: {dropped} functions with other numbers of counters than before"
+                lost.setdefault(file.raw_version, []).append(f"{what}: a merge drops them")
+    if not files:
+        raise LabError(str(folder), "no files in it", "give a folder of .profraw files")
+    versions = Counter(f.raw_version for f in files if f.raw_version is not None)
+    main = max(versions, key=lambda v: (versions[v], v)) if versions else None
+    kept = known.get(main, np.zeros(0, _KEY)) if main is not None else np.zeros(0, _KEY)
+    problems = [] if main is None else lost.get(main, [])
+    if len(kinds := {f.variants for f in files if f.raw_version == main}) > 1:
+        shown = "; ".join(sorted(" ".join(kind) or "front-end" for kind in kinds))
+        problems = [*problems, f"several variants ({shown}): a merge takes them as one, silently"]
+    others = tuple(
+        file if file.raw_version in (None, main) else _other_version(file, main) for file in files
+    )
+    return Run(others, main, len(kept), int(kept["counters"].sum()), tuple(problems))
+
+
+def _other_version(file: File, main: int | None) -> File:
+    what = f"raw version: expected {main} as most files here, found {file.raw_version}"
+    return replace(file, state="other-version", problems=(Problem(8, what), *file.problems))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for top, folders, found in os.walk(folder):
+        folders.sort()
+        yield from (Path(top) / name for name in sorted(found))
+
+
+def _file(path: Path) -> tuple[File, Array]:
+    """Return a file, and a key for each of the functions that a merge would take."""
+    try:
+        raw = profraw.read(path)
+    except LabError as error:
+        kind: State = "unreadable" if error.__cause__ else "not-a-profile"
+        return File(path, kind, problems=(Problem(0, error.why),)), np.zeros(0, _KEY)
+    file = File(
+        path, state(raw), len(raw.data), raw.raw_version, raw.variants, raw.functions,
+        raw.counters, raw.problems,
+    )  # fmt: skip
+    if not file.merges:
+        return file, np.zeros(0, _KEY)
+    tables = []
+    for profile in raw.profiles:
+        records = profile.records
+        keys = np.zeros(len(records.numbers), _KEY)
+        keys["ref"] = records.column("NameRef")[records.sound]
+        keys["hash"] = records.column("FuncHash")[records.sound]
+        keys["counters"], keys["bitmap"] = records.numbers, records.bitmaps[1][records.sound]
+        tables.append(keys)
+    return file, np.concatenate([np.zeros(0, _KEY), *tables])
+
+
+def _together(known: Array, new: Array) -> tuple[Array, int]:
+    """Return the functions of both, each once, and how many of the new ones a merge drops.
+
+    A merge drops a function whose name and hash it knows with other numbers of counters or
+    bytes of bitmap.
+    """
+    both = np.concatenate([known, new])
+    order = np.lexsort((both["hash"], both["ref"]))  # stable: those known come first
+    both = both[order]
+    first = np.ones(len(both), bool)
+    first[1:] = (both["ref"][1:] != both["ref"][:-1]) | (both["hash"][1:] != both["hash"][:-1])
+    kept = both[first]
+    group = np.cumsum(first) - 1
+    other = (both["counters"] != kept["counters"][group]) | (
+        both["bitmap"] != kept["bitmap"][group]
+    )
+    return kept, int(np.count_nonzero(other))
+
+
+def to_json(found: RawProfile | Run) -> dict[str, Any]:
+    """Return a file or a run as the command line's document."""
+    if isinstance(found, Run):
+        return {
+            "raw_version": found.raw_version,
+            "functions": found.functions,
+            "counters": found.counters,
+            "valid": found.exit_code == 0,
+            "problems": [{"offset": None, "what": what} for what in found.problems],
+            "files": [
+                {**vars(f), "path": str(f.path), "problems": [vars(p) for p in f.problems]}
+                for f in found.files
+            ],
+        }
+    first = found.profiles[0].header if found.profiles else None
+    return {
+        "raw_version": found.raw_version,
+        "variants": found.variants,
+        "bits": first and first.bits,
+        "byte_order": first and {"<": "little", ">": "big"}[first.order],
+        "profiles": len(found.profiles),
+        "functions": found.functions,
+        "counters": found.counters,
+        "bytes": len(found.data),
+        "binary_ids": sorted({i for p in found.profiles for i in p.header.binary_ids()[0]}),
+        "valid": found.valid,
+        "problems": [vars(p) for p in found.problems],
+        "merge": merge(found),
+    }

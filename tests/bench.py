@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import bench_profile
 from rich.console import Console
 from rich.table import Table
 
@@ -179,6 +180,8 @@ def main() -> None:
         rows += one_trial(folder)
         progress.say("the grid, and the shell loop beside it: about three minutes…")
         rows += grids(folder)
+        progress.say("raw profiles and the audit, up to 100 MB: about two minutes…")
+        rows += bench_profile.rows(folder)
         if "--report" in sys.argv:
             progress.say("make report, from nothing and again…")
             rows += reports(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from synthetic import large, names_blob
@@ -57,26 +57,22 @@ def image(folder: Path, functions: int, size: int) -> Path:
     (folder / "image.s").write_text("\n".join(lines) + "\n")
     clang = toolchains.find("19").compiler
     out = folder / f"image-{functions}"
-    command = [clang, "-fuse-ld=lld", "-nostdlib", "-no-pie", folder / "image.s", "-o", out]
-    subprocess.run(command, check=True)
+    run(clang, "-fuse-ld=lld", "-nostdlib", "-no-pie", folder / "image.s", "-o", out)
     return out
+
+
+def run(*command: object) -> None:
+    subprocess.run([str(part) for part in command], stdout=subprocess.DEVNULL, check=True)
 
 
 def audits(folder: Path) -> list[Row]:
     """Measure the audit of images that grow, and of a target folder of 1 GB."""
-    pgo_lab = str(Path(sys.executable).with_name("pgo-lab"))
+    audit = (Path(sys.executable).with_name("pgo-lab"), "audit", "--json")
     nm = toolchains.find("19").prefix / "bin" / "llvm-nm"
     rows: list[Row] = []
     for functions in (2_000, 20_000, 200_000):
         path = image(folder, functions, 500 * functions)
-        ours = timed(
-            lambda p=path: subprocess.run(
-                [pgo_lab, "audit", "--json", p], stdout=subprocess.DEVNULL, check=True
-            )
-        )  # type: ignore[misc]
-        theirs = timed(
-            lambda p=path: subprocess.run([nm, p], stdout=subprocess.DEVNULL, check=True)
-        )  # type: ignore[misc]
+        ours, theirs = timed(partial(run, *audit, path)), timed(partial(run, nm, path))
         what = f"audit: image of {path.stat().st_size / 1e6:.0f} MB, {functions} functions"
         limit = "1.5 s" if functions == 200_000 else ""
         rows.append((what, f"{ours:.2f} s", f"llvm-nm: {theirs:.2f} s", limit))
@@ -84,29 +80,12 @@ def audits(folder: Path) -> list[Row]:
     target.mkdir(parents=True)
     for n in range(10):
         shutil.copy(path, target / f"program-{n}")
-    total = sum(p.stat().st_size for p in target.iterdir())
-    ours = timed(
-        lambda: subprocess.run(
-            [pgo_lab, "audit", folder / "target"], stdout=subprocess.DEVNULL, check=True
-        ),
-        1,
-    )
-    cat = timed(
-        lambda: subprocess.run(
-            ["/bin/sh", "-c", f"cat {target}/* | wc -c"], stdout=subprocess.DEVNULL, check=True
-        ),
-        1,
-    )
-    digest = timed(
-        lambda: subprocess.run(
-            ["sha256sum", *target.iterdir()], stdout=subprocess.DEVNULL, check=True
-        ),
-        1,
-    )
-    beside = f"cat: {cat:.1f} s, sha256sum: {digest:.1f} s"
-    rows.append(
-        (f"audit: target folder of {total / 1e9:.1f} GB, 10 images", f"{ours:.1f} s", beside, "")
-    )
+    files = sorted(target.iterdir())
+    total = sum(file.stat().st_size for file in files)
+    ours = timed(partial(run, *audit, folder / "target"), 1)
+    digest = timed(partial(run, "sha256sum", *files), 1)
+    what = f"audit: target folder of {total / 1e9:.1f} GB, 10 images"
+    rows.append((what, f"{ours:.1f} s", f"sha256sum of it: {digest:.1f} s", ""))
     return rows
 
 
@@ -136,81 +115,36 @@ def profiles(folder: Path) -> list[Row]:
         size = large(path, functions)
 
         def show(*options: str, path: Path = path) -> float:
-            command = [profdata, "show", *options, path]
-            return timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
+            return timed(partial(run, profdata, "show", *options, path))
 
         command = [sys.executable, "-c", READER, str(path)]
-        runs = [
-            [
-                float(n)
-                for n in subprocess.run(
-                    command, capture_output=True, text=True, check=True
-                ).stdout.split()
-            ]
-            for _ in range(3)
-        ]
+        runs = [list(map(float, subprocess.check_output(command).split())) for _ in range(3)]
         totals, table, memory = (statistics.median(column) for column in zip(*runs, strict=True))
         brief, full = show(), show("--all-functions", "--counts")
-        last = functions == 700_000
         what = f"profraw of {size / 1e6:.1f} MB, {functions} functions"
+        limits = ("0.1", "0.5", "3") if functions == 700_000 else ("", "", "")
+        everything = "show --all-functions --counts"
+        found = (
+            ("totals", f"{1000 * totals:.1f} ms", f"{totals / brief:.3f} of show"),
+            ("table", f"{table:.3f} s", f"{table / full:.2f} of {everything}"),
+            ("peak memory", f"{memory / 1e6:.0f} MB", f"{memory / size:.1f} of the file"),
+        )
         rows += [
-            (
-                f"{what}: totals",
-                f"{totals * 1000:.1f} ms",
-                f"{totals / brief:.3f} of show",
-                "0.1" if last else "",
-            ),
-            (
-                f"{what}: table",
-                f"{table:.3f} s",
-                f"{table / full:.2f} of show --all-functions --counts",
-                "0.5" if last else "",
-            ),
-            (
-                f"{what}: peak memory",
-                f"{memory / 1e6:.0f} MB",
-                f"{memory / size:.1f} of the file",
-                "3" if last else "",
-            ),
+            (f"{what}: {n}", ours, theirs, limits[i]) for i, (n, ours, theirs) in enumerate(found)
         ]
     return rows
 
 
 def first_use(folder: Path) -> list[Row]:
     """Measure the wheel's audit through uvx, from an empty cache."""
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    module = (sys.executable, "-m")
+    os.environ["UV_CACHE_DIR"] = str(folder / "uv-cache")
+    run(*module, "hatchling", "build", "-t", "wheel", "-d", folder)
     (wheel,) = folder.glob("*.whl")
-    env = {**os.environ, "UV_CACHE_DIR": str(folder / "uv-cache")}
-    command = [
-        *uv,
-        "tool",
-        "run",
-        "--from",
-        wheel,
-        "pgo-lab",
-        "audit",
-        folder / "7000.profraw",
-        sys.executable,
-    ]
-    seconds = [
-        timed(lambda: subprocess.run(command, env=env, capture_output=True, check=False), 1)
-        for _ in range(2)
-    ]
-    size = wheel.stat().st_size / 1e6
-    return [
-        (
-            "uvx pgo-lab audit, empty cache",
-            f"{seconds[0]:.1f} s",
-            f"again: {seconds[1]:.1f} s; wheel {size:.1f} MB",
-            "10 s",
-        )
-    ]
+    tool = (*module, "uv", "-q", "tool", "run", "--from", wheel, "pgo-lab", "audit")
+    first, again = (timed(partial(run, *tool, sys.executable), 1) for _ in range(2))
+    beside = f"again: {again:.1f} s; wheel of {wheel.stat().st_size / 1e6:.1f} MB"
+    return [("uvx pgo-lab audit, empty cache", f"{first:.1f} s", beside, "10 s")]
 
 
 def rows(folder: Path) -> list[Row]:

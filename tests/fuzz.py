@@ -6,6 +6,7 @@ the first input that raises anything but a LabError, takes ten seconds, or too m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -30,12 +31,13 @@ def seeds(folder: Path) -> None:
     (folder / "f.c").write_text(PROGRAM)
     with Lab() as lab:
         for version in VERSIONS:
-            clang = toolchains.find(version).compiler
+            clang = str(toolchains.find(version).compiler)
             for target in TARGETS:
                 command = [clang, f"--target={target}", "-O1", "-c", "-ffreestanding"]
                 for kind in ("-fprofile-generate", "-fprofile-instr-generate"):
                     out = folder / "objects" / f"{version}-{target}{kind}.o"
-                    subprocess.run([*command, kind, folder / "f.c", "-o", out], check=True)
+                    source = str(folder / "f.c")
+                    subprocess.run([*command, kind, source, "-o", str(out)], check=True)
             for foreign in ("17", "19"):
                 program = build.linked(
                     lab.trial("cold", version, foreign, instrument="front-end"),
@@ -51,7 +53,7 @@ def seeds(folder: Path) -> None:
 
 def fuzz(reader: str, options: list[str]) -> None:
     """Fuzz one reader in this process; does not return."""
-    import atheris
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     with atheris.instrument_imports(include=["nbsupport.profile"]):
         from nbsupport.profile import infer, objects, profraw
@@ -59,9 +61,9 @@ def fuzz(reader: str, options: list[str]) -> None:
     scratch = Path(tempfile.mkdtemp(prefix="pgo-lab-fuzz-")) / "input"
 
     def read_profile() -> None:
-        with profraw.read(scratch) as found:
-            found.problems  # noqa: B018 - computed when asked for
-            list(found.rows())
+        found = profraw.read(scratch)
+        assert found.problems is not None  # computed when asked for
+        list(found.rows())
 
     def read_object() -> None:
         found = objects.read(scratch)
@@ -73,10 +75,8 @@ def fuzz(reader: str, options: list[str]) -> None:
 
     def once(data: bytes) -> None:
         scratch.write_bytes(data)
-        try:
+        with contextlib.suppress(LabError):
             work()
-        except LabError:
-            pass
 
     atheris.Setup([sys.argv[0], *options], once)
     atheris.Fuzz()

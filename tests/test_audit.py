@@ -412,7 +412,7 @@ def test_what_records_leave_open_is_as_the_others_are(pool: list[Object]) -> Non
 
 
 def test_an_archive_is_its_members_in_order(
-    pool: list[Object], toolchain: Callable[[str], Toolchain], tmp_path: Path
+    pool: list[Object], lab: Lab, toolchain: Callable[[str], Toolchain], tmp_path: Path
 ) -> None:
     members = [one for one in pool if one.slot == 0 and one.how == "ir"]
     members = [*(m for m in members if m.major == "22"), *(m for m in members if m.major == "17")]
@@ -423,6 +423,10 @@ def test_an_archive_is_its_members_in_order(
     assert [size for size, _ in found.layouts] == [64, 48]
     each = [sum(n for _, n in audit([one.path]).files[0].layouts) for one in members]
     assert sum(count for _, count in found.layouts) == sum(each)
+    assert found.judgement.verdict == "mixed"
+    # Beside an image it is no link of its own.
+    image = build.linked(lab.trial("cold", "19", "19"), lab.cache)
+    assert audit([image, tmp_path / "all.a"]).verdict == "consistent"
 
 
 def test_what_the_runtime_says_of_itself_is_not_taken_for_an_objects(lab: Lab) -> None:
@@ -446,14 +450,14 @@ def test_where_the_runtime_is_not_known_the_version_symbol_says_who_is_foreign(l
 
 
 def test_only_what_was_linked_is_blamed(lab: Lab, tmp_path: Path) -> None:
-    """An object with functions of the same names, but of other code, was not."""
+    """Objects with functions of the same names, otherwise or by another LLVM, were not."""
     made = lab.trial("cold", "19", "17")
     main, library = (build.compiled(job, lab.cache) for job in build.jobs(made))
-    other = lab.trial("cold", "19", "17", instrument="front-end")
-    stale = build.compiled(build.jobs(other)[1], lab.cache)
+    others = (lab.trial("cold", "19", "17", instrument="front-end"), lab.trial("cold", "19", "18"))
+    stale = [build.compiled(build.jobs(other)[1], lab.cache) for other in others]
     image = build.linked(made, lab.cache)
-    report = audit([image, main, stale, library, image])
-    assert len(report.files) == 4
+    report = audit([image, main, *stale, library, image])
+    assert len(report.files) == 5
     assert [one.path for one in report.judgement.blame] == [library]
     assert f"Rebuild {library} with a clang of LLVM 19 to 22" in report.judgement.advice
     assert "-fno-profile-generate" in report.judgement.advice

@@ -82,3 +82,8 @@ def test_right_counts_are_right_and_unstable_ones_only_have_to_be_there() -> Non
         counts.difference({("f", 1): (1,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
         is None
     )
+
+
+def test_temporal_traces_are_no_functions() -> None:
+    head = ":ir\n:temporal_prof_traces\n# Num Temporal Profile Traces:\n1\n1\n1\nmain,g,\n\n"
+    assert counts.parse(head + "g\n# Func Hash:\n7\n# Num Counters:\n1\n5\n\n") == {("g", 7): (5,)}

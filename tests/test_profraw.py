@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import synthetic
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from synthetic import Function, names_blob
 
 from nbsupport import cli, contain, settings, toolchains
 from nbsupport.errors import LabError
@@ -26,8 +28,6 @@ from nbsupport.profile import layout, profraw, training, values
 from nbsupport.profile.layout import Bits, Order
 from nbsupport.profile.names import Doubt
 from nbsupport.profile.profraw import RawProfile
-from tests import synthetic
-from tests.synthetic import Function, names_blob
 
 VERSIONS = ("17", "18", "19", "22", "23")
 MAIN = """

@@ -135,7 +135,7 @@ def _room(section: Section, offsets: Array) -> Array:
     targets = _targets(section, offsets)
     inside = _landing(section, targets)
     if section.counters and inside.any():
-        ends = np.unique(np.append(targets[inside], min(section.counters[1], _FAR)))
+        ends = np.sort(np.append(targets[inside], min(section.counters[1], _FAR)), kind="stable")
         after = np.searchsorted(ends, targets[inside], side="right")
         room[inside] = ends[np.minimum(after, len(ends) - 1)] - targets[inside]
     return room

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbsupport.errors import LabError
-from nbsupport.profile import names, runtime, tables
+from nbsupport.profile import images, names, runtime
+from nbsupport.profile.images import Format, Image, Kind
 from nbsupport.profile.infer import Section
 from nbsupport.profile.layout import ALIGNMENT, Bits, Order
-from nbsupport.profile.tables import Format, Image, Kind
 
 #: Turns bitcode (its path) into LLVM assembly; None where no llvm-dis can.
 Disassemble = Callable[[Path], str | None]
@@ -27,6 +27,8 @@ _CONTAINERS = {b"!<arch>\n": "archive", b"!<thin>\n": "thin-archive"}
 _FAT = {b"\xca\xfe\xba\xbe": 20, b"\xca\xfe\xba\xbf": 32}  # magic: bytes of an entry
 #: In all that is instrumented, and in the runtime: names of sections, or in bitcode of symbols.
 _MARK = b"__llvm_pr"
+#: Source: CPU_TYPE in Apple's mach/machine.h.
+_CPUS = {7: "i386", 0x1000007: "x86_64", 12: "arm", 0x100000C: "aarch64"}
 _BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
 
 
@@ -151,7 +153,7 @@ def _known(start: bytes) -> bool:
 
 def _single(start: bytes) -> bool:
     """Return whether this starts one object, image or bitcode."""
-    return start[:4] in _BITCODE or tables.recognize(start)
+    return start[:4] in _BITCODE or images.recognize(start)
 
 
 def _units(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -186,7 +188,7 @@ def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
         start, length = (
             int.from_bytes(data[here + 8 + size * i : here + 8 + size * (i + 1)]) for i in (0, 1)
         )
-        name = tables.CPUS.get(cpu, f"cpu {cpu}")
+        name = _CPUS.get(cpu, f"cpu {cpu}")
         left -= length
         if here + entry > len(data) or start + length > len(data) or left < 0:
             problems.append(f"slice {name}: claims bytes {start} to {start + length}")
@@ -243,14 +245,14 @@ def _part(name: str, data: bytes, disassemble: Disassemble | None) -> Part | Non
     if data[:4] in _BITCODE:
         return _bitcode(name, data, disassemble)
     try:
-        image = tables.parse(data)
+        image = images.parse(data)
     except (ValueError, IndexError, OverflowError) as error:  # a table that lies
         raise LabError("reading it", f"malformed ({error})", "build it again") from error
     if image is None:
         return None
     linked = image.kind != "object"
     sections = _sections(image, data, linked)
-    raw_version, place = None, image.symbols.get(tables.VERSION, -1)
+    raw_version, place = None, image.symbols.get(images.VERSION, -1)
     if 0 <= place <= len(data) - 8:
         raw_version = int.from_bytes(
             data[place : place + 8], "little" if image.order == "<" else "big"
@@ -259,7 +261,7 @@ def _part(name: str, data: bytes, disassemble: Disassemble | None) -> Part | Non
     # No variant: the runtime's own. Source: createIRLevelProfileFlagVar (PGOInstrumentation.cpp)
     # sets at least one; front-end instrumentation makes no such symbol.
     own = raw_version is not None and not raw_version >> 32
-    carries = own or bool({tables.WRITE_FILE, tables.WRITE_DATA} & set(image.symbols))
+    carries = own or bool({images.WRITE_FILE, images.WRITE_DATA} & set(image.symbols))
     carries = carries or (linked and runtime.MESSAGE in data)
     of_runtime = raw_version if own else None
     if carries and linked and not own:

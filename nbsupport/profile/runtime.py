@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nbsupport.profile import layout
-from nbsupport.profile.tables import Image
+from nbsupport.profile.images import Image
 
 #: Source: PROF_ERR in InstrProfilingPort.h, which all of the runtime's messages go through.
 MESSAGE = b"LLVM Profile Error: "

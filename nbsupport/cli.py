@@ -214,7 +214,7 @@ def audit(
         _print_json(report.to_json())
     else:
         _show_audit(report)
-    return 1 if report.verdict == "mixed" else 0
+    return {"mixed": 1, "unknown": 2}.get(report.verdict, 0)
 
 
 def _disassemble(bitcode: Path) -> str | None:
@@ -301,9 +301,10 @@ def profraw(
     if table.row_count:
         out.print(table)
     problems = document.pop("problems")
+    document["valid"] = "yes" if document["valid"] else "no"
     for key, value in document.items():
         shown = ", ".join(value) if isinstance(value, list | tuple) else value
-        out.print(f"{key.replace('_', ' ')}: {shown or '-'}", markup=False)
+        out.print(f"{key.replace('_', ' ')}: {'-' if shown in (None, '') else shown}", markup=False)
     for one in problems:
         places = (one.get("file"), None if one["offset"] is None else f"byte {one['offset']}")
         out.print(": ".join((*filter(None, places), one["what"])), markup=False)

@@ -11,8 +11,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +25,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+Item = TypeVar("Item")
 
 QUIET = "PGO_LAB_QUIET"  # set by the runners of notebooks
 
@@ -42,6 +45,18 @@ def say(line: str) -> None:
     """Print one line of progress."""
     if not quiet():
         console().print(line, markup=False)
+
+
+def over(items: Sequence[Item], what: str) -> Iterator[Item]:
+    """Yield the items; show a bar of those that are left once two seconds have passed."""
+    start, step = time.monotonic(), None
+    with contextlib.ExitStack() as stack:
+        for n, item in enumerate(items):
+            if step is None and time.monotonic() - start > 2:
+                step = stack.enter_context(bar(what, len(items) - n))
+            yield item
+            if step:
+                step()
 
 
 @contextlib.contextmanager

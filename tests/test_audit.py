@@ -620,6 +620,7 @@ def test_an_image_without_section_headers_is_unknown(linked: list[Linked], tmp_p
     report = audit([bare])
     assert report.verdict == "unknown"
     assert report.judgement.why
+    assert main(["audit", str(bare)]) == 2  # nothing a script may take for fine
 
 
 def test_a_newer_layout_is_said_not_guessed(pool: list[Object], tmp_path: Path) -> None:

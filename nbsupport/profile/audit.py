@@ -256,7 +256,7 @@ def _judged(links: Sequence[Link], parts: Sequence[Seen]) -> Judgement:
         why = links[0].fate.why
         open_ = {v for seen in parts for v in seen.raw_versions if not seen.part.raw_version}
         if len(open_) > 1 and parts[0].linked:
-            why += f"; it is stripped, so raw versions {_numbers(open_)} cannot be told apart"
+            why += f"; without a version symbol {_numbers(open_)} cannot be told apart"
         return Judgement("consistent", why, tuple(links))
     return Judgement("not-instrumented", "nothing there is instrumented")
 

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -177,7 +176,6 @@ def read_all(
     """
     look = functools.partial(read, disassemble=disassemble)
     jobs = min(jobs or os.cpu_count() or 1, len(paths))
-    start, step = time.monotonic(), None
     with contextlib.ExitStack() as stack:
         answers: Iterator[Evidence | str | None] = map(look, paths)
         if jobs > 1 and sum(map(_size, paths)) > _PARALLEL:
@@ -187,16 +185,12 @@ def read_all(
             stack.callback(pool.shutdown, cancel_futures=True)
             with _uninterrupted():
                 answers = pool.map(look, paths)
-        for n, path in enumerate(paths):
-            if step is None and time.monotonic() - start > 2:
-                step = stack.enter_context(progress.bar("reading files", len(paths) - n))
+        for path in progress.over(paths, "reading files"):
             try:
                 answer = next(answers)
             except BrokenProcessPool as error:
                 why = "a process that read files died"
                 raise LabError(f"audit of {path}", why, "give files one by one") from error
-            if step:
-                step()
             if isinstance(answer, str):
                 problems.append(f"{path}: {answer}")
             elif answer:

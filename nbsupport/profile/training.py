@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nbsupport import progress
 from nbsupport.errors import LabError
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.names import Doubt, Problem
@@ -110,7 +111,7 @@ def read(folder: Path) -> Run:
     files: list[File] = []
     known: dict[int, Array] = {}
     lost: dict[int, list[str]] = {}
-    for path in _files(folder):
+    for path in progress.over(list(_files(folder)), "reading profiles"):
         file, keys = _file(path)
         files.append(file)
         if len(keys) and file.raw_version is not None:

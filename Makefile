@@ -72,7 +72,7 @@ lock: install ## Resolve requirements.lock again (UPGRADE=--upgrade for newer ve
 		--no-annotate --no-header --override /dev/stdin $(UPGRADE) -q -o requirements.lock
 
 clean: ## Remove what was made here; LLVMs stay (pgo-lab toolchains --prune removes them)
-	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find nbsupport tests -name __pycache__ -exec rm -rf {} +
 
 toolchains: install

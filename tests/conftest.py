@@ -7,12 +7,22 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from nbsupport import build, settings, toolchains
 from nbsupport.errors import MissingError
 from nbsupport.probe import Toolchain
 from nbsupport.trials import Lab
+
+# The same examples each time, however slow the machine: what is new is looked for by `make fuzz`.
+hypothesis.settings.register_profile(
+    "same",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -106,7 +106,7 @@ bits_of = st.sampled_from([64, 32])
 orders = st.sampled_from(["<", ">"])
 seeds = st.integers(0, 1 << 32)
 slacks = st.one_of(st.integers(0, 71).map(bytes), st.binary(max_size=71))
-often = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 @often
@@ -214,7 +214,7 @@ def test_a_run_knows_the_versions_that_it_can_be_of() -> None:
 hostile = st.integers(-(1 << 70), 1 << 70)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.lists(st.binary(max_size=9)), hostile, hostile, bits_of, orders)
 @example(bytes(47), [], 0, 1, 64, "<")
 @example(bytes(48), [], -1, 1 << 65, 64, "<")
@@ -285,7 +285,7 @@ def test_a_bad_blob_is_a_problem_and_the_good_ones_are_read(data: bytes, says: s
     assert says in found.problems[0].what
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_any_blob_has_an_answer(data: bytes) -> None:
     found = names.decode(data)

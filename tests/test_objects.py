@@ -647,7 +647,8 @@ def test_truncation_at_every_place(tmp_path: Path, samples: list[bytes]) -> None
 
 @given(st.data())
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=400,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_bytes_changed(tmp_path: Path, samples: list[bytes], data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(samples)))

@@ -606,7 +606,7 @@ def test_a_profile_cut_off_anywhere_is_not_valid(maker: Maker, tmp_path: Path) -
     st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 7)), min_size=1, max_size=6),
     st.integers(0, len(WHOLE)),
 )
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 def test_bits_that_flip_raise_nothing(
     tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]], cut: int
 ) -> None:
@@ -619,7 +619,7 @@ def test_bits_that_flip_raise_nothing(
 
 
 @given(st.binary(max_size=400), st.sampled_from([*layout.LAYOUTS, 99]), st.booleans())
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_anything_behind_a_magic_raises_nothing(
     tmp_path_factory: pytest.TempPathFactory, rest: bytes, version: int, swapped: bool
 ) -> None:

@@ -93,7 +93,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheels_base_is_the_command_line(wheel: Path, tmp_path: Path, lab: Lab) -> None:
+def test_the_wheels_base_is_the_command_line(
+    wheel: Path, tmp_path: Path, lab: Lab, mixed_crash: Path
+) -> None:
     uv = [sys.executable, "-m", "uv"]
     python = tmp_path / "env" / "bin" / "python"
     install = ["pip", "install", "-q", "--python", str(python), str(wheel)]
@@ -107,6 +109,11 @@ def test_the_wheels_base_is_the_command_line(wheel: Path, tmp_path: Path, lab: L
 
     done = pgo_lab("trial", "--llvm", "19", "--foreign", "17", "--json")
     assert (done.returncode, json.loads(done.stdout)["outcome"]) == (0, "crash")
+    done = pgo_lab("audit", str(mixed_crash), "--json")
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (1, "mixed")
+    subprocess.run([mixed_crash], env={"LLVM_PROFILE_FILE": str(tmp_path / "raw")}, check=False)
+    done = pgo_lab("profraw", "raw", "--json")
+    assert (done.returncode, json.loads(done.stdout)["functions"]) == (1, 9)
     for command in (("run", "-o", "run"), ("report", "run", "-o", "site")):
         done = pgo_lab(*command)
         assert done.returncode == 2
@@ -131,7 +138,7 @@ def test_wheel_carries_data_and_no_tests(wheel: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = "pandas", "numpy", "rich", "typer", "papermill", "nbformat", "psutil", "IPython"
+    heavy = "pandas", "numpy", "lief", "rich", "typer", "papermill", "nbformat", "psutil", "IPython"
     code = f"import sys, nbsupport; print([m for m in {heavy} if m in sys.modules])"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -160,6 +160,16 @@ def test_an_object_without_functions_may_still_bring_the_version(bench: Bench) -
     assert (part.carries_runtime, part.runtime_raw_version) == (False, None)
 
 
+@pytest.mark.parametrize(
+    "triple", ["x86_64-linux-gnu", "x86_64-apple-macos11", "x86_64-pc-windows-msvc"]
+)
+def test_an_object_that_only_calls_the_runtime_does_not_carry_it(bench: Bench, triple: str) -> None:
+    calls = (
+        "int __llvm_profile_write_file(void); int f(void) { return __llvm_profile_write_file(); }"
+    )
+    assert not only(bench.object("19", calls, "-g0", triple=triple)).carries_runtime
+
+
 @pytest.mark.parametrize("triple", ["x86_64-linux-gnu", "x86_64-pc-windows-msvc"])
 def test_an_object_of_more_sections_than_can_be_read_says_so(bench: Bench, triple: str) -> None:
     assembly = bench.folder / f"many-{triple}.s"

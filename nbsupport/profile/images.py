@@ -259,8 +259,8 @@ def _coff(data: bytes) -> Image | None:
     if data[:4] == _BIG_COFF and data[4:6] in (b"\0\0", b"\1\0"):
         return None
     binary = lief.COFF.parse(data)
-    if binary is None or (data[:4] != _BIG_COFF and any(data[16:18])):
-        return None  # two bytes are no proof; an object has no optional header
+    if binary is None:
+        return None  # two bytes are no proof
     image = _windows("coff", "object", binary)
     if len(binary.sections) >= _MOST_SECTIONS:
         image.note = f"{_MOST_SECTIONS} sections or more: too many for LIEF"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -111,26 +111,21 @@ def _variants(pieces: Sequence[Piece], first: Piece | None) -> Fate | None:
     if first is None:
         return None
     rule = f"the profile says what the first object is, {first}"
-    others = [piece for piece in pieces if piece.has_symbol]
-    counting = [
-        piece
-        for piece in others
-        if _only(piece.variants, _COUNTING) != _only(first.variants, _COUNTING)
-    ]
-    if counting:
+    if counting := _unlike(first, pieces, _COUNTING):
         why = f"{rule}; the counters of {counting[0]} are read as if they were so, too"
         # One byte for each counter, read as eight, may reach beyond the counters' end.
         short = any("byte-coverage" in piece.variants for piece in counting)
         return Fate(frozenset({"malformed", "wrong-counts"} if short else {"wrong-counts"}), why)
-    placing = [
-        piece
-        for piece in others
-        if _only(piece.variants, _PLACING) != _only(first.variants, _PLACING)
-    ]
-    if placing:
+    if placing := _unlike(first, pieces, _PLACING):
         why = f"{rule}; counts of {placing[0]} are right"
         return Fate(frozenset({"ok"}), why, "-fprofile-use misreads those counts, or ignores them")
     return None
+
+
+def _unlike(first: Piece, pieces: Sequence[Piece], among: tuple[str, ...]) -> list[Piece]:
+    """Return the pieces with a version symbol that differ from the first in these variants."""
+    own = set(first.variants) & set(among)
+    return [p for p in pieces if p.has_symbol and set(p.variants) & set(among) != own]
 
 
 def _bitmaps(runtime: int, pieces: Sequence[Piece]) -> Fate | None:
@@ -140,7 +135,3 @@ def _bitmaps(runtime: int, pieces: Sequence[Piece]) -> Fate | None:
             why = f"counts of {piece} are right; raw version {runtime} has NumBitmapBytes elsewhere"
             return Fate(frozenset({"ok"}), why, "its MC/DC bitmaps vanish without a word")
     return None
-
-
-def _only(variants: Iterable[str], among: tuple[str, ...]) -> set[str]:
-    return set(variants) & set(among)

@@ -372,7 +372,7 @@ def test_normalize_changes_nothing_twice_and_not_its_argument() -> None:
     ("text", "found"),
     [
         ("at /home/me/x.c:3", ["/home/me/x.c:3"]),
-        ("'/work/pgo-lab-1/run.profraw'", ["/work/pgo-lab-1/run.profraw"]),
+        ("'/srv/pgo-lab-1/run.profraw'", ["/srv/pgo-lab-1/run.profraw"]),
         ("/Users/me/t, /root/a", ["/Users/me/t,", "/root/a"]),
         ("lib/home/x ~/tmp/y a/b 1/2 </tmp> https://example.org/home/x", []),
     ],

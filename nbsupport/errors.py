@@ -40,7 +40,8 @@ def first_line(text: str, *, limit: int = 200) -> str:
 
 def from_os(what: str, error: OSError) -> LabError:
     """Turn an operating system's refusal (full disk, read-only folder) into advice."""
-    name = error.filename or ""
+    name = str(error.filename or "")
+    name = "" if name in what else name
     advice = {
         28: "free some disk space, or set XDG_CACHE_HOME to a folder with room",
         122: "free some of your disk quota, or set XDG_CACHE_HOME to another folder",

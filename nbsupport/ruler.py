@@ -5,6 +5,7 @@ What is read from the image decides everything that is said: nothing here knows 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from nbsupport import build, headers
 from nbsupport.errors import LabError
-from nbsupport.profile import infer, objects
+from nbsupport.profile import infer
 from nbsupport.profile.layout import LAYOUTS, Layout
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
 
     Raises `LabError` for any other file.
     """
+    from nbsupport.profile import objects  # noqa: PLC0415 - it imports LIEF: a third of a second
+
     file = objects.read(image)
     sections = [section for part in file.parts for section in part.sections] if file else []
     layouts = {known.record_size(): known for known in (foreign, runtime)}
@@ -107,23 +110,37 @@ def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
     if not found or sections[0].bits != 64 or not set(found.sizes.tolist()) <= layouts.keys():
         raise LabError(image.name, "not a 64-bit image of these layouts", "link one of the lab's")
     data, word = _loaded(image)
-    text = sections[0].names.text
-    index = sections[0].names.index(np.frombuffer(data, "<u8")[found.offsets // _WORD])
+    records, slots = lay(dataclasses.replace(sections[0], data=data), runtime, layouts)
+    wrong = (_misread(data, slot, records, word) for slot in slots)
+    return Ruler(data, records, slots, next((one for one in wrong if one), None))
+
+
+def lay(
+    section: infer.Section, runtime: Layout, layouts: Mapping[int, Layout]
+) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
+    """Return the records of a section, and what a runtime takes for them with its own stride.
+
+    `layouts` are by size of a record, in bytes; records of other sizes are left out.
+    """
+    found = infer.find(section)
+    words = np.frombuffer(section.data, "<u8", len(section.data) // _WORD)
+    text = section.names.text
+    index = section.names.index(words[found.offsets // _WORD])
     names = [text[n].decode(errors="replace") if n >= 0 else "" for n in index]
     records = tuple(
         Record(offset, name, layouts[size])
         for offset, name, size in zip(
             found.offsets.tolist(), names, found.sizes.tolist(), strict=True
         )
+        if size in layouts
     )
-    starts = {record.offset: record for record in records}
+    starts = {record.offset: record.name for record in records}
     stride = runtime.record_size()
     slots = tuple(
-        Record(at, starts[at].name if at in starts else "", runtime)
-        for at in range(0, len(data) - stride + 1, stride)
+        Record(at, starts.get(at, ""), runtime)
+        for at in range(0, len(section.data) - stride + 1, stride)
     )
-    wrong = (_misread(data, slot, records, word) for slot in slots)
-    return Ruler(data, records, slots, next((one for one in wrong if one), None))
+    return records, slots
 
 
 def _loaded(image: Path) -> tuple[bytes, Callable[[int], int | None]]:

@@ -26,6 +26,8 @@ class Limits:
 
 #: A program under investigation: small, and stopped early when it misbehaves.
 PROGRAM = Limits()
+#: A reader's own program, traced.
+TRACED = Limits(seconds=60.0, memory=8192 * MIB, output=64 * MIB)
 #: A compiler or linker.
 COMPILER = Limits(seconds=300.0, memory=4096 * MIB, output=4 * MIB)
 #: An installation or an unpacking; uv and apt-get have their own network time limits.

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bench_profile
+import bench_trace
 from rich.console import Console
 from rich.table import Table
 
@@ -182,6 +183,8 @@ def main() -> None:
         rows += grids(folder)
         progress.say("raw profiles and the audit, up to 100 MB: about two minutes…")
         rows += bench_profile.rows(folder)
+        progress.say("traces…")
+        rows += bench_trace.rows(folder)
         if "--report" in sys.argv:
             progress.say("make report, from nothing and again…")
             rows += reports(folder)

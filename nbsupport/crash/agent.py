@@ -9,12 +9,14 @@ Python 3.8, because the Python is the one that LLDB was built with.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import queue
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
@@ -33,6 +35,7 @@ SETTINGS = (
     "target.load-script-from-symbol-file false",
     "symbols.enable-external-lookup false",
     "plugin.jit-loader.gdb.enable off",
+    "target.skip-prologue false",  # a tracer reads arguments where a function begins
 )
 #: Each target leaves its modules in LLDB's cache; dropping them for every target would
 #: also drop the C library, whose symbols all of them share.
@@ -90,7 +93,8 @@ class Agent:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return ``{"crash": ...}`` (null: it ended, or ran out of time) or ``{"error": ...}``.
 
-        Before that, ``{"pid": ...}`` goes out as soon as the program runs.
+        Before that, ``{"pid": ...}`` goes out as soon as the program runs, and where a trace
+        is asked for (the request has a `trace`), each ``{"event": ...}`` as it happens.
         """
         error = lldb.SBError()
         target = self.debugger.CreateTarget(request["argv"][0], None, None, False, error)
@@ -98,6 +102,8 @@ class Agent:
             return {"error": error.GetCString() or "no target"}
         try:
             return self._run(target, request)
+        except Exception as defect:  # of ours: said, rather than the end of LLDB
+            return {"error": f"{type(defect).__name__}: {defect}"}
         finally:
             self.pid = 0
             self.debugger.DeleteTarget(target)
@@ -109,6 +115,7 @@ class Agent:
         listener = lldb.SBListener("nbsupport")
         error = lldb.SBError()
         deadline = time.monotonic() + request["seconds"]
+        tracer = self._tracer(target, request["trace"]) if "trace" in request else None
         with self.launching:
             process = target.Launch(_launch(request, listener), error)
             if not error.Success():
@@ -119,11 +126,20 @@ class Agent:
             with contextlib.suppress(OSError, ValueError):
                 resource.prlimit(self.pid, resource.RLIMIT_DATA, (request["memory"],) * 2)
         try:
-            stop = _fatal_stop(process, listener, deadline)
-            return {"crash": stop and _describe(target, *stop)}
+            stop = _fatal_stop(process, listener, deadline, tracer)
+            crash = _describe(target, *stop) if stop else None
+            if tracer and stop and crash:
+                tracer.crashed(process, stop[0], crash)
+            return {"crash": crash}
         finally:
             process.Kill()
             self.end_program()
+
+    def _tracer(self, target: Any, plan: dict[str, Any]) -> Any:
+        if plan["folder"] not in sys.path:
+            sys.path.append(plan["folder"])
+        module = importlib.import_module("in_lldb")
+        return module.Tracer(target, plan, lambda event: _send(self.link, {"event": event}))
 
     def end_program(self) -> None:
         """End the program and what it started: LLDB's server makes it the head of a group."""
@@ -138,13 +154,15 @@ def _launch(request: dict[str, Any], listener: Any) -> Any:
     info.SetWorkingDirectory(request["cwd"])
     info.SetEnvironmentEntries([f"{k}={v}" for k, v in request["env"].items()], False)
     info.SetLaunchFlags(lldb.eLaunchFlagDisableASLR)
-    info.AddOpenFileAction(0, os.devnull, True, False)
+    info.AddOpenFileAction(0, request.get("stdin", os.devnull), True, False)
     for stream in (1, 2):
-        info.AddOpenFileAction(stream, os.devnull, False, True)
+        info.AddOpenFileAction(stream, request.get("output", os.devnull), False, True)
     return info
 
 
-def _fatal_stop(process: Any, listener: Any, deadline: float) -> tuple[Any, str] | None:
+def _fatal_stop(
+    process: Any, listener: Any, deadline: float, tracer: Any = None
+) -> tuple[Any, str] | None:
     """Let the program run; return the thread that a fatal signal stopped, and the signal's name."""
     event = lldb.SBEvent()
     ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
@@ -156,13 +174,19 @@ def _fatal_stop(process: Any, listener: Any, deadline: float) -> tuple[Any, str]
             continue
         state = lldb.SBProcess.GetStateFromEvent(event)
         if state in ended:
+            if tracer:
+                tracer.exited(process)
             return None
         if state == lldb.eStateStopped and not lldb.SBProcess.GetRestartedFromEvent(event):
             for thread in process:
                 name = _signal(thread)
                 if name in FATAL:
                     return thread, name
+            if tracer:
+                tracer.stopped(process)
             process.Continue()
+    if tracer:
+        tracer.late(process, listener)
     return None
 
 

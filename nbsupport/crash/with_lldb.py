@@ -8,7 +8,8 @@ import re
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,32 @@ class Lldb:
         self.name = self._agent.name
 
     def stop(
-        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        seconds: float,
+        more: Mapping[str, Any] | None = None,
+        see: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> dict[str, Any] | None:
-        """Run a program; return what LLDB sees at a fatal signal, None without one or in time."""
+        """Run a program; return what LLDB sees at a fatal signal, None without one or in time.
+
+        `more` asks for a trace (see agent.py), each event of which goes to `see`.
+        """
         request = {
             "argv": argv,
             "cwd": str(cwd),
             "env": dict(env),
             "seconds": seconds,
             "memory": settings.PROGRAM.memory,
+            **(more or {}),
         }
         with self._lock:
             if self._agent and self._agent.ended:
                 self._drop()
             self._agent = self._agent or _Agent(self._lldb)
             try:
-                reply = self._agent.ask(request, seconds + _MARGIN)
+                reply = self._agent.ask(request, seconds + _MARGIN, see)
             except TimeoutError:
                 self._drop()
                 return None
@@ -99,8 +110,14 @@ class _Agent:
         """Whether LLDB has gone since the last request (Ctrl-C ends it)."""
         return self._child.poll() is not None
 
-    def ask(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        seconds: float,
+        see: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
         """Return the answer; raises TimeoutError, or LabError when LLDB has ended."""
+        deadline = time.monotonic() + seconds
         with contextlib.suppress(BrokenPipeError):  # then there is no answer either
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         reply = self._receive(seconds)
@@ -111,13 +128,14 @@ class _Agent:
         program = reply["pid"]
         self._groups.add(program)
         contain.register(program)
-        reply = self._receive(seconds)
+        while "event" in (reply := self._receive(deadline - time.monotonic())):
+            see(reply["event"])
         self._groups.discard(program)
         contain.unregister(program)
         return reply
 
     def _receive(self, seconds: float) -> dict[str, Any]:
-        self._socket.settimeout(seconds)
+        self._socket.settimeout(max(seconds, 0.001))
         try:
             line = self._replies.readline()
         except ConnectionError:

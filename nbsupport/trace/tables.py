@@ -1,0 +1,208 @@
+"""From what was streamed and copied out of a run to the tables of a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbsupport import crash, files
+from nbsupport.errors import LabError
+from nbsupport.trace import memory, syscalls, watch
+from nbsupport.trace.memory import Pointer, Records
+
+if TYPE_CHECKING:
+    from nbsupport.profile.objects import Part
+
+#: What LLDB's side streams into, line by line; all else is made of it.
+EVENTS = "events.jsonl"
+MANIFEST = "trace.json"
+#: The tables and their columns, text where no type is said.
+TABLES = {
+    "events": "n:int64 time:double thread:int64 kind function module caller what frames arguments",
+    "pointers": "name of how value:uint64 owner",
+    "places": "start:uint64 end:uint64 name owner rights",
+    "calls": "time:double thread:int64 name path arguments result size:int64",
+    "story": "moment what seen:bool detail",
+}
+#: Sections that are copied out of the program's memory.
+COPIES = ("__llvm_prf_data", "__llvm_prf_vals", "__llvm_prf_vnds")
+
+_HANDLES = ("lldb", "strace")
+
+
+def assemble(
+    folder: Path,
+    manifest: dict[str, Any],
+    calls: syscalls.Calls | None = None,
+    profile: str = "",
+) -> None:
+    """Write the tables and the manifest of the trace in a folder.
+
+    `profile` is the raw profile's name, with its pattern. What was interrupted has no calls.
+    """
+    raw = list(_events(folder / EVENTS))
+    shot = next((event for event in reversed(raw) if event["kind"] == "map"), None)
+    owns = memory.of(shot, raw) if shot else memory.Memory()
+    data, sites, nodes = (_content(folder / f"{name}.bin") for name in COPIES)
+    part = _part(shot["image"]) if shot else None
+    found = memory.records(owns, data, part)
+    events = [event for event in raw if event["kind"] != "map"]
+    manifest |= _end(events, found)
+    place = owns.section("vnds")
+    if place:
+        manifest["value_calls"] = memory.value_calls(sites, nodes, place.start)
+    manifest["notes"] = list(_notes(events, part, found, calls))
+    story: Sequence[syscalls.Step] = ()
+    if calls and calls.rows:
+        story = syscalls.profile_story(calls, profile)
+        manifest |= {"tracer": calls.tool, "empty": syscalls.why_empty(calls, profile)}
+    rows = {
+        "events": [_row(n, event, owns, found, folder) for n, event in enumerate(events)],
+        "pointers": [vars(one) for one in dict.fromkeys(_pointers(events, owns, found))],
+        "places": [vars(one) for one in (*owns.sections, *owns.regions)],
+        "calls": [_call(one, folder) for one in calls.rows] if calls else [],
+        "story": [vars(one) for one in story],
+    }
+    for name in TABLES:
+        write(folder / f"{name}.parquet", rows[name])
+    files.write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what was streamed; the last line of a run that was killed may be half a one."""
+    with path.open() as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _part(image: str) -> Part | None:
+    """Return the image whose code ran, as its file tells it."""
+    from nbsupport.profile import objects  # noqa: PLC0415 - see `prepare`
+
+    with contextlib.suppress(LabError):
+        file = objects.read(Path(image))
+        return next((part for part in file.parts if part.sections), None) if file else None
+    return None
+
+
+def _end(events: Sequence[dict[str, Any]], found: Records | None) -> dict[str, Any]:
+    """Return how it ended, and for a crash where, and the record that was being read."""
+    last: Mapping[str, Any] = events[-1] if events else {"kind": ""}
+    if last["kind"] != "crash":
+        said = {"ended": f"exit code {last.get('value')}", "limit": "stopped at the time limit"}
+        return {"ended": said.get(last["kind"], "the trace was interrupted")}
+    dead = crash.from_stop(last["stop"], "LLDB")
+    told: dict[str, Any] = {"ended": dead.signal, "crash": dataclasses.asdict(dead)}
+    read = memory.at_crash(found, last, dead.fault_address, events) if found else None
+    if found and read:
+        at, good = read
+        told["record"] = {
+            "function": found.name(at),
+            "offset": at - found.start,
+            "fields": found.dump(at),
+            "last_good": found.name(good) if good else "",
+        }
+    return told
+
+
+def _notes(
+    events: Sequence[Mapping[str, Any]],
+    part: Part | None,
+    found: Records | None,
+    calls: syscalls.Calls | None,
+) -> Iterator[str]:
+    """Yield what the trace could not see, and why."""
+    kinds = {event["kind"] for event in events}
+    if "main" not in kinds:
+        yield "main was never entered, or is not known (no __libc_start_main, no symbol)"
+    if not kinds & {"runtime", "value site", "write"}:
+        yield "no call into a profile runtime was seen: none there, or its symbols are stripped"
+    if part and not found:
+        yield "the records cannot be told apart: the runtime's raw version is not known"
+    for event in events:
+        if event.get("last"):
+            yield f"{event['function']}: only the first calls are listed"
+    if len(events) >= watch.MOST_EVENTS:
+        yield f"only the first {watch.MOST_EVENTS} events are listed"
+    if any(event["function"] in ("fork", "vfork", "execve", "posix_spawn") for event in events):
+        yield "what a child process does is seen by the tracer of system calls only"
+    if calls is None or calls.note:
+        note = calls.note.removeprefix("no system calls: ") if calls else "interrupted before"
+        yield f"system calls: {note}"
+
+
+def _row(
+    n: int, event: Mapping[str, Any], owns: memory.Memory, found: Records | None, folder: Path
+) -> dict[str, Any]:
+    who = event.get("caller") or ["", 0, ""]
+    what = watch.what(event, found.name if found else lambda _: "", owns.owner)
+    return {
+        "n": n,
+        "time": event["time"],
+        "thread": event["thread"],
+        "kind": event["kind"],
+        "function": watch.plain(event.get("function", "")) or event.get("module", ""),
+        "module": event.get("module", ""),
+        "caller": watch.plain(who[0]) or who[2],
+        "what": _inside(what, folder),
+        "frames": " < ".join(filter(None, map(watch.plain, event.get("frames", ())))),
+        "arguments": " ".join(map(hex, event.get("arguments", ()))),
+    }
+
+
+def _call(call: syscalls.Call, folder: Path) -> dict[str, Any]:
+    row = dataclasses.asdict(call)
+    return {**row, "path": _inside(call.path, folder), "arguments": _inside(call.arguments, folder)}
+
+
+def _inside(text: str, folder: Path) -> str:
+    """Return a text without the trace's own folder: the same wherever it was made."""
+    for part in _HANDLES:
+        text = text.replace(f"{folder.absolute() / part}/", "")
+    return text
+
+
+def _pointers(
+    events: Sequence[Mapping[str, Any]], owns: memory.Memory, found: Records | None
+) -> Iterator[Pointer]:
+    for event in events:
+        if event["kind"] == "write":
+            yield from memory.passed(owns, event)
+    for how in ("written", "read") if found else ():
+        for function, value in found.values(how):  # type: ignore[union-attr]
+            yield Pointer("Values", function, how, value, owns.owner(value))
+
+
+def prepare() -> None:
+    """Import what takes a third of a second, while LLDB starts."""
+    import pyarrow.json  # noqa: PLC0415
+    import pyarrow.parquet  # noqa: F401, PLC0415
+
+    from nbsupport.profile import objects  # noqa: F401, PLC0415
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one of the tables, whose name is the file's."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import json as reader  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415
+
+    columns = (column.partition(":") for column in TABLES[path.stem].split())
+    schema = pa.schema([(name, pa.type_for_alias(kind or "string")) for name, _, kind in columns])
+    # By way of JSON: from Python's values pyarrow would import pandas first.
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    options = reader.ParseOptions(explicit_schema=schema)
+    table = reader.read_json(io.BytesIO(lines), None, options) if rows else schema.empty_table()
+    content = io.BytesIO()
+    parquet.write_table(table, content, compression="zstd")
+    files.write(path, content.getvalue())

@@ -63,7 +63,7 @@ def main(args: list[str] | None = None) -> int:
         return _fail(str(from_os("this command", error)), 2)
     if result == INTERRUPTED:
         contain.end_all()
-        return _fail("interrupted: nothing half-made is left; run the same command to go on", 130)
+        return _fail("interrupted: what was finished is kept, nothing half-made is left", 130)
     return result if isinstance(result, int) else 0
 
 
@@ -308,6 +308,59 @@ def profraw(
     for one in problems:
         places = (one.get("file"), None if one["offset"] is None else f"byte {one['offset']}")
         out.print(": ".join((*filter(None, places), one["what"])), markup=False)
+    return code
+
+
+@app.command()
+def trace(
+    program: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
+    out: Annotated[Path, typer.Option("-o", help="The trace's folder, a new one.")],
+    seconds: Annotated[float, typer.Option(help="Time limit of each run.", min=0.1)] = 60.0,
+    stdin: Annotated[Path, typer.Option(help="What the program reads.")] = Path(os.devnull),
+    as_json: Json = False,
+) -> None:
+    """Run a program under LLDB, then under strace: what happens in time, and where it dies."""
+    from nbsupport.trace import Tracer  # noqa: PLC0415
+
+    with Tracer() as tracer:
+        found = tracer.run(
+            program, out, env=os.environ, cwd=Path.cwd(), seconds=seconds, stdin=stdin
+        )
+    if as_json:
+        _print_json(found.manifest)
+        return
+    for line in found.summary():
+        print(line)  # noqa: T201
+
+
+@app.command()
+def explain(
+    file: Annotated[Path, typer.Argument(help="A crash report, a core file, a debugger's text.")],
+    binary: Annotated[Path | None, typer.Option(help="The program that crashed.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Say whether a crash is that of mixed records, and what to do (exit code 1: it is not)."""
+    from nbsupport import explain as explaining  # noqa: PLC0415
+
+    found = explaining.explain(file, binary)
+    code = int(found.verdict != "ours")
+    if as_json:
+        _print_json(found.to_json())
+        return code
+    out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    verdict = f"{found.verdict}, {found.certainty}" + (f", {found.face}" if found.face else "")
+    out.print(f"[bold {'green' if code else 'red'}]{verdict}[/]: {escape(found.why)}")
+    for n, frame in enumerate(found.crash.frames):
+        offset = "" if frame.offset is None else f" + {frame.offset}"
+        out.print(f"  #{n} {frame.function or '?'}{offset} ({frame.module or '?'})", markup=False)
+    if (address := found.crash.fault_address) is not None:
+        how = f"from the {found.crash.fault_address_from}"
+        out.print(f"  at {address:#x} ({how}): {found.crash.instruction or '?'}", markup=False)
+    for key, value in (found.record or {}).items():
+        out.print(f"record {key.replace('_', ' ')}: {value}", markup=False)
+    out.print(f"do: {found.advice}", markup=False)
+    for problem in found.problems:
+        print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -46,6 +46,10 @@ def answer(conclusion: str, run: Run) -> tuple[Verdict, str]:
     refuted = {
         "allocator": (crashed, "mixed-layouts-decide"),
         "both-allocators": (run.holds("allocator-is-innocent"), "allocator-is-innocent"),
+        "freed": (
+            run.holds("writer-reads-the-image") and run.holds("nothing-of-the-profile-is-freed"),
+            "writer-reads-the-image",
+        ),
         "macos": (crashed and linux, "mixed-layouts-decide"),
     }
     is_refuted, claim = refuted.get(conclusion, (False, ""))

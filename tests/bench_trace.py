@@ -51,15 +51,15 @@ def rows(folder: Path) -> list[tuple[str, str, str, str]]:
         out = folder / f"trace{next(places)}"
         run(Path(sys.executable).with_name("pgo-lab"), "trace", "-o", out, "--", *argv)
 
-    for warm in (lambda: trace(program), lambda: run(lldb, "-b", "-o", "quit")):
-        warm()
+    trace(program)
+    run(lldb, "-b", "-o", "quit")
     typed = median(lambda: run(lldb, "-b", "-o", "run", "-k", "bt", "-k", "quit", program))
     ours = median(lambda: trace(program))
     source, sites = folder / "sites.c", folder / "sites"
     source.write_text(SITES)
     clang = toolchains.find("19").compiler
     run(clang, "-O1", "-fprofile-generate", "-fuse-ld=lld", source, "-o", sites)
-    many, none = (median(lambda n=n: trace(sites, n), 3) for n in (10_000_000, 0))  # type: ignore[misc]
+    many, none = median(lambda: trace(sites, 10_000_000), 3), median(lambda: trace(sites, 0), 3)
     event = {"n": 0, "time": 0.5, "thread": 1, "kind": "value site", "function": "f", "module": "m"}
     event |= {"caller": "main", "what": "record of main", "frames": "main", "arguments": "0x1"}
     tables.write(folder / "events.parquet", [{**event, "n": n} for n in range(1_000_000)])
@@ -74,4 +74,3 @@ def rows(folder: Path) -> list[tuple[str, str, str, str]]:
         ("trace, 10 million value-site calls", f"{many:.1f} s", f"none: {none:.1f} s", "minutes"),
         ("table of a million events", f"{opened:.2f} s", "", "1 s"),
     ]
-

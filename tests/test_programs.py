@@ -44,7 +44,8 @@ def build(name: str, clang: Path, folder: Path, *flags: str) -> Path:
 
 def test_programs_are_listed_in_order_and_an_unknown_one_says_so() -> None:
     c = ("cold", "hot", "allocator", "mimalloc", "jemalloc")
-    assert programs.names() == c + tuple(f"rust-{name}" for name in c)
+    ours = ("cold", "hot", "explicit", *c[2:], *(f"rust-{name}" for name in c))
+    assert programs.names() == (*ours, "harness", "rust-harness")
     for ask in (programs.get, programs.language):
         with pytest.raises(LabError, match=r"tepid.*cold, hot, allocator"):
             ask("tepid")

@@ -2,12 +2,17 @@
  *
  * It makes direct calls, indirect calls and memory operations of a size known at run time,
  * so that value profiling has work to do. With -DALLOCATOR=mi_ (lab_, je_) its memory comes
- * from mi_malloc and so on; without, it calls the library. One thread, fixed sizes, no
+ * from mi_malloc and so on; without, it calls the library. With -DEXPLICIT it writes its
+ * profile before it ends, as well as when it ends. One thread, fixed sizes, no
  * input: each run does the same.
  */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+
+#ifdef EXPLICIT
+int __llvm_profile_write_file(void); /* of the profile runtime */
+#endif
 
 enum { ROUNDS = 300, SLOTS = 16, SIZE = 256 };
 
@@ -68,5 +73,8 @@ int main(void) {
         sum += step(round);
     }
     printf("checksum %u\n", sum);
+#ifdef EXPLICIT
+    __llvm_profile_write_file();
+#endif
     return 0;
 }

@@ -23,7 +23,7 @@ from nbsupport.crash.with_gdb import Gdb
 from nbsupport.crash.with_lldb import Lldb
 from nbsupport.errors import LabError
 
-__all__ = ["Crash", "Debugger", "Frame", "fault_address", "open_debugger"]
+__all__ = ["Crash", "Debugger", "Frame", "fault_address", "from_stop", "locate", "open_debugger"]
 
 _SI_KERNEL = 0x80  # <asm-generic/siginfo.h>; codes of 0 and less mean: sent with kill()
 
@@ -100,7 +100,7 @@ class Debugger:
         cannot start the program, or ends unexpectedly; the next call starts it anew.
         """
         stop = self._backend.stop([str(part) for part in argv], cwd, env, seconds)
-        return None if stop is None else _crash(stop, self.name)
+        return None if stop is None else from_stop(stop, self.name)
 
     def close(self) -> None:
         """End the debugger and what it runs; may be called twice."""
@@ -129,10 +129,10 @@ def open_debugger(lldb: Path | None, gdb: Path | None) -> Debugger | None:
     return None
 
 
-def _crash(stop: Mapping[str, Any], debugger: str) -> Crash:
+def from_stop(stop: Mapping[str, Any], debugger: str) -> Crash:
     """Turn what a debugger saw at a fatal signal (see agent.py) into a `Crash`."""
     instruction = _resolved(stop)
-    address, source = _locate(stop, instruction)
+    address, source = locate(stop, instruction)
     return Crash(
         signal=stop["signal"],
         frames=tuple(Frame(**frame) for frame in stop["frames"]),
@@ -154,10 +154,13 @@ def _resolved(stop: Mapping[str, Any]) -> str | None:
     return instruction if address is None else f"{instruction} # {address:#x}"
 
 
-def _locate(
+def locate(
     stop: Mapping[str, Any], instruction: str | None
 ) -> tuple[int | None, Literal["registers", "siginfo"] | None]:
-    """Return the fault address and how it was found: the kernel's word, where it has one."""
+    """Return the fault address and how it was found: the kernel's word, where it has one.
+
+    `stop` is as in agent.py; without an instruction there was nothing to execute at its pc.
+    """
     siginfo = stop["siginfo"]
     if stop["signal"] not in ("SIGSEGV", "SIGBUS") or (siginfo and siginfo["code"] <= 0):
         return None, None

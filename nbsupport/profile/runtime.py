@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nbsupport.profile import layout
-from nbsupport.profile.images import Image
+
+if TYPE_CHECKING:
+    from nbsupport.profile.images import Image
 
 #: Source: PROF_ERR in InstrProfilingPort.h, which all of the runtime's messages go through.
 MESSAGE = b"LLVM Profile Error: "

@@ -88,12 +88,14 @@ class Tracer:
     def _stopped(self, thread: Any) -> None:
         reason = thread.GetStopReason()
         if reason == lldb.eStopReasonBreakpoint:
-            for n in range(0, thread.GetStopReasonDataCount(), 2):
-                number = thread.GetStopReasonDataAtIndex(n)
+            data = [
+                thread.GetStopReasonDataAtIndex(n) for n in range(thread.GetStopReasonDataCount())
+            ]
+            for number, location in zip(data[::2], data[1::2]):  # noqa: B905 - of Python 3.10
                 if number in self.returns:
                     self._returned(thread, number)
                 elif number in self.groups:
-                    self._called(thread, number, thread.GetStopReasonDataAtIndex(n + 1))
+                    self._called(thread, number, location)
         elif reason == lldb.eStopReasonSignal:
             number = thread.GetStopReasonDataAtIndex(0)
             name = self.process.GetUnixSignals().GetSignalAsCString(number)
@@ -149,7 +151,6 @@ class Tracer:
         )
         if group.back or group.scope:
             made = self.target.BreakpointCreateByAddress(back)
-            made.SetOneShot(True)
             made.SetThreadID(thread.GetThreadID())
             self.returns[made.GetID()] = (group, name)
             if group.scope:
@@ -184,6 +185,7 @@ class Tracer:
 
     def _returned(self, thread: Any, number: int) -> None:
         group, name = self.returns.pop(number)
+        self.target.BreakpointDelete(number)  # LLDB's one-shot ones are gone before they are seen
         if group.scope:
             self._gate(thread.GetIndexID(), -1)
         if group.back:

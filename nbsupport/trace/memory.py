@@ -6,6 +6,7 @@ Pure functions of what was copied out of a program's memory.
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -16,13 +17,14 @@ import numpy as np
 from nbsupport import ruler
 from nbsupport.profile import infer, layout
 from nbsupport.ruler import Record
-from nbsupport.trace.watch import plain
 
 if TYPE_CHECKING:
     from nbsupport.profile.objects import Part
 
 _WORD = 8
 UNMAPPED = "nobody: unmapped"
+PAST = "unmapped, once "
+HOLDS = "holds the profile's"
 #: Whose functions map memory: prefix of the function's name, allocator.
 _ALLOCATORS = {"mi_": "mimalloc", "_mi_": "mimalloc", "je_": "jemalloc"}
 _ALLOCATORS |= dict.fromkeys(("pages_", "os_pages_"), "jemalloc")
@@ -71,7 +73,16 @@ class Memory:
             if n >= 0 and address < places[n].end:
                 return places[n].owner
         once = (place.owner for place in self.past if place.start <= address < place.end)
-        return f"unmapped, once {was}" if (was := next(once, "")) else UNMAPPED
+        return f"{PAST}{was}" if (was := next(once, "")) else UNMAPPED
+
+    def profile(self, start: int, size: int) -> str:
+        """Say which of the profile's sections are in a range of bytes; "" for none."""
+        names = [
+            place.name
+            for place in self.sections
+            if "__llvm_prf" in place.name and place.start < start + size and start < place.end
+        ]
+        return f", which {HOLDS} {', '.join(names)}" if names else ""
 
     def section(self, name: str) -> Place | None:
         """Return the section of a role, such as `data`; Mach-O and ELF share the names."""
@@ -257,3 +268,10 @@ def value_calls(sites: bytes, nodes: bytes, base: int) -> int:
         total += int(words[here // _WORD + 1].sum())
         here = words[here // _WORD + 2]
     return total
+
+
+def plain(name: str) -> str:
+    """Return a function's name without what compiler and debugger add to it."""
+    if name.startswith("___lldb_unnamed"):
+        return ""
+    return re.sub(r"(::h[0-9a-f]{16}|[ (]*\.llvm\.\d+\)?)+$", "", name)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: What LLDB's side streams into, line by line; all else is made of it.
 EVENTS = "events.jsonl"
 MANIFEST = "trace.json"
+#: The first of what the program printed.
+OUTPUT = "output.txt"
 #: The tables and their columns, text where no type is said.
 TABLES = {
     "events": "n:int64 time:double thread:int64 kind function module caller what frames arguments",
@@ -145,17 +147,17 @@ def _row(
     n: int, event: Mapping[str, Any], owns: memory.Memory, found: Records | None, folder: Path
 ) -> dict[str, Any]:
     who = event.get("caller") or ["", 0, ""]
-    what = watch.what(event, found.name if found else lambda _: "", owns.owner)
+    what = watch.what(event, found.name if found else lambda _: "", owns)
     return {
         "n": n,
         "time": event["time"],
         "thread": event["thread"],
         "kind": event["kind"],
-        "function": watch.plain(event.get("function", "")) or event.get("module", ""),
+        "function": memory.plain(event.get("function", "")) or event.get("module", ""),
         "module": event.get("module", ""),
-        "caller": watch.plain(who[0]) or who[2],
+        "caller": memory.plain(who[0]) or who[2],
         "what": _inside(what, folder),
-        "frames": " < ".join(filter(None, map(watch.plain, event.get("frames", ())))),
+        "frames": " < ".join(filter(None, map(memory.plain, event.get("frames", ())))),
         "arguments": " ".join(map(hex, event.get("arguments", ()))),
     }
 

@@ -7,10 +7,14 @@ the allocators' sources (mimalloc: init.c; jemalloc: jemalloc.c).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from nbsupport.trace.memory import PAST, plain
+
+if TYPE_CHECKING:
+    from nbsupport.trace.memory import Memory
 
 #: Calls of one function that are seen one by one; what follows runs at full speed.
 MOST, MOST_SITES, MOST_RECORDS, MOST_MEMORY = 64, 8, 24, 256
@@ -82,10 +86,10 @@ def plan(copies: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def what(event: Mapping[str, Any], name: Callable[[int], str], owner: Callable[[int], str]) -> str:
+def what(event: Mapping[str, Any], name: Callable[[int], str], owns: Memory) -> str:
     """Say in words what an event's arguments mean.
 
-    `name` gives the function whose record is at an address, `owner` whose an address is.
+    `name` gives the function whose record is at an address.
     """
     kind, function = event["kind"], event.get("function", "")
     given: list[int] = event.get("arguments", [])
@@ -93,7 +97,7 @@ def what(event: Mapping[str, Any], name: Callable[[int], str], owner: Callable[[
         return plain(event["handler"][0]) or event["handler"][2]
     if kind == "returned":
         value = event["value"]
-        return f"returned {value if value < 1 << 32 else owner(value)}"
+        return f"returned {value if value < 1 << 32 else owns.owner(value).removeprefix(PAST)}"
     if kind in ("value site", "record"):
         record = given[0 if function == "initializeValueProfRuntimeRecord" else 1]
         site = f", site {given[2]}, value {given[0]:#x}" if kind == "value site" else ""
@@ -103,16 +107,10 @@ def what(event: Mapping[str, Any], name: Callable[[int], str], owner: Callable[[
     if function in _SIZED:
         return f"{given[_SIZED[function]]} bytes"
     if function in _FREED:
-        return f"{owner(given[0])}" if given[0] else "null"
+        return f"{owns.owner(given[0])}{owns.profile(given[0], 1)}" if given[0] else "null"
     if function in ("munmap", "mprotect", "madvise"):
-        return f"{given[1]} bytes of: {owner(given[0]).removeprefix('unmapped, once ')}"
+        whose = owns.owner(given[0]).removeprefix(PAST)
+        return f"{given[1]} bytes of: {whose}{owns.profile(*given[:2])}"
     if kind == "ended":
         return f"exit code {event['value']}"
     return ", ".join(event.get("text", ()))
-
-
-def plain(name: str) -> str:
-    """Return a function's name without what compiler and debugger add to it."""
-    if name.startswith("___lldb_unnamed"):
-        return ""
-    return re.sub(r"(::h[0-9a-f]{16}|[ (]*\.llvm\.\d+\)?)+$", "", name)

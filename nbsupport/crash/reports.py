@@ -1,0 +1,200 @@
+"""Crash reports as people have them, read into `Crash`: pasted text, macOS reports, core files.
+
+One reader takes the text of LLDB, of gdb and of macOS (.crash). A report in JSON (.ips) is
+first written out as such text; a core file is given to a debugger, whose text is then read.
+The macOS formats are from Apple's documentation ("Interpreting the JSON format of a crash
+report", "Examining the fields in a crash report"): untested with a report of a real Mac.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePath
+from typing import Any
+
+from nbsupport import contain, settings, toolchains
+from nbsupport.crash import Crash, Frame, fault_address, locate
+from nbsupport.crash.address import is_canonical
+from nbsupport.errors import LabError, first_line
+
+#: Of a longer text, such as a log, the end is read.
+MOST_TEXT = 16 * settings.MIB
+_MOST_FRAMES, _MOST_ROWS = 64, 4096
+#: For who gave something else.
+GIVE = "give a crash report (.ips, .crash), a core file, or what a debugger or program printed"
+_LONG_LINE = re.compile(r"^([^\n]{1000})[^\n]+", re.M)
+#: Colours, and what a log puts before each line.
+_NOISE = re.compile(r"\x1b\[[\d;]*m|^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.M)
+_WHY = r"(?:stop reason = (?:signal )?|(?:received|terminated with) signal |^Exception Type:[ \t]*)"
+_FATAL = r"(SIG(?:SEGV|BUS|ILL|FPE|ABRT|TRAP|SYS))"
+_STOP = re.compile(rf"{_WHY}(?:(EXC_\w+)(?:[ \t]+\((SIG[A-Z]+)\))?|{_FATAL})", re.M)
+#: As in agent.py, by name. Source: <mach/exception_types.h>.
+_EXCEPTIONS = {"ACCESS": "SIGSEGV", "INSTRUCTION": "SIGILL", "ARITHMETIC": "SIGFPE"}
+_EXCEPTIONS |= {"BREAKPOINT": "SIGTRAP", "CRASH": "SIGABRT"}
+_HEX = r"0x([0-9a-f]{1,16})\b"
+_ADDRESS = re.compile(rf"(?:fault address[:=] ?|code=\d+, address=|KERN_\w+ at |si_addr = ){_HEX}")
+#: A general protection fault (trap 13 of x86), which does not carry the address.
+_HIDDEN = re.compile(r"SI_KERNEL|si_code = 128\b|EXC_I386_GPFLT|UNKNOWN_0xD|\(code=13,")
+_PC = r"0x(?P<pc>[0-9a-f]{1,16})"
+_LLDB_FRAME = rf"^[ \t>*]*frame #(?P<n>\d+): {_PC}(?: (?P<module>[^`\n]*)`(?P<name>.+))?"
+_GDB_FRAME = rf"^[ \t>]*(?=#\d|0x[0-9a-f]+ in )(?:#(?P<n>\d+)[ \t]+)?(?:{_PC} in )?"
+_GDB_FRAME += r"(?P<name>\S.*?) \((?:.* from (?P<module>\S+)$)?"
+_MAC_FRAME = rf"^[ \t>]*(?P<n>\d+)[ \t]+(?P<module>\S.*?)[ \t]+{_PC}[ \t]+(?P<name>.+)"
+_MAC_THREAD = re.compile(r"^[ \t>]*Thread \d+ Crashed:.*\n((?:.*\S.*\n){0,99})", re.M)
+_NAMELESS = re.compile(r"___lldb_unnamed|\?\?|0x|<")
+_GENERAL = r"(?<![\w%])(r(?:[abcd]x|[sd]i|[bsi]p|\d+)|x\d+|fp|lr|sp|pc|far)"
+_REGISTER = re.compile(rf"{_GENERAL}(?: += |: |[ \t]+){_HEX}")
+_PLACE = rf"^[ \t]*[-=]>[ \t]*{_HEX}(?: <(?:.*\+)?(\d+)>)?"
+_INSTRUCTION = re.compile(rf"{_PLACE}:[ \t]*(\S.{{0,200}})", re.M)
+_SAFE = "settings set target.load-script-from-symbol-file false"
+_LLDB = ("bt 64", "register read", "disassemble --pc --count 1")
+_GDB = ("bt 64", "info registers", "x/i $pc", "print $_siginfo")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a file holds: text, maybe a crash."""
+
+    text: str
+    crash: Crash | None = None
+
+
+def read(path: Path, binary: Path | None = None) -> Report:
+    """Read a report, a pasted text or a core file (that with the symbols of `binary`).
+
+    Raises `LabError` for what is none of them, and where no debugger reads the core file.
+    """
+    what = f"explaining {path}"
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not wait
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise LabError(what, "not a regular file", GIVE)
+            head = file.read(20)
+            # Source: ET_CORE in elf.h, of either byte order; MH_CORE in Apple's mach-o/loader.h.
+            elf, mac = head[:4] == b"\x7fELF", head[1:4] == b"\xfa\xed\xfe"
+            core = (elf and 4 in head[16:18]) or (mac and head[12:13] == b"\4")
+            if core or head[:4] == b"MDMP":  # a minidump, which LLDB saves on Linux
+                return _read(_debugged(path, binary, what))
+            file.seek(max(0, status.st_size - MOST_TEXT))
+            data = file.read(MOST_TEXT)
+    except (OSError, ValueError) as error:
+        raise LabError(what, getattr(error, "strerror", None) or str(error), GIVE) from error
+    if b"\0" in data or not data.strip():
+        raise LabError(what, "not text" if data.strip() else "it is empty", GIVE)
+    return _read(_from_json(data.decode("utf-8-sig", errors="replace").lstrip(), what))
+
+
+def _debugged(core: Path, binary: Path | None, what: str) -> str:
+    """Return what LLDB, or gdb, says of a core file."""
+    program = [str(binary.absolute())] if binary else []
+    lldb, gdb = toolchains.find_lldb(), shutil.which("gdb")
+    if not (lldb or gdb):
+        raise LabError(what, "a core file, and no debugger here", "install LLDB or gdb")
+    quiet = ["--no-lldbinit", "--batch", "-O", _SAFE] if lldb else ["-nx", "--batch"]
+    asked = [part for c in _LLDB for part in ("-o", c)] if lldb else [f"-ex={c}" for c in _GDB]
+    argv = [str(lldb or gdb), *quiet, *asked, "--core", str(core.absolute()), *program]
+    # No symbols from the network; what this Python is told is not for LLDB's.
+    env = {k: v for k, v in contain.environment().items() if not k.startswith(("PY", "DEBUGINFOD"))}
+    done = contain.run(argv, cwd=Path("/"), env=env, limits=settings.COMPILER)
+    if not re.search(r"^[ \t*]*(?:frame )?#0", done.stdout, re.M):
+        raise LabError(what, f"the debugger says: {first_line(done.stderr)}", GIVE)
+    return done.stdout
+
+
+def _from_json(text: str, what: str) -> str:
+    """Return an .ips report as the text of a .crash, any other text as it is."""
+    if text[:1] != "{" or not re.search('"(?:bug_type|usedImages)"', text):
+        return text
+    try:
+        body, end = json.JSONDecoder().raw_decode(text)
+        if "threads" not in body:  # a line about the report comes first
+            body = json.loads(text[end:])
+        return "\n".join(_written_out(body))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        why = f"a macOS report that is cut off, or not of a crash ({type(error).__name__})"
+        raise LabError(what, why, "give the whole .ips file") from error
+
+
+def _written_out(body: dict[str, Any]) -> Iterator[str]:
+    told, images, number = body["exception"], body["usedImages"], body.get("faultingThread", 0)
+    thread = body["threads"][number]
+    state = thread.get("threadState", {})
+    yield f"Exception Type: {told['type']} ({told.get('signal', '')})"
+    yield f"Exception Codes: {told.get('subtype') or told.get('codes')}"
+    yield from (str(body[key]) for key in ("vmRegionInfo", "vmregioninfo", "asi") if key in body)
+    yield f"Thread {number} Crashed:"
+    for n, frame in enumerate(thread["frames"][:_MOST_FRAMES]):
+        image = images[frame["imageIndex"]]
+        name = f"{frame.get('symbol', '0x')} + {frame.get('symbolLocation', frame['imageOffset'])}"
+        name += " [inlined]" if frame.get("inline") else ""
+        yield f"{n} {image.get('name', '?')} {image['base'] + frame['imageOffset']:#x} {name}"
+    yield ""
+    for name, value in ({f"x{n}": v for n, v in enumerate(state.get("x", ()))} | state).items():
+        if isinstance(value, dict) and "value" in value:
+            yield f"{name}: {value['value']:#x}"
+
+
+def _read(raw: str) -> Report:
+    """Read text, from the fatal stop on: what stopped before was a breakpoint."""
+    text = _NOISE.sub("", _LONG_LINE.sub(r"\1", raw.replace("\r", "") + "\n"))
+    stop = _STOP.search(text)
+    tail = text[stop.start() :] if stop else text
+    frames, place = _frames(tail)
+    if not (stop or frames):
+        return Report(text)
+    exception, signal, plain = stop.groups("") if stop else ("", "", "")
+    registers: dict[str, int] = {}
+    for match in islice(_REGISTER.finditer(tail), _MOST_ROWS):
+        registers.setdefault(match[1], int(match[2], 16))
+    pc = registers.get("rip", registers.get("pc", place))
+    shown = next((m for m in _INSTRUCTION.finditer(tail) if pc in (None, int(m[1], 16))), None)
+    instruction = " ".join(shown[3].split()) if shown else ""
+    instruction = re.sub(" # (?!0x[0-9a-f]+(?: |$)).*", "", instruction)
+    if frames and shown and shown[2] and frames[0].offset is None:
+        frames[0] = Frame(frames[0].function, int(shown[2]), frames[0].module)
+    # It counts from the next instruction, which only a resolved operand knows.
+    known = {key: value for key, value in registers.items() if key != "rip"}
+    told = _ADDRESS.search(tail)
+    said = (int(told[1], 16) if told else None) or registers.get("far", 0 if told else None)
+    # LLDB before 20 prints 0 for it.
+    untold = said == 0 and not is_canonical(fault_address(instruction, known) or 0)
+    code = 0x80 if untold or _HIDDEN.search(tail) else 1
+    kernel = None if said is None and code == 1 else {"code": code, "address": said}
+    signal = signal or plain or _EXCEPTIONS.get(exception.rpartition("_")[2], "")
+    stopped = {"signal": signal or "SIGSEGV", "registers": known, "pc": pc, "siginfo": kernel}
+    found = locate(stopped, instruction)
+    crash = Crash(signal, tuple(frames), instruction or None, registers, *found)
+    return Report(text, crash)
+
+
+def _frames(text: str) -> tuple[list[Frame], int | None]:
+    """Return the longest backtrace that begins as the first does, and where it does."""
+    crashed = _MAC_THREAD.search(text)
+    texts = (text, text, crashed[1] if crashed else "")
+    traces: list[list[re.Match[str]]] = []
+    for pattern, part in zip((_LLDB_FRAME, _GDB_FRAME, _MAC_FRAME), texts, strict=True):
+        for match in islice(re.finditer(pattern, part, re.M), 0 if traces else _MOST_ROWS):
+            traces += [[]] if not traces or not int(match["n"] or 0) else []
+            traces[-1].append(match)
+    rows = max((t for t in traces if t[0]["pc"] == traces[0][0]["pc"]), key=len, default=[])
+    frames, places = list[Frame](), list[int | None]()
+    for n, row in enumerate(rows[:_MOST_FRAMES]):
+        name, place = row["name"] or "", int(row["pc"], 16) if row["pc"] else None
+        function, offset = re.split(r" \+ \d|\(| at | \[", name)[0], re.search(r" \+ (\d+)", name)
+        # The frame of an inlined function has the true place of the one it is in, the next.
+        if n and (place is None or "[inlined]" in (rows[n - 1]["name"] or "")):
+            offset, place, _ = None, places.pop(), frames.pop()
+        shown = "" if _NAMELESS.match(function) else function
+        module = PurePath(row["module"] or "").name
+        frames.append(Frame(shown, int(offset[1]) if offset else None, module))
+        places.append(place)
+    return frames, places[0] if places else None

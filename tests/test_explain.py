@@ -1,0 +1,300 @@
+"""Specification of nbsupport.explain: real crashes, rebuilt reports, and what is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from nbsupport import build, seed, settings
+from nbsupport.crash import Frame, reports
+from nbsupport.errors import LabError
+from nbsupport.explain import Explanation, explain
+from nbsupport.trials import Lab
+
+WRITER = ["initializeValueProfRuntimeRecord", "writeOneValueProfData", "lprofWriteDataImpl",
+          "lprofWriteData", "writeFile", "__llvm_profile_write_file"]  # fmt: skip
+SITE = ["__llvm_profile_instrument_target", "library_step", "main"]
+
+
+#: Runs a program as a person would, saves a core, looks or not; returns what the debugger says.
+Debug = Callable[..., str]
+
+
+@pytest.fixture(params=["lldb", "gdb"])
+def debug(request: pytest.FixtureRequest, tmp_path: Path) -> Debug:
+    start, ask, save, looks = {
+        "lldb": (("--no-lldbinit", "-b", "-o", "run"), "-k", "process save-core",
+                 ("bt", "register read", "disassemble --pc --count 1")),
+        "gdb": (("-nx", "-batch", "-ex", "run"), "-ex", "generate-core-file",
+                ("bt", "info registers", "x/i $pc")),
+    }[request.param]  # fmt: skip
+
+    def run(program: Path, core: Path | None = None, look: bool = True) -> str:
+        commands = (*(looks if look else looks[:1]), *([f"{save} {core}"] if core else []))
+        asked = [part for command in commands for part in (ask, command)]
+        env = {"PATH": os.environ["PATH"], "LLVM_PROFILE_FILE": str(tmp_path / "x.profraw")}
+        argv = [str(request.getfixturevalue(request.param)), *start, *asked, str(program)]
+        return subprocess.run(argv, capture_output=True, text=True, env=env, check=False).stdout
+
+    return run
+
+
+def linked(lab: Lab, program: str, foreign: str = "17", **options: str) -> Path:
+    return build.linked(lab.trial(program, "19", foreign, **options), settings.cache_dir())
+
+
+def judged(folder: Path, text: str, binary: Path | None = None) -> Explanation:
+    (folder / "report").write_text(text)
+    return explain(folder / "report", binary)
+
+
+def verdict(found: Explanation) -> tuple[str, str, str | None]:
+    return found.verdict, found.certainty, found.face
+
+
+def lldb_text(*functions: str, stop: str = "EXC_BAD_ACCESS (code=1, address=0x0)") -> str:
+    """Return what LLDB prints on a Mac."""
+    frames = (f"    frame #{n}: 0x{0x100003F5C + n:016x} app`{f}" for n, f in enumerate(functions))
+    return "\n".join((f"* thread #1, stop reason = {stop}", *frames))
+
+
+@pytest.mark.parametrize("program", ["cold", "hot"])
+def test_a_real_crash(lab: Lab, debug: Debug, tmp_path: Path, program: str) -> None:
+    face, frames = ("at exit", WRITER) if program == "cold" else ("in main", SITE)
+    found = judged(tmp_path, debug(linked(lab, program)))
+    assert verdict(found) == ("ours", "shown", face)
+    assert [frame.function for frame in found.crash.frames[: len(frames)]] == frames
+    assert found.crash.fault_address_from == "registers"
+    assert f"NumCounters {3 if program == 'cold' else 2}, NumValueSites 1, 1" in found.why
+    assert ("8 by 10, 9 by 8, 9 by 11" in found.why, found.record) == (True, None)
+    assert "-fno-profile-generate" in found.advice
+
+
+@pytest.mark.parametrize("program", ["cold", "hot"])
+@pytest.mark.parametrize("look", [True, False])
+def test_with_the_program(lab: Lab, debug: Debug, tmp_path: Path, program: str, look: bool) -> None:
+    image = linked(lab, program)
+    found = judged(tmp_path, debug(image, look=look), image)
+    assert (found.verdict, found.certainty) == ("ours", "shown")
+    assert "raw version 10 (LLVM 19 to 22) walks records of raw version 8" in found.why
+    assert found.advice.startswith("Rebuild")
+    problems = () if look else ("which record it read is not clear",)  # nothing leads to it
+    assert found.problems == problems
+    value = "0x1000100000003" if program == "cold" else "0x1000100000002"
+    record = ["library_step", 192, 48, [5, 6, 7, 8], value]  # after three records of main
+    assert list((found.record or {}).values()) == (record if look else [])
+
+
+def test_a_program_that_is_not_mixed_is_acquitted(lab: Lab, debug: Debug, tmp_path: Path) -> None:
+    text = debug(linked(lab, "cold"))
+    for foreign, options in (("19", {}), ("17", {"instrument": "none"})):
+        found = judged(tmp_path, text, linked(lab, "cold", foreign, **options))
+        assert verdict(found) == ("not-ours", "shown", None)
+        assert "is not mixed: all records are laid out as the runtime" in found.why
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_core_file(lab: Lab, debug: Debug, tmp_path: Path, named: bool) -> None:
+    image, core = linked(lab, "cold"), tmp_path / "core"
+    debug(image, core)
+    found = explain(core, image if named else None)
+    assert verdict(found) == ("ours", "shown", "at exit")
+    assert [frame.function for frame in found.crash.frames[:6]] == WRITER
+    assert found.crash.frames[0].offset
+    assert found.crash.fault_address == 0x1000100000003
+    assert (found.record or {}).get("function") == ("library_step" if named else None)
+
+
+@pytest.mark.parametrize(("source", "why"), [
+    ("int main(int n, char **v) { return *(volatile int *)(long)(n - 1); }", "main is not of"),
+    ("#include <stdlib.h>\nint main(void) { abort(); }", "ended itself"),
+    ("int f(volatile int *p) { volatile int q[99]; q[5] = *p; return f(q) + q[5]; }\n"
+     "int main(void) { int n = 0; return f(&n); }", "stack overflow"),
+])  # fmt: skip
+def test_its_own_crash(clang: Path, debug: Debug, tmp_path: Path, source: str, why: str) -> None:
+    (tmp_path / "own.c").write_text(source)
+    flags = ["-w", "-O1", "-fno-optimize-sibling-calls", "-fprofile-generate"]
+    subprocess.run([clang, *flags, "own.c", "-o", "own"], cwd=tmp_path, check=True)
+    found = judged(tmp_path, debug(tmp_path / "own"))
+    assert (*verdict(found), why in found.why) == ("not-ours", "shown", None, True)
+    assert judged(tmp_path, debug(tmp_path / "own"), tmp_path / "own").verdict == "not-ours"
+
+
+def test_the_users_own_observations(tmp_path: Path) -> None:
+    # The notes have no registers: a function and a null address prove nothing yet.
+    told = {row.id: row.value for row in seed.observations()}
+    before = lldb_text(*SITE * 4, stop="breakpoint 1.1")
+    text = lldb_text(f"{told['function']} + {told['offset']}", *WRITER[1:], "exit")
+    found = judged(tmp_path, f"{before}\n{text}")
+    assert verdict(found) == ("ours", "likely", "at exit")
+    assert [found.crash.frames[0].offset, found.crash.fault_address] == [88, 0]
+    assert "null proves nothing" in found.why
+    assert "pgo-lab audit PROGRAM; or build with CFLAGS=-fno-profile-generate" in found.advice
+
+
+MISMATCH = "LLVM Profile Error: Runtime and instrumentation version mismatch : expected 10, but get 8"  # fmt: skip
+OURS, OTHER = ("ours", "likely", None), ("not-ours", "likely", None)
+STALE = lldb_text(*SITE, stop="EXC_BAD_ACCESS (code=1, address=0x7f10c4a01234)")
+
+
+@pytest.mark.parametrize(("text", "expected", "why"), [
+    # mise PR 11129, cargo-pgo issue 68: Apple's clang came first on the link line.
+    (f"2025-03-17T10:00:00.1Z run 3\n2025-03-17T10:00:01.2Z {MISMATCH}\n",
+     ("ours", "shown", "version message"), "(LLVM 19 to 22 and LLVM 14 to 17)"),
+    # llvm-project issue 52683: what such a run leaves does not merge.
+    ("warning: d.profraw: malformed instrumentation profile data", OURS, "records are not"),
+    # newrelic-ios-agent-spm issue 64: objects of an older Xcode.
+    ("error: raw profile version mismatch: Profile uses raw profile format version = 8", OURS, "two"),
+    # findings 5b: the second run of a program that crashed in the first.
+    ("Unable to merge: source profile file is not compatible", OURS, "of a crash"),
+    # aube PRs 582, 589, 590: a log without a place.
+    ("RUSTFLAGS=-Cprofile-generate=/p\ndid not exit (signal: 11, SIGSEGV: …)", OURS, "nothing says"),
+    # electron issue 51872: continuous mode; nothing but the setting tells it from ours.
+    (f"LLVM_PROFILE_FILE=/p/%c%4m.profraw\n{STALE}", OTHER, "continuous"),
+    (STALE, ("ours", "likely", "in main"), "0x7f10c4a01234 does not spell counts"),
+    # sen issue 192: the process was killed as it wrote. electron PR 53065: those were left out.
+    ("invalid instrumentation profile data (file header is corrupt)", OTHER, "was ended"),
+    ("llvm-profdata merge --failure-mode=all -o out", OTHER, "was ended"),
+    # cc-rs issue 1354: gcc got the flags.
+    ("ld: undefined reference to `__gcov_init'", OTHER, "gcc"),
+    # findings 8b: malloc itself is instrumented, and is called before main.
+    (lldb_text(f"_{SITE[0]} [inlined] g(n=1) at a.c:2", f"_{SITE[0]}(n=1)", "_mi_page_malloc",
+               "strdup", "___llvm_profile_initialize"), ("ours", "likely", "before main"), "null"),
+    # The C library's copy is innermost, what it copies is the runtime's.
+    (lldb_text("_platform_memmove", *WRITER), ("ours", "likely", "at exit"), "platform"),
+    # x86 does not tell the address: the instruction and the registers do.
+    (lldb_text(*WRITER, stop="SIGSEGV: invalid address (fault address: 0x0)")
+     + "\n->  0x100003f5c <+88>: cmpq $0x0, (%rax)\nrax = 0x0001000100000001",
+     ("ours", "shown", "at exit"), "NumCounters 1,"),
+    (f"\x1b[1m{lldb_text('free', 'main')}".replace("   f", "\x1b[1m   f"),
+     ("not-ours", "shown", None), "free is not"),
+    (lldb_text("??", stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)"), OURS, "NumCounters"),
+    (lldb_text("___lldb_unnamed_symbol1 + 8", "main"), OTHER, "no name"),
+])  # fmt: skip
+def test_public_reports(tmp_path: Path, text: str, expected: tuple[str, ...], why: str) -> None:
+    found = judged(tmp_path, text)
+    assert verdict(found) == expected
+    assert why in found.why
+
+
+@pytest.mark.parametrize(("address", "spelled"), [
+    (0x0001_0001_0000_0001, "NumCounters 1, NumValueSites 1, 1"),
+    (0x0001_0031_0000_077E, "NumCounters 1918, NumValueSites 49, 1"),  # orjson's yyjson
+    (0x1_0000_0004, "NumCounters 4, NumValueSites 1, 0"),  # seen on arm64, as the next
+    (0x9, "NumCounters 9, NumValueSites 0, 0"),
+    (0x10, None),  # a field of what null points at
+    (0x1_0496_0000, None),  # an address of a program
+    (0x6000_0000_1230, None),  # of a Mac's heap
+    (0x7FFF_F7D0_C9F8, None),  # of a library
+])  # fmt: skip
+def test_an_address_that_spells_a_record(tmp_path: Path, address: int, spelled: str | None) -> None:
+    stop = f"EXC_BAD_ACCESS (code=1, address={address:#x})"
+    found = judged(tmp_path, lldb_text(*WRITER, stop=stop))
+    assert found.certainty == ("shown" if spelled else "likely")
+    assert (spelled or "does not spell") in found.why
+
+
+# From Apple's documentation: no such report of a real Mac is at hand.
+def ips() -> dict[str, Any]:
+    base, address = 0x104F7C000, 0x0001_0001_0000_0001
+    frames = [{"imageOffset": 0x4000 + n, "imageIndex": 1, "symbol": f, "symbolLocation": 88 + n}
+              for n, f in enumerate(WRITER)]  # fmt: skip
+    return {
+        "exception": {"type": "EXC_BAD_ACCESS", "signal": "SIGSEGV", "codes": "0x1, 0x0",
+                      "subtype": f"KERN_INVALID_ADDRESS at 0x{address:016x}"},
+        "faultingThread": 1,
+        "threads": [{"frames": []}, {"triggered": True, "frames": frames, "threadState": {
+            "x": [{"value": address}, {"value": 7}], "pc": {"value": base + 0x4000},
+            "far": {"value": address}, "flavor": "ARM_THREAD_STATE64"}}],
+        "usedImages": [{"base": 0x180000000, "name": "dyld"}, {"base": base, "name": "evtx_dump"}],
+    }  # fmt: skip
+
+
+CRASH = """\
+Exception Type:        EXC_BAD_ACCESS (SIGSEGV)
+Exception Codes:       KERN_INVALID_ADDRESS at 0x0001000100000001
+
+Thread 0:
+0   libsystem_kernel.dylib        \t0x00000001d96df334 mach_msg_trap + 8
+
+Thread 1 Crashed:: Dispatch queue: com.apple.main-thread
+0   evtx_dump                     \t0x0000000104f80000 initializeValueProfRuntimeRecord + 88
+1   evtx_dump                     \t0x0000000104f80001 writeOneValueProfData + 89
+
+Thread 1 crashed with ARM Thread State (64-bit):
+    x0: 0x0001000100000001   x1: 0x0000000000000007
+   far: 0x0001000100000001   pc: 0x0000000104f80000
+"""
+
+
+@pytest.mark.parametrize("text", [
+    '{"app_name":"evtx_dump","bug_type":"309"}\n' + json.dumps(ips(), indent=1), CRASH,
+])  # fmt: skip
+def test_a_macos_report(tmp_path: Path, text: str) -> None:
+    found = judged(tmp_path, text)
+    assert verdict(found) == ("ours", "shown", "at exit")
+    assert (found.crash.signal, found.crash.fault_address) == ("SIGSEGV", 0x1000100000001)
+    assert found.crash.frames[:2] == tuple(Frame(WRITER[n], 88 + n, "evtx_dump") for n in (0, 1))
+    assert (found.crash.registers["x1"], found.crash.registers["pc"]) == (7, 0x104F80000)
+
+
+@pytest.mark.parametrize(("content", "why"), [
+    (b"", "it is empty"), (b"\x7fELF\x02\x01" + bytes(99), "not text"),
+    (bytes(range(256)), "not text"), (b"all is well\n", "no crash in it"),
+    (b'{"bug_type":"309"}\n' + json.dumps(ips()).encode()[:-50], "cut off"),
+    (b'{"bug_type":"210"}\n{"threads": 3}', "not of a crash"),
+    (b'{"bug_type":' + b"[" * 100_000, "cut off"),
+    (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\0" + bytes(99), "the debugger says"),
+    (None, "not a regular file"),
+])  # fmt: skip
+def test_what_is_no_report(tmp_path: Path, content: bytes | None, why: str) -> None:
+    path = tmp_path / "report"
+    os.mkfifo(path) if content is None else path.write_bytes(content)
+    with pytest.raises(LabError, match=why) as caught:
+        explain(path)
+    assert ("give " in caught.value.do, "\n" in str(caught.value)) == (True, False)
+    for other, refusal in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file")):
+        with pytest.raises(LabError, match=refusal):
+            explain(other)
+
+
+@hypothesis.given(st.data())
+def test_nothing_but_a_lab_error(data: st.DataObject) -> None:
+    parts = st.sampled_from([CRASH, json.dumps(ips()), lldb_text(*WRITER), MISMATCH, '{"bug_type":1}\n',
+                             "=> 0x1: mov %zz,(%rip) # q", "rip 0x1", "#0 0x1 in f (", "#9 g ("])  # fmt: skip
+    text = "\n".join(data.draw(st.lists(parts, max_size=3)))
+    cut = data.draw(st.integers(0, len(text)))
+    text = text[:cut] + data.draw(st.text(max_size=5)) + text[cut + data.draw(st.integers(0, 9)) :]
+    try:
+        reports._read(reports._from_json(text, "it"))
+    except LabError:
+        return
+
+
+def test_the_command(tmp_path: Path, lab: Lab) -> None:
+    def pgo_lab(*args: str | Path) -> subprocess.CompletedProcess[str]:
+        entry = [sys.executable, "-c", "from nbsupport.cli import entry; entry()", "explain"]
+        return subprocess.run([*entry, *args], capture_output=True, text=True, check=False)
+
+    (path := tmp_path / "report").write_text(CRASH)
+    done = pgo_lab(path, "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["verdict"], found["face"]) == (0, "ours", "at exit")
+    assert set(found) == {"verdict", "certainty", "face", "why", "advice", "signal", "fault_address",
+                          "fault_address_from", "instruction", "frames", "registers", "record",
+                          "problems"}  # fmt: skip
+    assert (found["fault_address"], found["registers"]["x1"]) == ("0x1000100000001", "0x7")
+    shown = pgo_lab(path).stdout.splitlines()
+    assert shown[0].startswith("ours, shown, at exit: initializeValueProfRuntimeRecord took")
+    assert shown[1] == "  #0 initializeValueProfRuntimeRecord + 88 (evtx_dump)"
+    path.write_text(lldb_text("free", "main"))
+    assert [pgo_lab(path).returncode, pgo_lab(path, "--binary", path).returncode] == [1, 2]

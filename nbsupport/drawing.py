@@ -106,7 +106,7 @@ def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Any:
 
     A page without a kernel shows the first choice instead.
     """
-    import ipywidgets  # type: ignore[import-untyped]  # noqa: PLC0415 - only notebooks have it
+    import ipywidgets  # noqa: PLC0415 - only notebooks have it
 
     start = _drawn(lab, main, foreign)
     options = list(dict.fromkeys((*names, main, foreign)))
@@ -122,12 +122,7 @@ def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Any:
     for choice in choices:
         choice.observe(draw, names="value")
 
-    class Ruler(ipywidgets.VBox):  # type: ignore[misc]
-        def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-            live: dict[str, Any] = super()._repr_mimebundle_(**options)
-            return {**live, "text/plain": start.text, "text/html": start.html}
-
-    return Ruler([ipywidgets.HBox(choices), picture])
+    return views.live([ipywidgets.HBox(choices), picture], start)
 
 
 def _drawn(lab: Lab, main: str, foreign: str) -> Shown:

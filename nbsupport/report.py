@@ -171,12 +171,15 @@ def _sphinx(source: Path, built: Path) -> None:
 
 def record(run: Path) -> None:
     """Make a run the one that comes with the project: its tables, manifest and picture."""
+    from nbsupport import trace  # noqa: PLC0415 - a fifth of a second, only here
+
     recorded = settings.data_dir() / "recorded"
     found = results.read(run)
     results.save(found, recorded)
     manifest = {key: value for key, value in found.manifest.items() if key != "notebooks"}
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     files.write(recorded / "grid.svg", views.svg(views.grid(found.tables["trials"])))
+    trace.keep(settings.cache_dir())
 
 
 if __name__ == "__main__":

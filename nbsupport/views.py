@@ -10,7 +10,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbsupport import hypotheses
 from nbsupport.outcome import Kind, Outcome
@@ -88,16 +88,29 @@ def outcome(result: Outcome) -> Shown:
     return Shown(f"{head}\n{frames.text}", shown)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Shown:
-    """Show rows of text under headings."""
+def live(parts: Sequence[Any], static: Shown) -> Any:
+    """Return widgets one below the other; a page without a kernel shows `static` instead."""
+    import ipywidgets  # noqa: PLC0415 - only notebooks have it
+
+    class Live(ipywidgets.VBox):  # type: ignore[misc]
+        def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+            shown: dict[str, Any] = super()._repr_mimebundle_(**options)
+            return {**shown, "text/plain": static.text, "text/html": static.html}
+
+    return Live(list(parts))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool = True) -> Shown:
+    """Show rows of text under headings; `marked`: a cell that is an outcome has its colour."""
     lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+    cell = _cell if marked else lambda text: f"<td>{html.escape(text)}</td>"
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    body = "".join("<tr>" + "".join(_cell(text) for text in line) + "</tr>" for line in lines[1:])
+    body = "".join("<tr>" + "".join(map(cell, line)) + "</tr>" for line in lines[1:])
     return Shown(
         text, f'<table class="lab"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import ipywidgets  # type: ignore[import-untyped]
+import ipywidgets
 import pytest
 
 from nbsupport import build, drawing, notebook, ruler

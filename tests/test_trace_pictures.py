@@ -14,7 +14,7 @@ import pytest
 
 from nbsupport import build
 from nbsupport.probe import Toolchain
-from nbsupport.trace import Trace, Tracer, open_trace, pictures
+from nbsupport.trace import Trace, Tracer, open_trace, pictures, shown
 from nbsupport.trials import Lab
 from nbsupport.views import Shown
 
@@ -46,22 +46,22 @@ def runs(lab: Lab, toolchain: Find, lldb: Path, tmp_path_factory: pytest.TempPat
 
 
 def _all(found: Trace) -> dict[str, Shown]:
-    shown = pictures.timeline, pictures.pointers, pictures.record, pictures.memory_map
-    made = {show.__name__: show(found) for show in (*shown, pictures.twin, pictures.aligned)}
-    return {**made, "story": pictures.story({"a run": found})}
+    page = shown.timeline, shown.pointers, shown.record, pictures.memory_map
+    made = {show.__name__: show(found) for show in (*page, shown.twin, shown.aligned)}
+    return {**made, "story": shown.story({"a run": found})}
 
 
-def _cells(shown: Shown, *words: str) -> list[list[str]]:
+def _cells(page: Shown, *words: str) -> list[list[str]]:
     """Return the cells of the lines that have all of some words."""
-    lines = (line for line in shown.text.splitlines()[1:] if all(word in line for word in words))
+    lines = (line for line in page.text.splitlines()[1:] if all(word in line for word in words))
     return [re.split(" {2,}", line) for line in lines]
 
 
 @pytest.mark.parametrize("end", _RUNS)
 def test_no_picture_shows_an_address_that_is_mapped(runs: Runs, end: str) -> None:
     places = runs[end].table("places")
-    for name, shown in _all(runs[end]).items():
-        for number in re.findall(r"\b0x[0-9a-f]{5,16}\b", shown.text + shown.html):
+    for name, page in _all(runs[end]).items():
+        for number in re.findall(r"\b0x[0-9a-f]{5,16}\b", page.text + page.html):
             inside = (places["start"] <= int(number, 16)) & (int(number, 16) < places["end"])
             assert not inside.any(), (name, number)
 
@@ -71,47 +71,47 @@ def test_two_runs_of_one_program_give_the_same_bytes(runs: Runs) -> None:
 
 
 def test_the_timeline_is_a_story_on_a_page(runs: Runs) -> None:
-    shown = pictures.timeline(runs["at exit"])
-    kinds = [cells[1] for cells in _cells(shown)]
+    page = shown.timeline(runs["at exit"])
+    kinds = [cells[1] for cells in _cells(page)]
     order = [kinds.index(kind) for kind in ("runtime", "main", "value site", "write", "crash")]
     assert order == sorted(order)
     assert len(kinds) <= 40
-    assert _cells(shown, "44-45", "__llvm_profile_get_num_data", "returned 8")
-    assert _cells(shown, "record of main x 2", "record of library_step x 2")
-    assert _cells(pictures.timeline(runs["mismatch"]), "__llvm_profile_write_file", "returned -1")
-    some = pictures.timeline(runs["at exit"], ["main", "crash"])
+    assert _cells(page, "44-45", "__llvm_profile_get_num_data", "returned 8")
+    assert _cells(page, "record of main x 2", "record of library_step x 2")
+    assert _cells(shown.timeline(runs["mismatch"]), "__llvm_profile_write_file", "returned -1")
+    some = shown.timeline(runs["at exit"], ["main", "crash"])
     assert [cells[1] for cells in _cells(some)] == ["main", "crash"]
 
 
 def test_the_pointer_that_was_misread_is_named_and_its_record_shown(runs: Runs) -> None:
-    shown = pictures.pointers(runs["at exit"])
-    assert _cells(shown, "DataBegin", "passed", "cold: __llvm_prf_data")
-    assert _cells(shown, "Values of library_step", "0x1000100000003: the crash")
-    shown = pictures.record(runs["at exit"])
-    ((_, read, written, _),) = _cells(shown, "<- followed")
+    page = shown.pointers(runs["at exit"])
+    assert _cells(page, "DataBegin", "passed", "cold: __llvm_prf_data")
+    assert _cells(page, "Values of library_step", "0x1000100000003: the crash")
+    page = shown.record(runs["at exit"])
+    ((_, read, written, _),) = _cells(page, "<- followed")
     assert read == "Values = 0x1000100000003"
     assert written.startswith("NumCounters of library_step")
-    (((said),),) = _cells(shown, "SIGSEGV in initializeValueProfRuntimeRecord")
+    (((said),),) = _cells(page, "SIGSEGV in initializeValueProfRuntimeRecord")
     assert " = 0x1000100000003" in said
     assert "the address is from the registers. Last good record: mix." in said
-    assert not _cells(pictures.pointers(runs["healthy"]), "Values of")
-    assert "No record was being read" in pictures.record(runs["healthy"]).text
+    assert not _cells(shown.pointers(runs["healthy"]), "Values of")
+    assert "No record was being read" in shown.record(runs["healthy"]).text
 
 
 @pytest.mark.parametrize("end", _RUNS)
 def test_the_map_says_what_the_table_of_pointers_says(runs: Runs, end: str) -> None:
     table = runs[end].table("pointers")
     followed = table[table["how"] != "written"]["owner"]
-    shown = pictures.memory_map(runs[end])
-    assert f'role="img" aria-label="Of the {len(followed)} pointers' in shown.html
-    assert "none leads to an allocator's memory" in shown.text
+    page = pictures.memory_map(runs[end])
+    assert f'role="img" aria-label="Of the {len(followed)} pointers' in page.html
+    assert "none leads to an allocator's memory" in page.text
     for owner, words in (("nobody: unmapped", "nowhere"), ("text", "to code")):
         n = int(followed.str.endswith(owner).sum())
-        assert (f"{n} lead{'s' * (n == 1)} {words}" in shown.text) == (n > 0)
-    assert ("the program dies of it" in shown.html) == (end in ("at exit", "again", "in main"))
-    assert ("no call of the writer" in shown.html) == (end in ("in main", "mismatch"))
+        assert (f"{n} lead{'s' * (n == 1)} {words}" in page.text) == (n > 0)
+    assert ("the program dies of it" in page.html) == (end in ("at exit", "again", "in main"))
+    assert ("no call of the writer" in page.html) == (end in ("in main", "mismatch"))
     bands = "names", "code", "counters", "records", "heap of the C", "libraries", "stack", "no such"
-    places = [shown.html.index(f">{band}") for band in bands]
+    places = [page.html.index(f">{band}") for band in bands]
     assert places == sorted(places), "in order of address"
 
 
@@ -134,7 +134,7 @@ def test_a_record_that_was_read_as_it_was_written_is_not_blamed(runs: Runs) -> N
     fine = {**told, "record": {**told["record"], "fields": fields}}
     found = dataclasses.replace(runs["at exit"], manifest=fine)
     assert "dies of" not in pictures.memory_map(found).html
-    assert not _cells(pictures.pointers(found), "the crash")
+    assert not _cells(shown.pointers(found), "the crash")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_record_that_was_read_as_it_was_written_is_not_blamed(runs: Runs) -> N
 def test_the_moments_are_those_that_there_were(
     runs: Runs, end: str, titles: str, last: str
 ) -> None:
-    moments = pictures.moments(runs[end])
+    moments = shown.moments(runs[end])
     assert [moment.title.split()[-1] for moment in moments] == titles.split()
     assert [moment.n for moment in moments] == sorted(moment.n for moment in moments)
     assert last in moments[-1].sentence
@@ -164,21 +164,21 @@ def test_the_stepper_follows_its_slider_and_has_a_twin(
     widget: Any = pictures.stepper(runs["at exit"])
     slider, pane = widget.children
     assert slider.max == len(runs["at exit"].events) - 1
-    slider.value = pictures.moments(runs["at exit"])[-2].n
+    slider.value = shown.moments(runs["at exit"])[-2].n
     assert "write: lprofWriteDataImpl" in pane.value
     assert "<td>code</td><td>its code</td>" in pane.value
     assert "<td>counters (__llvm_prf_cnts)</td><td>its arguments</td>" in pane.value
     slider.value = slider.max
     assert "<td>no such address</td><td>taken for Values</td>" in pane.value
-    assert widget._repr_mimebundle_()["text/html"] == pictures.twin(runs["at exit"]).html
+    assert widget._repr_mimebundle_()["text/html"] == shown.twin(runs["at exit"]).html
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(ImportError):
         pictures.stepper(runs["healthy"])
 
 
 def test_the_story_says_what_is_missing_in_which_run(runs: Runs) -> None:
-    shown = pictures.story({end: runs[end] for end in ("healthy", "in main", "mismatch")})
-    cells = {(row[0], row[1]): row[2:] for row in _cells(shown)}
+    page = shown.story({end: runs[end] for end in ("healthy", "in main", "mismatch")})
+    cells = {(row[0], row[1]): row[2:] for row in _cells(page)}
     assert cells["start-up", "created"] == ["yes", "yes", "yes"]
     assert cells["writing", "opened"] == ["yes", "MISSING", "MISSING"]
     assert cells["outcome", "how it ended"] == ["exit code 0", "SIGSEGV", "exit code 0"]
@@ -186,14 +186,14 @@ def test_the_story_says_what_is_missing_in_which_run(runs: Runs) -> None:
 
 
 def test_what_both_saw_is_on_one_line(runs: Runs) -> None:
-    shown = pictures.aligned(runs["healthy"])
-    both = [cells[:2] for cells in _cells(shown, "both")]
+    page = shown.aligned(runs["healthy"])
+    both = [cells[:2] for cells in _cells(page, "both")]
     opened = ["open run.profraw", "openat run.profraw"]
     assert [*both[:2], both[2][0]] == [opened, opened, "_exit"]
-    assert _cells(shown, "lprofWriteDataImpl", "debugger")
-    assert _cells(shown, "write run.profraw", "bytes", "system calls")
-    assert _cells(pictures.aligned(runs["at exit"]), "SIGSEGV in", "both")
-    grown = pictures.aligned(runs["allocator"])
+    assert _cells(page, "lprofWriteDataImpl", "debugger")
+    assert _cells(page, "write run.profraw", "bytes", "system calls")
+    assert _cells(shown.aligned(runs["at exit"]), "SIGSEGV in", "both")
+    grown = shown.aligned(runs["allocator"])
     assert _cells(grown, "mmap 4194304 bytes  ", "both"), "the arena of allocator.c"
     assert ">mapped by the program<" in pictures.memory_map(runs["allocator"]).html
 
@@ -203,5 +203,5 @@ def test_a_trace_of_nothing_is_shown_too(tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text("{}")
     empty = open_trace(tmp_path)
     assert "No pointer of a writer was seen" in _all(empty)["memory_map"].text
-    assert pictures.moments(empty) == ()
+    assert shown.moments(empty) == ()
     assert pictures.stepper(empty).children[1].value == ""

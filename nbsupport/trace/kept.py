@@ -86,16 +86,14 @@ class Trace:
         return f"{frame['function'] or '?'}+{frame['offset']}{read}"
 
     @property
-    def after_teardown(self) -> str:
-        """What became of the profile once an allocator had unmapped its heap after main."""
+    def exits(self) -> tuple[str, str]:
+        """Exit handlers in the reverse order of their registration, and in that of their calls."""
         events = self.events
-        gone = events["what"].str.contains("bytes of: heap of") & (events["function"] == "munmap")
-        left = events["function"].eq("exit").cumsum() > 0
-        written = events["kind"].eq("write")
-        if not (gone & left).any():
-            return "never unmapped"
-        first = events.index[gone & left][0]
-        return "unmapped, then written" if written[first:].any() else "written first"
+        registered = list(events.loc[events["kind"] == "registered", "what"])[::-1]
+        called = list(events.loc[events["kind"] == "handler", "function"])
+        lists = ([n for n in registered if n in called], [n for n in called if n in registered])
+        first, second = (", ".join(names) for names in lists)
+        return first, second
 
     @property
     def output(self) -> str:
@@ -105,12 +103,12 @@ class Trace:
 
     @property
     def provenance(self) -> str:
-        """Who traced it and, of a recording, when and where."""
-        tools = f"{self.manifest['debugger']} and {self.manifest.get('tracer', 'no strace')}"
+        """Whether it is live; of a recording when, where and by which tools it was made."""
         if not self.recorded:
-            return f"traced on this machine, by {tools}"
-        when = self.manifest["started"].partition("T")[0]
-        return f"a RECORDING of {when}, {self.manifest['platform']}, by {tools}"
+            return "traced on this machine just now"
+        told = self.manifest
+        when, tools = told["started"].partition("T")[0], (told["debugger"], told.get("tracer"))
+        return f"a RECORDING of {when}, {told['platform']}, by {' and '.join(filter(None, tools))}"
 
     def summary(self) -> tuple[str, ...]:
         """Return what came of it, in lines for a terminal."""

@@ -57,7 +57,8 @@ class Tracer:
         """Run a program twice, under LLDB and under strace, and keep the trace in a new folder.
 
         Its raw profiles go below the folder, by the name that `LLVM_PROFILE_FILE` in `env` ends
-        with; `about` goes into its manifest. Raises `LabError` for a program that cannot be started, and a folder in use.
+        with; `about` goes into the manifest. Raises `LabError` for a program that cannot be
+        started, and a folder in use.
         """
         program, folder = _program(argv[0]), folder.absolute()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -47,7 +47,7 @@ def test_programs_are_listed_in_order_and_an_unknown_one_says_so() -> None:
     ours = ("cold", "hot", "explicit", *c[2:], *(f"rust-{name}" for name in c))
     assert programs.names() == (*ours, "harness", "rust-harness")
     for ask in (programs.get, programs.language):
-        with pytest.raises(LabError, match=r"tepid.*cold, hot, allocator"):
+        with pytest.raises(LabError, match=r"tepid.*cold, hot, explicit, allocator"):
             ask("tepid")
 
 

@@ -236,7 +236,9 @@ def aligned(found: Trace) -> Shown:
         if event.kind in kinds or (event.kind == "memory" and event.n >= main):
             left.append(f"{event.function} {said_of(found, event)}".strip())
     for call in rows_of(found, "calls"):
-        mine = call.path and not re.search("[/:]", call.path)  # in the trace's own folder
+        mine = (
+            call.path and call.name != "execve" and not re.search(r"[/:]|^\.\.$", call.path)
+        )  # in the trace's own folder
         begun = begun or mine or not main
         size = [call.size] if call.size > 0 else re.findall("(?<=, )[0-9]+", call.arguments)
         said = f"{call.name} {call.path or call.result}"

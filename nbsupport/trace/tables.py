@@ -164,7 +164,12 @@ def _row(
 
 def _call(call: syscalls.Call, folder: Path) -> dict[str, Any]:
     row = dataclasses.asdict(call)
-    return {**row, "path": _inside(call.path, folder), "arguments": _inside(call.arguments, folder)}
+    path, arguments = _inside(call.path, folder), _inside(call.arguments, folder)
+    if call.name == "execve":  # where a program lies is this machine's own affair
+        path, arguments = Path(path).name, ""
+    elif call.path and (folder / _HANDLES[1]).is_relative_to(call.path):
+        path = ".."  # the runtime makes all folders on the way to its file
+    return {**row, "path": path, "arguments": arguments}
 
 
 def _inside(text: str, folder: Path) -> str:

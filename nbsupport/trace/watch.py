@@ -7,6 +7,7 @@ the allocators' sources (mimalloc: init.c; jemalloc: jemalloc.c).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,9 +75,11 @@ _FREED = ("free", "mi_free", "je_free", "lab_free")
 
 def plan(copies: Mapping[str, Path]) -> dict[str, Any]:
     """Return what in_lldb.py is to watch; `copies` says where it copies which section of memory."""
+    # Elsewhere the C library's __libc_start_main tells where main is, even without symbols.
+    darwin = (("main", "main", 1, {"back": True}),) if sys.platform == "darwin" else ()
     groups = [
         {"kind": kind, "names": names.split(), "limit": limit, "strings": _STRINGS, **more}
-        for kind, names, limit, more in _GROUPS
+        for kind, names, limit, more in (*_GROUPS, *darwin)
     ]
     return {
         "folder": str(Path(__file__).parent),

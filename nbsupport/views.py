@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -101,19 +102,27 @@ def live(parts: Sequence[Any], static: Shown) -> Any:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool = True) -> Shown:
-    """Show rows of text under headings; `marked`: a cell that is an outcome has its colour."""
+    """Show rows of text under headings.
+
+    `marked`: a cell that is an outcome has its colour. Else long names may break in a line.
+    """
     lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-    cell = _cell if marked else lambda text: f"<td>{html.escape(text)}</td>"
+    cell = _cell if marked else _breaking
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(map(cell, line)) + "</tr>" for line in lines[1:])
     return Shown(
         text, f'<table class="lab"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     )
+
+
+def _breaking(text: str) -> str:
+    parts = re.sub(r"(_+|::|[$]|[a-z](?=[A-Z]))(?=\S)", r"\1<wbr>", html.escape(text))
+    return f"<td>{parts}</td>"
 
 
 def _cell(text: str) -> str:

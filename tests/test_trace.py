@@ -197,9 +197,11 @@ def test_the_record_at_the_crash_is_the_one_that_the_file_says(
     assert found.manifest["crash"]["fault_address"] == misread.fault_address
     (values,) = [row for row in record["fields"] if row[1].startswith("Values")]
     assert values[1] == f"Values = {misread.value:#x}" or misread.value < 1 << 16
-    assert values[2] == ", ".join(
-        f"{name} of {ruler.short(misread.record.name)}" for name in misread.written
-    )
+    assert values[2].split("; ") == [
+        f"{name} of {ruler.short(misread.record.name)}: "
+        + ", ".join(str(n) if n < 1 << 16 else hex(n) for n in numbers)
+        for name, numbers in misread.written.items()
+    ]
 
 
 def test_the_last_good_record_is_the_one_before(trial: Callable[..., Trace]) -> None:

@@ -174,25 +174,30 @@ class Records:
     def dump(self, at: int) -> tuple[tuple[str, str, str], ...]:
         """Return a record field by field: byte, as the runtime reads it, what was written there.
 
-        `at` is its address. Numbers that are addresses are left to the reader of `Values`.
+        `at` is its address. What was written are the fields that have bytes in common with it.
         """
         slot = Record(at - self.start, self.name(at), self.slots[0].layout)
         if slot.end > len(self.data):
             return ()
-        row = np.frombuffer(self.data, slot.layout.record_dtype(), 1, slot.offset)[0]
         near = [r for r in self.records if r.offset < slot.end and slot.offset < r.end]
+        written = [
+            (low, low + size, f"{field} of {ruler.short(r.name) or 'a record'}: {said}")
+            for r in near
+            for field, low, size, said in self._fields(r)
+        ]
         rows = []
-        for name, start, size in slot.fields():
-            written = [
-                f"{field} of {ruler.short(r.name) or 'a record'}"
-                for r in near
-                for field, low, length in r.fields()
-                if low < start + size and start < low + length
-            ]
-            numbers = np.atleast_1d(row[name]).tolist()
-            shown = ", ".join(str(n) if n < 1 << 16 else hex(n) for n in numbers)
-            rows.append((str(start), f"{name} = {shown}", ", ".join(written) or "padding"))
+        for name, start, size, said in self._fields(slot):
+            there = [what for low, high, what in written if low < start + size and start < high]
+            rows.append((str(start), f"{name} = {said}", "; ".join(there) or "padding"))
         return tuple(rows)
+
+    def _fields(self, record: Record) -> Iterator[tuple[str, int, int, str]]:
+        """Yield name, offset, bytes and value of each field."""
+        row = np.frombuffer(self.data, record.layout.record_dtype(), 1, record.offset)[0]
+        for name, start, size in record.fields():
+            numbers = np.atleast_1d(row[name]).tolist()
+            said = ", ".join(str(n) if n < 1 << 16 else hex(n) for n in numbers)
+            yield name, start, size, said
 
 
 def records(memory: Memory, data: bytes, part: Part | None) -> Records | None:

@@ -164,7 +164,8 @@ def pointers(found: Trace) -> Shown:
     if killer := killer_of(found):
         what = Map(found).words(f"{killer[1]:#x}: the crash")
         rows.append((f"Values of {killer[0]}", "read", "1 of them", what))
-    return views.table(("pointer", "passed, written or read", "how many", "leads to"), rows)
+    columns = ("pointer", "passed, written or read", "how many", "leads to")
+    return views.table(columns, rows, marked=False)
 
 
 def record(found: Trace) -> Shown:
@@ -181,7 +182,9 @@ def record(found: Trace) -> Shown:
     )
     mark = "<- followed"
     rows = [(*map(words, row), mark * row[1].startswith("Values =")) for row in read["fields"]]
-    shown = views.table(("byte", "as the runtime reads it", "as its compiler wrote it", ""), rows)
+    shown = views.table(
+        ("byte", "as the runtime reads it", "as its compiler wrote it", ""), rows, marked=False
+    )
     return Shown(f"{shown.text}\n{note}", f"{shown.html}<p>{html.escape(note)}</p>")
 
 
@@ -209,7 +212,9 @@ def twin(found: Trace) -> Shown:
     """Show the decisive moments one after another, each with its frames."""
     frames = {event.n: event.frames for event in rows_of(found)}
     rows = [(str(one.n), one.title, one.sentence, frames[one.n]) for one in moments(found)]
-    return views.table(("step", "moment", "what happens", "frames, innermost first"), rows)
+    return views.table(
+        ("step", "moment", "what happens", "frames, innermost first"), rows, marked=False
+    )
 
 
 def story(traces: Mapping[str, Trace]) -> Shown:
@@ -224,7 +229,7 @@ def story(traces: Mapping[str, Trace]) -> Shown:
         rows["outcome", {"ended": "how it ended", "empty": "why it is empty"}[what]] = said
     order = sorted(rows, key=lambda key: ("start-up", "writing", "end", "outcome").index(key[0]))
     cells = [(*key, *(rows[key].get(name, "-") for name in traces)) for key in order]
-    return views.table(("when", "what", *traces), cells)
+    return views.table(("when", "what", *traces), cells, marked=False)
 
 
 def aligned(found: Trace) -> Shown:
@@ -256,7 +261,7 @@ def aligned(found: Trace) -> Shown:
             rows += [("", said, "system calls") for said in right[c:d]]
     if len(rows) > 44:
         rows[22:-22] = [("…", "…", f"{len(rows) - 44} more")]
-    return views.table(("debugger", "system calls", "seen by"), rows)
+    return views.table(("debugger", "system calls", "seen by"), rows, marked=False)
 
 
 def _same(said: str) -> str:

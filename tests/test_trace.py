@@ -33,13 +33,17 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+extern char __start___llvm_prf_data[];
 static int one(int x) { return x + 1; }
 static int two(int x) { return x * 3; }
 static int (*volatile const all[])(int) = {one, two};
 __attribute__((constructor)) static void early(void) { if (getenv("EARLY")) _exit(3); }
-static void bye(void) { puts("bye"); }
+__attribute__((destructor)) static void late(void) { if (getenv("LATE")) puts("late"); }
+static void *held;
+static void bye(void) { free(held); }
 static void *work(void *n) {
   int s = 0;
   for (long i = 0; i < (long)n; i++) s = all[i % 2](s) & 255;
@@ -54,6 +58,15 @@ int main(int argc, char **argv) {
   if (!strcmp(mode, "null")) *(volatile int *)0 = 1;
   if (!strcmp(mode, "hang")) for (;;) pause();
   if (!strcmp(mode, "stdin")) puts(fgets(line, sizeof line, stdin) ? line : "nothing");
+  if (!strcmp(mode, "exit")) {
+    atexit(bye);
+    held = malloc(24);
+    exit(0);
+  }
+  if (!strcmp(mode, "protect")) {
+    long page = (long)__start___llvm_prf_data & ~4095L;
+    return mprotect((void *)page, 4096, PROT_READ | PROT_WRITE);
+  }
   if (!strcmp(mode, "fork")) {
     atexit(bye);
     if (!fork()) return 0;
@@ -246,9 +259,33 @@ def test_an_allocator_that_unmaps_its_heap_before_the_profile_is_written_harms_n
         ("write", "lprofWriteDataImpl"),
         ("returned", "__llvm_profile_write_file"),
     )
-    assert found.manifest["ended"] == "exit code 0"
+    assert found.manifest["ended"] == "exit code 0" and found.lost == 0
+    assert found.exits[0] == found.exits[1]
+    assert found.exits[0].startswith("mi_process_done, writeFileWithoutReturn")
     owners = set(found.table("pointers")["owner"])
     assert owners and all("__llvm_prf" in owner for owner in owners)
+
+
+def test_what_touches_the_profiles_memory_is_told(run: Callable[..., Trace]) -> None:
+    found = run("protect")
+    assert found.lost == 1
+    in_order(found, ("main", "main"), ("memory", "mprotect"), ("returned", "main"))
+    assert found.events["what"].str.contains("holds the profile's.*__llvm_prf_data").sum() == 1
+
+
+def test_what_is_freed_after_main_is_told_and_what_main_allocates_is_not(
+    run: Callable[..., Trace],
+) -> None:
+    found = run("exit")
+    in_order(
+        found,
+        ("process", "exit"),
+        ("handler", "bye"),
+        ("allocator", "free"),
+        ("handler", "writeFileWithoutReturn"),
+        ("handler", "late"),
+    )
+    assert "main" not in set(found.events.loc[found.events["kind"] == "allocator", "caller"])
 
 
 def test_an_explicit_write_dies_at_the_same_place(trial: Callable[..., Trace]) -> None:
@@ -281,14 +318,28 @@ def test_every_lldb_sees_the_same(
         assert found.events[["kind", "function", "caller"]].equals(expected), lldb
 
 
+@pytest.mark.parametrize(
+    ("names", "offset"),
+    [
+        (("cold", "19", "17"), 192),
+        (("hot", "19", "17"), 192),
+        (("cold", "17", "19"), 144),
+        (("cold", "23", "19"), 216),
+    ],
+)
 def test_a_stripped_program_tells_the_crash_and_the_record_and_what_was_not_seen(
-    tracer: Tracer, mixed_crash: Path, clang: Path, tmp_path: Path
+    names: tuple[str, str, str],
+    offset: int,
+    tracer: Tracer,
+    lab: Lab,
+    clang: Path,
+    tmp_path: Path,
 ) -> None:
-    bare = tmp_path / "bare"
-    subprocess.run([clang.with_name("llvm-strip"), mixed_crash, "-o", bare], check=True)
+    linked, bare = build.linked(lab.trial(*names), lab.cache), tmp_path / "bare"
+    subprocess.run([clang.with_name("llvm-strip"), linked, "-o", bare], check=True)
     found = tracer.run([bare], tmp_path / "trace", env={}, cwd=tmp_path, seconds=20)
-    assert found.manifest["record"]["function"] == "library_step"
-    assert found.manifest["crash"]["fault_address"] == 0x1000100000003
+    record = found.manifest["record"]
+    assert (record["function"], record["offset"]) == ("library_step", offset)
     assert any("stripped" in note for note in found.manifest["notes"])
     assert "main" in set(found.events["kind"])
 
@@ -446,6 +497,8 @@ def test_a_killed_trace_keeps_what_it_saw_and_leaves_no_process(
         said = child.communicate(timeout=30)[1]
     assert child.returncode == (-9 if end == signal.SIGKILL else 130)
     assert end == signal.SIGKILL or said.count("\n") == 1, said
+    if end == signal.SIGKILL:
+        events.write_text(events.read_text() + '{"time": 1')
     found = open_trace(tmp_path / "t")
     assert found.manifest["ended"] == "the trace was interrupted"
     in_order(found, ("registered", "writeFileWithoutReturn"), ("main", "main"))
@@ -458,6 +511,8 @@ def test_a_killed_trace_keeps_what_it_saw_and_leaves_no_process(
 def test_traces_of_the_labs_trials_live_and_recorded(lab: Lab, tmp_path: Path) -> None:
     with Traces(lab) as traces:
         live = traces.of("cold", "19", "17")
+        assert live.mixed and not traces.of("cold", "19", "22").mixed
+    assert not re.search(r"/(tmp|home|root|work|var)/", live.table("calls").to_csv())
     assert not live.recorded and open_trace(live.folder).manifest == live.manifest
     for source, names, why in (
         ("dead", ("cold", "19", "17"), "choose live or recorded"),

@@ -228,32 +228,27 @@ def read_last(events: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def at_crash(
-    found: Records, crash: Mapping[str, Any], fault: int | None, events: Sequence[Mapping[str, Any]]
+    found: Records, crash: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
 ) -> tuple[int, int | None] | None:
     """Return the addresses of the record that was being read at a crash, and of the last good one.
 
-    The last call that was seen says it, if it is of the function that crashed. Otherwise a
-    register of a frame holds it: the one whose `Values`, as the runtime reads it, is nearest
-    below the fault address.
+    The last call that was seen says it, if it is of the function that crashed. Otherwise the
+    registers of the innermost frames do: of the records that they point at, the last one, for
+    the writer starts at the first.
     """
     frames = {frame["function"].lstrip("_") for frame in crash["stop"]["frames"][:3]}
     calls = [e for e in events if e["kind"] in ("record", "value site")]
     if calls and calls[-1]["function"].lstrip("_") in frames and not calls[-1].get("last"):
         read = read_last(events)
         return read[-1], read[-2] if len(read) > 1 else None
-    size, at = found.slots[0].layout.record_size(), found.slots[0].layout.offsets()["Values"]
-    starts = {record.offset for record in found.records}
-    best: tuple[int, int] | None = None
-    for value in (value for frame in crash["callers"] for value in frame):
-        place = value - found.start
-        if 0 <= place <= len(found.data) - size and (place % size == 0 or place in starts):
-            taken = int.from_bytes(found.data[place + at : place + at + _WORD], "little")
-            far = (fault - taken) % (1 << 64) if fault is not None else -place
-            best = min(best or (far, value), (far, value))
-    if best is None:
+    size, starts = found.slots[0].layout.record_size(), {record.offset for record in found.records}
+    places = {value - found.start for frame in crash["callers"] for value in frame}
+    inside = (place for place in places if 0 <= place <= len(found.data) - size)
+    here = max((p for p in inside if p % size == 0 or p in starts), default=None)
+    if here is None:
         return None
-    writing = "writeOneValueProfData" in frames
-    return best[1], best[1] - size if writing and best[1] > found.start else None
+    before = found.start + here - size if "writeOneValueProfData" in frames and here else None
+    return found.start + here, before
 
 
 def value_calls(sites: bytes, nodes: bytes, base: int) -> int:

@@ -113,12 +113,26 @@ def stepper(found: Trace) -> Any:
                 marks[known.label(own)] = "its code"
             if event.kind == "crash" and (killer := killer_of(found)):
                 marks[known.label(known.memory.owner(killer[1]))] = "taken for Values"
-            here = views.table(("memory", ""), [(one, marks.get(one, "")) for one in known.bands])
-            lines = f"{event.kind}: {event.function}", said_of(found, event), event.frames
-            said = (f"<p>{html.escape(line)}</p>" for line in lines)
-            pane.value = "".join((*said, here.html))
+            bands = "".join(_band(one, marks.get(one, "")) for one in known.bands)
+            frames = "".join(f"<li>{html.escape(f)}</li>" for f in event.frames.split(" < ") if f)
+            said = f"{event.kind}: {event.function}", said_of(found, event)
+            head, more = map(html.escape, said)
+            first = 0 if event.kind == "crash" else 1  # else the innermost is the function itself
+            pane.value = (
+                '<div style="display:flex;gap:3em;min-height:32em"><div style="width:26em">'
+                f"<p><b>{head}</b></p><p>{more}</p><ol start={first}>{frames}</ol></div>"
+                f"<div>{bands}</div></div>"
+            )
 
     slider.observe(draw, names="value")
     draw(None)
 
     return views.live([slider, pane], start)
+
+
+def _band(label: str, mark: str) -> str:
+    """Return a band of the memory map, strong where it is marked, and the mark beside it."""
+    look = f"background:{BANDS.get(label, '#FFFFFF')};opacity:{1 if mark else 0.7};color:black"
+    look += f";border:{2 if mark else 1}px solid black;width:18em;padding:1px 8px;margin:2px"
+    said = f"&#9664; <b>{html.escape(mark)}</b>" if mark else ""
+    return f'<div style="display:flex"><div style="{look}">{html.escape(label)}</div>{said}</div>'

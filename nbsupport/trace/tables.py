@@ -34,6 +34,7 @@ TABLES = {
 #: Sections that are copied out of the program's memory.
 COPIES = ("__llvm_prf_data", "__llvm_prf_vals", "__llvm_prf_vnds")
 
+_MOST_FRAMES = 8
 _HANDLES = ("lldb", "strace")
 
 
@@ -105,7 +106,7 @@ def _end(events: Sequence[dict[str, Any]], found: Records | None) -> dict[str, A
         return {"ended": said.get(last["kind"], "the trace was interrupted")}
     dead = crash.from_stop(last["stop"], "LLDB")
     told: dict[str, Any] = {"ended": dead.signal, "crash": dataclasses.asdict(dead)}
-    read = memory.at_crash(found, last, dead.fault_address, events) if found else None
+    read = memory.at_crash(found, last, events) if found else None
     if found and read:
         at, good = read
         told["record"] = {
@@ -147,6 +148,8 @@ def _row(
     n: int, event: Mapping[str, Any], owns: memory.Memory, found: Records | None, folder: Path
 ) -> dict[str, Any]:
     who = event.get("caller") or ["", 0, ""]
+    stack = event["stop"]["frames"] if event["kind"] == "crash" else ()
+    frames = [frame["function"] for frame in stack[:_MOST_FRAMES]] or event.get("frames", ())
     what = watch.what(event, found.name if found else lambda _: "", owns)
     return {
         "n": n,
@@ -154,10 +157,10 @@ def _row(
         "thread": event["thread"],
         "kind": event["kind"],
         "function": memory.plain(event.get("function", "")) or event.get("module", ""),
-        "module": event.get("module", ""),
+        "module": stack[0]["module"] if stack else event.get("module", ""),
         "caller": memory.plain(who[0]) or who[2],
         "what": _inside(what, folder),
-        "frames": " < ".join(filter(None, map(memory.plain, event.get("frames", ())))),
+        "frames": " < ".join(filter(None, map(memory.plain, frames))),
         "arguments": " ".join(map(hex, event.get("arguments", ()))),
     }
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbsupport import build, headers
 from nbsupport.errors import LabError
 from nbsupport.profile import infer
 from nbsupport.profile.layout import LAYOUTS, Layout
@@ -89,6 +88,8 @@ class Ruler:
 
 def of(lab: Lab, trial: Trial) -> Ruler:
     """Read the program of a trial; an LLVM that is not in the table is asked for its layout."""
+    from nbsupport import build, headers  # noqa: PLC0415 - only here, and a trace needs the rest
+
     mine, other = (
         LAYOUTS.get(part.raw_version or 0) or headers.read(part)
         for part in (trial.runtime, trial.foreign)

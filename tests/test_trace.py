@@ -549,3 +549,11 @@ def test_no_lldb_is_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchains, "find_lldb", lambda _: None)
     with pytest.raises(MissingError, match="LLDB: there is none"):
         Tracer()
+
+
+def test_an_lldb_without_python_is_one_line(tmp_path: Path) -> None:
+    bare = tmp_path / "lldb"
+    bare.write_text("#!/bin/sh\necho 'error: your LLDB was built without scripting' >&2\n")
+    bare.chmod(0o755)
+    with pytest.raises(LabError, match="ended unexpectedly; .*LLDB with its Python"):
+        Tracer(bare)

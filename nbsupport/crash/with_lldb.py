@@ -141,7 +141,11 @@ class _Agent:
         except ConnectionError:
             line = b""
         if not line:
-            raise LabError("LLDB", "it ended unexpectedly", "try again; is it installed fully?")
+            raise LabError(
+                "LLDB",
+                "it ended unexpectedly",
+                "try again, or install LLDB with its Python (pgo-lab toolchains --install 23)",
+            )
         reply: dict[str, Any] = json.loads(line)
         return reply
 

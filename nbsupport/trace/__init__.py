@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from nbsupport import build, files
+from nbsupport import files
 from nbsupport.errors import LabError
 from nbsupport.trace import tables
 from nbsupport.trace.kept import Trace, open_trace, recorded
@@ -50,6 +50,8 @@ class Traces:
         name = f"{program}-{llvm}-{foreign}-{order}"
         if self._source == "recorded":
             return open_trace(recorded() / name)
+        from nbsupport import build  # noqa: PLC0415 - `pgo-lab trace` builds nothing
+
         trial = self._lab.trial(program, llvm, foreign, order=order)
         self._tracer = self._tracer or Tracer(cache=self._lab.cache)
         kept = self._lab.cache / "traces" / name

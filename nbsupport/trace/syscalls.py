@@ -10,12 +10,15 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbsupport import contain
-from nbsupport.build import Command
 from nbsupport.errors import LabError, MissingError, first_line, from_os
 from nbsupport.profile.runtime import MESSAGE
 from nbsupport.settings import PROGRAM, Limits
+
+if TYPE_CHECKING:
+    from nbsupport.build import Command
 
 #: With seccomp, what is not traced (a million reads) costs nothing.
 _STRACE = ("--seccomp-bpf", "-f", "-ttt", "-y", "-s64", "-q", "-e")

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from nbsupport import build, cli, ruler, toolchains
+from nbsupport import build, cli, ruler, settings, toolchains
 from nbsupport.errors import LabError, MissingError
 from nbsupport.probe import Toolchain
 from nbsupport.trace import Trace, Tracer, Traces, memory, open_trace, tables
@@ -316,6 +316,47 @@ def test_every_lldb_sees_the_same(
         with Tracer(lldb) as other:
             found = other.run([program], tmp_path / str(n), env={}, cwd=tmp_path, seconds=20)
         assert found.events[["kind", "function", "caller"]].equals(expected), lldb
+
+
+HOST = r"""
+#include <dlfcn.h>
+int main(void) {
+  void *library = dlopen("./library.so", RTLD_NOW);
+  return library ? ((int (*)(void))dlsym(library, "entry"))() : 9;
+}
+"""
+
+
+def test_what_a_program_loads_by_itself_is_seen_as_well(
+    tracer: Tracer, toolchain: Callable[[str], Toolchain], tmp_path: Path
+) -> None:
+    """As a Python extension is: instrumented by two LLVMs, loaded by a relative name."""
+    mine, other = toolchain("19").compiler, toolchain("17").compiler
+    sources = settings.data_dir() / "programs"
+    (tmp_path / "host.c").write_text(HOST)
+    (tmp_path / "elsewhere").mkdir()  # LLDB looks beside the program, too
+    linker = ["-fuse-ld=lld"] if mine.with_name("ld.lld").exists() else []
+    how = ["-O1", "-fPIC", "-fprofile-generate"]
+    for command in (
+        [mine, *how, "-Dmain=entry", "-c", sources / "main.c", "-o", "main.o"],
+        [other, *how, "-c", sources / "library_cold.c", "-o", "library.o"],
+        [mine, *how, *linker, "-shared", "main.o", "library.o", "-o", "library.so"],
+        [mine, *linker, "host.c", "-o", "elsewhere/host", "-ldl"],
+    ):
+        subprocess.run([str(part) for part in command], cwd=tmp_path, check=True)
+    host = tmp_path / "elsewhere" / "host"
+    found = tracer.run([host], tmp_path / "t", env={}, cwd=tmp_path, seconds=20)
+    in_order(
+        found,
+        ("main", "main"),
+        ("runtime", "__llvm_profile_initialize"),
+        ("registered", "writeFileWithoutReturn"),
+        ("write", "lprofWriteDataImpl"),
+        ("crash", "SIGSEGV"),
+    )
+    assert found.manifest["record"]["function"] == "library_step"
+    pointers = found.table("pointers")
+    assert "library.so: __llvm_prf_data" in set(pointers["owner"])
 
 
 @pytest.mark.parametrize(

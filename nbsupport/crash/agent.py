@@ -116,6 +116,7 @@ class Agent:
         error = lldb.SBError()
         deadline = time.monotonic() + request["seconds"]
         tracer = self._tracer(target, request["trace"]) if "trace" in request else None
+        os.chdir(request["cwd"])  # else LLDB does not find what the program loads by ./name
         with self.launching:
             process = target.Launch(_launch(request, listener), error)
             if not error.Success():
@@ -134,6 +135,7 @@ class Agent:
         finally:
             process.Kill()
             self.end_program()
+            os.chdir("/")
 
     def _tracer(self, target: Any, plan: dict[str, Any]) -> Any:
         if plan["folder"] not in sys.path:

@@ -7,6 +7,7 @@ Python 3.8. Each event is sent as it happens, so that a run that is killed keeps
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -252,7 +253,7 @@ class Tracer:
                 if error.Success():
                     with open(path, "wb") as file:  # noqa: PTH123
                         file.write(content)
-        image = str(module.GetFileSpec())
+        image = os.path.abspath(str(module.GetFileSpec()))  # noqa: PTH100
         self.emit("map", thread.GetIndexID(), regions=mapped, sections=sections, image=image)
 
     def crashed(self, process: Any, thread: Any, stop: dict[str, Any]) -> None:

@@ -98,8 +98,8 @@ def of(shot: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Memory:
         if event.get("function") in ("mmap", "mmap64"):
             if event["kind"] == "returned" and event["thread"] in calls:
                 call = calls[event["thread"]]
-                size = call["arguments"][1]
-                mapped.append((event["value"], event["value"] + size, call["caller"][0]))
+                size, (name, _, module) = call["arguments"][1], call["caller"]
+                mapped.append((event["value"], event["value"] + size, plain(name) or module))
             calls[event["thread"]] = event
     sections = sorted(
         (Place(at, at + size, name, f"{image}: {name}") for name, at, size in shot["sections"]),
@@ -127,9 +127,7 @@ def _owner(start: int, end: int, name: str, mapped: Sequence[tuple[int, int, str
         return "anonymous"
     known = (allocator for prefix, allocator in _ALLOCATORS.items() if who.startswith(prefix))
     return (
-        f"heap of {next(known, '')}"
-        if who.startswith(tuple(_ALLOCATORS))
-        else f"mapped by {plain(who)}"
+        f"heap of {next(known, '')}" if who.startswith(tuple(_ALLOCATORS)) else f"mapped by {who}"
     )
 
 

@@ -132,9 +132,10 @@ def _notes(
         yield "no call into a profile runtime was seen: none there, or its symbols are stripped"
     if part and not found:
         yield "the records cannot be told apart: the runtime's raw version is not known"
-    for event in events:
-        if event.get("last"):
-            yield f"{event['function']}: only the first calls are listed"
+    more = [memory.plain(event["function"]) for event in events if event.get("last")]
+    if more:
+        rest = f" and {len(more) - 4} more" if len(more) > 4 else ""
+        yield f"only the first calls are listed of {', '.join(more[:4])}{rest}"
     if len(events) >= watch.MOST_EVENTS:
         yield f"only the first {watch.MOST_EVENTS} events are listed"
     if any(event["function"] in ("fork", "vfork", "execve", "posix_spawn") for event in events):

@@ -421,6 +421,12 @@ def test_what_is_not_the_runtimes_crash_has_no_record(run: Callable[..., Trace])
     assert "record" not in found.manifest
 
 
+def test_a_program_without_a_runtime_has_no_profile_to_miss(tracer: Tracer, tmp_path: Path) -> None:
+    found = tracer.run(["true"], tmp_path / "trace", env={}, cwd=tmp_path, seconds=20)
+    assert "empty" not in found.manifest
+    assert "empty" not in "".join(found.summary())
+
+
 def test_a_program_that_ends_before_main(run: Callable[..., Trace]) -> None:
     found = run(env={"EARLY": "1"})
     assert found.manifest["ended"] == "exit code 3"

@@ -34,6 +34,8 @@ TABLES = {
 #: Sections that are copied out of the program's memory.
 COPIES = ("__llvm_prf_data", "__llvm_prf_vals", "__llvm_prf_vnds")
 
+#: Kinds of events that only a profile runtime makes.
+_RUNTIME = {"runtime", "value site", "write"}
 _MOST_FRAMES = 8
 _HANDLES = ("lldb", "strace")
 
@@ -63,7 +65,10 @@ def assemble(
     story: Sequence[syscalls.Step] = ()
     if calls and calls.rows:
         story = syscalls.profile_story(calls, profile)
-        manifest |= {"tracer": calls.tool, "empty": syscalls.why_empty(calls, profile)}
+        manifest["tracer"] = calls.tool
+        ran = any(event["kind"] in _RUNTIME for event in events)
+        if ran or any(step.seen for step in story[:-1]):  # else nothing there writes a profile
+            manifest["empty"] = syscalls.why_empty(calls, profile)
     rows = {
         "events": [_row(n, event, owns, found, folder) for n, event in enumerate(events)],
         "pointers": [vars(one) for one in dict.fromkeys(_pointers(events, owns, found))],
@@ -128,7 +133,7 @@ def _notes(
     kinds = {event["kind"] for event in events}
     if "main" not in kinds:
         yield "main was never entered, or is not known (no __libc_start_main, no symbol)"
-    if not kinds & {"runtime", "value site", "write"}:
+    if not kinds & _RUNTIME:
         yield "no call into a profile runtime was seen: none there, or its symbols are stripped"
     if part and not found:
         yield "the records cannot be told apart: the runtime's raw version is not known"

@@ -46,7 +46,11 @@ static void *held;
 static void bye(void) { free(held); }
 static void *work(void *n) {
   int s = 0;
-  for (long i = 0; i < (long)n; i++) s = all[i % 2](s) & 255;
+  for (long i = 0; i < (long)n; i++) {
+    void *volatile block = malloc(16);
+    s = all[i % 2](s) & 255;
+    free(block);
+  }
   return s > 255 ? n : 0;
 }
 int main(int argc, char **argv) {
@@ -399,6 +403,8 @@ def test_threads_are_told_apart_and_none_is_lost(run: Callable[..., Trace]) -> N
     assert found.manifest["ended"] == "exit code 0"
     sites = found.events[found.events["kind"] == "value site"]
     assert set(sites["thread"]) & {2, 3, 4, 5}
+    # What one thread allocates while another is in the runtime is not the runtime's.
+    assert "work" not in set(found.events.loc[found.events["kind"] == "allocator", "caller"])
 
 
 def test_signals_forks_and_new_images_are_events(run: Callable[..., Trace], tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ class Tracer:
         self.events = 0
         self.shown = False
         self.groups: dict[int, Group] = {}
-        self.returns: dict[int, tuple[Group, str]] = {}
+        self.returns: dict[int, tuple[Group, str, int]] = {}  # and the thread
         self.inside: dict[int, int] = {}  # thread: calls of the runtime that it is in
         self.watched: set[tuple[str, int]] = set()
         self.leaving = False  # after main nothing that frees memory is left out
@@ -94,7 +94,9 @@ class Tracer:
             ]
             for number, location in zip(data[::2], data[1::2]):  # noqa: B905 - of Python 3.10
                 if number in self.returns:
-                    self._returned(thread, number)
+                    # Breakpoints of other threads at this address are told, too.
+                    if self.returns[number][2] == thread.GetThreadID():
+                        self._returned(thread, number)
                 elif number in self.groups:
                     self._called(thread, number, location)
         elif reason == lldb.eStopReasonSignal:
@@ -153,7 +155,7 @@ class Tracer:
         if group.back or group.scope:
             made = self.target.BreakpointCreateByAddress(back)
             made.SetThreadID(thread.GetThreadID())
-            self.returns[made.GetID()] = (group, name)
+            self.returns[made.GetID()] = (group, name, thread.GetThreadID())
             if group.scope:
                 self._gate(who, 1)
 
@@ -185,7 +187,7 @@ class Tracer:
         return group.names[pc]
 
     def _returned(self, thread: Any, number: int) -> None:
-        group, name = self.returns.pop(number)
+        group, name, _ = self.returns.pop(number)
         self.target.BreakpointDelete(number)  # LLDB's one-shot ones are gone before they are seen
         if group.scope:
             self._gate(thread.GetIndexID(), -1)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from nbsupport import contain, settings
 from nbsupport.errors import LabError
 
@@ -107,8 +109,11 @@ class _Agent:
 
     @property
     def ended(self) -> bool:
-        """Whether LLDB has gone since the last request (Ctrl-C ends it)."""
-        return self._child.poll() is not None
+        """Whether LLDB has gone since the last request (Ctrl-C ends it), or is about to."""
+        # Killed, it can be waited for only when the last of its threads is gone.
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._child.pid).status() == psutil.STATUS_ZOMBIE
+        return True
 
     def ask(
         self,

@@ -176,7 +176,7 @@ class Lab:
     ) -> tuple[contain.Finished, contain.Finished | None, int]:
         """Run a program in an empty folder; merge what it left, if it left anything."""
         profile = folder / _PROFILE
-        done = contain.run([program], cwd=folder, env=_environment(folder), limits=self.limits)
+        done = contain.run([program], cwd=folder, env=environment(folder), limits=self.limits)
         size = profile.stat().st_size if profile.is_file() else 0
         if not done.ok or not size:
             return done, None, size
@@ -225,7 +225,7 @@ class Lab:
                 found = debugger.crash(
                     [program],
                     cwd=Path(folder),
-                    env=_environment(Path(folder)),
+                    env=environment(Path(folder)),
                     seconds=self.limits.seconds,
                 )
             self._debuggers.append(debugger)
@@ -256,7 +256,7 @@ def _with_runtime(toolchain: Toolchain) -> Toolchain:
     return toolchain
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Return a program's whole environment, always of the same variables.
 
     An allocator that looks for its options reads each variable: counts would depend on

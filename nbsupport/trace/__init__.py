@@ -50,20 +50,19 @@ class Traces:
         name = f"{program}-{llvm}-{foreign}-{order}"
         if self._source == "recorded":
             return open_trace(recorded() / name)
-        from nbsupport import build  # noqa: PLC0415 - `pgo-lab trace` builds nothing
+        from nbsupport import build, lab  # noqa: PLC0415 - `pgo-lab trace` builds nothing
 
         trial = self._lab.trial(program, llvm, foreign, order=order)
         self._tracer = self._tracer or Tracer(cache=self._lab.cache)
         kept = self._lab.cache / "traces" / name
         kept.parent.mkdir(parents=True, exist_ok=True)
-        env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "LLVM_PROFILE_FILE": "run.profraw"}
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".staging-") as staging:
             linked, folder = build.linked(trial, self._lab.cache), Path(staging) / "trace"
             versions = [trial.runtime.raw_version, trial.foreign.raw_version]
             made = self._tracer.run(
                 [linked],
                 folder,
-                env=env,
+                env=lab.environment(Path(staging)),
                 cwd=Path(staging),
                 seconds=10,
                 about={"raw_versions": versions},
@@ -76,7 +75,7 @@ class Traces:
 
 def keep(cache: Path) -> None:
     """Make the live traces in a cache the recorded ones, without what only this machine needs."""
-    for folder in sorted((cache / "traces").glob("*/")):
+    for folder in sorted((cache / "traces").glob("[!.]*/")):
         for name in (
             tables.MANIFEST,
             tables.OUTPUT,

@@ -37,7 +37,8 @@ COPIES = ("__llvm_prf_data", "__llvm_prf_vals", "__llvm_prf_vnds")
 #: Kinds of events that only a profile runtime makes.
 _RUNTIME = {"runtime", "value site", "write"}
 _MOST_FRAMES = 8
-_HANDLES = ("lldb", "strace")
+#: The two runs, and the folders of their raw profiles.
+RUNS = ("lldb", "strace")
 
 
 def assemble(
@@ -176,14 +177,14 @@ def _call(call: syscalls.Call, folder: Path) -> dict[str, Any]:
     path, arguments = _inside(call.path, folder), _inside(call.arguments, folder)
     if call.name == "execve":  # where a program lies is this machine's own affair
         path, arguments = Path(path).name, ""
-    elif call.path and (folder / _HANDLES[1]).is_relative_to(call.path):
+    elif call.path and (folder / RUNS[1]).is_relative_to(call.path):
         path = ".."  # the runtime makes all folders on the way to its file
     return {**row, "path": path, "arguments": arguments}
 
 
 def _inside(text: str, folder: Path) -> str:
     """Return a text without the trace's own folder: the same wherever it was made."""
-    for part in _HANDLES:
+    for part in RUNS:
         text = text.replace(f"{folder.absolute() / part}/", "")
     return text
 

@@ -76,7 +76,7 @@ class Tracer:
         }
         name = Path(env.get("LLVM_PROFILE_FILE", "run.profraw")).name
         files.write(folder / tables.MANIFEST, json.dumps(manifest))
-        for part in ("lldb", "strace"):
+        for part in tables.RUNS:
             (folder / part).mkdir(parents=True)
 
         def variables(part: str) -> dict[str, str]:

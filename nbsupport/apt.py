@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,8 @@ _FRESH = 3600
 
 #: What the lists and their index take (bytes), twice over: apt-get hangs on a full disk.
 _ROOM = 80e6
+
+_ADVICE = "check the network and the system's apt sources"
 
 _CONFIGURATION = """\
 Dir::State "{home}/state";
@@ -57,12 +60,43 @@ def download(
     the package. Raises `MissingError` without apt-get, where the archive does not have the
     package, or cannot be reached.
     """
+    _ask((*_ASK[kind], package), folder, cache, say)
+    got = list(folder.iterdir())
+    if len(got) != 1:
+        raise MissingError(package, "the archive does not have it", _ADVICE)
+    return got[0]
+
+
+def source(package: str, *, cache: Path, say: files.Say = progress.say) -> tuple[str, int, str]:
+    """Return what the tar archive of a source package is: file, size in bytes, SHA-256.
+
+    It is not downloaded; lists are, and `MissingError` is raised, as `download` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = _ask((*_ASK["source"], "--print-uris", package), Path(folder), cache, say)
+    found = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", said, re.M)
+    if found is None:
+        raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)
+    return found[1], int(found[2]), found[3]
+
+
+def archives(*, cache: Path, say: files.Say = progress.say) -> list[str]:
+    """Return the base addresses of the system's archives (`http://host/debian/`); no lists needed.
+
+    Raises `MissingError` without apt-get.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = _ask(("--print-uris", "update"), Path(folder), cache, say)
+    return list(dict.fromkeys(re.findall(r"^'(https?://\S+?/)dists/\S+/InRelease'", said, re.M)))
+
+
+def _ask(ask: tuple[str, ...], folder: Path, cache: Path, say: files.Say) -> str:
+    """Return what apt-get prints; its lists are brought up to date where they may be why not."""
     home = cache / "apt"
     home.mkdir(parents=True, exist_ok=True)
     with files.alone(home, say):
         command = ("apt-get", "-q", "-c", _configure(home))
-        ask: tuple[str | Path, ...] = (*command, *_ASK[kind], package)
-        done, said = files.run_tool(ask, folder), ""
+        done, said = files.run_tool((*command, *ask), folder), ""
         if not done.ok and not _fresh(home):
             say(f"package lists of the system's archive: about 20 MB, into {home}")
             files.require(_ROOM, home, "package lists")
@@ -70,14 +104,13 @@ def download(
             said = files.run_tool((*command, "update"), home).stderr
             if "Failed to fetch" not in said:
                 (home / "updated").touch()
-            done = files.run_tool(ask, folder)
-    got = list(folder.iterdir())
-    if not done.ok or len(got) != 1:
+            done = files.run_tool((*command, *ask), folder)
+    if not done.ok:
         why = _error(done.stderr) or "the archive does not have it"
         # What the update said may be why there are no lists to look in, or be about another.
         why += f" ({_error(said)})" if _error(said) else ""
-        raise MissingError(package, why, "check the network and the system's apt sources")
-    return got[0]
+        raise MissingError(ask[-1], why, _ADVICE)
+    return done.stdout
 
 
 def _fresh(home: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What the lab downloads besides wheels: sources of allocators, and the user's own rustc.
+"""What the lab downloads besides wheels: sources of allocators and LLVM, the user's own rustc.
 
 Each file is pinned by SHA-256 (`data/sources.toml`), checked, unpacked into the cache, and
 not kept. A folder appears there whole, or not at all.
@@ -6,13 +6,16 @@ not kept. A folder appears there whole, or not at all.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import http
 import http.client
 import platform
 import sys
 import tarfile
 import tempfile
 import tomllib
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,12 +39,21 @@ exec /lib64/ld-linux-x86-64.so.2 --library-path "$usr/lib/x86_64-linux-gnu" \\
 """
 
 
+#: More bytes than this of a file whose size is not known are refused.
+_MOST = 64 * settings.MIB
+
+
+class AbsentError(MissingError):
+    """The host answers, and has no such file (HTTP 404)."""
+
+
 @dataclass(frozen=True)
 class Archive:
     """One file to download, of `size` bytes (0: not known).
 
-    From `apt` (the system's Debian archive; a package, `name=version`), or from `url`.
-    Where the system has the shared library `unless`, it is not needed.
+    From `apt` (the system's Debian archive; a package, `name=version`), from `url`, or from
+    the folder of the source package `pool` in that archive's pool, which has more than its
+    lists do. Where the system has the shared library `unless`, it is not needed.
     """
 
     file: str
@@ -49,6 +61,7 @@ class Archive:
     size: int = 0
     apt: str = ""
     url: str = ""
+    pool: str = ""
     unless: str = ""
 
 
@@ -113,7 +126,7 @@ def _first(alternatives: Sequence[Archive], work: Path, cache: Path, say: files.
     reasons = []
     for archive in alternatives:
         try:
-            return _get(archive, Path(tempfile.mkdtemp(dir=work)), cache, say)
+            return get(archive, Path(tempfile.mkdtemp(dir=work)), cache, say)
         except MissingError as error:
             reasons.append(f"{error.what}: {error.why}")
     raise MissingError(
@@ -123,16 +136,24 @@ def _first(alternatives: Sequence[Archive], work: Path, cache: Path, say: files.
     )
 
 
-def _get(archive: Archive, folder: Path, cache: Path, say: files.Say) -> Path:
+def get(archive: Archive, folder: Path, cache: Path, say: files.Say = progress.say) -> Path:
+    """Download a file into an empty folder, check it, and return it.
+
+    Raises `MissingError` where it cannot be had, `LabError` for a wrong hash or no space.
+    """
     size = f"{archive.size / 1e6:.1f} MB" if archive.size else "size unknown"
     say(f"{archive.file}: {size}, into {cache}")
+    files.require(archive.size, folder, archive.file)
     with progress.growing(archive.file, folder, archive.size):
         if archive.apt:
             kind: apt.Kind = "download" if archive.file.endswith(".deb") else "source"
             got = apt.download(kind, archive.apt, folder, cache=cache, say=say)
+        elif archive.pool:
+            got = _from_pool(archive, folder / archive.file, cache, say)
         else:
-            got = _from_url(archive.url, folder / archive.file)
-    found = hashlib.sha256(got.read_bytes()).hexdigest()
+            got = from_url(archive.url, folder / archive.file, archive.size)
+    with got.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != archive.sha256:
         raise LabError(
             archive.file,
@@ -142,15 +163,44 @@ def _get(archive: Archive, folder: Path, cache: Path, say: files.Say) -> Path:
     return got
 
 
-def _from_url(url: str, target: Path) -> Path:
+def _from_pool(archive: Archive, target: Path, cache: Path, say: files.Say) -> Path:
+    reasons = {}
+    for base in apt.archives(cache=cache, say=say):
+        for component in ("main", "universe"):  # where Debian, and Ubuntu, have free software
+            place = f"{base}pool/{component}/{archive.pool[0]}/{archive.pool}/"
+            try:
+                return from_url(place + archive.file, target, archive.size)
+            except MissingError as error:
+                reasons[base] = f"{error.what}: {error.why}"
+    why = "; ".join(dict.fromkeys(reasons.values())) or "the system has no archive on the network"
+    raise MissingError(archive.file, why, "check the network and the system's apt sources")
+
+
+def from_url(url: str, target: Path, most: int = 0) -> Path:
+    """Download `url` to the file `target`, of at most so many bytes, and return it.
+
+    Raises `AbsentError` where the host has no such file, `MissingError` where the host cannot
+    be reached or stops half-way, `LabError` for more bytes than expected.
+    """
+    host, came = url.split("/")[2], 0
     try:
-        # The address is pinned data (https), and so is what it must yield: a MB or less.
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310
-            content: bytes = answer.read()
+        # The address is pinned data, or the system's own archive.
+        with urllib.request.urlopen(url, timeout=30) as answer, target.open("wb") as file:  # noqa: S310
+            while chunk := answer.read(settings.MIB):
+                came += file.write(chunk)
+                if came > (most or _MOST):
+                    raise LabError(url, f"more than {most or _MOST} bytes came", "do not use it")
+            length = answer.headers["Content-Length"] or ""
     except (http.client.HTTPException, OSError) as error:
-        host, reason = url.split("/")[2], getattr(error, "reason", error)
-        raise MissingError(host, str(reason), "check the network") from error
-    target.write_bytes(content)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if isinstance(error, urllib.error.HTTPError) and error.code == http.HTTPStatus.NOT_FOUND:
+            raise AbsentError(host, f"it has no {error.url}", "check the name") from error
+        raise MissingError(
+            host, str(getattr(error, "reason", error)), "check the network"
+        ) from error
+    if length.isdecimal() and came < int(length):
+        raise MissingError(host, f"{came} of {length} bytes came", "check the network")
     return target
 
 

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from nbsupport.errors import LabError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+SOURCE = 'class="source"'  # in HTML that holds lines of LLVM's
 PARAMETERS, INJECTED, PAPERMILL_ERROR = (
     "parameters",
     "injected-parameters",
@@ -119,7 +120,8 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
     """Return what of an executed notebook is committed: the same run, the same bytes.
 
     Kept: kernel name, sources, tags, execution counts, outputs. Dropped: times, papermill's
-    notes, widget views and their state, versions of the language. Ids are numbers in order.
+    notes, widget views and their state, versions of the language, lines of LLVM's sources. Ids
+    are numbers in order.
     """
     metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
     cells = [_normal_cell(cell, number) for number, cell in enumerate(notebook.cells, start=1)]
@@ -154,7 +156,10 @@ def _normal_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
         kept += _streams(streams)
         streams = {}
         copied = copy.deepcopy(output)
-        copied.get("data", {}).pop(WIDGET, None)
+        data = copied.get("data", {})
+        data.pop(WIDGET, None)
+        if SOURCE in data.get("text/html", ""):
+            del data["text/html"]  # the text names symbol, version and lines
         if copied.get("data", True):
             kept.append(copied)
     return kept + _streams(streams)

@@ -10,7 +10,9 @@ import functools
 import hashlib
 import os
 import re
+import socket
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +104,38 @@ def test_without_a_network_each_reason_is_said(
     with pytest.raises(MissingError, match=r"127\.0\.0\.1:9: .*refused; apt-get: no such program"):
         get(tmp_path)
     assert made(tmp_path / "cache" / "sources") == []
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "what"),
+    [(0, MissingError, "5 of 9 bytes came"), (4, LabError, "more than 4 bytes came")],
+)
+def test_a_download_of_another_length_is_refused(
+    tmp_path: Path, size: int, error: type[LabError], what: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as client:
+                client.recv(1 << 16)
+                client.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nabcde")
+
+        threading.Thread(target=answer, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.tar"
+        with pytest.raises(error, match=what):
+            fetch.from_url(url, tmp_path / "a.tar", size)
+
+
+def test_a_full_disk_is_not_taken_for_a_bad_network(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(bytes(9999))
+    with pytest.raises(OSError, match="No space left"):
+        fetch.from_url((tmp_path / "a.tar").as_uri(), Path("/dev/full"))
+
+
+def test_what_there_is_no_room_for_is_not_begun(tmp_path: Path) -> None:
+    archive = fetch.Archive("a.tar", "", size=1 << 60, url=UNREACHABLE)
+    with pytest.raises(LabError, match="a.tar: it needs .* MB are free"):
+        fetch.get(archive, tmp_path, tmp_path)
 
 
 # -- made once, alone, whole

@@ -44,10 +44,11 @@ def build(name: str, clang: Path, folder: Path, *flags: str) -> Path:
 
 def test_programs_are_listed_in_order_and_an_unknown_one_says_so() -> None:
     c = ("cold", "hot", "allocator", "mimalloc", "jemalloc")
-    ours = ("cold", "hot", "explicit", *c[2:], *(f"rust-{name}" for name in c))
+    ways = ("explicit", "forked", "buffer", "continuous")
+    ours = ("cold", "hot", *ways, *c[2:], *(f"rust-{name}" for name in c))
     assert programs.names() == (*ours, "harness", "rust-harness")
     for ask in (programs.get, programs.language):
-        with pytest.raises(LabError, match=r"tepid.*cold, hot, explicit, allocator"):
+        with pytest.raises(LabError, match=r"tepid.*cold, hot, explicit, forked"):
             ask("tepid")
 
 

@@ -33,6 +33,7 @@ CONDA_NAMES = {
     "lief": "py-lief",
     "matplotlib": "matplotlib-base",
     "playwright": "playwright-python",
+    "tree-sitter": "tree_sitter",
 }
 
 
@@ -67,9 +68,9 @@ def test_lock_names_no_place() -> None:
 
 def test_conda_environment_is_in_step() -> None:
     entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    specs = [
-        Requirement(entry.replace("=19", "==19")) for entry in entries if isinstance(entry, str)
-    ]
+    (from_pip,) = [entry["pip"] for entry in entries if isinstance(entry, dict)]
+    texts = [entry.replace("=19", "==19") for entry in entries if isinstance(entry, str)]
+    specs = [Requirement(text) for text in (*texts, *from_pip) if not text.startswith("-")]
     conda = {spec.name: str(spec.specifier) for spec in specs}
     for wanted in REQUIREMENTS:
         name = CONDA_NAMES.get(wanted.name, wanted.name)

@@ -3,16 +3,21 @@
  * It makes direct calls, indirect calls and memory operations of a size known at run time,
  * so that value profiling has work to do. With -DALLOCATOR=mi_ (lab_, je_) its memory comes
  * from mi_malloc and so on; without, it calls the library. With -DEXPLICIT it writes its
- * profile before it ends, as well as when it ends. One thread, fixed sizes, no
+ * profile before it ends, as well as when it ends; with -DFORKED a child does, and with -DBUFFER
+ * it is written to memory first, and by no exit handler. One thread, fixed sizes, no
  * input: each run does the same.
  */
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
-#ifdef EXPLICIT
-int __llvm_profile_write_file(void); /* of the profile runtime */
-#endif
+/* of the profile runtime */
+unsigned long long __llvm_profile_get_size_for_buffer(void);
+int __llvm_profile_write_buffer(char *buffer);
+int __llvm_profile_write_file(void);
 
 enum { ROUNDS = 300, SLOTS = 16, SIZE = 256 };
 
@@ -73,8 +78,25 @@ int main(void) {
         sum += step(round);
     }
     printf("checksum %u\n", sum);
-#ifdef EXPLICIT
+    fflush(stdout); /* the last system call of main; and a child has nothing left to print */
+#if defined EXPLICIT
     __llvm_profile_write_file();
+#elif defined FORKED
+    int fate = 0;
+    if (fork() == 0) {
+        __llvm_profile_write_file(); /* as at exit, what it returns is for nobody */
+        _exit(0);
+    }
+    wait(&fate);
+    if (WIFSIGNALED(fate))
+        fprintf(stderr, "the child is dead of signal %d\n", WTERMSIG(fate));
+    _exit(fate != 0);
+#elif defined BUFFER
+    unsigned long long bytes = __llvm_profile_get_size_for_buffer();
+    char *buffer = malloc(bytes);
+    FILE *file = fopen(getenv("LLVM_PROFILE_FILE"), "wb");
+    int wrong = !buffer || !file || __llvm_profile_write_buffer(buffer);
+    _exit(wrong || fwrite(buffer, 1, bytes, file) != bytes || fclose(file));
 #endif
     return 0;
 }

@@ -7,6 +7,8 @@ at the crash, the raw profile's story.
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -54,31 +56,28 @@ class Traces:
 
         trial = self._lab.trial(program, llvm, foreign, order=order)
         self._tracer = self._tracer or Tracer(cache=self._lab.cache)
-        kept = self._lab.cache / "traces" / name
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".staging-") as staging:
-            linked, folder = build.linked(trial, self._lab.cache), Path(staging) / "trace"
-            versions = [trial.runtime.raw_version, trial.foreign.raw_version]
-            made = self._tracer.run(
-                [linked],
-                folder,
-                env=lab.environment(Path(staging)),
-                cwd=Path(staging),
-                seconds=10,
-                about={"raw_versions": versions},
-            )
-            if kept.exists():
-                files.remove(kept)
-            folder.rename(kept)
-        return Trace(kept, made.manifest)
+        folder = Path(tempfile.mkdtemp(prefix="pgo-lab-"))
+        # Tables are read late, and by the notebook to its end.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        made = self._tracer.run(
+            [build.linked(trial, self._lab.cache)],
+            folder / "trace",
+            env=lab.environment(folder),
+            cwd=folder,
+            seconds=10,
+            about={"raw_versions": [trial.runtime.raw_version, trial.foreign.raw_version]},
+        )
+        # For `keep`; another process may trace the same trial just now.
+        _copy(folder / "trace", self._lab.cache / "traces" / name)
+        return made
 
 
 def keep(cache: Path) -> None:
     """Make the live traces in a cache the recorded ones, without what only this machine needs."""
     for folder in sorted((cache / "traces").glob("[!.]*/")):
-        for name in (
-            tables.MANIFEST,
-            tables.OUTPUT,
-            *(f"{table}.parquet" for table in tables.TABLES),
-        ):
-            files.write(recorded() / folder.name / name, (folder / name).read_bytes())
+        _copy(folder, recorded() / folder.name)
+
+
+def _copy(folder: Path, target: Path) -> None:
+    for name in (tables.MANIFEST, tables.OUTPUT, *(f"{table}.parquet" for table in tables.TABLES)):
+        files.write(target / name, (folder / name).read_bytes())

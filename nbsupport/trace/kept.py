@@ -24,8 +24,8 @@ class Trace:
 
     Columns. events: n, time (seconds since the launch, the debugger's own included), thread,
     kind, function, module, caller, what, frames, arguments. pointers: name, of, how, value,
-    owner. places: start, end, name, owner, rights. calls: as `syscalls.Call`. story: as
-    `syscalls.Step`.
+    owner. records: n (of the event), byte, function, field, read, written. places: start, end,
+    name, owner, rights. calls: as `syscalls.Call`. story: as `syscalls.Step`.
     """
 
     folder: Path

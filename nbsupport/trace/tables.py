@@ -27,6 +27,7 @@ OUTPUT = "output.txt"
 TABLES = {
     "events": "n:int64 time:double thread:int64 kind function module caller what frames arguments",
     "pointers": "name of how value:uint64 owner",
+    "records": "n:int64 byte:int64 function field read written",
     "places": "start:uint64 end:uint64 name owner rights",
     "calls": "time:double thread:int64 name path arguments result size:int64",
     "story": "moment what seen:bool detail",
@@ -73,6 +74,7 @@ def assemble(
     rows = {
         "events": [_row(n, event, owns, found, folder) for n, event in enumerate(events)],
         "pointers": [vars(one) for one in dict.fromkeys(_pointers(events, owns, found))],
+        "records": list(_reads(events, found)) if found else [],
         "places": [vars(one) for one in (*owns.sections, *owns.regions)],
         "calls": [_call(one, folder) for one in calls.rows] if calls else [],
         "story": [vars(one) for one in story],
@@ -198,6 +200,16 @@ def _pointers(
     for how in ("written", "read") if found else ():
         for function, value in found.values(how):  # type: ignore[union-attr]
             yield Pointer("Values", function, how, value, owns.owner(value))
+
+
+def _reads(events: Sequence[Mapping[str, Any]], found: Records) -> Iterator[dict[str, Any]]:
+    """Yield, for each call that is about a record, what it can read there, field by field."""
+    for n, event in enumerate(events):
+        for at in memory.read_last((event,)):
+            for place, read, written in found.dump(at):
+                field, _, value = read.partition(" = ")
+                row = {"n": n, "byte": int(place), "function": found.name(at), "field": field}
+                yield {**row, "read": value, "written": written}
 
 
 def prepare() -> None:

@@ -1,0 +1,327 @@
+"""The profile runtime's sources as data: what is read of them, compared, and shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from nbsupport import notebook, sources
+from nbsupport.errors import LabError
+from nbsupport.lab import Lab
+from nbsupport.sources import compare, parse, picture, structure, tree, walk
+from nbsupport.sources.structure import Structure
+from nbsupport.sources.tree import Tree
+from nbsupport.trace import Trace, Traces
+
+LIST = """
+#define INSTR_PROF_RAW_VERSION 7
+INSTR_PROF_DATA(const uint64_t, llvm::Type::get(Ctx), NameRef, \\
+                Hash(a, b))
+INSTR_PROF_DATA(IntPtrT, llvm::Ptr::get(Ctx), Values, V)
+INSTR_PROF_DATA(const uint16_t, T, NumSites[IPVK_Last+1], N) \\
+INSTR_PROF_RAW_HEADER(uint64_t, Magic, magic())
+"""
+WRITER = """
+// SPDX-License-Identifier: Ours
+typedef struct Reader { int (*Init)(void *); int (*Other)(void); } Reader;
+static int Calls = 0;
+COMPILER_RT_WEAK int Version = 1;
+extern char Start __asm("section$start");
+extern int Far;
+static int init(void *Record);
+static Reader TheReader = {init, 0};
+COMPILER_RT_VISIBILITY void (*Hook)(int) = 0;
+
+static int init(void *Record) {
+  const __llvm_profile_data *Data = (const __llvm_profile_data *)Record;
+  Calls++;
+  for (int I = 0; I < 2; I++)
+    if (Data->NumSites[I]) /* a comment */
+      return I;
+  return Data->Values != 0;
+}
+
+COMPILER_RT_VISIBILITY int
+writer(Reader *R, __llvm_profile_data *Data, int Far) {
+  int Calls = Far;
+  Data->Values = 0;
+  take(&Data->NumSites[1]);
+  if (Version && Start)
+    atexit(finish);
+  return R->Init(Data) + Calls;
+}
+"""
+FINISH = "void finish(void) { Hook = &other; Hook(1); }\nvoid other(int Writer) { Writer = 1; }\n"
+
+
+def small(folder: Path, version: str = "1.0.0", **changed: str) -> Tree:
+    """Return a profile runtime of three files, in `folder`."""
+    texts = {"InstrProfData.inc": LIST, "Writer.c": WRITER, "Finish.c": FINISH, **changed}
+    texts = {name.replace("__", "."): text for name, text in texts.items()}
+    (folder / version).mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / version / name).write_text(text)
+    hashes = {name: sha256(text.encode()).hexdigest() for name, text in sorted(texts.items())}
+    return Tree(version, folder / version, "here", hashes, False)
+
+
+@pytest.fixture(scope="module")
+def newest() -> tuple[Tree, Structure]:
+    found = tree.at("19.1.7")
+    return found, structure.of(found)
+
+
+# -- excerpts
+
+
+def test_an_excerpt_is_found_by_symbol_and_says_where_it_is(tmp_path: Path) -> None:
+    found = parse.excerpt(small(tmp_path), "init", mark="Values")
+    assert (found.file, found.line, found.licence) == ("Writer.c", 12, "Ours")
+    start = WRITER.index("static int init(void *Record) {")
+    assert found.text == WRITER[start : WRITER.index("\n\n", start)]
+    assert found.marked == (18,)
+    assert repr(found) == "Writer.c: init, LLVM 1.0.0, 8 lines"
+
+
+@pytest.mark.parametrize("part, about, first", [
+    ("loop", "Data", "  for (int I"), ("condition", "NumSites", "    if (Data->Num"),
+    ("statement", "Values", "  return Data->Values"), ("loop", "", "  for (int I"),
+])  # fmt: skip
+def test_a_part_of_a_function_is_found_by_a_word_in_it(
+    tmp_path: Path, part: parse.Part, about: str, first: str
+) -> None:
+    found = parse.excerpt(small(tmp_path), "init", part=part, about=about)
+    assert found.text.startswith(first)
+
+
+@pytest.mark.parametrize("symbol, line", [
+    ("Reader", 3), ("TheReader", 9), ("Hook", 10), ("INSTR_PROF_RAW_VERSION", 2), ("Start", 6),
+])  # fmt: skip
+def test_types_variables_and_macros_are_symbols_too(tmp_path: Path, symbol: str, line: int) -> None:
+    assert parse.excerpt(small(tmp_path), symbol).line == line
+
+
+def test_a_function_in_another_file_is_found_and_said_to_have_moved(tmp_path: Path) -> None:
+    found = parse.excerpt(small(tmp_path), "finish", file="Writer.c")
+    assert repr(found) == "Finish.c: finish, LLVM 1.0.0, 1 lines (moved from Writer.c)"
+    assert "moved" not in repr(parse.excerpt(small(tmp_path / "2"), "finish", file="Finish.c"))
+
+
+def test_what_is_gone_is_said_with_the_versions_that_have_it(
+    newest: tuple[Tree, Structure],
+) -> None:
+    with pytest.raises(LabError, match=r"nothing in LLVM 19\.1\.7: .*no such symbol; see what"):
+        parse.excerpt(newest[0], "nothing")
+    with pytest.raises(
+        LabError, match="writeOneValueProfData in LLVM 19.1.7: it has no loop with x"
+    ):
+        parse.excerpt(newest[0], "writeOneValueProfData", part="loop", about="x")
+    whole = sources.of("22")
+    with pytest.raises(
+        LabError, match=r"no such symbol; it is in LLVM 14\.0\.6 .*19\.1\.7 \(Instr"
+    ):
+        whole.excerpt("writeOrderFile")
+
+
+def test_lines_of_the_text_are_shown_and_never_committed(newest: tuple[Tree, Structure]) -> None:
+    found = parse.excerpt(newest[0], "initializeValueProfRuntimeRecord", mark="Values")
+    line = "ValueProfNode **Nodes = (ValueProfNode **)Data-&gt;Values;"
+    page = found._repr_html_()
+    assert line in page and "Apache-2.0 WITH LLVM-exception" in page
+    assert re.search(r"<b style[^>]*> +313  +ValueProfNode \*\*Nodes", page)
+    other = compare.difference("lprofWriteData", newest[0], tree.at("22.1.8"))
+    assert "VNamesEnd, SkipNameDataWrite, Version);" in other.html
+    data = [{"text/plain": repr(one), "text/html": one._repr_html_()} for one in (found, other)]
+    new = nbformat.v4
+    outputs = [new.new_output("display_data", data=one) for one in data]  # type: ignore[no-untyped-call]
+    cell = new.new_code_cell("x", outputs=outputs)  # type: ignore[no-untyped-call]
+    kept = notebook.normalize(new.new_notebook(cells=[cell]))  # type: ignore[no-untyped-call]
+    assert [dict(one.data) for one in kept.cells[0].outputs] == [
+        {"text/plain": repr(found)},
+        {"text/plain": repr(other)},
+    ]
+
+
+def test_no_line_of_llvms_is_in_what_is_committed(newest: tuple[Tree, Structure]) -> None:
+    texts = [newest[0].content(path).decode() for path in newest[0].files]
+    lines = {line.strip() for text in texts for line in text.splitlines() if len(line.strip()) > 30}
+    notebooks = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        held = {line.strip() for line in str(notebook.read(path)).split("\\n")}
+        assert not held & lines, path
+
+
+# -- structure
+
+
+def test_functions_are_told_with_what_they_call_read_and_write(tmp_path: Path) -> None:
+    found = structure.of(small(tmp_path))
+    assert (found.raw_version, found.record) == (7, ("NameRef", "Values", "NumSites"))
+    assert found.header == ("Magic",)
+    init, writer, finish = (found.function(name) for name in ("init", "writer", "finish"))
+    assert (init.file, init.line, init.lines) == ("Writer.c", 12, 8)
+    assert (init.reads, init.writes, init.globals) == (("NumSites", "Values"), (), ("Calls",))
+    assert (writer.reads, writer.writes) == ((), ("Values", "NumSites"))
+    assert (writer.calls, writer.through) == (("take", "atexit"), ("Init",))
+    assert writer.hands_on == ("finish",)
+    assert writer.globals == ("Version", "Start")  # Calls and Far are its own
+    assert finish.through == ("Hook",)
+
+
+def test_calls_are_followed_through_pointers_and_values(tmp_path: Path) -> None:
+    found = structure.of(small(tmp_path))
+    assert found.tables == {"Hook": ("other",), "Init": ("init",)}
+    assert dict(found.leads_to("writer")) == {"init": "Init", "finish": "as a value"}
+    assert found.callers("init") == ("writer",)
+    assert found.path("writer", "other") == ("writer", "finish", "other")
+    assert found.path("other", "writer") == () and found.path("init", "init") == ("init",)
+
+
+def test_each_global_is_told_with_where_it_comes_from(tmp_path: Path) -> None:
+    found = {one.name: one.comes_from for one in structure.of(small(tmp_path)).globals}
+    assert found == {
+        "Calls": "the runtime",
+        "Version": "the runtime, unless an instrumented object has its own",
+        "Start": "the linker: a section's bound",
+        "Far": "outside the runtime",
+        "TheReader": "the runtime",
+        "Hook": "the runtime",
+    }
+
+
+def test_a_structure_survives_being_recorded(newest: tuple[Tree, Structure]) -> None:
+    assert structure.load(newest[1].to_json()) == newest[1]
+
+
+@pytest.mark.parametrize("version", ["19.1.7", "22.1.8"])
+def test_what_is_recorded_is_what_the_sources_say(version: str) -> None:
+    found = sources.of(version)
+    assert found.tree and found.tree.pinned
+    assert found.structure == next(one for one in sources.recorded() if one.version == version)
+
+
+def test_every_known_version_is_recorded_with_the_layout_that_we_know() -> None:
+    from nbsupport.profile.layout import LAYOUTS
+
+    found = sources.recorded()
+    assert [one.version for one in found] == list(tree.known())
+    for one in found:
+        known = LAYOUTS[one.raw_version]
+        assert one.record == tuple(field.name for field in known.record), one.version
+        assert one.header == known.header, one.version
+
+
+def test_the_writers_functions_are_read_rightly_in_every_version() -> None:
+    for one in sources.recorded():
+        assert one.function("writeOneValueProfData").reads == ("NumValueSites",)
+        assert one.function("initializeValueProfRuntimeRecord").reads == ("Values", "NumValueSites")
+        assert compare.crash_path(one)[-5:] == (
+            "writeValueProfData",
+            "writeOneValueProfData",
+            "initializeValueProfRuntimeRecord",
+            "__llvm_profile_instrument_target",
+            "instrumentTargetValueImpl",
+        )
+
+
+# -- what changed
+
+
+def test_code_is_compared_not_comments_or_layout(tmp_path: Path) -> None:
+    old = structure.of(small(tmp_path))
+    same = WRITER.replace("/* a comment */", "").replace("  Calls++;", "\n\n     Calls ++ ;")
+    assert compare.compare(old, structure.of(small(tmp_path / "2", Writer__c=same))).changed == ()
+    other = WRITER.replace("Calls++", "Calls--")
+    found = compare.compare(old, structure.of(small(tmp_path / "3", Writer__c=other)))
+    assert found.changed == ("init",)
+
+
+def test_what_came_went_and_moved_is_told(tmp_path: Path) -> None:
+    old = structure.of(small(tmp_path))
+    texts = {"Writer__c": WRITER + FINISH.splitlines()[1], "Finish__c": "void fresh(void) {}"}
+    texts["InstrProfData__inc"] = LIST.replace("NameRef", "Name").replace("VERSION 7", "VERSION 8")
+    found = compare.compare(old, structure.of(small(tmp_path, "2.0.0", **texts)))
+    assert (found.added, found.removed, found.moved) == (("fresh",), ("finish",), ("other",))
+    assert found.fields == ("record: Name is new", "record: NameRef is gone")
+    assert found.summary == (
+        "LLVM 1.0.0 -> 2.0.0: 0 functions changed, 1 are new, 1 are gone, 1 moved to another file; "
+        "none on its path. raw version 7 -> 8; record: Name is new; record: NameRef is gone."
+    )
+
+
+def test_a_rerun_on_a_new_llvm_reads_what_changed_on_the_crashs_path() -> None:
+    by_major = {one.version.partition(".")[0]: one for one in sources.recorded()}
+    found = compare.compare(by_major["19"], by_major["23"])
+    assert found.path == (
+        "__llvm_profile_register_write_file_atexit",
+        "__llvm_profile_write_file",
+        "writeFile",
+        "lprofWriteData",
+        "lprofWriteDataImpl",
+    )
+    assert "raw version 10 -> 11; record: UniformCounterPtr is new" in found.summary
+    shown = compare.shown(found)
+    assert shown.text.startswith(found.summary) and shown.html.count("<details open>") == 1
+    quiet = compare.compare(by_major["22"], by_major["22"])
+    assert (quiet.path, compare.shown(quiet).text) == ((), quiet.summary)
+
+
+# -- beside the traces
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[tuple[Trace, Trace]]:
+    with Lab() as lab, Traces(lab) as traces:
+        yield traces.of("cold", "19", "22"), traces.of("cold", "19", "17")
+
+
+def test_two_runs_are_walked_side_by_side_until_they_part(
+    newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
+) -> None:
+    healthy, crashing = (walk.steps(newest[1], run) for run in runs)
+    n = walk.parting(healthy, crashing)
+    assert n is not None
+    step = crashing[n]
+    assert (step.function, step.reads) == (
+        "writeOneValueProfData",
+        "NumValueSites of record 4, byte 192",
+    )
+    assert not any(one.misread for one in (*healthy, *crashing[:n]))
+    assert step.written.startswith("NameRef of ") and healthy[n].value == "1, 1, 0"
+    assert walk.parting(healthy, healthy) is None
+    rows = walk.side_by_side(healthy, crashing).text.splitlines()
+    assert len(rows) == 1 + len(crashing) and rows[1 + n].endswith("<- they part")
+
+
+def test_the_frames_are_a_way_of_calls_in_the_sources(
+    newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
+) -> None:
+    way = walk.spine(newest[1], runs[1])
+    assert [name for name, _ in way] == list(newest[1].path(*compare.WAYS[1]))
+    assert [name for name, seen in way if not seen] == ["writeValueProfData"]
+    assert walk.spine(newest[1], runs[0]) == ()  # did not die
+    alone = dataclasses.replace(newest[1], tables={})  # no way through the pointer
+    assert walk.spine(alone, runs[1]) == ()
+
+
+def test_the_call_graph_marks_the_fork_and_who_comes_past_the_check(
+    newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
+) -> None:
+    healthy, crashing = (walk.steps(newest[1], run) for run in runs)
+    drawn = picture.figure(newest[1], runs[1], healthy, crashing)
+    assert "checked once, in __llvm_profile_write_file" in drawn.text
+    assert (
+        "__llvm_profile_write_buffer" in drawn.text
+        and "part in writeOneValueProfData" in drawn.text
+    )
+    for said in ("inlined: no frame of its own", "by the pointer InitRTRecord", "(past the check)"):
+        assert said in drawn.html
+    alive = picture.figure(newest[1], runs[0], healthy, healthy)
+    assert alive.text == "No fork to draw: this run did not die in the profile writer."

@@ -116,21 +116,21 @@ def with_prose(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
     return result
 
 
-def normalize(notebook: NotebookNode) -> NotebookNode:
+def normalize(notebook: NotebookNode, *, excerpts: bool = False) -> NotebookNode:
     """Return what of an executed notebook is committed: the same run, the same bytes.
 
     Kept: kernel name, sources, tags, execution counts, outputs. Dropped: times, papermill's
-    notes, widget views and their state, versions of the language, lines of LLVM's sources. Ids
-    are numbers in order.
+    notes, widget views and their state, versions of the language, and `excerpts` of LLVM's
+    sources unless they are asked for. Ids are numbers in order.
     """
     metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
-    cells = [_normal_cell(cell, number) for number, cell in enumerate(notebook.cells, start=1)]
+    cells = [_normal_cell(cell, n, excerpts) for n, cell in enumerate(notebook.cells, start=1)]
     whole = {"metadata": metadata, "nbformat": 4, "nbformat_minor": 5, "cells": cells}
     result: NotebookNode = nbformat.from_dict(whole)  # type: ignore[no-untyped-call]
     return result
 
 
-def _normal_cell(cell: NotebookNode, number: int) -> dict[str, Any]:
+def _normal_cell(cell: NotebookNode, number: int, excerpts: bool) -> dict[str, Any]:
     kept: dict[str, Any] = {
         "cell_type": cell.cell_type,
         "id": f"cell-{number}",
@@ -141,11 +141,11 @@ def _normal_cell(cell: NotebookNode, number: int) -> dict[str, Any]:
         kept["attachments"] = copy.deepcopy(cell.attachments)
     if cell.cell_type == "code":
         kept["execution_count"] = cell.execution_count
-        kept["outputs"] = _normal_outputs(cell.outputs)
+        kept["outputs"] = _normal_outputs(cell.outputs, excerpts)
     return kept
 
 
-def _normal_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[NotebookNode]:
     """Merge the streams between two displays, stdout first: their interleaving is chance."""
     kept: list[NotebookNode] = []
     streams: dict[str, str] = {}
@@ -158,7 +158,7 @@ def _normal_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
         copied = copy.deepcopy(output)
         data = copied.get("data", {})
         data.pop(WIDGET, None)
-        if SOURCE in data.get("text/html", ""):
+        if not excerpts and SOURCE in data.get("text/html", ""):
             del data["text/html"]  # the text names symbol, version and lines
         if copied.get("data", True):
             kept.append(copied)

@@ -76,7 +76,7 @@ def _stage(notebooks: list[Path], manifest: Mapping[str, Any], source: Path) -> 
         made = page(notebook.read(path), pages, error=error)
         if path.stem == pages[0]:
             made.cells.append(_markdown(_contents(pages)))
-        files.write(source / path.name, notebook.dump(notebook.normalize(made)))
+        files.write(source / path.name, notebook.dump(notebook.normalize(made, excerpts=True)))
 
 
 def _contents(pages: list[str]) -> str:

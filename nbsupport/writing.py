@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nbsupport import build, contain, counts, settings, toolchains, views
 from nbsupport.build import Command, Trial
@@ -47,6 +48,7 @@ _DOING = {
     r"p?writev?(64)?\(": "writes {} bytes",
     r"close\(": "closes it",
 }
+_KEPT, _NOTHING, _BROKEN = "#009E73", "#DDDDDD", "#D55E00"  # Okabe and Ito's
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,20 @@ def kills(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[
         return list(pool.map(kill, moments))
 
 
+def moments(
+    lab: Lab, asked: Mapping[str, tuple[Trial, str, int]]
+) -> dict[str, list[tuple[str, Written]]]:
+    """Return the kills of several trials by label: (trial, pattern, earlier runs) as `kills`.
+
+    Where that cannot be done, it says so, and returns none.
+    """
+    try:
+        return {label: kills(lab, *one) for label, one in asked.items()}
+    except MissingError as error:
+        print(f"left out: {error}")  # noqa: T201 - the notebook shows it
+        return {}
+
+
 def ways(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
     """Return the outcome of each way to what reads records: of one LLVM alone, in both orders."""
     links = {"one LLVM": (llvm, "main-first")}
@@ -145,12 +161,54 @@ def shown(what: str, found: Iterable[tuple[str, Written]], once: Written) -> vie
     return views.table((what, "on disk", "llvm-profdata", "runs in it", "the runtime says"), rows)
 
 
+def figure(
+    found: Mapping[str, Sequence[tuple[str, Written]]], once: Mapping[str, Written]
+) -> views.Shown:
+    """Draw what a kill at each of the `moments` leaves, a row for each label.
+
+    In order, not to scale. `once` is what one whole run leaves, by label.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
+
+    drawn = Figure((11, 1.2 * len(found) + 0.2), layout="constrained")
+    axes = drawn.subplots()
+    axes.set(xlim=(0, 1), ylim=(len(found) - 0.6, -0.5))
+    axes.set_axis_off()
+    style: dict[str, Any] = {"va": "center", "fontsize": 7, "parse_math": False}
+    said = []
+    for y, (label, row) in enumerate(found.items()):
+        axes.text(0, y - 0.36, f"{label}: killed before it ...", **{**style, "fontsize": 9})
+        runs_in = [left.times(once[label]) or 0 for _, left in row]
+        for n, (doing, left) in enumerate(row):
+            empty = not any(size for _, size in left.files)
+            colour = _NOTHING if empty or left.found == "valid" else _BROKEN
+            colour = _KEPT if runs_in[n] else colour
+            x, wide = (n + 0.5) / len(row), 0.97 / len(row)
+            axes.barh(y, wide, 0.5, x - wide / 2, color=colour, alpha=0.6)
+            size = f"{sum(size for _, size in left.files)} bytes" if left.files else "no file"
+            kept = f"{runs_in[n]} run{'s' * (runs_in[n] != 1)} kept"
+            text = doing.replace(" or ", "\nor ").replace(" to ", "\nto ")
+            axes.text(x, y, f"{text}\n{size}\n{kept}", ha="center", **style)
+        said.append(f"{label}: {sum(map(bool, runs_in))} of {len(row)} moments leave counts")
+    caption = f"What a kill leaves, by the moment. {'; '.join(said)}."
+    return views.framed(drawn, caption, "the tables have all of it")
+
+
+def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
+    """Return in which functions programs died, by way; "" for none."""
+    return {
+        way: ", ".join(sorted({one.crash.function for one in outcomes.values() if one.crash}))
+        for way, outcomes in found.items()
+    }
+
+
 def shown_ways(found: Mapping[str, Mapping[str, Outcome]]) -> views.Shown:
     """Show the outcome of each way, and in which functions programs died."""
-    rows = []
-    for way, outcomes in found.items():
-        dead = sorted({one.crash.function for one in outcomes.values() if one.crash})
-        rows.append((way, *(one.kind for one in outcomes.values()), ", ".join(dead)))
+    dead = where(found)
+    rows = [
+        (way, *(one.kind for one in outcomes.values()), dead[way])
+        for way, outcomes in found.items()
+    ]
     return views.table(("records are read by", *next(iter(found.values())), "dies in"), rows)
 
 

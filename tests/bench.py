@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bench_profile
+import bench_sources
 import bench_trace
 from rich.console import Console
 from rich.table import Table
@@ -185,6 +186,8 @@ def main() -> None:
         rows += bench_profile.rows(folder)
         progress.say("traces…")
         rows += bench_trace.rows(folder)
+        progress.say("LLVM's sources…")
+        rows += bench_sources.rows()
         if "--report" in sys.argv:
             progress.say("make report, from nothing and again…")
             rows += reports(folder)

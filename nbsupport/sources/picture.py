@@ -38,7 +38,8 @@ def figure(
         said = "No fork to draw: this run did not die in the profile writer."
         return Shown(said, f"<p>{said}</p>")
     names = [name for name in found.path(*WAYS[0]) if name not in way] + list(way)
-    gate = next(n for n, name in enumerate(names) if CHECK in found.function(name).calls)
+    gates = [n for n, name in enumerate(names) if CHECK in found.function(name).calls]
+    gate = gates[0] if gates else -1
     fork = names.index(crashing[part].function)
     drawn = Figure((11.5, 0.62 * (len(names) + 1.6)), layout="constrained")
     axes = drawn.subplots()
@@ -117,8 +118,9 @@ def _finding(found: Structure, names: Sequence[str], gate: int, fork: Step) -> s
     past = {one for name in names[gate + 1 :] for one in found.callers(name)} - set(names)
     sites = found.path(*WAYS[2])
     checked = any(CHECK in found.function(name).calls for name in sites)
+    where = names[gate] if gate >= 0 else "no function of this way"
     return (
-        f"The raw version is checked once, in {names[gate]}; {len(past)} other functions enter "
+        f"The raw version is checked in {where}; {len(past)} other functions enter "
         f"below it ({', '.join(sorted(past))}), and so does every value site in main "
         f"({' -> '.join(sites)}), which {'checks it, too' if checked else 'checks nothing'}. The "
         f"runs part in {fork.function}, at {fork.reads}: {fork.value}, which its compiler wrote "

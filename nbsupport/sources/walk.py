@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbsupport import views
+from nbsupport.sources.compare import crash_path
 from nbsupport.sources.structure import Structure
 from nbsupport.trace import Trace, shown
 from nbsupport.views import Shown
 
-#: Who asks an image for its raw version, and who writes. Source: InstrProfilingFile.c,
-#: InstrProfilingWriter.c.
 ALLOCATOR = frozenset({"malloc", "calloc", "realloc", "free", "strdup"})
-CHECK, WRITER, START = "__llvm_profile_get_version", "lprofWriteDataImpl", "lprofWriteData"
+#: What takes the raw version out of an image's variable, to compare it (InstrProfData.inc); who
+#: writes, and who gives it the bounds (InstrProfilingWriter.c).
+CHECK, WRITER, START = "GET_VERSION", "lprofWriteDataImpl", "lprofWriteData"
 #: What the writer computes from the bounds, by calls that a trace sees.
 _COUNTS = {
     "__llvm_profile_get_num_data": "NumData",
@@ -136,3 +137,8 @@ def counted(steps: Sequence[Step], record_size: int) -> tuple[int, int]:
     size = int(next(step.value for step in steps if step.function == START).split()[0])
     said = next(step.value for step in steps if step.reads == "NumData")
     return int(said), -(-size // record_size)
+
+
+def checked_on_path(found: Structure) -> str:
+    """Return the functions of the crash's path that compare the image's raw version."""
+    return ", ".join(n for n in crash_path(found) if CHECK in found.function(n).calls)

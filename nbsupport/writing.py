@@ -170,28 +170,31 @@ def figure(
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
 
-    drawn = Figure((11, 1.2 * len(found) + 0.2), layout="constrained")
+    drawn = Figure((9.4, 1.35 * len(found) + 0.1), layout="constrained")
     axes = drawn.subplots()
-    axes.set(xlim=(0, 1), ylim=(len(found) - 0.6, -0.5))
+    axes.set(xlim=(0, 1), ylim=(len(found) - 0.55, -0.5))
     axes.set_axis_off()
-    style: dict[str, Any] = {"va": "center", "fontsize": 7, "parse_math": False}
-    said = []
+    style: dict[str, Any] = {"va": "center", "fontsize": 7.6, "parse_math": False}
+    said, told = [], []
     for y, (label, row) in enumerate(found.items()):
-        axes.text(0, y - 0.36, f"{label}: killed before it ...", **{**style, "fontsize": 9})
+        axes.text(0, y - 0.38, f"{label}: killed before it ...", **{**style, "fontsize": 9})
         runs_in = [left.times(once[label]) or 0 for _, left in row]
         for n, (doing, left) in enumerate(row):
             empty = not any(size for _, size in left.files)
             colour = _NOTHING if empty or left.found == "valid" else _BROKEN
             colour = _KEPT if runs_in[n] else colour
             x, wide = (n + 0.5) / len(row), 0.97 / len(row)
-            axes.barh(y, wide, 0.5, x - wide / 2, color=colour, alpha=0.6)
+            axes.barh(y, wide, 0.52, x - wide / 2, color=colour, alpha=0.6)
+            words = re.sub(r" (or|to|\d+)\b", r"\n\1", doing, count=1)
+            runs = f"{runs_in[n]} run{'s' * (runs_in[n] != 1)} kept"
+            axes.text(x, y, f"{words}\n{runs}", ha="center", **style)
             size = f"{sum(size for _, size in left.files)} bytes" if left.files else "no file"
-            kept = f"{runs_in[n]} run{'s' * (runs_in[n] != 1)} kept"
-            text = doing.replace(" or ", "\nor ").replace(" to ", "\nto ")
-            axes.text(x, y, f"{text}\n{size}\n{kept}", ha="center", **style)
+            axes.text(x, y + 0.35, size, ha="center", color="#555555", **style)
         said.append(f"{label}: {sum(map(bool, runs_in))} of {len(row)} moments leave counts")
+        pairs = zip((doing for doing, _ in row), runs_in, strict=True)
+        told.append(f"{label}: {', '.join(f'{doing} {n}' for doing, n in pairs)}")
     caption = f"What a kill leaves, by the moment. {'; '.join(said)}."
-    return views.framed(drawn, caption, "the tables have all of it")
+    return views.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(told)}")
 
 
 def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:

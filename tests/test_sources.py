@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from nbsupport import notebook, sources
-from nbsupport.errors import LabError
+from nbsupport.errors import LabError, MissingError
 from nbsupport.lab import Lab
 from nbsupport.sources import compare, parse, picture, structure, tree, walk
 from nbsupport.sources.structure import Structure
@@ -158,6 +158,38 @@ def test_no_line_of_llvms_is_in_what_is_committed(newest: tuple[Tree, Structure]
         assert not held & lines, path
 
 
+# -- where the text cannot be had
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("offline")
+def test_offline_a_version_is_there_as_it_was_recorded(tmp_path: Path) -> None:
+    found = sources.of("22", cache=tmp_path)
+    assert found.tree is None and found.structure.version == "22.1.8"
+    assert "LLVM 22.1.8: a RECORDING (" in found.provenance and "refused" in found.provenance
+    said = "lprofWriteData, LLVM 22.1.8: its text is not at hand"
+    assert found.excerpt("lprofWriteData").text == said
+    assert "not at hand" in found.difference(sources.of("19"), "lprofWriteData").text
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_unknown_release_is_stood_for_by_the_known_one_of_its_major(tmp_path: Path) -> None:
+    found = sources.of("22.9.9", cache=tmp_path)
+    assert found.structure.version == "22.1.8" and "in place of 22.9.9; " in found.provenance
+    with pytest.raises(MissingError, match=r"LLVM 20\.1\.8: .*there are 14\.0\.6, .*checkout"):
+        sources.of("20.1.8", cache=tmp_path)
+
+
+def test_a_toolchain_means_its_version(clang: Path) -> None:
+    assert sources.of("19@wheel").structure.version == "19.1.7"
+    assert sources.of(str(clang.parent.parent)).structure.version == "19.1.7"
+
+
 # -- structure
 
 
@@ -297,7 +329,12 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
     assert step.written.startswith("NameRef of ") and healthy[n].value == "1, 1, 0"
     assert walk.parting(healthy, healthy) is None
     rows = walk.side_by_side(healthy, crashing).text.splitlines()
-    assert len(rows) == 1 + len(crashing) and rows[1 + n].endswith("<- they part")
+    notes = [re.split("  +", row)[-1] for row in rows]
+    assert notes == ["crashing run", "differs", "differs", "16", *["the same"] * 3] + [
+        "<- they part",
+        "misread",
+        "misread",
+    ]
 
 
 def test_the_frames_are_a_way_of_calls_in_the_sources(

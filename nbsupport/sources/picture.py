@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 #: Okabe and Ito's.
 _GOOD, _BAD, _GATE, _PAST, _PLAIN = "#009E73", "#D55E00", "#56B4E9", "#B07800", "#EEEEEE"
-_X, _WIDE = 45, 28
-_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8, "parse_math": False}
-_SMALL: dict[str, Any] = {**_STYLE, "fontsize": 6.5, "color": "#444444"}
+_X, _WIDE = 42, 31
+_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8.5, "parse_math": False}
+_SMALL: dict[str, Any] = {**_STYLE, "fontsize": 7.5, "color": "#444444"}
 
 
 def figure(
@@ -41,25 +41,23 @@ def figure(
     gates = [n for n, name in enumerate(names) if CHECK in found.function(name).calls]
     gate = gates[0] if gates else -1
     fork = names.index(crashing[part].function)
-    drawn = Figure((11.5, 0.62 * (len(names) + 1.6)), layout="constrained")
+    drawn = Figure((9.4, 0.62 * (len(names) + 1.6)), layout="constrained")
     axes = drawn.subplots()
-    axes.set(xlim=(2, 118), ylim=(len(names) + 0.5, -1.2))
+    axes.set(xlim=(0, 100), ylim=(len(names) + 0.5, -1.1))
     axes.set_axis_off()
-    heads = {16: "who else calls it", _X: "the way to the crash", 76: "the healthy run reads"}
-    for x, head in {**heads, 103: "this run reads"}.items():
-        axes.text(x, -0.85, head, ha="center", fontweight="bold", **_STYLE)
+    heads = {12: "who else calls it", _X: "the way to the crash", 79: "what two runs read there"}
+    for x, head in heads.items():
+        axes.text(x, -0.8, head, ha="center", fontweight="bold", **_STYLE)
     for y, name in enumerate(names):
         small = found.function(name).file
         small = "inlined: no frame of its own" if way.get(name) is False else small
         small = f"{small}; checks the raw version" if y == gate else small
         colour = _GATE if y == gate else _BAD if y >= fork else _PLAIN
-        look: dict[str, Any] = {
-            "edgecolor": "#555555",
-            "linestyle": "--" if way.get(name) is False else "-",
-        }
-        axes.barh(y, _WIDE, 0.72, _X - _WIDE / 2, color=colour, alpha=0.75, **look)
-        axes.text(_X, y - 0.13, name, ha="center", **_STYLE)
-        axes.text(_X, y + 0.2, small, ha="center", **_SMALL)
+        look: dict[str, Any] = {"edgecolor": "#555555", "alpha": 0.75}
+        look["linestyle"] = "--" if way.get(name) is False else "-"
+        axes.barh(y, _WIDE, 0.72, _X - _WIDE / 2, color=colour, **look)
+        axes.text(_X, y - 0.14, name, ha="center", **{**_STYLE, "fontsize": 8})
+        axes.text(_X, y + 0.19, small, ha="center", **_SMALL)
         if y:
             by = dict(found.leads_to(names[y - 1]))[name]
             _arrow(axes, (_X, y - 0.63), (_X, y - 0.37), _BAD if y > fork else "black")
@@ -70,20 +68,19 @@ def figure(
             colour = _PAST if y > gate else "#555555"
             said = ",\n".join(others[:2]) + (f" and {len(others) - 2} more" if others[2:] else "")
             said += "\n(past the check)" if y > gate else ""
-            axes.text(28, y, said, ha="right", **{**_STYLE, "fontsize": 7, "color": colour})
-            _arrow(axes, (28.5, y), (_X - _WIDE / 2, y), colour)
+            axes.text(23.5, y, said, ha="right", **{**_SMALL, "color": colour})
+            _arrow(axes, (23.7, y), (_X - _WIDE / 2, y), colour)
         _reads(axes, y, name, healthy, crashing[:part], crashing[part:])
     sites = " calls\n".join(found.path(*WAYS[2]))
     read = ", ".join(found.function(WAYS[2][1]).reads)
     said = f"value sites, in main:\n{sites},\nwhich reads {read}\n(past the check)"
-    axes.text(28, len(names) - 1.3, said, ha="right", **{**_STYLE, "fontsize": 7, "color": _PAST})
+    axes.text(23.5, len(names) - 1.4, said, ha="right", **{**_SMALL, "color": _PAST})
     y = len(names)
-    _arrow(axes, (_X + 4, y - 0.63), (_X + 18, y - 0.15), _GOOD)
-    axes.text(_X + 19, y - 0.05, "healthy: all is written, and 0 returned", color=_GOOD, **_STYLE)
-    _arrow(axes, (_X - 4, y - 0.63), (_X - 8, y - 0.15), _BAD)
-    died = run.manifest["crash"]
-    said = f"{died['signal']} in {run.where}"
-    axes.text(_X - 9, y - 0.05, said, ha="right", color=_BAD, **_STYLE)
+    _arrow(axes, (_X + 4, y - 0.63), (_X + 14, y - 0.15), _GOOD)
+    axes.text(_X + 15, y - 0.05, "healthy: all is written, and 0 returned", color=_GOOD, **_STYLE)
+    _arrow(axes, (_X - 4, y - 0.63), (_X - 6, y - 0.25), _BAD)
+    died = f"{run.manifest['crash']['signal']} in {run.where}"
+    axes.text(_X + 2, y + 0.1, died, ha="right", color=_BAD, **_STYLE)
     return views.framed(drawn, _finding(found, names, gate, crashing[part]), " -> ".join(names))
 
 
@@ -100,17 +97,15 @@ def _reads(
     before: Sequence[Step],
     after: Sequence[Step],
 ) -> None:
-    """Write beside a function what the runs read there: at the record at which they part."""
+    """Write beside a function what it reads first, in both runs: at the record where they part."""
     steps = [*before, *after]
     numbers = [n for n, step in enumerate(steps) if step.function == name]
-    chosen = ([n for n in numbers if n >= len(before)] or numbers)[:2]
-    for line, n in enumerate(chosen):
-        this, one = steps[n], healthy[n]
-        at = y + (0.4 * line - 0.2) * (len(chosen) > 1)
-        reads = "" if name == START else f"{this.reads.partition(' of record')[0]}: "
+    for n in ([n for n in numbers if n >= len(before)] or numbers)[:1]:
+        one, this = healthy[n], steps[n]
+        reads = "" if name == START else f"{this.field}: "
+        axes.text(59, y - 0.17, f"healthy: {reads}{one.value}", color=_GOOD, **_STYLE)
         colour = _BAD if this.misread else "black"
-        axes.text(61, at, f"{reads}{one.value}", **{**_STYLE, "fontsize": 7})
-        axes.text(90, at, f"{reads}{this.value}", **{**_STYLE, "fontsize": 7, "color": colour})
+        axes.text(59, y + 0.17, f"this run: {reads}{this.value}", color=colour, **_STYLE)
 
 
 def _finding(found: Structure, names: Sequence[str], gate: int, fork: Step) -> str:

@@ -35,9 +35,19 @@ class Step:
     written: str = ""
 
     @property
+    def field(self) -> str:
+        """The name of what is read, without that of its record."""
+        return self.reads.partition(" of record ")[0]
+
+    @property
+    def record(self) -> str:
+        """Which record it is read of; "" for none."""
+        return self.reads.partition(f"{self.field} of ")[2]
+
+    @property
     def misread(self) -> bool:
         """Whether a compiler wrote something else there: another field."""
-        return bool(self.written) and not self.written.startswith(f"{self.reads.split()[0]} of ")
+        return bool(self.written) and not self.written.startswith(f"{self.field} of ")
 
 
 def steps(found: Structure, run: Trace) -> tuple[Step, ...]:
@@ -80,14 +90,26 @@ def parting(healthy: Sequence[Step], crashing: Sequence[Step]) -> int | None:
 
 
 def side_by_side(healthy: Sequence[Step], crashing: Sequence[Step]) -> Shown:
-    """Show the steps of two runs in two columns, until the crashing one ends."""
+    """Show the steps of two runs in two columns, until the crashing one ends.
+
+    A record that is the same in both, and read as it was written, is one row.
+    """
     part = parting(healthy, crashing)
+    pairs = enumerate(zip(healthy, crashing, strict=False))
     rows = []
-    for n, (one, two) in enumerate(zip(healthy, crashing, strict=False)):
-        same = "" if one.value == two.value else "differs"
-        note = "<- they part" if n == part else "misread" if two.misread else same
-        value = f"{two.value}, written as {two.written}" if two.misread else two.value
-        rows.append((two.function, two.reads, one.value, value, note))
+    for record, group in itertools.groupby(pairs, lambda pair: pair[1][1].record):
+        steps = list(group)
+        if record and all(one.value == two.value and not two.misread for _, (one, two) in steps):
+            said = {two.field: two.value for _, (_, two) in steps}
+            value = "; ".join(f"{field} {value}" for field, value in said.items())
+            functions = ", ".join(dict.fromkeys(two.function for _, (_, two) in steps))
+            rows.append((functions, record, value, value, "the same"))
+            continue
+        for n, (one, two) in steps:
+            same = "" if one.value == two.value else "differs"
+            note = "<- they part" if n == part else "misread" if two.misread else same
+            value = f"{two.value}, written as {two.written}" if two.misread else two.value
+            rows.append((two.function, two.reads, one.value, value, note))
     columns = ("function", "reads", "healthy run", "crashing run", "")
     return views.table(columns, rows, marked=False)
 

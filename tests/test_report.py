@@ -72,6 +72,7 @@ FRONT = [
         claim(holds=False, sentence="23 with <19> crashes"),
     ),
     shown({"text/plain": "recorded: grid", results.TABLE: {"name": "grid", "rows": [{"a": 9917}]}}),
+    shown({"text/plain": "x.c: 1 line", "text/html": '<pre class="source">int excerpted;</pre>'}),
 ]
 SECOND = [
     prose("An Exception was encountered", notebook.PAPERMILL_ERROR),
@@ -129,6 +130,10 @@ def test_failed_notebook_says_so_below_its_title(site: Path) -> None:
     assert "This notebook failed: cell 2: ValueError: a `quoted` &lt;b&gt; thing" in page
     assert "An Exception was encountered" not in page
     assert page.index("Reproduction¶") < page.index("This notebook failed")
+
+
+def test_excerpts_of_sources_are_in_the_site(site: Path) -> None:
+    assert "int excerpted;" in text(site / "index.html")
 
 
 def test_widget_leaves_its_twin(site: Path) -> None:

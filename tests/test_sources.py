@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import json
 import re
 from collections.abc import Iterator
 from hashlib import sha256
@@ -17,7 +19,8 @@ from nbsupport.lab import Lab
 from nbsupport.sources import compare, parse, picture, structure, tree, walk
 from nbsupport.sources.structure import Structure
 from nbsupport.sources.tree import Tree
-from nbsupport.trace import Trace, Traces
+from nbsupport.trace import Trace, Traces, open_trace
+from nbsupport.trace.kept import recorded
 
 LIST = """
 #define INSTR_PROF_RAW_VERSION 7
@@ -113,6 +116,18 @@ def test_a_function_in_another_file_is_found_and_said_to_have_moved(tmp_path: Pa
     assert "moved" not in repr(parse.excerpt(small(tmp_path / "2"), "finish", file="Finish.c"))
 
 
+def test_of_two_definitions_that_of_the_expected_file_is_taken(tmp_path: Path) -> None:
+    twice = small(tmp_path, Writer__c=f"{WRITER}void other(int Mine) {{}}")
+    for file in ("Writer.c", "Finish.c"):
+        assert parse.excerpt(twice, "other", file=file).file == file
+
+
+def test_of_parts_inside_each_other_the_smallest_is_taken(tmp_path: Path) -> None:
+    loops = "void f(int A) {\n  for (;;)\n    while (A)\n      A--;\n}\n"
+    found = parse.excerpt(small(tmp_path, Finish__c=loops), "f", part="loop", about="A")
+    assert found.text.startswith("    while")
+
+
 def test_what_is_gone_is_said_with_the_versions_that_have_it(
     newest: tuple[Tree, Structure],
 ) -> None:
@@ -148,14 +163,25 @@ def test_lines_of_the_text_are_shown_and_never_committed(newest: tuple[Tree, Str
     ]
 
 
+def held(lines: set[str], cells: list[nbformat.NotebookNode]) -> set[str]:
+    """Return those of the lines that are in sources or outputs of cells."""
+    text = html.unescape("\n".join(json.dumps(cell) for cell in cells))
+    return {line for line in lines if line in text}
+
+
 def test_no_line_of_llvms_is_in_what_is_committed(newest: tuple[Tree, Structure]) -> None:
     texts = [newest[0].content(path).decode() for path in newest[0].files]
-    lines = {line.strip() for text in texts for line in text.splitlines() if len(line.strip()) > 30}
+    lines = {line.strip() for text in texts for line in text.splitlines()}
+    lines = {line for line in lines if len(line) > 35 and " " in line and '"' not in line}
+    found = parse.excerpt(newest[0], "initializeValueProfRuntimeRecord")._repr_html_()
+    new = nbformat.v4
+    shown = new.new_output("display_data", data={"text/html": found})  # type: ignore[no-untyped-call]
+    cell = new.new_code_cell("x", outputs=[shown])  # type: ignore[no-untyped-call]
+    assert held(lines, [cell])  # it would be seen
     notebooks = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
     assert notebooks
     for path in notebooks:
-        held = {line.strip() for line in str(notebook.read(path)).split("\\n")}
-        assert not held & lines, path
+        assert not held(lines, notebook.read(path).cells), path
 
 
 # -- where the text cannot be had
@@ -283,7 +309,7 @@ def test_what_came_went_and_moved_is_told(tmp_path: Path) -> None:
     assert (found.added, found.removed, found.moved) == (("fresh",), ("finish",), ("other",))
     assert found.fields == ("record: Name is new", "record: NameRef is gone")
     assert found.summary == (
-        "LLVM 1.0.0 -> 2.0.0: 0 functions changed, 1 are new, 1 are gone, 1 moved to another file; "
+        "LLVM 1.0.0 -> 2.0.0: functions: 0 changed, 1 new, 1 gone, 1 moved to another file; "
         "none on its path. raw version 7 -> 8; record: Name is new; record: NameRef is gone."
     )
 
@@ -303,6 +329,20 @@ def test_a_rerun_on_a_new_llvm_reads_what_changed_on_the_crashs_path() -> None:
     assert shown.text.startswith(found.summary) and shown.html.count("<details open>") == 1
     quiet = compare.compare(by_major["22"], by_major["22"])
     assert (quiet.path, compare.shown(quiet).text) == ((), quiet.summary)
+
+
+def test_what_came_or_went_on_the_way_counts_as_changed_there() -> None:
+    old = sources.recorded()[-1]
+    kept = tuple(one for one in old.functions if one.name != "writeFile")
+    without = dataclasses.replace(old, functions=kept)
+    assert "writeFile" in compare.compare(old, without).path
+    assert "writeFile" in compare.compare(without, old).path
+
+
+def test_another_order_of_fields_is_a_change() -> None:
+    old = sources.recorded()[-1]
+    turned = dataclasses.replace(old, record=old.record[::-1])
+    assert compare.compare(old, turned).fields == ("record: another order",)
 
 
 # -- beside the traces
@@ -328,6 +368,8 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
     assert not any(one.misread for one in (*healthy, *crashing[:n]))
     assert step.written.startswith("NameRef of ") and healthy[n].value == "1, 1, 0"
     assert walk.parting(healthy, healthy) is None
+    assert walk.parting(crashing, crashing) is None  # they do not part, both misread
+    assert (walk.counted(healthy, 64), walk.counted(crashing, 64)) == ((9, 9), (8, 8))
     rows = walk.side_by_side(healthy, crashing).text.splitlines()
     notes = [re.split("  +", row)[-1] for row in rows]
     assert notes == ["crashing run", "differs", "differs", "16", *["the same"] * 3] + [
@@ -335,6 +377,14 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
         "misread",
         "misread",
     ]
+
+
+def test_only_the_writers_own_steps_are_told(newest: tuple[Tree, Structure]) -> None:
+    run = open_trace(recorded() / "harness-19-19-main-first")  # its main asks for counts, too
+    first = walk.steps(newest[1], run)[0]
+    assert (
+        first.function == "lprofWriteData" and walk.counted(walk.steps(newest[1], run), 64)[0] < 20
+    )
 
 
 def test_the_frames_are_a_way_of_calls_in_the_sources(

@@ -61,8 +61,8 @@ class Changes:
         """What the reader of a rerun reads first, in a sentence or three."""
         old, new = self.old, self.new
         path = f"{len(self.path)} of them on the crash's path" if self.path else "none on its path"
-        counts = f"{len(self.changed)} functions changed, {len(self.added)} are new, "
-        counts += f"{len(self.removed)} are gone, {len(self.moved)} moved to another file; {path}"
+        counts = f"functions: {len(self.changed)} changed, {len(self.added)} new, "
+        counts += f"{len(self.removed)} gone, {len(self.moved)} moved to another file; {path}"
         raw = f"raw version {old.raw_version}"
         raw += f" -> {new.raw_version}" if new.raw_version != old.raw_version else " in both"
         fields = "; ".join(self.fields) or "record and header have the same fields"

@@ -170,7 +170,7 @@ def excerpt(
 def _definitions(tree: Tree, symbol: str, file: str) -> Iterator[tuple[str, Unit, Node]]:
     """Yield the definitions of a symbol: those in `file` first, functions before all else."""
     word = re.compile(rb"\b" + re.escape(symbol.encode()) + rb"\b")
-    paths = sorted(tree.files, key=lambda path: not path.endswith(f"/{file}"))
+    paths = sorted(tree.files, key=lambda path: not f"/{path}".endswith(f"/{file}"))
     units = [(path, parsed(text)) for path in paths if word.search(text := tree.content(path))]
     for query in _DEFINITIONS:
         for path, unit in units:

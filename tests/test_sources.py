@@ -6,6 +6,7 @@ import dataclasses
 import html
 import json
 import re
+import urllib.request
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -191,6 +192,8 @@ def test_no_line_of_llvms_is_in_what_is_committed(newest: tuple[Tree, Structure]
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib looks at them once; what it has seen so far is for the other tests.
+    monkeypatch.setattr(urllib.request, "_opener", None)
 
 
 @pytest.mark.usefixtures("offline")

@@ -6,6 +6,7 @@ by the trial they are for; both appear in the cache whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -55,7 +56,8 @@ class Trial:
 
     `linker` links (main itself, but for a Rust main the clang beside it). `runtime` is the
     toolchain whose profile runtime is linked: main, except in a reference build of an
-    instrumented library under an uninstrumented main.
+    instrumented library under an uninstrumented main. `environment` is what the program finds
+    in its environment besides what every program does.
     """
 
     program: Program
@@ -66,6 +68,7 @@ class Trial:
     instrument: Instrument
     linker: Toolchain
     runtime: Toolchain
+    environment: tuple[tuple[str, str], ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:
@@ -75,6 +78,7 @@ class Trial:
         parts += [t.identity for t in (self.main, self.foreign, self.linker, self.runtime)]
         for unit in (self.program.main, *self.program.library):
             parts += [unit.inputs_digest, unit.source, *unit.flags]
+        parts += [f"{name}={value}" for name, value in self.environment]  # so do its references
         return _digest(parts)
 
     @property
@@ -172,6 +176,23 @@ def linked(trial: Trial, cache: Path) -> Path:
     return target
 
 
+def seconds(trial: Trial, cache: Path) -> float:
+    """Return how long the compilers and linker of a built trial took, when they ran (0: unknown).
+
+    One after the other, each part once: a clean build of it on one processor.
+    """
+    program = cache / "programs" / trial.digest[:2] / trial.digest / trial.program.name
+    took = 0.0
+    for made in (program, *(compiled(job, cache) for job in jobs(trial))):
+        with contextlib.suppress(OSError, ValueError):
+            took += float(_note(made).read_text())
+    return took
+
+
+def _note(target: Path) -> Path:
+    return target.with_name(f"{target.name}.seconds")
+
+
 def _link_c(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
     main, library = objects[:1], objects[1:]
     ordered = [*main, *library] if trial.order == "main-first" else [*library, *main]
@@ -227,6 +248,7 @@ def _make(
         done = contain.run([*command, made], cwd=folder, env=env, limits=settings.COMPILER)
         if not done.ok:
             raise _failure(what, toolchain, done, staging)
+        files.write(_note(target), f"{done.seconds:.3f}")
         made.replace(target)
     except OSError as error:
         raise from_os(f"building {what}", error) from error

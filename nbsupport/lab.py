@@ -149,6 +149,13 @@ class Lab:
             return Outcome("build-failed", str(error))
         return outcome
 
+    def once(self, trial: Trial) -> tuple[str, float]:
+        """Run a program once; return its profile as llvm-profdata's text, or "", and seconds."""
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+            program = build.linked(trial, self.cache)
+            done, merged, _ = self._observe(program, trial, Path(folder))
+        return merged.stdout if merged and merged.ok else "", done.seconds
+
     def _judged(self, program: Path, trial: Trial) -> Outcome:
         """Run a trial's program once."""
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
@@ -159,7 +166,7 @@ class Lab:
         kind, detail = classify(done, size, merged, seen, wrong)
         dead = None
         if kind == "crash":
-            dead, note = self._crash(program)
+            dead, note = self._crash(program, trial)
             detail += note
         return Outcome(
             kind,
@@ -176,7 +183,8 @@ class Lab:
     ) -> tuple[contain.Finished, contain.Finished | None, int]:
         """Run a program in an empty folder; merge what it left, if it left anything."""
         profile = folder / _PROFILE
-        done = contain.run([program], cwd=folder, env=environment(folder), limits=self.limits)
+        env = environment(folder) | dict(trial.environment)
+        done = contain.run([program], cwd=folder, env=env, limits=self.limits)
         size = profile.stat().st_size if profile.is_file() else 0
         if not done.ok or not size:
             return done, None, size
@@ -215,7 +223,7 @@ class Lab:
             "this toolchain cannot profile even alone; choose another",
         )
 
-    def _crash(self, program: Path) -> tuple[crash.Crash | None, str]:
+    def _crash(self, program: Path, trial: Trial) -> tuple[crash.Crash | None, str]:
         """Run the program again under a debugger; the text says why there are no frames."""
         try:
             debugger = self._debugger()
@@ -225,7 +233,7 @@ class Lab:
                 found = debugger.crash(
                     [program],
                     cwd=Path(folder),
-                    env=environment(Path(folder)),
+                    env=environment(Path(folder)) | dict(trial.environment),
                     seconds=self.limits.seconds,
                 )
             self._debuggers.append(debugger)

@@ -1,8 +1,9 @@
 //! The program under investigation in Rust; main.c is the same in C and prints the same line.
 //!
 //! With `--cfg allocator="mimalloc"` ("jemalloc", "lab") its memory comes from that
-//! allocator, as in a real project; with "none" it calls the library. One thread, fixed
-//! sizes, no input: each run does the same.
+//! allocator, as in a real project; with "none" it calls the library. With `--cfg never_free`
+//! that allocator is wrapped in one that frees nothing. One thread, fixed sizes, no input: each
+//! run does the same.
 
 use std::hint::black_box;
 use std::ptr;
@@ -52,8 +53,26 @@ mod work {
 
     struct Allocator;
 
+    #[cfg(not(never_free))]
     #[global_allocator]
     static ALLOCATOR: Allocator = Allocator;
+
+    #[cfg(never_free)]
+    #[global_allocator]
+    static ALLOCATOR: NeverFree = NeverFree(Allocator);
+
+    /// What is resized moves, by the trait's own `realloc`.
+    #[cfg(never_free)]
+    struct NeverFree(Allocator);
+
+    #[cfg(never_free)]
+    unsafe impl GlobalAlloc for NeverFree {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            self.0.alloc(layout)
+        }
+
+        unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+    }
 
     fn plain(alignment: usize, size: usize) -> bool {
         alignment <= ALIGNMENT && alignment <= size

@@ -1,0 +1,365 @@
+"""Real projects: built for profiling by cargo, with a C compiler of choice, and run.
+
+What there is, is data (`data/cases`; orjson.toml explains the keys). cargo is given what people
+give it: rustc's -Cprofile-generate, CC, CFLAGS. The cc crate mirrors that flag to a clang
+(rust-lang/cc-rs, pull requests 1279 and 1363), as the compiler's command lines show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbsupport import contain, counts, crash, fetch, files, programs, progress, settings, toolchains
+from nbsupport.errors import BuildError, LabError, MissingError, first_line, from_os
+from nbsupport.lab import environment
+from nbsupport.outcome import Outcome, Profile, classify
+from nbsupport.probe import Toolchain
+from nbsupport.profile import evidence
+from nbsupport.wheels import find_uv
+
+#: The first cargo that reads packages of the 2024 edition, as orjson is.
+_CARGO = (1, 85)
+
+#: A relative folder: no symbol's hash follows from where the lab builds.
+_RUSTFLAGS = "-Cprofile-generate=profiles"
+
+#: What a build sees of this process's environment: a reader's own CFLAGS are not the case's.
+_INHERITED = ("PATH", "HOME", "TMPDIR", "SDKROOT", "DEVELOPER_DIR")
+
+#: A row of a build that failed; `mirrored` is whether rustc's flag reached the C compiler.
+_NOTHING = {"mirrored": None, "command": "", "c_instrumented": 0, "c_functions": 0, "built_in": 0.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A project: where it comes from, how to build and run it. orjson.toml explains each key."""
+
+    path: Path
+    what: str = ""
+    package: str = ""
+    url: str = ""
+    file: str = ""
+    sha256: str = ""
+    size: int = 0
+    folder: str = ""
+    program: str = ""
+    vendor: str = ""
+    vendored: str = ""
+    network: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
+    run_as: str = ""
+    command: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its file's name without the suffix."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Built:
+    """A case as built: `folder` holds what cargo made, and in `objects` those of its C part.
+
+    `commands` compiled the C part, as cargo ran them; the build took `seconds`.
+    """
+
+    case: Case
+    rustc: Toolchain
+    folder: Path
+    commands: tuple[str, ...]
+    seconds: float
+
+    def c_functions(self) -> set[str]:
+        """Return the instrumented functions of the C part, named as a profile names them."""
+        found = set[str]()
+        for path in (self.folder / "objects").iterdir():
+            seen = evidence.read(path)
+            parts = seen.parts if isinstance(seen, evidence.Evidence) else ()
+            for run in (run for part in parts for run in part.records):
+                places = run.names.index(run.references)
+                found |= {run.names.text[n].decode(errors="replace") for n in places if n >= 0}
+        return found
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the cases that come with the package."""
+    return tuple(sorted(path.stem for path in (settings.data_dir() / "cases").glob("*.toml")))
+
+
+def get(name: str) -> Case:
+    """Return a case by its name, or by the path of its file (`….toml`).
+
+    Raises `LabError` for an unknown name, or a file that does not say what it has to.
+    """
+    path = Path(name).absolute()
+    if path.suffix != ".toml":
+        if name not in names():
+            raise LabError(f"case {name}", "there is none", f"choose from {', '.join(names())}")
+        path = settings.data_dir() / "cases" / f"{name}.toml"
+    try:
+        return _checked(path, tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise from_os(f"case {path.name}", error) from error
+    except (ValueError, RecursionError) as error:
+        why = first_line(str(error))
+        raise LabError(f"case {path.name}", why, "data/cases/orjson.toml explains it") from error
+
+
+def _checked(path: Path, said: dict[str, Any]) -> Case:
+    """Return a case; raises ValueError where the file is not what orjson.toml explains."""
+    found: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+    defaults = vars(Case(path))
+    for key, value in found.items():
+        texts = value.values() if isinstance(value, dict) else value
+        texts = texts if isinstance(value, dict | tuple) else ()
+        known = type(value) is type(defaults.get(key))
+        if not known or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{key}: no such key, or not a value of it")
+    case = Case(path, **found)
+    names = (case.file, case.run_as)
+    if sum(map(bool, (case.package, case.url, case.folder))) != 1:
+        raise ValueError("it needs one of package, url, folder")
+    if not (case.made and case.run_as and case.command) or any("/" in name for name in names):
+        raise ValueError("it needs made, command, and run_as; file and run_as without a folder")
+    if "\\x00" in repr(said) or any("=" in key or not key for key in case.env):
+        raise ValueError("it has a NUL, or a variable's name that is none")
+    if not re.fullmatch(r"(https?://[\w.-]+/|file:///)\S+|", case.url):
+        raise ValueError("url is no address")
+    return case
+
+
+def source(case: Case, cache: Path) -> Path:
+    """Return the folder of a case's sources, not to be changed; fetched and checked once.
+
+    Raises `LabError` for a wrong hash or no space, `MissingError` without network.
+    """
+    if case.folder:
+        folder = case.path.parent / case.folder
+        if not folder.is_dir():
+            raise MissingError(f"case {case.name}", f"no folder {folder}", "check `folder`")
+        return folder
+
+    def make(staging: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=staging) as work:
+            url = case.url or _sdist(case.package, Path(work))
+            archive = fetch.Archive(case.file, case.sha256, case.size, url=url)
+            got = fetch.get(archive, Path(work), cache)
+            unpack = ("tar", "-xf", got, "-C", staging, "--strip-components=1")
+            done = files.run_tool(unpack, staging)
+        if not done.ok:
+            raise LabError(f"unpacking {case.file}", first_line(done.stderr), "check it")
+
+    digest = hashlib.sha256(case.sha256.encode()).hexdigest()[:8]
+    return files.once(cache / "sources" / f"{case.name}-{digest}", make)
+
+
+def _sdist(package: str, folder: Path) -> str:
+    """Return where the package index that uv is set to has a package's sources."""
+    (folder / "requirements.in").write_text(package)
+    ask = ("pip", "compile", "-q", "--no-deps", "--format", "pylock.toml", "requirements.in")
+    done = files.run_tool((find_uv(), *ask, "--python", sys.executable), folder)
+    if not done.ok:
+        raise MissingError(package, first_line(done.stderr), "check the network, and the name")
+    with contextlib.suppress(ValueError, LookupError):
+        return str(tomllib.loads(done.stdout)["packages"][0]["sdist"]["url"])
+    raise LabError(package, "the package index has no sources of it", "give a `url`")
+
+
+def build(
+    case: Case, rustc: Toolchain, cc: Toolchain, cflags: str = "", *, cache: Path | None = None
+) -> Built:
+    """Build a case for profiling, once for all that makes it what it is.
+
+    Raises `BuildError` where cargo says no, `MissingError` without a cargo that is new enough,
+    and what `source` and `programs.get` raise.
+    """
+    cache = cache or settings.cache_dir()
+    folder, cargo, main = source(case, cache), _cargo(rustc, cache), None
+    env = {key: value.replace("{python}", sys.executable) for key, value in case.env.items()}
+    if case.program:
+        linker = toolchains.companion(rustc, cache).compiler
+        program = programs.get(case.program, cache=cache, cc=linker)
+        main, (below, *_) = program.main, program.library
+        env |= {"C_FOLDER": str(below.folder), "C_SOURCE": below.source}
+        env["C_FLAGS"] = "\n".join(below.flags)
+    env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
+    env |= {"CARGO_HOME": str(cache / "cargo"), "LC_ALL": "C", "CC_ENABLE_DEBUG_OUTPUT": "1"}
+    command = [str(cargo), "build", "--release", *([] if case.network else ["--offline"])]
+    if case.vendored:
+        crates = (source(get(case.vendor), cache) if case.vendor else folder) / case.vendored
+        command += ["--config", 'source.crates-io.replace-with="vendored"', "--config"]
+        command += [f"source.vendored.directory={json.dumps(str(crates))}"]  # TOML's string, too
+
+    def make(staging: Path) -> None:
+        work = staging / "work"
+        shutil.copytree(folder, work, symlinks=True, ignore=lambda top, _: _not_source(top, folder))
+        if main:
+            shutil.copy(main.folder / main.source, work / "main.rs")
+        progress.say(f"{case.name}: cargo builds it with {rustc.name}, CC={cc.name}; 15 s or so")
+        # cargo instruments and runs build scripts too: LLVM_PROFILE_FILE is for theirs.
+        own = {"LLVM_PROFILE_FILE": str(work / "profiles" / "%p.profraw")}
+        own |= {"RUSTFLAGS": _RUSTFLAGS, "CARGO_TARGET_DIR": str(work / "target")}
+        inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        start = time.monotonic()
+        done = files.run_tool(command, work, {**inherited, **env, **own})
+        if not done.ok:
+            raise _failure(case, done)
+        _keep(case, work, staging, time.monotonic() - start)
+        shutil.rmtree(work)
+
+    parts = [files.digest(Path(__file__)), sys.version, rustc.identity, cc.identity]
+    parts += [repr({**vars(case), "path": ""})]
+    parts += [*command, *map(str, env.items()), *_contents(case, folder)]
+    parts += [main.inputs_digest] if main else []
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    kept = files.once(cache / "cases" / f"{case.name}-{digest}", make)
+    note = json.loads((kept / "built.json").read_text())
+    return Built(case, rustc, kept, tuple(note["commands"]), note["seconds"])
+
+
+def _cargo(rustc: Toolchain, cache: Path) -> Path:
+    """Return a cargo that is new enough: the rustc's own, else another's."""
+    there = [rustc, *(each for each in toolchains.discover(cache) if each.kind == "rustc")]
+    why = "not found"
+    for name in [*(str(each.compiler.with_name("cargo")) for each in there), "cargo"]:
+        if found := shutil.which(name):
+            said = contain.run((found, "--version"), cwd=Path("/")).stdout
+            version = re.search(r"(\d+)\.(\d+)", said)
+            if version and (int(version[1]), int(version[2])) >= _CARGO:
+                return Path(found)
+            why = f"too old ({first_line(said)})"
+    how = "install Rust with rustup, or Debian's package cargo-web"
+    raise MissingError(f"cargo {_CARGO[0]}.{_CARGO[1]} or newer", why, how)
+
+
+def _not_source(top: str, folder: Path) -> set[str]:
+    """Return what is not a project's source in its folder; further below, it may be."""
+    return {"target", ".git"} if Path(top) == folder else set()
+
+
+def _contents(case: Case, folder: Path) -> Iterator[str]:
+    """Yield what tells one state of a project's own folder from another."""
+    try:
+        for top, folders, inside in os.walk(folder) if case.folder else ():
+            folders[:] = sorted(set(folders) - _not_source(top, folder))
+            for path in sorted(Path(top, name) for name in inside):
+                if path.is_file():
+                    content = hashlib.sha256(path.read_bytes()).hexdigest()
+                    yield f"{path.relative_to(folder)} {content}"
+    except OSError as error:
+        raise from_os(f"case {case.name}", error) from error
+
+
+def _keep(case: Case, work: Path, kept: Path, seconds: float) -> None:
+    """Keep of a build what was made, the C objects, and the commands that made those."""
+    made = [path for name in case.made if (path := work / "target" / "release" / name).is_file()]
+    if not made:
+        raise BuildError(f"case {case.name}", f"cargo made no {case.made[0]}", "check `made`")
+    made[0].rename(kept / case.run_as)
+    (kept / "objects").mkdir()
+    commands = []
+    for number, (words, path) in enumerate(_commands(work / "target")):
+        path.rename(kept / "objects" / f"{number}-{path.name}")
+        commands.append(words.replace(f"{work}/", ""))
+    files.write(kept / "built.json", json.dumps({"commands": commands, "seconds": seconds}))
+
+
+def _commands(target: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each command that compiled C, as the cc crate prints it, and its object."""
+    for output in sorted(target.glob("release/build/*/output")):
+        for line in output.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # not a command, or not one with -o
+                words = shlex.split(line.removeprefix("running: "))
+                made = Path(words[words.index("-o", 0, -1) + 1])
+                if "-c" in words and made.suffix == ".o" and made.is_file():
+                    yield shlex.join(words), made
+
+
+def _failure(case: Case, done: contain.Finished) -> BuildError:
+    found = re.search(r"^error.*?(?=\n\n|\Z)", done.stderr, re.MULTILINE | re.DOTALL)
+    why = first_line(" ".join((found[0] if found else done.stderr).split()))
+    why = f"stopped at the {done.limit} limit" if done.limit else why
+    do = "mend it, or choose another compiler"
+    if "--offline" in done.stderr:
+        do = "it needs the network: vendor its crates (cargo vendor), or say network = true"
+    return BuildError(f"cargo on {case.name}", why, do, done.stderr)
+
+
+def exercise(built: Built, *, cache: Path | None = None) -> tuple[Outcome, counts.Counts]:
+    """Run a case once; return what came of it, and the functions of its profile.
+
+    `ok` says that the profile merges: its counts are not compared with any.
+    """
+    places = {"{python}": sys.executable, "{made}": str(built.folder / built.case.run_as)}
+    command = [re.sub("{(python|made)}", lambda m: places[m[0]], w) for w in built.case.command]
+    merged, seen, dead = None, counts.Counts(), None
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        env = environment(Path(name))
+        profile = Path(env["LLVM_PROFILE_FILE"])
+        done = contain.run(command, cwd=built.folder, env=env, limits=settings.TRACED)
+        size = profile.stat().st_size if profile.is_file() else 0
+        if done.ok and size:
+            tool = toolchains.profdata(built.rustc, cache)
+            merge = (str(tool), "merge", "-text", "-o", "-", str(profile))
+            merged = contain.run(merge, cwd=built.folder, limits=settings.TRACED)
+            seen = counts.parse(merged.stdout) if merged.ok else seen
+        kind, detail = classify(done, size, merged, seen, None)
+        if kind == "crash":
+            dead = _crash(command, built.folder, env, cache)
+    if kind == "ok":
+        lacks = "" if built.commands else ", and no C part"
+        detail = f"the profile merges: {len(seen)} functions{lacks}"
+    state = Profile(bool(merged and merged.ok), size, len(seen))
+    how = (done.exit_code, done.signal_name, dead, state, done.seconds)
+    return Outcome(kind, detail, *how), seen
+
+
+def _crash(
+    command: list[str], folder: Path, env: dict[str, str], cache: Path | None
+) -> crash.Crash | None:
+    gdb = shutil.which("gdb")
+    debugger = crash.open_debugger(toolchains.find_lldb(cache), Path(gdb) if gdb else None)
+    with debugger or contextlib.nullcontext(), contextlib.suppress(LabError):
+        if debugger:
+            return debugger.crash(command, cwd=folder, env=env, seconds=settings.PROGRAM.seconds)
+    return None
+
+
+def trial(
+    name: str, rustc: str, cc: str, cflags: str = "", *, cache: Path | None = None
+) -> dict[str, Any]:
+    """Build and run a case; return a row of a table. What fails is said there, never raised.
+
+    `rustc` and `cc` are as `toolchains.find_rustc` and `find` take them. After these come
+    `mirrored` (did rustc's flag reach the C compiler; None: nothing was compiled), the `command`
+    that compiled the first C file, `c_instrumented` functions of the C part, `c_functions` of
+    them in the profile, `built_in` seconds; then the columns of `Outcome.to_row`.
+    """
+    row: dict[str, Any] = {"case": name, "rustc": rustc, "cc": cc, "cflags": cflags, **_NOTHING}
+    try:
+        main, foreign = toolchains.find_rustc(rustc, cache), toolchains.find(cc, cache)
+        built = build(get(name), main, foreign, cflags, cache=cache)
+        theirs, commands = built.c_functions(), built.commands
+        row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
+        if commands:
+            row |= {"mirrored": "-fprofile-generate" in commands[0], "command": commands[0]}
+        outcome, seen = exercise(built, cache=cache)
+        row["c_functions"] = sum(function in theirs for function, _ in seen)
+    except LabError as error:
+        outcome = Outcome("build-failed", str(error))
+    return {**row, **outcome.to_row()}

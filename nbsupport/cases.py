@@ -29,6 +29,7 @@ from nbsupport.lab import environment
 from nbsupport.outcome import Outcome, Profile, classify
 from nbsupport.probe import Toolchain
 from nbsupport.profile import evidence
+from nbsupport.profile.layout import same_stride
 from nbsupport.wheels import find_uv
 
 #: The first cargo that reads packages of the 2024 edition, as orjson is.
@@ -41,7 +42,14 @@ _RUSTFLAGS = "-Cprofile-generate=profiles"
 _INHERITED = ("PATH", "HOME", "TMPDIR", "SDKROOT", "DEVELOPER_DIR")
 
 #: A row of a build that failed; `mirrored` is whether rustc's flag reached the C compiler.
-_NOTHING = {"mirrored": None, "command": "", "c_instrumented": 0, "c_functions": 0, "built_in": 0.0}
+_NOTHING = {
+    "alike": None,
+    "mirrored": None,
+    "command": "",
+    "c_instrumented": 0,
+    "c_functions": 0,
+    "built_in": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -346,13 +354,15 @@ def trial(
     """Build and run a case; return a row of a table. What fails is said there, never raised.
 
     `rustc` and `cc` are as `toolchains.find_rustc` and `find` take them. After these come
-    `mirrored` (did rustc's flag reach the C compiler; None: nothing was compiled), the `command`
-    that compiled the first C file, `c_instrumented` functions of the C part, `c_functions` of
-    them in the profile, `built_in` seconds; then the columns of `Outcome.to_row`.
+    `alike` (have both compilers records of one size), `mirrored` (did rustc's flag reach the C
+    compiler; None: nothing was compiled), the `command` that compiled the first C file,
+    `c_instrumented` functions of the C part, `c_functions` of them in the profile, `built_in`
+    seconds; then the columns of `Outcome.to_row`.
     """
     row: dict[str, Any] = {"case": name, "rustc": rustc, "cc": cc, "cflags": cflags, **_NOTHING}
     try:
         main, foreign = toolchains.find_rustc(rustc, cache), toolchains.find(cc, cache)
+        row["alike"] = same_stride(main.raw_version or 0, foreign.raw_version or 0)
         built = build(get(name), main, foreign, cflags, cache=cache)
         theirs, commands = built.c_functions(), built.commands
         row |= {"c_instrumented": len(theirs), "built_in": built.seconds}

@@ -179,8 +179,10 @@ def source(case: Case, cache: Path) -> Path:
 def _sdist(package: str, folder: Path) -> str:
     """Return where the package index that uv is set to has a package's sources."""
     (folder / "requirements.in").write_text(package)
-    ask = ("pip", "compile", "-q", "--no-deps", "--format", "pylock.toml", "requirements.in")
-    done = files.run_tool((find_uv(), *ask, "--python", sys.executable), folder)
+    # A kernel asks all tools for colours (FORCE_COLOR), which are not TOML.
+    ask = ("pip", "compile", "-q", "--color", "never", "--no-deps", "--format", "pylock.toml")
+    where = ("requirements.in", "--python", sys.executable)
+    done = files.run_tool((find_uv(), *ask, *where), folder)
     if not done.ok:
         raise MissingError(package, first_line(done.stderr), "check the network, and the name")
     with contextlib.suppress(ValueError, LookupError):

@@ -214,3 +214,10 @@ def test_a_file_that_is_not_a_case_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(LabError, match=why):
         cases.get(own(text))
+
+
+def test_sources_are_found_where_tools_are_asked_for_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a Jupyter kernel does
+    assert cases._sdist("orjson==3.13.0", tmp_path).endswith("/orjson-3.13.0.tar.gz")

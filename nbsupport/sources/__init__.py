@@ -88,7 +88,7 @@ def of(version: str, *, cache: Path | None = None, say: files.Say = progress.say
     if version not in (major, *known):
         one = of(known[-1], cache=cache, say=say)
         return Sources(one.structure, one.tree, f"in place of {version}; {why}")
-    return Sources(_load(_path(known[-1])), None, why)
+    return Sources(_load(_path(version if version in known else known[-1])), None, why)
 
 
 def recorded() -> tuple[Structure, ...]:

@@ -57,7 +57,7 @@ class Trial:
     `linker` links (main itself, but for a Rust main the clang beside it). `runtime` is the
     toolchain whose profile runtime is linked: main, except in a reference build of an
     instrumented library under an uninstrumented main. `environment` is what the program finds
-    in its environment besides what every program does.
+    in its environment besides what every program does. `link` are more of the linker's flags.
     """
 
     program: Program
@@ -69,12 +69,13 @@ class Trial:
     linker: Toolchain
     runtime: Toolchain
     environment: tuple[tuple[str, str], ...] = ()
+    link: tuple[str, ...] = ()
 
     @functools.cached_property
     def digest(self) -> str:
         """What tells this build from any other: sources, compilers, flags and this module."""
         parts: list[str] = [_OWN_DIGEST, self.program.name, self.order]
-        parts += [self.main_instrument, self.instrument]
+        parts += [self.main_instrument, self.instrument, *self.link]
         parts += [t.identity for t in (self.main, self.foreign, self.linker, self.runtime)]
         for unit in (self.program.main, *self.program.library):
             parts += [unit.inputs_digest, unit.source, *unit.flags]
@@ -90,7 +91,8 @@ class Trial:
         main has no compiler of the foreign LLVM; there it is only left uninstrumented.
         """
         rust = self.program.language == "rust"
-        whole = dataclasses.replace(self, order=self.order if rust else "main-first")
+        order = self.order if rust else "main-first"
+        whole = dataclasses.replace(self, order=order, link=())
         parts = []
         if self.main_instrument != "none":
             parts.append(dataclasses.replace(whole, foreign=self.linker, instrument="none"))
@@ -197,7 +199,7 @@ def _link_c(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
     main, library = objects[:1], objects[1:]
     ordered = [*main, *library] if trial.order == "main-first" else [*library, *main]
     # -fprofile-generate at link time only brings the runtime, which every trial has.
-    flags = [*_linker_flags(trial.linker), "-fprofile-generate", "-pthread"]
+    flags = [*_linker_flags(trial.linker), "-fprofile-generate", "-pthread", *trial.link]
     return [trial.linker.compiler, *flags, *ordered, "-lm", "-ldl", "-o"]
 
 
@@ -217,6 +219,7 @@ def _link_rust(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
         # comes first, the profile's or an allocator's: as with rustc, it is before the library.
         assert trial.runtime.runtime
         flags += [f"-Clink-arg={flag}" for flag in _whole(trial.runtime.runtime)]
+    flags += [f"-Clink-arg={flag}" for flag in trial.link]
     flags += [f"{where}{library}" for library in objects]
     return [trial.main.compiler, *flags, trial.program.main.source, "-o"]
 

@@ -8,6 +8,7 @@ give it: rustc's -Cprofile-generate, CC, CFLAGS. The cc crate mirrors that flag 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nbsupport import contain, counts, crash, fetch, files, programs, progress, settings, toolchains
+from nbsupport import contain, counts, fetch, files, programs, progress, settings, toolchains
 from nbsupport.errors import BuildError, LabError, MissingError, first_line, from_os
-from nbsupport.lab import environment
-from nbsupport.outcome import Outcome, Profile, classify
+from nbsupport.lab import Invocation, Lab
+from nbsupport.outcome import Outcome
 from nbsupport.probe import Toolchain
 from nbsupport.profile import evidence
 from nbsupport.profile.layout import same_stride
@@ -68,6 +69,7 @@ class Case:
     vendor: str = ""
     vendored: str = ""
     network: bool = False
+    cargo: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     made: tuple[str, ...] = ()
     run_as: str = ""
@@ -139,11 +141,11 @@ def _checked(path: Path, said: dict[str, Any]) -> Case:
         if not known or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{key}: no such key, or not a value of it")
     case = Case(path, **found)
-    names = (case.file, case.run_as)
     if sum(map(bool, (case.package, case.url, case.folder))) != 1:
         raise ValueError("it needs one of package, url, folder")
-    if not (case.made and case.run_as and case.command) or any("/" in name for name in names):
-        raise ValueError("it needs made, command, and run_as; file and run_as without a folder")
+    needed = (case.folder or case.file, case.made, case.run_as, case.command)
+    if not all(needed) or "/" in case.file + case.run_as:
+        raise ValueError("it needs made, command, run_as and (to fetch) file, without a folder")
     if "\\x00" in repr(said) or any("=" in key or not key for key in case.env):
         raise ValueError("it has a NUL, or a variable's name that is none")
     if not re.fullmatch(r"(https?://[\w.-]+/|file:///)\S+|", case.url):
@@ -154,7 +156,8 @@ def _checked(path: Path, said: dict[str, Any]) -> Case:
 def source(case: Case, cache: Path) -> Path:
     """Return the folder of a case's sources, not to be changed; fetched and checked once.
 
-    Raises `LabError` for a wrong hash or no space, `MissingError` without network.
+    An archive without `sha256` has to stay as it is at first. Raises `LabError` for a wrong
+    hash or no space, `MissingError` without network.
     """
     if case.folder:
         folder = case.path.parent / case.folder
@@ -162,18 +165,29 @@ def source(case: Case, cache: Path) -> Path:
             raise MissingError(f"case {case.name}", f"no folder {folder}", "check `folder`")
         return folder
 
+    name = case.sha256 or f"{case.package}{case.url}"
+    target = cache / "sources" / f"{case.name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    noted = target.with_name(f"{target.name}.sha256")
+
     def make(staging: Path) -> None:
         with tempfile.TemporaryDirectory(dir=staging) as work:
             url = case.url or _sdist(case.package, Path(work))
-            archive = fetch.Archive(case.file, case.sha256, case.size, url=url)
-            got = fetch.get(archive, Path(work), cache)
+            pinned = case.sha256 or (noted.read_text() if noted.exists() else "")
+            if pinned:
+                archive = fetch.Archive(case.file, pinned, case.size, url=url)
+                got = fetch.get(archive, Path(work), cache)
+            else:
+                got = fetch.from_url(url, Path(work, case.file), case.size)
+            found = files.digest(got)
             unpack = ("tar", "-xf", got, "-C", staging, "--strip-components=1")
             done = files.run_tool(unpack, staging)
         if not done.ok:
             raise LabError(f"unpacking {case.file}", first_line(done.stderr), "check it")
+        if not pinned:
+            files.write(noted, found)
+            progress.say(f"{case.file}: no SHA-256 is pinned; from now on it has to be {found}")
 
-    digest = hashlib.sha256(case.sha256.encode()).hexdigest()[:8]
-    return files.once(cache / "sources" / f"{case.name}-{digest}", make)
+    return files.once(target, make)
 
 
 def _sdist(package: str, folder: Path) -> str:
@@ -209,7 +223,8 @@ def build(
         env["C_FLAGS"] = "\n".join(below.flags)
     env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
     env |= {"CARGO_HOME": str(cache / "cargo"), "LC_ALL": "C", "CC_ENABLE_DEBUG_OUTPUT": "1"}
-    command = [str(cargo), "build", "--release", *([] if case.network else ["--offline"])]
+    command = [str(cargo), "build", "--release", *case.cargo]
+    command += [] if case.network else ["--offline"]
     if case.vendored:
         crates = (source(get(case.vendor), cache) if case.vendor else folder) / case.vendored
         command += ["--config", 'source.crates-io.replace-with="vendored"', "--config"]
@@ -233,9 +248,8 @@ def build(
         shutil.rmtree(work)
 
     parts = [files.digest(Path(__file__)), sys.version, rustc.identity, cc.identity]
-    parts += [repr({**vars(case), "path": ""})]
-    parts += [*command, *map(str, env.items()), *_contents(case, folder)]
-    parts += [main.inputs_digest] if main else []
+    parts += [repr({**vars(case), "path": ""}), *command, *map(str, env.items())]
+    parts += [*_contents(case, folder), main.inputs_digest if main else ""]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     kept = files.once(cache / "cases" / f"{case.name}-{digest}", make)
     note = json.loads((kept / "built.json").read_text())
@@ -263,9 +277,9 @@ def _not_source(top: str, folder: Path) -> set[str]:
 
 
 def _contents(case: Case, folder: Path) -> Iterator[str]:
-    """Yield what tells one state of a project's own folder from another."""
+    """Yield what tells one state of sources that no hash pins from another."""
     try:
-        for top, folders, inside in os.walk(folder) if case.folder else ():
+        for top, folders, inside in os.walk(folder) if case.folder or not case.sha256 else ():
             folders[:] = sorted(set(folders) - _not_source(top, folder))
             for path in sorted(Path(top, name) for name in inside):
                 if path.is_file():
@@ -305,53 +319,31 @@ def _failure(case: Case, done: contain.Finished) -> BuildError:
     why = first_line(" ".join((found[0] if found else done.stderr).split()))
     why = f"stopped at the {done.limit} limit" if done.limit else why
     do = "mend it, or choose another compiler"
-    if "--offline" in done.stderr:
-        do = "it needs the network: vendor its crates (cargo vendor), or say network = true"
+    if re.search("--offline|network error|failed to download", done.stderr):
+        other = "check that" if case.network else "say network = true"
+        do = f"it needs the network: {other}, or vendor its crates (cargo vendor)"
     return BuildError(f"cargo on {case.name}", why, do, done.stderr)
 
 
-def exercise(built: Built, *, cache: Path | None = None) -> tuple[Outcome, counts.Counts]:
+def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
     """Run a case once; return what came of it, and the functions of its profile.
 
     `ok` says that the profile merges: its counts are not compared with any.
     """
     places = {"{python}": sys.executable, "{made}": str(built.folder / built.case.run_as)}
-    command = [re.sub("{(python|made)}", lambda m: places[m[0]], w) for w in built.case.command]
-    merged, seen, dead = None, counts.Counts(), None
-    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
-        env = environment(Path(name))
-        profile = Path(env["LLVM_PROFILE_FILE"])
-        done = contain.run(command, cwd=built.folder, env=env, limits=settings.TRACED)
-        size = profile.stat().st_size if profile.is_file() else 0
-        if done.ok and size:
-            tool = toolchains.profdata(built.rustc, cache)
-            merge = (str(tool), "merge", "-text", "-o", "-", str(profile))
-            merged = contain.run(merge, cwd=built.folder, limits=settings.TRACED)
-            seen = counts.parse(merged.stdout) if merged.ok else seen
-        kind, detail = classify(done, size, merged, seen, None)
-        if kind == "crash":
-            dead = _crash(command, built.folder, env, cache)
-    if kind == "ok":
-        lacks = "" if built.commands else ", and no C part"
-        detail = f"the profile merges: {len(seen)} functions{lacks}"
-    state = Profile(bool(merged and merged.ok), size, len(seen))
-    how = (done.exit_code, done.signal_name, dead, state, done.seconds)
-    return Outcome(kind, detail, *how), seen
-
-
-def _crash(
-    command: list[str], folder: Path, env: dict[str, str], cache: Path | None
-) -> crash.Crash | None:
-    gdb = shutil.which("gdb")
-    debugger = crash.open_debugger(toolchains.find_lldb(cache), Path(gdb) if gdb else None)
-    with debugger or contextlib.nullcontext(), contextlib.suppress(LabError):
-        if debugger:
-            return debugger.crash(command, cwd=folder, env=env, seconds=settings.PROGRAM.seconds)
-    return None
+    places["{source}"] = str(source(built.case, lab.cache))
+    command = [re.sub("|".join(places), lambda m: places[m[0]], w) for w in built.case.command]
+    outcome, text = lab.judge(Invocation(command, built.rustc, settings.TRACED, cwd=built.folder))
+    seen = counts.parse(text)
+    if outcome.kind == "ok":
+        detail = f"the profile merges: {len(seen)} functions"
+        detail += "" if built.commands else ", and no C part"
+        outcome = dataclasses.replace(outcome, detail=detail)
+    return outcome, seen
 
 
 def trial(
-    name: str, rustc: str, cc: str, cflags: str = "", *, cache: Path | None = None
+    name: str, rustc: str, cc: str, cflags: str = "", *, lab: Lab | None = None
 ) -> dict[str, Any]:
     """Build and run a case; return a row of a table. What fails is said there, never raised.
 
@@ -362,16 +354,18 @@ def trial(
     seconds; then the columns of `Outcome.to_row`.
     """
     row: dict[str, Any] = {"case": name, "rustc": rustc, "cc": cc, "cflags": cflags, **_NOTHING}
-    try:
-        main, foreign = toolchains.find_rustc(rustc, cache), toolchains.find(cc, cache)
-        row["alike"] = same_stride(main.raw_version or 0, foreign.raw_version or 0)
-        built = build(get(name), main, foreign, cflags, cache=cache)
-        theirs, commands = built.c_functions(), built.commands
-        row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
-        if commands:
-            row |= {"mirrored": "-fprofile-generate" in commands[0], "command": commands[0]}
-        outcome, seen = exercise(built, cache=cache)
-        row["c_functions"] = sum(function in theirs for function, _ in seen)
-    except LabError as error:
-        outcome = Outcome("build-failed", str(error))
+    with contextlib.nullcontext(lab) if lab else Lab() as mine:
+        try:
+            main = toolchains.find_rustc(rustc, mine.cache)
+            foreign = toolchains.find(cc, mine.cache)
+            row["alike"] = same_stride(main.raw_version or 0, foreign.raw_version or 0)
+            built = build(get(name), main, foreign, cflags, cache=mine.cache)
+            theirs, commands = built.c_functions(), built.commands
+            row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
+            if commands:
+                row |= {"mirrored": "-fprofile-generate" in commands[0], "command": commands[0]}
+            outcome, seen = exercise(built, mine)
+            row["c_functions"] = sum(function in theirs for function, _ in seen)
+        except LabError as error:
+            outcome = Outcome("build-failed", str(error))
     return {**row, **outcome.to_row()}

@@ -1,9 +1,16 @@
-"""What is predicted before a trial runs, and what the notes' conclusions come to after it."""
+"""Hypotheses on trial: what is predicted before a trial runs, and the ledger of what came of it.
+
+What is on trial is data (`data/hypotheses/hypotheses.toml`); verdicts come from a run's claims and
+tables, never from here.
+"""
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from nbsupport import mechanisms, settings, views
 from nbsupport.outcome import Kind
 from nbsupport.profile.fate import Piece, fate
 from nbsupport.results import Run
@@ -36,21 +43,111 @@ def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
     return fate(runtime, pieces, "cold" if row["program"].endswith("cold") else "hot").outcomes
 
 
-def answer(conclusion: str, run: Run) -> tuple[Verdict, str]:
-    """Return what a run makes of a conclusion of the notes, and the claim that decides it.
+@dataclass(frozen=True)
+class Prediction:
+    """What follows from a hypothesis; the fields are those that `hypotheses.toml` explains."""
 
-    A conclusion that no experiment of the run addresses is open.
+    says: str
+    claim: str
+    so: str = ""
+    unless: str = ""
+
+    def verdict(self, run: Run) -> Verdict:
+        """Return what a run's claim makes of it: open where it says nothing."""
+        observed = set(run.observed(self.claim))
+        if self.unless in observed:
+            return "refuted"
+        return "supported" if observed == {self.so} else "open"
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """An explanation on trial; the fields are those that `hypotheses.toml` explains."""
+
+    id: str
+    claim: str
+    source: str
+    mechanism: str
+    rows: tuple[str, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    decide: str = ""
+
+    def verdict(self, run: Run) -> tuple[Verdict, tuple[str, ...]]:
+        """Return what a run makes of it, and the observations: claims, and what rows lack.
+
+        One prediction that does not come true refutes it, and so do its rows, if each lacks
+        something of the user's crash. It is supported if all that was tested came true.
+        """
+        words, why = list[Verdict](), list[str]()
+        for prediction in self.predictions:
+            word = prediction.verdict(run)
+            why += [prediction.claim] if word != "open" else []
+            words.append(word)
+        made = _made(run)
+        if lacks := {row: made[row] for row in self.rows if row in made}:
+            words.append("refuted" if all(lacks.values()) else "supported")
+            why += [f"{row}: not its {', '.join(some)}" for row, some in lacks.items() if some]
+            why += [f"{row}: all of it" for row, some in lacks.items() if not some]
+        told = [word for word in words if word != "open"]
+        if not told:
+            return "open", ()
+        return "refuted" if "refuted" in told else "supported", tuple(why)
+
+
+def known() -> tuple[Hypothesis, ...]:
+    """Return the hypotheses, ours first."""
+    path = settings.data_dir() / "hypotheses" / "hypotheses.toml"
+    found = []
+    for name, entry in tomllib.loads(path.read_text()).items():
+        predictions = tuple(
+            Prediction(**{{"if": "so"}.get(key, key): value for key, value in one.items()})
+            for one in entry.pop("prediction", ())
+        )
+        entry["rows"] = tuple(entry.get("rows", ()))
+        found.append(Hypothesis(id=name, predictions=predictions, **entry))
+    return tuple(found)
+
+
+def _made(run: Run) -> dict[str, list[str]]:
+    """Return, for each mechanism that a run made happen, what of the user's crash it lacks.
+
+    The impossible numbers are no part of the crash: the harness reports them without one.
     """
-    crashed = {"crash"} <= set(run.observed("mixed-layouts-decide"))
-    linux = str(run.manifest.get("platform", "")).startswith("Linux")
-    refuted = {
-        "allocator": (crashed, "mixed-layouts-decide"),
-        "both-allocators": (run.holds("allocator-is-innocent"), "allocator-is-innocent"),
-        "freed": (
-            run.holds("writer-reads-the-image") and run.holds("nothing-of-the-profile-is-freed"),
-            "writer-reads-the-image",
-        ),
-        "macos": (crashed and linux, "mixed-layouts-decide"),
-    }
-    is_refuted, claim = refuted.get(conclusion, (False, ""))
-    return ("refuted", claim) if is_refuted else ("open", claim)
+    table = run.tables.get("mechanisms")
+    rows = [] if table is None else table.to_dict("records")
+    return {row["mechanism"]: mechanisms.lacks(row) for row in rows if not row["why"]}
+
+
+def ledger(run: Run) -> pd.DataFrame:
+    """Return a row for each hypothesis with what a run makes of it.
+
+    Columns: hypothesis, claim, source, mechanism, predictions, verdict, observations, decide.
+    """
+    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
+
+    rows = []
+    for one in known():
+        verdict, why = one.verdict(run)
+        row = {"hypothesis": one.id, "claim": one.claim, "source": one.source}
+        row |= {"mechanism": one.mechanism, "verdict": verdict, "observations": "; ".join(why)}
+        row |= {"predictions": "; ".join(each.says for each in one.predictions)}
+        tests = ", ".join(dict.fromkeys(each.claim for each in one.predictions))
+        row |= {"decide": one.decide or (f"the claims {tests}" if tests else "notebook 06")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shown(found: pd.DataFrame) -> views.Shown:
+    """Show a ledger: each hypothesis with its verdict and what decided it, or would."""
+    rows = [
+        (
+            one["claim"],
+            one["source"],
+            one["verdict"],
+            one["decide"] if one["verdict"] == "open" else one["observations"],
+        )
+        for one in found.to_dict("records")
+    ]
+    return views.table(
+        ("hypothesis", "said by", "verdict", "decided by; if open, what would"), rows
+    )

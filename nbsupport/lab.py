@@ -11,7 +11,8 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, get_args
 
@@ -27,8 +28,20 @@ INSTRUMENTS: tuple[Instrument, ...] = get_args(Instrument)
 #: How often counts must be wrong before they are called so.
 _WRONG_RUNS = 5
 
-#: The raw profile that a program writes in its folder.
-_PROFILE = "run.profraw"
+
+@dataclass(frozen=True)
+class Invocation:
+    """What to run: the command `argv`, in an empty folder, or in `cwd`.
+
+    Its profile goes to the empty folder in any case: the first of the `*.profraw` there, for
+    the llvm-profdata of `toolchain`. `environment` comes on top of what every program has.
+    """
+
+    argv: Sequence[str | Path]
+    toolchain: Toolchain
+    limits: settings.Limits
+    environment: dict[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
 
 
 class Lab:
@@ -140,9 +153,9 @@ class Lab:
         kernel puts its memory, counts otherwise once in a hundred runs.
         """
         try:
-            program = build.linked(trial, self.cache)
+            run = self._run_of(trial)
             for _ in range(_WRONG_RUNS):
-                outcome = self._judged(program, trial)
+                outcome, _ = self.judge(run, lambda: self._expected(trial))
                 if outcome.kind != "wrong-counts":
                     break
         except BuildError as error:  # of the program, or of a reference
@@ -151,46 +164,41 @@ class Lab:
 
     def once(self, trial: Trial) -> tuple[str, float]:
         """Run a program once; return its profile as llvm-profdata's text, or "", and seconds."""
-        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-            program = build.linked(trial, self.cache)
-            done, merged, _ = self._observe(program, trial, Path(folder))
-        return merged.stdout if merged and merged.ok else "", done.seconds
+        outcome, text = self.judge(self._run_of(trial))
+        return text, outcome.seconds
 
-    def _judged(self, program: Path, trial: Trial) -> Outcome:
-        """Run a trial's program once."""
-        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-            done, merged, size = self._observe(program, trial, Path(folder))
-        valid = bool(merged and merged.ok)
-        seen = counts.parse(merged.stdout) if merged and valid else {}
-        wrong = counts.difference(seen, self._expected(trial)) if seen else None
+    def judge(
+        self, run: Invocation, expected: Callable[[], counts.Expected] | None = None
+    ) -> tuple[Outcome, str]:
+        """Run a command once; return what came of it, and its profile as text, or "".
+
+        `expected` is asked only where there are counts to compare. Raises `MissingError` for a
+        command that is not there, or for want of an llvm-profdata.
+        """
+        merged, text = None, ""
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+            folder = Path(name)
+            env = environment(folder) | run.environment
+            done = contain.run(run.argv, cwd=run.cwd or folder, env=env, limits=run.limits)
+            left = min((p for p in folder.glob("*.profraw") if p.is_file()), default=None)
+            size = left.stat().st_size if left else 0
+            if left and size and done.ok:
+                tool = toolchains.profdata(run.toolchain, self.cache)
+                merge: build.Command = (tool, "merge", "-text", "-o", "-", left)
+                # The text of a whole project is larger than what a compiler says.
+                merged = contain.run(merge, cwd=folder, limits=settings.TRACED)
+                text = merged.stdout if merged.ok else ""
+        seen = counts.parse(text)
+        wrong = counts.difference(seen, expected()) if seen and expected else None
         kind, detail = classify(done, size, merged, seen, wrong)
-        dead = None
-        if kind == "crash":
-            dead, note = self._crash(program, trial)
-            detail += note
-        return Outcome(
-            kind,
-            detail,
-            exit_code=done.exit_code,
-            signal=done.signal_name,
-            crash=dead,
-            profile=Profile(valid, size, len(seen)),
-            seconds=done.seconds,
-        )
+        dead, note = self._crash(run) if kind == "crash" else (None, "")
+        state = Profile(bool(merged and merged.ok), size, len(seen))
+        how = (done.exit_code, done.signal_name, dead, state, done.seconds)
+        return Outcome(kind, detail + note, *how), text
 
-    def _observe(
-        self, program: Path, trial: Trial, folder: Path
-    ) -> tuple[contain.Finished, contain.Finished | None, int]:
-        """Run a program in an empty folder; merge what it left, if it left anything."""
-        profile = folder / _PROFILE
-        env = environment(folder) | dict(trial.environment)
-        done = contain.run([program], cwd=folder, env=env, limits=self.limits)
-        size = profile.stat().st_size if profile.is_file() else 0
-        if not done.ok or not size:
-            return done, None, size
-        tool = toolchains.profdata(trial.runtime, self.cache)
-        merge: list[str | Path] = [tool, "merge", "-text", "-o", "-", profile]
-        return done, contain.run(merge, cwd=folder, limits=settings.COMPILER), size
+    def _run_of(self, trial: Trial) -> Invocation:
+        program = build.linked(trial, self.cache)
+        return Invocation([program], trial.runtime, self.limits, dict(trial.environment))
 
     def _expected(self, trial: Trial) -> counts.Expected:
         return counts.together(self.reference(part) for part in trial.references)
@@ -203,39 +211,32 @@ class Lab:
                 (name, number): None if values is None else tuple(values)
                 for name, number, values in json.loads(note.read_text())
             }
-        program = build.linked(trial, self.cache)
-        expected = counts.agreed(self._healthy(program, trial) for _ in range(2))
+        expected = counts.agreed(self._healthy(trial) for _ in range(2))
         rows = [(*key, values) for key, values in expected.items()]
         with contextlib.suppress(OSError):  # a full or read-only cache costs time, nothing else
             files.write(note, json.dumps(rows))
         return expected
 
-    def _healthy(self, program: Path, trial: Trial) -> counts.Counts:
-        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-            done, merged, size = self._observe(program, trial, Path(folder))
-        seen = counts.parse(merged.stdout) if merged and merged.ok else {}
-        kind, detail = classify(done, size, merged, seen, None)
-        if kind == "ok":
-            return seen
+    def _healthy(self, trial: Trial) -> counts.Counts:
+        outcome, text = self.judge(self._run_of(trial))
+        if outcome.kind == "ok":
+            return counts.parse(text)
         raise LabError(
             f"the reference build of {trial.program.name} by {trial.runtime.name}",
-            f"{kind}: {detail}",
+            f"{outcome.kind}: {outcome.detail}",
             "this toolchain cannot profile even alone; choose another",
         )
 
-    def _crash(self, program: Path, trial: Trial) -> tuple[crash.Crash | None, str]:
-        """Run the program again under a debugger; the text says why there are no frames."""
+    def _crash(self, run: Invocation) -> tuple[crash.Crash | None, str]:
+        """Run the command again under a debugger; the text says why there are no frames."""
         try:
             debugger = self._debugger()
             if debugger is None:
                 return None, " (no frames: neither LLDB nor gdb is here)"
             with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-                found = debugger.crash(
-                    [program],
-                    cwd=Path(folder),
-                    env=environment(Path(folder)) | dict(trial.environment),
-                    seconds=self.limits.seconds,
-                )
+                env = environment(Path(folder)) | run.environment
+                cwd, seconds = run.cwd or Path(folder), run.limits.seconds
+                found = debugger.crash(run.argv, cwd=cwd, env=env, seconds=seconds)
             self._debuggers.append(debugger)
         except LabError as error:
             return None, f" (no frames: {error.what}: {error.why})"
@@ -270,7 +271,8 @@ def environment(folder: Path) -> dict[str, str]:
     An allocator that looks for its options reads each variable: counts would depend on
     how many the reader has.
     """
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "LLVM_PROFILE_FILE": str(folder / _PROFILE)}
+    profile = str(folder / "run.profraw")
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "LLVM_PROFILE_FILE": profile}
 
 
 def _allowed(what: str, value: str, allowed: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 CLAIM = "application/vnd.pgo-lab.claim+json"
 TABLE = "application/vnd.pgo-lab.table+json"
+
+#: What this process has claimed and recorded.
+_claims: list[dict[str, Any]] = []
+_tables: dict[str, pd.DataFrame] = {}
 
 #: Columns that differ from run to run, and so stay out of what a notebook records.
 _MEASURED = ("seconds",)
@@ -50,6 +54,7 @@ def claim(
         "observed": str(observed),
         "at": {key: str(value) for key, value in sorted(at.items())},
     }
+    _claims.append({"notebook": "", **record, "at": json.dumps(record["at"], sort_keys=True)})
     _display({"text/plain": line, CLAIM: record})
 
 
@@ -57,8 +62,14 @@ def record(name: str, table: pd.DataFrame) -> None:
     """Record a table in the notebook under a name; shows one line that says so."""
     kept = table.drop(columns=[c for c in _MEASURED if c in table])
     rows = json.loads(kept.to_json(orient="records"))
+    _tables[name] = kept
     line = f"recorded: {name}, {len(table)} rows"
     _display({"text/plain": line, TABLE: {"name": name, "rows": rows}})
+
+
+def here() -> Run:
+    """Return what this process, a notebook's kernel, has claimed and recorded so far."""
+    return Run({}, _claim_table(_claims), dict(_tables))
 
 
 def _display(bundle: dict[str, Any]) -> None:
@@ -131,9 +142,14 @@ def read(run: Path) -> Run:
                 claims.append({"notebook": path.stem, **content, "at": at})
             else:
                 tables[content["name"]] = pd.DataFrame(content["rows"])
+    return Run(_manifest(run / "manifest.json"), _claim_table(claims), tables)
+
+
+def _claim_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+
     columns = ["notebook", "name", "sentence", "holds", "predicted", "observed", "at"]
-    manifest = _manifest(run / "manifest.json")
-    return Run(manifest, pd.DataFrame(claims, columns=columns).astype({"holds": bool}), tables)
+    return pd.DataFrame(claims, columns=columns).astype({"holds": bool})
 
 
 def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""What the user observed and concluded, as data with sources (`data/seed`)."""
+"""What the user observed, as data with sources (`data/seed`)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,9 @@ class Observation:
     source: str
 
 
-@dataclass(frozen=True)
-class Conclusion:
-    """A claim of the notes, to be answered by an experiment."""
-
-    id: str
-    claim: str
-    source: str
-
-
 def observations() -> tuple[Observation, ...]:
     """Return what the user saw, in the order to tell it."""
     return tuple(Observation(**entry) for entry in _data()["observation"])
-
-
-def conclusions() -> tuple[Conclusion, ...]:
-    """Return what the user concluded."""
-    return tuple(Conclusion(**entry) for entry in _data()["conclusion"])
 
 
 def _data() -> dict[str, Any]:

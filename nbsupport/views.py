@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nbsupport import hypotheses
 from nbsupport.outcome import Kind, Outcome
 from nbsupport.results import Run
-from nbsupport.seed import Conclusion, Observation
+from nbsupport.seed import Observation
 from nbsupport.trials import Trial
 
 if TYPE_CHECKING:
@@ -35,6 +34,17 @@ _LOOK: dict[Kind, tuple[str, str]] = {
     "failed": ("#999999", "failed"),
     "limit": ("#999999", "limit"),
     "build-failed": ("#999999", "no build"),
+}
+
+#: Verdicts, by how a page marks them: well, badly, or undecided.
+_MARKS = {
+    "holds": "holds",
+    "DOES NOT HOLD": "fails",
+    "supported": "holds",
+    "refuted": "refuted",
+    "open": "open",
+    "cures": "holds",
+    "does not help": "fails",
 }
 
 
@@ -104,7 +114,7 @@ def live(parts: Sequence[Any], static: Shown) -> Any:
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool = True) -> Shown:
     """Show rows of text under headings.
 
-    `marked`: a cell that is an outcome has its colour. Else long names may break in a line.
+    `marked`: a cell that is an outcome or a verdict has its colour. Long names may break in a line.
     """
     lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
@@ -121,18 +131,18 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool
 
 
 def _breaking(text: str) -> str:
-    parts = re.sub(r"(_+|::|[$]|[a-z](?=[A-Z]))(?=\S)", r"\1<wbr>", html.escape(text))
-    return f"<td>{parts}</td>"
+    def parted(word: re.Match[str]) -> str:
+        return re.sub(r"(_+|::|[$]|[a-z](?=[A-Z]))(?=\S)", r"\1<wbr>", word[0])
+
+    long = r"\S{16,}"
+    return f"<td>{re.sub(long, parted, html.escape(text))}</td>"
 
 
 def _cell(text: str) -> str:
     """Return a cell; one that holds a kind of outcome, or a verdict, is marked for the style."""
-    mark = {"DOES NOT HOLD": "fails", "holds": "holds", "refuted": "refuted", "open": "open"}.get(
-        text
-    )
-    kind = mark or (text if text in _LOOK else "")
-    inside = html.escape(text)
-    return f'<td class="outcome {kind}">{inside}</td>' if kind else f"<td>{inside}</td>"
+    word = "open" if text.startswith("survives, ") else re.sub(r" (at exit|in .*)$", "", text)
+    kind = _MARKS.get(word, word if word in _LOOK else "")
+    return f'<td class="outcome {kind}">{html.escape(text)}</td>' if kind else _breaking(text)
 
 
 def outcomes(found: pd.DataFrame, rows: str, columns: Sequence[str]) -> Shown:
@@ -186,15 +196,6 @@ def claims(run: Run) -> Shown:
         ].itertuples(index=False)
     ]
     return table(("verdict", "claim", "observed", "shown in"), rows)
-
-
-def conclusions(found: Sequence[Conclusion], run: Run) -> Shown:
-    """Show what a run makes of each conclusion of the notes."""
-    rows = []
-    for one in found:
-        verdict, claim = hypotheses.answer(one.id, run)
-        rows.append((one.claim, one.source, verdict, claim if verdict != "open" else ""))
-    return table(("the notes say", "where", "verdict", "decided by the claim"), rows)
 
 
 def provenance(run: Run) -> Shown:

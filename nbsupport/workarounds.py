@@ -10,20 +10,17 @@ import dataclasses
 import functools
 import os
 import re
-import sys
-import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from nbsupport import build, counts, programs, progress, settings, toolchains, views
+from nbsupport import build, changes, counts, progress, views
 from nbsupport.build import Trial
-from nbsupport.errors import LabError, MissingError
+from nbsupport.changes import Change
+from nbsupport.errors import LabError
 from nbsupport.lab import Lab
 from nbsupport.outcome import Outcome
-from nbsupport.probe import Toolchain
-from nbsupport.programs import Unit
 
 PARTS = ("main", "library")
 #: How often a program is run, for its counts (which chance may spoil) and for its time.
@@ -36,47 +33,8 @@ _DEAD = ("crash", "failed", "limit", "build-failed")
 
 
 #: Columns of the two tables.
-_SHOWN = ("workaround", "source", "program", "outcome", "control", *PARTS, "verdict", "why")
+_SHOWN = ("workaround", "source", "verdict", "outcome", "why", *PARTS, "control")
 _COSTS = ("workaround", "change", "needs", "rebuilt", "values", "usual_values", "build", "run")
-
-
-@dataclass(frozen=True)
-class Workaround:
-    """One change; the fields are those that `workarounds.toml` explains."""
-
-    id: str
-    source: str
-    what: str
-    needs: str
-    on: tuple[str, ...] = ()
-    platform: str = ""
-    why: str = ""
-    main: tuple[str, ...] = ()
-    rust: tuple[str, ...] = ()
-    library: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = ()
-    foreign: str = ""
-    order: str = "main-first"
-    main_instrument: str = "ir"
-    instrument: str | None = None
-    without_library: bool = False
-
-    def changed(self, lab: Lab, program: str, llvm: str, foreign: str) -> Trial:
-        """Return the case with the change; raises `LabError` where it does not apply."""
-        if self.platform not in ("", sys.platform):
-            raise LabError(f"on {sys.platform}", self.why, f"try it on {self.platform}")
-        if self.foreign == "same":
-            foreign = _same(lab, lab.trial(program, llvm, llvm).main).name
-        elif self.foreign:
-            foreign = llvm if self.foreign == "main" else self.foreign
-        how = {"order": self.order, "main_instrument": self.main_instrument}
-        trial = lab.trial(program, llvm, foreign, instrument=self.instrument, **how)
-        made = trial.program
-        main = _flagged(made.main, self.rust if made.language == "rust" else self.main)
-        units = () if self.without_library else made.library
-        library = tuple(_flagged(unit, self.library) for unit in units)
-        made = dataclasses.replace(made, main=main, library=library)
-        return dataclasses.replace(trial, program=made, environment=self.environment)
 
 
 @dataclass(frozen=True)
@@ -91,7 +49,7 @@ class Row:
     are the parts to compile again.
     """
 
-    workaround: Workaround
+    workaround: Change
     program: str
     why: str = ""
     trial: Trial | None = None
@@ -152,15 +110,9 @@ class Row:
         }
 
 
-def known() -> tuple[Workaround, ...]:
+def known() -> tuple[Change, ...]:
     """Return the workarounds, in the order to try them; the first changes nothing."""
-    data = tomllib.loads((settings.data_dir() / "workarounds" / "workarounds.toml").read_text())
-    found = []
-    for name, entry in data.items():
-        fields: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in entry.items()}
-        fields["environment"] = tuple(entry.get("environment", {}).items())
-        found.append(Workaround(id=name, **fields))
-    return tuple(found)
+    return changes.known("workarounds/workarounds.toml")
 
 
 def try_all(
@@ -180,7 +132,7 @@ def try_all(
     lab.trial(program, llvm, foreign)
     case = functools.cache(functools.partial(_case, lab, llvm=llvm, foreign=foreign))
 
-    def go(workaround: Workaround) -> Row:
+    def go(workaround: Change) -> Row:
         name = program if program in (workaround.on or (program,)) else workaround.on[0]
         try:
             trials = [workaround.changed(lab, name, llvm, other) for other in (foreign, llvm)]
@@ -213,6 +165,8 @@ def costs(rows: Sequence[Row]) -> views.Shown:
 
 def _table(rows: Sequence[Row], columns: Sequence[str]) -> views.Shown:
     cells = [[str("-" if (v := row.to_row()[c]) is None else v) for c in columns] for row in rows]
+    for row, line in zip(rows, cells, strict=True):
+        line[0] += f" ({row.program})" * (row.program != rows[0].program)
     return views.table([name.replace("_", " ") for name in columns], cells)
 
 
@@ -224,7 +178,7 @@ def _case(lab: Lab, program: str, *, llvm: str, foreign: str) -> tuple[Trial, Ou
 
 def _tried(
     lab: Lab,
-    workaround: Workaround,
+    workaround: Change,
     case: tuple[Trial, Outcome, int],
     trial: Trial,
     control: Trial,
@@ -295,21 +249,3 @@ def _rebuilt(trial: Trial, case: Trial) -> tuple[str, ...]:
     libraries = {(each.program.library, each.foreign, each.instrument) for each in (trial, case)}
     again = len(mains) > 1, len(libraries) > 1 and bool(trial.program.library)
     return tuple(part for part, differs in zip(PARTS, again, strict=True) if differs)
-
-
-def _flagged(unit: Unit, flags: tuple[str, ...]) -> Unit:
-    """Return a unit with more flags, which may name files of the workarounds' folder."""
-    if not flags:
-        return unit
-    digest = unit.inputs_digest + programs.digest(settings.data_dir() / "workarounds")
-    return dataclasses.replace(unit, flags=(*unit.flags, *flags), inputs_digest=digest)
-
-
-def _same(lab: Lab, main: Toolchain) -> Toolchain:
-    """Return the newest clang of another LLVM that writes main's raw version."""
-    what = f"a clang of another LLVM with raw version {main.raw_version}"
-    for each in reversed(toolchains.discover(lab.cache)):
-        same = each.kind == "clang" and each.raw_version == main.raw_version
-        if same and each.runtime and each.major != main.major:
-            return each
-    raise MissingError(what, "there is none here", "pgo-lab toolchains --install 22")

@@ -227,6 +227,7 @@ def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) 
             merged = contain.run(merge, cwd=folder, limits=settings.COMPILER)
             parts.append(dict(counts.parse(merged.stdout)) if merged.ok else {})
             why = first_line(merged.stderr).rpartition(f"{path.name}: ")[2]
+            why = f"llvm-profdata dies of {merged.signal_name}" if merged.signal_name else why
             found.add("valid" if parts[-1] else "skipped without a word" if merged.ok else why)
             files.append((_stable(str(path.relative_to(folder)), pattern), path.stat().st_size))
     lines = (line for one in done for line in one.stderr.splitlines())

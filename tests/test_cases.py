@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
+import shutil
 import tarfile
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nbsupport import cases, files, toolchains
+from nbsupport import cases, crash, files, progress, settings, toolchains
 from nbsupport.errors import BuildError, LabError, MissingError
+from nbsupport.lab import Lab
 from nbsupport.probe import Toolchain
 
 #: A project without C: `extra` goes to its Cargo.toml.
@@ -22,6 +27,42 @@ run_as = "tiny"
 command = ["{made}"]
 """
 Make = Callable[..., str]
+#: orjson's sources have the cc crate.
+VENDORED = """\
+vendor = "orjson"
+vendored = "include/cargo"
+"""
+#: A project with a C part, if its feature is on, which reads the file that it is given.
+WITH_C = {
+    "Cargo.toml": """\
+[package]
+name = "evtx_dump"
+version = "0.1.0"
+edition = "2021"
+[features]
+fast-alloc-mimalloc-secure = []
+[build-dependencies]
+cc = "1"
+""",
+    "build.rs": """\
+fn main() {
+    if std::env::var_os("CARGO_FEATURE_FAST_ALLOC_MIMALLOC_SECURE").is_some() {
+        cc::Build::new().file("part.c").compile("part");
+    }
+}
+""",
+    "part.c": "int part(int n) { return n + 1; }\n",
+    "src/main.rs": """\
+extern "C" { fn part(n: i32) -> i32; }
+fn main() {
+    let file = std::env::args().last().unwrap();
+    let text = std::fs::read(file).unwrap();
+    print!("{}", " ".repeat(2 << 20)); // more than a small program may say
+    assert_eq!(unsafe { part(text.len() as i32) }, 7);
+}
+""",
+    "samples/Security_short_selected.evtx": "ElfFil",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +87,63 @@ def own(tmp_path: Path) -> Make:
     return make
 
 
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Lab]:
+    """Return a lab that has built nothing yet."""
+    cache = tmp_path / "cache"
+    sources = cases.source(cases.get("orjson"), settings.cache_dir())
+    (cache / "sources").mkdir(parents=True)
+    (cache / "sources" / sources.name).symlink_to(sources)
+    (cache / "toolchains").symlink_to(settings.cache_dir() / "toolchains")
+    with Lab(cache) as made:
+        yield made
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> tuple[str, Path]:
+    """Return a case that is evtx but for its address, where an archive of `WITH_C` is; and that."""
+    for name, text in WITH_C.items():
+        files.write(tmp_path / "evtx-992cc28" / name, text)
+    archive = tmp_path / "served.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "evtx-992cc28", "evtx-992cc28")
+    text = cases.get("evtx").path.read_text()
+    text = re.sub("^url = .*", f'url = "{archive.as_uri()}"', text, flags=re.MULTILINE)
+    (tmp_path / "stand-in.toml").write_text(text + VENDORED)
+    return str(tmp_path / "stand-in.toml"), archive
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib looks at them once; what it has seen so far is for the other tests.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+
+
+def good(archive: Path) -> str:
+    return hashlib.sha256(archive.read_bytes()).hexdigest()
+
+
+def failed(row: dict[str, Any], why: str) -> None:
+    """Check that a row of a table says in one line why there was nothing to run."""
+    assert row["outcome"] == "build-failed"
+    assert re.search(why, row["detail"]), row["detail"]
+    assert "\n" not in row["detail"] and len(row["detail"]) < 500
+
+
 # -- the real projects
 
 
-@pytest.mark.parametrize(("name", "rustc"), [("rust-cc-mimalloc", "19"), ("orjson", "22")])
-def test_a_clang_of_another_raw_version_makes_it_crash(name: str, rustc: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "rustc", "caller"),
+    [("rust-cc-mimalloc", "19", "_?mi_"), ("orjson", "22", "yyjson_read_opts < ")],
+)
+def test_a_clang_of_another_raw_version_makes_it_crash(name: str, rustc: str, caller: str) -> None:
     found = cases.trial(name, rustc, "17")
     assert found["outcome"] == "crash", found["detail"]
-    assert found["frames"].startswith("__llvm_profile_instrument_target < ")
+    assert re.match(f"__llvm_profile_instrument_target < {caller}", found["frames"])
+    assert (found["function"], found["signal"]) == ("__llvm_profile_instrument_target", "SIGSEGV")
     assert found["mirrored"] and " -fprofile-generate=profiles " in found["command"]
     assert found["c_instrumented"] > 30
     assert (found["profile_valid"], found["c_functions"]) == (False, 0)
@@ -88,18 +178,98 @@ def test_the_flag_is_not_mirrored_to_gcc_whose_functions_are_missing() -> None:
 
 
 def test_what_rustc_is_too_old_for_is_a_row_that_says_so() -> None:
-    found = cases.trial("orjson", "19", "17")
-    assert found["outcome"] == "build-failed"
-    assert "requires rustc 1.95" in found["detail"]
+    failed(cases.trial("orjson", "19", "17"), r"requires rustc 1\.95")
+
+
+def test_the_debugger_of_one_crash_is_there_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def opening(*debuggers: Path | None) -> crash.Debugger | None:
+        opened.append(real(*debuggers))
+        return opened[-1]
+
+    real = crash.open_debugger
+    monkeypatch.setattr(crash, "open_debugger", opening)
+    with Lab() as lab:
+        rows = [cases.trial("rust-cc-mimalloc", "19", "17", lab=lab) for _ in range(2)]
+    assert [row["outcome"] for row in rows] == ["crash"] * 2
+    assert rows[0]["frames"] == rows[1]["frames"] != ""
+    assert len(opened) == 1
+
+
+# -- evtx: a stand-in, for want of network
+
+
+def test_evtx_is_built_and_run_as_its_notes_say_and_its_hash_is_the_first_one_seen(
+    stand_in: tuple[str, Path], fresh: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, archive = stand_in
+    lines: list[str] = []
+    monkeypatch.setattr(progress, "say", lines.append)
+    found = cases.trial(name, "19", "19", lab=fresh)
+    assert found["outcome"] == "ok", found["detail"]
+    assert found["c_instrumented"] == found["c_functions"] == 1
+    said = f"evtx-992cc28.tar.gz: no SHA-256 is pinned; from now on it has to be {good(archive)}"
+    assert lines.count(said) == 1
+    kept = cases.source(cases.get(name), fresh.cache)
+    assert kept.is_relative_to(fresh.cache / "sources")
+
+    shutil.rmtree(kept)
+    assert cases.source(cases.get(name), fresh.cache).is_dir()
+    shutil.rmtree(kept)
+    changed = archive.with_name("evtx-992cc28")
+    (changed / "part.c").write_text("int part(int n) { return n + 2; }\n")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(changed, changed.name)
+    failed(cases.trial(name, "19", "19", lab=fresh), "its SHA-256 is .*, not the pinned ")
+    assert not kept.exists()
+    kept.with_name(f"{kept.name}.sha256").unlink()  # as a reader may, who trusts it
+    assert cases.trial(name, "19", "19", lab=fresh)["outcome"] == "failed"
+
+
+def test_what_cannot_be_unpacked_does_not_pin_its_hash(
+    stand_in: tuple[str, Path], tmp_path: Path
+) -> None:
+    name, archive = stand_in
+    whole = archive.read_bytes()
+    archive.write_text("<html>Please log in</html>")
+    with pytest.raises(LabError, match=r"unpacking evtx-992cc28\.tar\.gz"):
+        cases.source(cases.get(name), tmp_path)
+    archive.write_bytes(whole)
+    assert (cases.source(cases.get(name), tmp_path) / "build.rs").is_file()
+
+
+def test_another_address_is_another_source(stand_in: tuple[str, Path], tmp_path: Path) -> None:
+    name, archive = stand_in
+    first = cases.get(name)
+    other = dataclasses.replace(first, url=Path(shutil.copy(archive, tmp_path / "2")).as_uri())
+    assert cases.source(first, tmp_path) != cases.source(other, tmp_path)
+
+
+@pytest.mark.usefixtures("offline")
+def test_without_network_evtx_is_a_row_that_says_so(fresh: Lab) -> None:
+    failed(cases.trial("evtx", "19", "17", lab=fresh), "^github.com: .*refused; check the network$")
 
 
 # -- a reader's own
 
 
-def test_a_project_without_a_c_part_has_no_command(
-    own: Make, monkeypatch: pytest.MonkeyPatch
+def test_what_a_reader_has_pinned_for_other_builds_does_not_reach_this_one(
+    stand_in: tuple[str, Path], fresh: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUSTC_WRAPPER", "not-of-the-case")
+    for who in ("x86_64_unknown_linux_gnu", "aarch64_apple_darwin"):
+        monkeypatch.setenv(f"CC_{who}", "not-of-the-case")
+        monkeypatch.setenv(f"CFLAGS_{who}", "-Dnot_of_the_case")
+    monkeypatch.setenv("HOST_CC", "not-of-the-case")
+    monkeypatch.setenv("HOST_CFLAGS", "-Dnot_of_the_case")
+    found = cases.trial(stand_in[0], "19", "17", "-Dof_the_case", lab=fresh)
+    words = found["command"].split()
+    assert words[:1] == [str(toolchains.find("17", fresh.cache).compiler)], found["detail"]
+    assert "-Dof_the_case" in words and "-Dnot_of_the_case" not in words
+
+
+def test_a_project_without_a_c_part_has_no_command(own: Make) -> None:
     found = cases.trial(own(), "19", "17")
     assert found["outcome"] == "ok", found["detail"]
     assert (found["mirrored"], found["command"], found["c_instrumented"]) == (None, "", 0)
@@ -107,7 +277,7 @@ def test_a_project_without_a_c_part_has_no_command(
 
 
 def test_a_build_is_reused_until_its_source_changes(
-    own: Make, rustc: Toolchain, clang: Path, tmp_path: Path
+    own: Make, rustc: Toolchain, clang: Path, tmp_path: Path, lab: Lab
 ) -> None:
     case, cc = cases.get(own()), toolchains.find("19")
     first = cases.build(case, rustc, cc)
@@ -115,15 +285,18 @@ def test_a_build_is_reused_until_its_source_changes(
     (tmp_path / "project" / "target" / "made").touch()
     assert cases.build(case, rustc, cc) == first
     (tmp_path / "project" / "src" / "target" / "mod.rs").write_text("pub fn run() { panic!() }\n")
-    assert cases.exercise(cases.build(case, rustc, cc))[0].kind == "failed"
+    assert cases.exercise(cases.build(case, rustc, cc), lab)[0].kind == "failed"
     assert sorted(path.name for path in first.folder.iterdir()) == ["built.json", "objects", "tiny"]
 
 
 def test_what_cargo_would_have_to_download_is_said(own: Make) -> None:
-    found = cases.trial(own(extra='[dependencies]\nserde = "1"\n'), "19", "17")
-    assert found["outcome"] == "build-failed"
-    assert "no matching package named `serde`" in found["detail"]
-    assert "it needs the network" in found["detail"]
+    extra = '[dependencies]\nserde = "1"\n'
+    why = "no matching package named `serde`.*it needs the network: say network = true"
+    failed(cases.trial(own(extra=extra), "19", "17"), why)
+    # As without one: cargo's own setting of a proxy, where nobody listens.
+    env = 'env = { CARGO_HTTP_PROXY = "http://127.0.0.1:9", CARGO_NET_RETRY = "0" }\n'
+    found = cases.trial(own(OWN + env + "network = true\n", extra=extra), "19", "17")
+    failed(found, "failed to get `serde`.*it needs the network: check that")
 
 
 def test_what_does_not_compile_says_why(
@@ -134,24 +307,21 @@ def test_what_does_not_compile_says_why(
     with pytest.raises(BuildError, match="cannot find function `nothing`") as caught:
         cases.build(case, rustc, toolchains.find("19"))
     assert "could not compile `tiny`" in caught.value.output
+    failed(cases.trial(own(), "19", "19"), "cannot find function `nothing`")
 
 
 def test_a_file_that_cargo_does_not_make_is_missed(own: Make) -> None:
-    found = cases.trial(own(OWN.replace('made = ["tiny"]', 'made = ["other"]')), "19", "17")
-    assert "cargo made no other" in found["detail"]
+    other = own(OWN.replace('made = ["tiny"]', 'made = ["other"]'))
+    failed(cases.trial(other, "19", "17"), "cargo made no other")
 
 
-def test_an_archive_with_another_hash_is_not_built(own: Make, tmp_path: Path) -> None:
-    archive = tmp_path / "own.tar.gz"
-    own()
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(tmp_path / "project", "own-1.0")
-    where = f'url = "{archive.as_uri()}"\nfile = "own.tar.gz"\nsha256 = "%s"'
-    text = OWN.replace('folder = "project"', where)
-    with pytest.raises(LabError, match="its SHA-256 is"):
-        cases.source(cases.get(own(text % ("0" * 64))), tmp_path)
-    good = files.digest(archive)
-    assert (cases.source(cases.get(own(text % good)), tmp_path) / "src" / "main.rs").is_file()
+def test_an_archive_with_another_hash_is_not_built(stand_in: tuple[str, Path], fresh: Lab) -> None:
+    name, archive = stand_in
+    text = Path(name).read_text()
+    Path(name).write_text(f'sha256 = "{"0" * 64}"\n{text}')
+    failed(cases.trial(name, "19", "17", lab=fresh), "its SHA-256 is .*, not the pinned 0")
+    Path(name).write_text(f'sha256 = "{good(archive)}"\n{text}')
+    assert (cases.source(cases.get(name), fresh.cache) / "src" / "main.rs").is_file()
 
 
 def test_without_network_the_package_is_missing(
@@ -177,17 +347,17 @@ def test_a_cargo_that_will_not_do_is_missing(
     if says:
         (tmp_path / "cargo").write_text(f"#!/bin/sh\necho {says}\n")
         (tmp_path / "cargo").chmod(0o755)
-    here = dataclasses.replace(rustc, compiler=tmp_path / "rustc")
-    monkeypatch.setattr(toolchains, "discover", lambda _: (here,))
+    here, cc = dataclasses.replace(rustc, compiler=tmp_path / "rustc"), toolchains.find("19")
+    monkeypatch.setattr(toolchains, "discover", lambda _: (here, cc))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingError, match=f"{why}.*rustup"):
-        cases.build(cases.get(own()), here, rustc)
+    failed(cases.trial(own(), "19", "19"), f"^cargo 1.85 or newer: {why}.*rustup")
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(LabError, match="orjson, rust-cc-jemalloc, rust-cc-mimalloc"):
-        cases.get("evtx")
-    assert cases.trial("evtx", "19", "17")["outcome"] == "build-failed"
+    with pytest.raises(LabError, match="evtx, orjson, rust-cc-jemalloc, rust-cc-mimalloc"):
+        cases.get("ripgrep")
+    failed(cases.trial("ripgrep", "19", "17"), "there is none")
+    failed(cases.trial("orjson", "99", "17"), "a rustc with LLVM 99: not found")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +375,8 @@ def test_an_unknown_name_lists_those_there_are() -> None:
         (OWN + "url = 'https://host/file'", "one of"),
         (OWN.replace('folder = "project"', ""), "one of"),
         (OWN.replace('run_as = "tiny"', "run_as = '../tiny'"), "without a folder"),
-        ("url = 'https://[::1'\n" + OWN.replace('folder = "project"', ""), "url"),
+        (OWN.replace("folder =", "url = 'https://host/file'\nwhat ="), "file"),
+        ("url = 'https://[::1'\nfile = 'a'\n" + OWN.replace('folder = "project"', ""), "url"),
         (OWN.replace("command", "# "), "command"),
     ],
 )

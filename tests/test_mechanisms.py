@@ -1,42 +1,239 @@
-"""The notes' mechanism, made to happen: how a freed heap looks when it really is the cause."""
+"""Each mechanism really happens, and its signature is what the notebook reads off it."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from nbsupport import contain, mechanisms, programs, seed, settings
+from nbsupport.changes import Change
+from nbsupport.crash import Crash, Frame
+from nbsupport.errors import LabError
 from nbsupport.lab import Lab
-from nbsupport.outcome import Outcome
+from nbsupport.mechanisms import Signature
+from nbsupport.outcome import Kind, Outcome
+from nbsupport.probe import Toolchain
+
+SEEN = {
+    one.id: one for one in seed.observations() if one.id not in ("program", "offset", "counters")
+}
+WRITER, SITE = "initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"
+#: What a program that ends normally comes to, and where it dies.
+ENDS = {
+    "healthy": "ok",
+    "mixed": f"crash at exit {WRITER} 0x0",
+    "mixed-newer": f"crash at exit {WRITER} 0x0",
+    "mixed-library-first": "version-mismatch",
+    "mixed-front-end": f"crash at exit {WRITER} 0x3",
+    "values-freed": f"crash at exit {WRITER} a real address",
+    "heap-freed": "crash at exit getCurFilenameLength a real address",
+    "exit-order": "ok",
+    "records-null": "crash at exit writeOneValueProfData 0x34",
+    "values-null": f"crash in main {SITE} 0x18",
+    "records-empty": "malformed",
+    "two-runtimes": f"crash in main {SITE} 0x0",
+    "pool": "ok",
+    "continuous-pool": "malformed",
+    "stale-records": f"crash in main {SITE} a real address",
+    "forked": "ok",
+    "executed": "ok",
+    "no-stack": "crash in the write the C library a real address",
+    "no-memory": "no-profile",
+    "variant-block": "malformed",
+    "variant-entry": "malformed",
+    "wrong-question": "ok",
+}
 
 
 @pytest.fixture(scope="module")
-def seen(lab: Lab) -> dict[str, Outcome]:
-    names = [f"{what}{when}" for what in ("values-freed", "heap-freed") for when in ("", "-early")]
-    names += ["values-freed-explicit", "heap-freed-explicit"]
-    return {name: lab.run(lab.trial(name, "19", "19")) for name in names}
+def made(lab: Lab, toolchain: Callable[[str], Toolchain]) -> dict[str, Signature]:
+    for name in ("17", "19", "23"):
+        toolchain(name)
+    return {one.mechanism.id: one for one in mechanisms.measure(lab, "19", "17")}
 
 
-@pytest.mark.parametrize("what, function", [
-    ("values-freed", "initializeValueProfRuntimeRecord"),
-    ("heap-freed", "getCurFilenameLength"),  # the name of the file, the runtime's one strdup
-])  # fmt: skip
-def test_what_is_freed_is_missed_by_another_function(
-    seen: dict[str, Outcome], what: str, function: str
-) -> None:
-    dead = seen[what].crash
-    assert dead and dead.function == function
-    assert dead.fault_address and dead.fault_address >> 47 == 0  # an address, once mapped
+def test_each_comes_to_what_it_is_made_to(made: dict[str, Signature]) -> None:
+    table = mechanisms.table(list(made.values()), list(SEEN.values()))
+    ends = table[["ends", "function", "address"]].agg(" ".join, axis=1).str.strip()
+    assert dict(zip(table["mechanism"], ends, strict=True)) == ENDS
+
+
+def test_mixed_layouts_show_all_of_the_crash_and_no_rival_does(made: dict[str, Signature]) -> None:
+    fits = {name: one.fits(list(SEEN.values())) for name, one in made.items()}
+    assert [name for name, fit in fits.items() if list(fit.values()).count("yes") == 7] == [
+        "mixed",
+        "mixed-newer",
+    ]
+    assert fits["mixed"].pop("entries") == "no"
+    assert set(fits["mixed"].values()) == {"yes"}
+    assert [name for name, fit in fits.items() if fit.get("entries") == "yes"] == [
+        "records-null",
+        "records-empty",
+        "wrong-question",
+    ]
+
+
+def test_freed_values_die_in_the_same_function_but_otherwise(made: dict[str, Signature]) -> None:
+    fit = made["values-freed"].fits(list(SEEN.values()))
+    assert [name for name, word in fit.items() if word == "no" and name != "entries"] == [
+        "address",
+        "moment",
+        "merge",
+    ]
+    assert fit["function"] == "yes"
+    assert (fit["size"], fit["systems"]) == ("assumed", "assumed")
 
 
 @pytest.mark.parametrize("what", ["values-freed", "heap-freed"])
-def test_freed_after_the_profile_is_written_it_harms_nothing(
-    seen: dict[str, Outcome], what: str
+def test_what_main_writes_before_a_heap_is_freed_is_whole(
+    made: dict[str, Signature], what: str
 ) -> None:
-    assert seen[f"{what}-early"].kind == "ok"
+    outcomes, whole = made[what].outcomes, made["exit-order"].outcomes["cold"].profile
+    assert outcomes["explicit"].profile.bytes - outcomes["cold"].profile.bytes > 0.9 * whole.bytes
 
 
-@pytest.mark.parametrize("what", ["values-freed", "heap-freed"])
-def test_an_explicit_write_succeeds_unlike_the_users(seen: dict[str, Outcome], what: str) -> None:
-    explicit, at_exit = seen[f"{what}-explicit"].profile, seen[what].profile
-    whole = seen[f"{what}-early"].profile
-    assert explicit and at_exit and whole
-    assert explicit.bytes - at_exit.bytes > 0.9 * whole.bytes  # the first profile is there
+def test_one_raw_version_is_no_mix(lab: Lab, toolchain: Callable[[str], Toolchain]) -> None:
+    toolchain("22")
+    mixed = mechanisms.known()[1]
+    kinds = {
+        name: lab.run(mixed.changed(lab, name, "19", "22")).kind for name in ("cold", "explicit")
+    }
+    assert mixed.id == "mixed"
+    assert set(kinds.values()) == {"ok"}
+
+
+# -- agreement is a function of what was measured
+
+
+def crash(*functions: str, address: int = 0, by: str = "siginfo") -> Outcome:
+    frames = tuple(Frame(name, 0, "program") for name in functions)
+    dead = Crash("SIGSEGV", frames, fault_address=address, fault_address_from=by)  # type: ignore[arg-type]
+    return Outcome("crash", "ended by SIGSEGV", crash=dead)
+
+
+OK = Outcome("ok", "")
+WRITES = (WRITER, "__llvm_profile_write_file")
+FITS = {
+    "cold": crash(*WRITES, "exit", address=3 << 60, by="registers"),
+    "explicit": crash(*WRITES, "main"),
+    "rich": crash(),
+    "mimalloc": crash(),
+    "jemalloc": crash(),
+    "small": OK,
+    "gcc": OK,
+    "asked": Outcome("failed", "exit code 1: impossible: more than 2^24 records"),
+}
+OURS = Change("x", "ours", "a mechanism")
+
+
+def test_a_signature_that_fits_everything_agrees_with_everything() -> None:
+    whole = Signature(OURS, FITS, "too much profile data")
+    assert whole.fits(list(SEEN.values())) == dict.fromkeys(SEEN, "yes")
+
+
+@pytest.mark.parametrize(
+    ("seen", "program", "otherwise", "word"),
+    [
+        ("function", "cold", crash("writeOneValueProfData"), "no"),
+        ("function", "cold", OK, "no"),
+        ("address", "cold", crash(*WRITES, address=0x7FFF0000), "no"),
+        ("address", "cold", crash(*WRITES, address=0), "yes"),
+        ("moment", "explicit", crash(*WRITES, "exit"), "no"),
+        ("moment", "explicit", crash(WRITER, "main"), "no"),
+        ("moment", "explicit", crash("fopen", "__llvm_profile_write_file", "main"), "no"),
+        ("moment", "explicit", OK, "no"),
+        ("moment", "cold", OK, "no"),
+        ("allocators", "jemalloc", OK, "no"),
+        ("allocators", "mimalloc", OK, "no"),
+        ("size", "small", crash(), "assumed"),
+        ("size", "cold", OK, "no"),
+        ("systems", "gcc", crash(), "assumed"),
+        ("systems", "cold", OK, "no"),
+        ("entries", "asked", Outcome("failed", "exit code 1: another reason"), "no"),
+    ],
+)
+def test_what_differs_from_the_report_does_not_agree(
+    seen: str, program: str, otherwise: Outcome, word: str
+) -> None:
+    changed = Signature(OURS, {**FITS, program: otherwise}, "too much profile data")
+    assert changed.agrees(SEEN[seen]) == word
+
+
+def test_another_word_of_llvm_profdata_does_not_agree() -> None:
+    assert Signature(OURS, FITS, "truncated profile data").agrees(SEEN["merge"]) == "no"
+
+
+# -- what cannot be made to happen
+
+
+def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
+    monkeypatch: pytest.MonkeyPatch, lab: Lab
+) -> None:
+    elsewhere = Change("mach", "rival", "macOS alone", platform="plan9", why="it is of Plan 9")
+    broken = Change("broken", "rival", "links nothing", foreign="main", link=("-lno-such-library",))
+    healthy = mechanisms.known()[0]
+    monkeypatch.setattr(mechanisms, "known", lambda: (elsewhere, broken, healthy))
+    found = mechanisms.measure(lab, "19", "17")
+    assert [bool(one.outcomes) for one in found] == [False, False, True]
+    assert found[0].why == "on linux: it is of Plan 9"
+    assert "no-such-library" in found[1].why
+    table = mechanisms.table(found, list(SEEN.values()))
+    assert table["why"].astype(bool).tolist() == [True, True, False]
+    assert "not made: on linux: it is of Plan 9" in mechanisms.shown(table).text
+    figure = mechanisms.figure(table, list(SEEN.values()))
+    assert "Of 1 mechanisms, these show all that was seen of the crash: none." in figure.text
+
+
+def test_an_unknown_toolchain_is_no_signature(lab: Lab) -> None:
+    with pytest.raises(LabError, match="4711"):
+        mechanisms.measure(lab, "19", "4711")
+
+
+# -- the data
+
+
+@pytest.mark.parametrize(
+    "define",
+    ["VALUES_FREED", "HEAP_FREED", "NO_MEMORY", "NO_STACK", "EARLIER_RUN", "STALE", "BOTH"],
+)
+def test_the_header_compiles_without_a_warning(define: str, clang: Path, tmp_path: Path) -> None:
+    main = programs.get("cold").main
+    more = ("-DEARLIER_RUN",) if define == "STALE" else ()
+    flags = ("-Wall", "-Wextra", "-Werror", "-std=gnu11", f"-D{define}", *more)
+    header = settings.data_dir() / "hypotheses" / "mechanism.h"
+    argv = (clang, *flags, "-include", header, "-c", main.source, "-o", tmp_path / "main.o")
+    done = contain.run(argv, cwd=main.folder, limits=settings.COMPILER)
+    assert done.ok, done.stderr
+
+
+def test_shown_is_text_for_each_mechanism(made: dict[str, Signature]) -> None:
+    table = mechanisms.table(list(made.values()), list(SEEN.values()))
+    text = mechanisms.shown(table).text
+    assert "nan" not in text
+    assert all(one.mechanism.what in text for one in made.values())
+    assert len({change.what for change in mechanisms.known()}) == len(mechanisms.known())
+
+
+def test_the_caption_names_the_rows_that_fit(made: dict[str, Signature]) -> None:
+    table = mechanisms.table(list(made.values()), list(SEEN.values()))
+    figure = mechanisms.figure(table, list(SEEN.values()))
+    fits = [made[name].mechanism.what for name in ("mixed", "mixed-newer")]
+    assert f"these show all that was seen of the crash: {'; '.join(fits)}." in figure.text
+    assert "values-freed: address, moment, merge" in figure.html
+
+
+def test_a_header_that_changes_is_another_program(lab: Lab) -> None:
+    change = next(one for one in mechanisms.known() if one.id == "values-freed")
+    trial, plain = change.changed(lab, "cold", "19", "17"), lab.trial("cold", "19", "19")
+    assert trial.program.main.inputs_digest != plain.program.main.inputs_digest
+    link = next(one for one in mechanisms.known() if one.id == "two-runtimes")
+    linked = link.changed(lab, "cold", "19", "17")
+    runtime = lab.trial("cold", "17", "17").main.runtime
+    assert str(runtime) in linked.link
+    assert linked.digest != dataclasses.replace(linked, link=()).digest
+    assert all(not one.link for one in linked.references)
+    kind: Kind = lab.run(linked).kind
+    assert kind == "crash"

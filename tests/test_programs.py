@@ -44,11 +44,15 @@ def build(name: str, clang: Path, folder: Path, *flags: str) -> Path:
 
 def test_programs_are_listed_in_order_and_an_unknown_one_says_so() -> None:
     c = ("cold", "hot", "allocator", "mimalloc", "jemalloc")
-    ways = ["explicit", "forked", "buffer", "continuous"]
-    for freed in ("values-freed", "heap-freed"):
-        ways += [freed, f"{freed}-explicit", f"{freed}-early"]
-    ours = ("cold", "hot", *ways, *c[2:], *(f"rust-{name}" for name in c))
-    assert programs.names() == (*ours, "harness", "rust-harness")
+    ways = ["explicit", "forked", "buffer", "continuous", "rich"]
+    ours = ("cold", "hot", *ways, *c[2:4], "mimalloc-no-realloc", "jemalloc")
+    assert programs.names() == (
+        *ours,
+        *(f"rust-{name}" for name in c),
+        "harness",
+        "asked",
+        "rust-harness",
+    )
     for ask in (programs.get, programs.language):
         with pytest.raises(LabError, match=r"tepid.*cold, hot, explicit, forked"):
             ask("tepid")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nbsupport import hypotheses, results, seed, views
+from nbsupport import results, seed, views
 from nbsupport.errors import LabError, MissingError
 
 AT = {"program": "cold", "main": "clang 19"}
@@ -20,6 +20,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Catch what a notebook would display."""
     bundles: list[dict[str, Any]] = []
     monkeypatch.setattr(results, "_display", bundles.append)
+    monkeypatch.setattr(results, "_claims", [])
+    monkeypatch.setattr(results, "_tables", {})
     return bundles
 
 
@@ -54,6 +56,17 @@ def test_a_claim_is_one_line(
     claim(predicted, observed)
     assert shown[0]["text/plain"] == line
     assert shown[0][results.CLAIM]["at"] == AT
+
+
+def test_a_notebook_knows_what_it_has_claimed_so_far(shown: list[dict[str, Any]]) -> None:
+    assert results.here().claims.empty
+    claim("ok", "crash", "first")
+    results.record("outcomes", pd.DataFrame({"outcome": ["ok"], "seconds": [0.1]}))
+    here = results.here()
+    assert here.observed("first") == ("crash",)
+    assert not here.holds("first")
+    assert list(here.tables["outcomes"]) == ["outcome"]
+    assert len(shown) == 2
 
 
 def test_claims_and_tables_come_back(tmp_path: Path, shown: list[dict[str, Any]]) -> None:
@@ -120,7 +133,7 @@ def test_the_recording_is_of_a_real_run_and_says_of_when() -> None:
     assert views.provenance(run).text.startswith("A recording that came with the project, of 20")
 
 
-# -- the notes, answered
+# -- what the user saw
 
 
 def test_what_the_user_saw_has_sources() -> None:
@@ -128,23 +141,3 @@ def test_what_the_user_saw_has_sources() -> None:
     assert observed["entries"].value == "67673216"
     assert observed["function"].value == "initializeValueProfRuntimeRecord"
     assert all(one.source for one in seed.observations())
-    assert all(one.source for one in seed.conclusions())
-
-
-def test_a_conclusion_is_refuted_only_by_what_was_observed(
-    tmp_path: Path, shown: list[dict[str, Any]]
-) -> None:
-    claim("crash", "crash", "mixed-layouts-decide")
-    (tmp_path / "manifest.json").write_text('{"platform": "Linux x86_64"}')
-    crashed = results.read(write(tmp_path, shown))
-    assert hypotheses.answer("allocator", crashed) == ("refuted", "mixed-layouts-decide")
-    assert hypotheses.answer("macos", crashed)[0] == "refuted"
-    assert hypotheses.answer("both-allocators", crashed)[0] == "open"
-    assert hypotheses.answer("freed", crashed)[0] == "open"
-    # On a Mac the same crash says nothing of "only macOS".
-    (tmp_path / "manifest.json").write_text('{"platform": "Darwin arm64"}')
-    assert hypotheses.answer("macos", results.read(tmp_path))[0] == "open"
-    # A run with parameters that do not crash refutes nothing.
-    shown.clear()
-    claim("ok", "ok", "mixed-layouts-decide")
-    assert hypotheses.answer("allocator", results.read(write(tmp_path, shown)))[0] == "open"

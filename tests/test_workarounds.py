@@ -11,11 +11,12 @@ import pytest
 
 from nbsupport import build, contain, counts, settings, toolchains, workarounds
 from nbsupport.build import Trial
+from nbsupport.changes import Change
 from nbsupport.errors import LabError, MissingError
 from nbsupport.lab import Lab, environment
 from nbsupport.outcome import Outcome
 from nbsupport.probe import Toolchain
-from nbsupport.workarounds import Row, Workaround
+from nbsupport.workarounds import Row
 
 KNOWN = {each.id: each for each in workarounds.known()}
 NOTES = [each.id for each in KNOWN.values() if each.source == "notes"]
@@ -246,7 +247,7 @@ def test_a_case_that_cannot_be_is_refused(
 def test_a_change_that_does_not_build_does_not_help(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = Workaround("broken", "notes", "", "", main=("-DALLOCATOR=none",))
+    broken = Change("broken", "notes", "", "", main=("-DALLOCATOR=none",))
     monkeypatch.setattr(workarounds, "known", lambda: (broken,))
     (row,) = workarounds.try_all(lab, "cold", "19", "17")
     assert row.outcome and row.outcome.kind == "build-failed"

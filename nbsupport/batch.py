@@ -1,7 +1,9 @@
-"""Notebooks executed into a run's folder, side by side, each only when something changed.
+"""Notebooks x parameters, executed into a run's folder, side by side, each only when it must be.
 
-A run's folder has ``notebooks/NAME.ipynb`` (executed), ``notebooks/NAME.json`` beside it
-(what it was executed from) and ``manifest.json`` (what, when, with which toolchains).
+A run's folder has ``notebooks/CELL.ipynb`` (executed), ``notebooks/CELL.json`` beside it
+(what it was executed from) and ``manifest.json`` (what, when, with which toolchains). A *cell*
+is a notebook with one combination of the parameters that it declares: its name is that of the
+notebook, with the values of those parameters that have several (``01-reproduction--19-17``).
 ``python -m nbsupport.batch refresh notebooks`` executes and normalizes the committed ones.
 """
 
@@ -9,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -23,14 +28,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import filelock
 from nbformat import NotebookNode
 
-from nbsupport import __version__, files, notebook, progress, settings, toolchains
+from nbsupport import __version__, diff, files, notebook, progress, settings, toolchains
 from nbsupport.errors import LabError, from_os
-from nbsupport.execution import Crew, Job
+from nbsupport.execution import Crew, Executor, Job
 
 Status = Literal["executed", "reused", "failed"]
 
@@ -45,9 +50,11 @@ _SHOWN = ("ipykernel", "ipywidgets", "matplotlib", "pandas", "papermill")
 
 @dataclass(frozen=True)
 class Done:
-    """How one notebook fared; `error` is one line, `path` the executed notebook."""
+    """How one cell fared; `error` is one line, `path` the executed notebook."""
 
+    cell: str
     notebook: str
+    parameters: Mapping[str, object]
     status: Status
     seconds: float
     error: str | None
@@ -64,48 +71,128 @@ def execute(
     jobs: int | None = None,
     last: Collection[str] = LAST,
     timeout: float = TIMEOUT,
+    crew: Executor | None = None,
 ) -> tuple[Done, ...]:
-    """Execute notebooks into the run's folder `out` and return how each fared.
+    """Execute notebooks into the run's folder `out` and return how each cell fared, in order.
 
-    A notebook gets those `parameters` that it declares (and `run_folder`, where it
-    declares that). What did not change since it was executed there is reused. A notebook that fails
-    is kept as it is; the others go on. Raises `LabError` for bad input, a full
-    disk, or another run in that folder; an interrupt ends all kernels, keeps what is done.
+    A parameter's value may be a list: each combination of those that a notebook declares is a
+    cell of its own (and gets `run_folder`, where it declares that). What did not change since it
+    was executed there is reused. A cell that fails is kept as it is; the others go on. `crew`
+    executes, if not processes here. Raises `LabError` for bad input, a full disk, a folder that
+    is no run's, or another run in it; an interrupt ends all kernels, keeps what is done.
     """
-    sources = {path.stem: _Source.of(path) for path in notebooks}
-    if len(sources) < len(notebooks):
+    sources = [_Source.of(path) for path in notebooks]
+    if len({source.name for source in sources}) < len(sources):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
+    parameters = _checked(sources, parameters)
     out = out.absolute()
+    arguments = {
+        "notebooks": [str(path.absolute()) for path in notebooks],
+        "parameters": parameters,
+    }
     try:
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
-            run = _Run(out, Path(work), {**parameters, "run_folder": str(out)}, timeout)
-            first = [source for name, source in sources.items() if name not in last]
-            rest = [source for name, source in sources.items() if name in last]
-            progress.say(f"executing {len(sources)} notebooks, {_jobs(jobs)} at once, into {out}")
-            run.all(first, jobs)
-            run.all(rest, jobs, after=[run.done[source.name] for source in first])
+            given = {**parameters, "run_folder": str(out)}
+            run = _Run(out, Path(work), arguments, timeout, crew or Crew())
+            cells = [cell for source in sources for cell in _cells(source, given)]
+            first = [cell for cell in cells if cell.source.name not in last]
+            rest = [cell for cell in cells if cell.source.name in last]
+            progress.say(f"executing {len(cells)} notebooks, {_jobs(jobs)} at once, into {out}")
+            with progress.board(len(cells), _jobs(jobs)) as run.board:
+                run.all(first, jobs)
+                run.all(rest, jobs, after=[run.done[cell.name] for cell in first])
             run.write_manifest(finished=True)
-            return tuple(run.done[name] for name in sources)
+            run.crew.stop()
+            return tuple(run.done[cell.name] for cell in cells)
     except OSError as error:
         raise from_os(f"running notebooks into {out}", error) from error
+
+
+def resume(out: Path, *, jobs: int | None = None, crew: Executor | None = None) -> tuple[Done, ...]:
+    """Go on with the run in a folder, as it was begun; only what is not whole is done again.
+
+    Raises `LabError` where there is no run, or its manifest cannot be read.
+    """
+    path = out / "manifest.json"
+    try:
+        said = json.loads(path.read_text())["arguments"]
+        notebooks, parameters = [Path(each) for each in said["notebooks"]], dict(said["parameters"])
+    except FileNotFoundError:
+        raise LabError(str(out), "no run there", f"begin one: pgo-lab run -o {out}") from None
+    except OSError as error:
+        raise from_os(f"resuming {out}", error) from error
+    except (ValueError, LookupError, TypeError) as error:
+        do = "run it again with its arguments: what is finished is kept"
+        raise LabError(str(path), f"not a readable manifest ({error})", do) from error
+    return execute(notebooks, out, parameters, jobs=jobs, crew=crew)
+
+
+def _checked(sources: Sequence[_Source], parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters, of the types that the notebooks declare; refuse one that none has.
+
+    Each command gives `llvm` and `foreign`, which not every notebook needs.
+    """
+    defaults: dict[str, object] = {}
+    for source in sources:
+        defaults |= notebook.defaults(source.content)
+    for name, value in parameters.items():
+        if name not in {*defaults, "llvm", "foreign"}:
+            there = ", ".join(sorted(defaults.keys() - {"run_folder"})) or "none"
+            raise LabError(f"parameter {name}", "no notebook has it", f"choose from: {there}")
+        if value == []:
+            raise LabError(f"parameter {name}", "it has no value", "give one, or leave it out")
+    return {
+        name: [_typed(name, each, defaults.get(name)) for each in value]
+        if isinstance(value, list)
+        else _typed(name, value, defaults.get(name))
+        for name, value in parameters.items()
+    }
+
+
+def _typed(name: str, value: object, default: object) -> object:
+    """Return the value of a parameter; text as what its default in the notebook is."""
+    if not isinstance(value, str) or not isinstance(default, bool | int | float):
+        return value
+    with contextlib.suppress(ValueError):
+        if not isinstance(default, bool):
+            return type(default)(value)
+        return {"true": True, "false": False}.get(value.lower(), "") or bool(int(value))
+    kind = type(default).__name__
+    raise LabError(f"parameter {name}", f"{value!r} is no {kind}", f"give a {kind}")
 
 
 def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ...]:
     """Execute committed notebooks with their default parameters, and normalize them in place.
 
-    A file is written only when it changed. Raises `LabError` where an output shows a
-    place on this machine; a notebook that fails stays as it was.
+    Says what changed of what they claim and record before anything is written; a file is
+    written only when it changed. Raises `LabError` where an output shows a place on this
+    machine; a notebook that fails stays as it was.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="pgo-lab-refresh-") as folder:
-            run = _Run(Path(folder), Path(folder), {}, TIMEOUT)
-            run.all([_Source.of(path) for path in paths], jobs)
+            before, after = Path(folder, "before"), Path(folder, "after")
+            after.mkdir()
+            run = _Run(after, after, {}, TIMEOUT, Crew())
+            run.all([c for path in paths for c in _cells(_Source.of(path), {})], jobs)
+            run.write_manifest(finished=True)
+            (before / "notebooks").mkdir(parents=True)
+            for path in paths:
+                shutil.copy(path, before / "notebooks")
+            _tell(before, after)
             for path in paths:
                 if run.done[path.stem].status == "executed":
                     _commit(run.done[path.stem].path, path)
     except OSError as error:
         raise from_os("refreshing notebooks", error) from error
     return tuple(run.done[path.stem] for path in paths)
+
+
+def _tell(before: Path, after: Path) -> None:
+    """Say what changed from the committed notebooks to those just executed."""
+    with contextlib.suppress(LabError):  # nothing was committed that claims anything
+        found = dataclasses.replace(diff.diff(str(before), str(after)), surroundings=())
+        for line in found.lines():
+            progress.say(line.replace(str(before), "committed").replace(str(after), "now"))
 
 
 def _commit(executed: Path, path: Path) -> None:
@@ -134,25 +221,58 @@ class _Source:
         return cls(path.stem, path.absolute().parent, notebook.read(path))
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """A notebook with one combination of its parameters."""
+
+    name: str
+    source: _Source
+    given: Mapping[str, object]
+
+
+def _cells(source: _Source, parameters: Mapping[str, object]) -> list[_Cell]:
+    """Return a notebook's cells, in the order of the values that were given."""
+    takes = notebook.declared(source.content)
+    mine = {name: value for name, value in parameters.items() if name in takes}
+    several = [name for name, value in mine.items() if isinstance(value, list) and value[1:]]
+    values = [_listed(value) for value in mine.values()]
+    cells: dict[str, _Cell] = {}
+    for combination in itertools.product(*values):
+        given = dict(zip(mine, combination, strict=True))
+        words = [re.sub(r"[^\w.@]+", "_", str(given[name])).strip("_") for name in several]
+        name = "--".join([source.name, *(["-".join(words)] if words else [])])
+        cells.setdefault(name, _Cell(name, source, given))
+    return list(cells.values())
+
+
+def _tags(given: Mapping[str, object]) -> dict[str, int]:
+    """Return what a machine must have for a cell: its LLVMs, by major version."""
+    names = (str(given[name]) for name in ("llvm", "foreign") if name in given)
+    majors = (re.match(r"\d+", name) for name in names)
+    return {f"llvm={major[0]}": 1 for major in majors if major}
+
+
 class _Run:
     """One batch on its way into a folder."""
 
     def __init__(
-        self, out: Path, work: Path, parameters: Mapping[str, object], timeout: float
+        self, out: Path, work: Path, arguments: Mapping[str, object], timeout: float, crew: Executor
     ) -> None:
         self.out, self.work, self.timeout = out, work, timeout
-        self.parameters = parameters
+        self.arguments = arguments
         self.done: dict[str, Done] = {}
+        self.board: progress.Board | None = None
         self.started = _now()
+        self.earlier = _earlier(out / "manifest.json", arguments)
         self.toolchains = toolchains.discover()
         self.surroundings = _surroundings(self.toolchains)
-        self.crew = Crew()
+        self.crew = crew
 
-    def all(self, sources: Sequence[_Source], jobs: int | None, after: Sequence[Done] = ()) -> None:
-        """Bring every notebook up to date, `jobs` at once; `after` is what these depend on."""
-        before = [(one.notebook, one.fingerprint, one.when) for one in after]
+    def all(self, cells: Sequence[_Cell], jobs: int | None, after: Sequence[Done] = ()) -> None:
+        """Bring every cell up to date, `jobs` at once; `after` is what these depend on."""
+        before = [(one.cell, one.fingerprint, one.when) for one in after]
         with ThreadPoolExecutor(_jobs(jobs)) as pool:
-            futures = [pool.submit(self.one, source, before) for source in sources]
+            futures = [pool.submit(self.one, cell, before) for cell in cells]
             try:
                 for future in as_completed(futures):
                     self._note(future.result())
@@ -162,59 +282,82 @@ class _Run:
                 self.crew.stop()
                 raise
 
-    def one(self, source: _Source, before: object) -> Done:
-        """Reuse or execute one notebook (in a thread)."""
-        takes = notebook.declared(source.content)
-        given = {name: value for name, value in self.parameters.items() if name in takes}
+    def one(self, cell: _Cell, before: object) -> Done:
+        """Reuse or execute one cell (in a thread)."""
+        source, given = cell.source, cell.given
         fingerprint = notebook.digest(source.content, given, self.surroundings, before)
-        path = self.out / "notebooks" / f"{source.name}.ipynb"
+        path = self.out / "notebooks" / f"{cell.name}.ipynb"
         sidecar = path.with_suffix(".json")
-        if reused := _reused(source, path, sidecar, fingerprint):
+        if reused := _reused(cell, path, sidecar, fingerprint):
             return reused
-        folder = self.work / source.name
+        folder = self.work / cell.name
         folder.mkdir()
         (folder / "input.ipynb").write_text(notebook.dump(source.content))
         cells = len(notebook.code(source.content))
+        job = Job(folder, source.folder, given, self.timeout, cells, _tags(given))
         start = time.monotonic()
-        error = self.crew.execute(Job(folder, source.folder, given, self.timeout, cells))
+        with self.board.running(cell.name, job) if self.board else contextlib.nullcontext():
+            error = self.crew.execute(job)
         seconds = round(time.monotonic() - start, 3)
         status: Status = "failed" if error else "executed"
-        done = Done(source.name, status, seconds, error, path, fingerprint, _now())
-        sidecar.unlink(
-            missing_ok=True
-        )  # until the new one is there, the two do not belong together
+        shown = {name: value for name, value in given.items() if name != "run_folder"}
+        done = Done(
+            cell.name, source.name, shown, status, seconds, error, path, fingerprint, _now()
+        )
+        # Until the new one is there, the two do not belong together.
+        sidecar.unlink(missing_ok=True)
         files.write(path, notebook.dump(_result(folder, source, status)))
-        files.write(sidecar, json.dumps(_entry(done), indent=1))
+        files.write(sidecar, json.dumps(_entry(done), indent=1, default=str))
         return done
 
     def _note(self, done: Done) -> None:
-        self.done[done.notebook] = done
+        self.done[done.cell] = done
         self.write_manifest()
         note = f" in {done.seconds:.1f} s" if done.status == "executed" else ""
         note += f": {done.error}" if done.error else ""
-        progress.say(f"  {done.notebook}: {done.status}{note}")
+        left = self.board.done(done.cell) if self.board else ""
+        progress.say(f"  {done.cell}: {done.status}{note}{left}")
 
     def write_manifest(self, *, finished: bool = False) -> None:
-        """Write what is known so far; notebooks of earlier batches stay in it."""
-        path = self.out / "manifest.json"
-        known: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            known = json.loads(path.read_text())["notebooks"]
-        known |= {name: _entry(done) for name, done in self.done.items()}
+        """Write what is known so far: a run that is killed can be read, and resumed.
+
+        Other notebooks, of an earlier batch into this folder, stay in it.
+        """
+        now = {name: _entry(done) for name, done in self.done.items()}
         manifest = {
             "what": f"PGO Crash Lab {__version__}",
             "started": self.started,
             "finished": _now() if finished else None,
             "platform": f"{platform.system()} {platform.machine()}",
+            "processors": os.cpu_count(),
             "python": platform.python_version(),
-            "parameters": {k: v for k, v in self.parameters.items() if k != "run_folder"},
+            "arguments": self.arguments,
             "toolchains": [
-                {"name": t.name, "kind": t.kind, "version": t.version, "raw_version": t.raw_version}
+                {
+                    "name": t.name,
+                    "kind": t.kind,
+                    "version": t.version,
+                    "raw_version": t.raw_version,
+                    "digest": hashlib.sha256(t.identity.encode()).hexdigest()[:16],
+                }
                 for t in self.toolchains
             ],
-            "notebooks": dict(sorted(known.items())),
+            "notebooks": dict(sorted({**self.earlier, **now}.items())),
         }
-        files.write(path, json.dumps(manifest, indent=1, default=str))
+        files.write(self.out / "manifest.json", json.dumps(manifest, indent=1, default=str))
+
+
+def _earlier(manifest: Path, arguments: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    """Return what a manifest says of other notebooks than these."""
+    these = {Path(str(each)).stem for each in _listed(arguments.get("notebooks", []))}
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        known = json.loads(manifest.read_text())["notebooks"]
+        return {name: entry for name, entry in known.items() if entry["notebook"] not in these}
+    return {}
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _result(folder: Path, source: _Source, status: Status) -> NotebookNode:
@@ -226,30 +369,43 @@ def _result(folder: Path, source: _Source, status: Status) -> NotebookNode:
     return made if status == "failed" else notebook.with_prose(made, source.content)
 
 
-def _reused(source: _Source, path: Path, sidecar: Path, fingerprint: str) -> Done | None:
+def _reused(cell: _Cell, path: Path, sidecar: Path, fingerprint: str) -> Done | None:
     """Return an earlier execution that is still true, its prose brought up to date."""
     try:
         entry = json.loads(sidecar.read_text())
         if entry["fingerprint"] != fingerprint or entry["status"] == "failed":
             return None
-        done = Done(source.name, "reused", entry["seconds"], None, path, fingerprint, entry["when"])
+        done = Done(
+            cell.name,
+            cell.source.name,
+            entry["parameters"],
+            "reused",
+            entry["seconds"],
+            None,
+            path,
+            fingerprint,
+            entry["when"],
+        )
         executed = notebook.read(path)
     except (OSError, ValueError, KeyError, LabError):
         return None
-    current = notebook.with_prose(executed, source.content)
+    current = notebook.with_prose(executed, cell.source.content)
     if current != executed:
         files.write(path, notebook.dump(current))
     return done
 
 
 def _entry(done: Done) -> dict[str, object]:
-    keys = ("status", "seconds", "when", "error", "fingerprint")
+    keys = ("notebook", "parameters", "status", "seconds", "when", "error", "fingerprint")
     return {key: getattr(done, key) for key in keys}
 
 
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
+    there = {path.name for path in out.iterdir()}
+    if there and not there & {"manifest.json", ".lock"}:
+        raise LabError(str(out), "not a run's folder, and not empty", "choose another (-o)")
     lock = filelock.FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -268,15 +424,16 @@ def _surroundings(there: Sequence[toolchains.Toolchain]) -> list[object]:
     """Return what the outputs depend on besides the notebook: code, data, compilers, packages."""
     packages = [(name, importlib.metadata.version(name)) for name in _SHOWN]
     compilers = sorted((t.name, t.identity) for t in there)
-    return [_own_digest(), platform.python_version(), packages, compilers]
+    return [own_digest(), platform.python_version(), packages, compilers]
 
 
-def _own_digest() -> str:
+def own_digest() -> str:
     """Return a digest of this package and its data; how the site looks is not in a notebook."""
     package, data = Path(__file__).parent, settings.data_dir()
     digest = hashlib.sha256()
     for path in sorted({*package.rglob("*.py"), *data.rglob("*")}):
-        if path.is_file() and data / "site" not in path.parents:
+        compiled = path.suffix == ".pyc"
+        if path.is_file() and not compiled and data / "site" not in path.parents:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -6,9 +6,11 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,7 +55,8 @@ def main(args: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if str(error.name).startswith("nbsupport"):
             raise
-        do = "pip install 'pgo-crash-lab[notebooks,site]'"
+        extra = "cluster" if error.name == "distributed" else "notebooks,site"
+        do = f"pip install 'pgo-crash-lab[{extra}]'"
         return _fail(f"this command: it needs {error.name}, which is not installed; {do}", 2)
     except BrokenPipeError:
         # The reader of our output has gone; Python must not find that out again at its end.
@@ -165,18 +168,42 @@ def trial(
 @app.command()
 def run(
     notebook: Annotated[list[Path] | None, typer.Argument(help="Default: all of them.")] = None,
-    llvm: Annotated[str, typer.Option(help="Main toolchain.", metavar="V")] = "19",
-    foreign: Annotated[str, typer.Option(help="Foreign toolchain.", metavar="V")] = "17",
+    llvm: Annotated[
+        list[str] | None, typer.Option(help="Main toolchain; may be repeated.", metavar="V")
+    ] = None,
+    foreign: Annotated[
+        list[str] | None, typer.Option(help="Foreign toolchain; may be repeated.", metavar="V")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", help="Another parameter's values (a comma in one: \\,).", metavar="NAME=A,B"
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", help="The run's folder.")] = Path("build/run"),
     jobs: Annotated[int | None, typer.Option(help="Notebooks at once.", min=1)] = None,
+    dask: Annotated[str, typer.Option(help="A Dask scheduler that executes.", metavar="A")] = "",
+    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
 ) -> int:
-    """Execute the notebooks with papermill; what did not change is reused."""
+    """Execute notebooks x parameters with papermill; what did not change is reused."""
     from nbsupport import batch, progress, results, settings  # noqa: PLC0415
 
-    notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
-    if not notebooks:
-        raise LabError("notebooks", "none here, only in a checkout", "give the path of one")
-    done = batch.execute(notebooks, out, {"llvm": llvm, "foreign": foreign}, jobs=jobs)
+    crew = None
+    if dask:
+        from nbsupport import cluster  # noqa: PLC0415 - Dask is for those who have a cluster
+
+        crew = cluster.Crew(dask)
+    if resume and (notebook or llvm or foreign or parameter):
+        raise LabError("--resume", "the run in the folder says what to do", "give -o alone")
+    if resume:
+        done = batch.resume(out, jobs=jobs, crew=crew)
+    else:
+        notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
+        if not notebooks:
+            raise LabError("notebooks", "none here, only in a checkout", "give the path of one")
+        given: dict[str, object] = {"llvm": llvm or ["19"], "foreign": foreign or ["17"]}
+        given |= dict(map(_values, parameter or ()))
+        done = batch.execute(notebooks, out, given, jobs=jobs, crew=crew)
     finished = results.collect(out)
     if any(one.status == "failed" for one in done):
         return 3
@@ -184,6 +211,37 @@ def run(
     for name in changed:
         progress.say(f"the claim {name} came out otherwise than in data/recorded")
     return 1 if changed else 0
+
+
+def _values(text: str) -> tuple[str, list[str]]:
+    """Return the name and the values of NAME=A,B."""
+    name, equals, values = text.partition("=")
+    if not name or not equals:
+        raise LabError(f"-p {text}", "not NAME=VALUE", "give it as -p NAME=A,B")
+    return name, [each.replace("\\,", ",") for each in re.split(r"(?<!\\),", values)]
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="A run's folder, or: recorded.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="The same, later.", metavar="B")],
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Write a page, too.", metavar="FILE")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Say what changed between two runs, most important first (exit code 1: something did)."""
+    from nbsupport import diff as differing  # noqa: PLC0415
+    from nbsupport import files  # noqa: PLC0415
+
+    found = differing.diff(a, b)
+    if page:
+        files.write(page, found.html())
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        print("\n".join(found.lines()))  # noqa: T201
+    return int(not found.same)
 
 
 @app.command()
@@ -210,11 +268,25 @@ def audit(
     from nbsupport.profile import audit as auditing  # noqa: PLC0415
 
     report = auditing.audit(paths, _disassemble)
+    if _learned(v for file in report.to_json()["files"] for v in file["raw_versions"]):
+        report = auditing.audit(paths, _disassemble)
     if as_json:
         _print_json(report.to_json())
     else:
         _show_audit(report)
     return {"mixed": 1, "unknown": 2}.get(report.verdict, 0)
+
+
+def _learned(raw_versions: Iterable[int | None]) -> bool:
+    """Return whether this system has an LLVM that says how unknown raw versions are laid out."""
+    from nbsupport.profile.layout import LAYOUTS  # noqa: PLC0415
+
+    strange = set(raw_versions) - {None, *LAYOUTS}
+    if strange:
+        from nbsupport import toolchains  # noqa: PLC0415 - it looks at each compiler, at first
+
+        toolchains.discover()  # which teaches what they say
+    return bool(strange & LAYOUTS.keys())
 
 
 def _disassemble(bitcode: Path) -> str | None:
@@ -278,7 +350,10 @@ def profraw(
     from nbsupport.profile import profraw as reading  # noqa: PLC0415
     from nbsupport.profile import training  # noqa: PLC0415
 
-    found = training.read(path) if path.is_dir() else reading.read(path)
+    read = training.read if path.is_dir() else reading.read
+    found = read(path)
+    if _learned([found.raw_version]):
+        found = read(path)
     code = found.exit_code if isinstance(found, training.Run) else int(not found.valid)
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -41,7 +42,8 @@ class StoppedError(Exception):
 class Job:
     """A notebook to execute: `folder` holds input.ipynb and receives output.ipynb.
 
-    The kernel runs in `cwd`; `timeout` is for each cell, `cells` their number.
+    The kernel runs in `cwd`; `timeout` is for each cell, `cells` their number. While it runs, the
+    file `progress` has the number of the cell. `tags` say what machine can do it (for a cluster).
     """
 
     folder: Path
@@ -49,6 +51,17 @@ class Job:
     parameters: Mapping[str, object]
     timeout: float
     cells: int
+    tags: Mapping[str, int] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    """What executes jobs, several at once: here (`Crew`), or on a cluster."""
+
+    def execute(self, job: Job) -> str | None:
+        """Execute a notebook; return what went wrong, in one line, or None."""
+
+    def stop(self) -> None:
+        """End all that is executed, and start no more; `execute` raises `StoppedError`."""
 
 
 class Crew:
@@ -161,8 +174,16 @@ def _answer(folder: Path, code: int) -> str | None:
     return f"papermill failed: {first_line(said[-1])}"
 
 
+def _leave_with(parent: int) -> None:
+    """End this process when its parent has ended, however that was; its kernel then ends, too."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
 def _work(folder: Path) -> None:
     """Execute the job in a folder; what went wrong is in answer.json (in the child)."""
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     job = json.loads((folder / "job.json").read_text())
     for _ in range(_STARTS):
         error = _papermill(job)
@@ -180,6 +201,7 @@ def _papermill(job: Mapping[str, Any]) -> str | None:
     def count(cell: Mapping[str, Any], **_: object) -> None:
         nonlocal number
         number += cell["cell_type"] == "code" and bool(cell["source"].strip())
+        Path(job["folder"], "progress").write_text(str(number))
 
     try:
         # Relative paths: papermill takes braces in a path for parameters.

@@ -16,7 +16,8 @@ from typing import get_args
 from nbsupport import contain, settings
 from nbsupport.errors import LabError, MissingError, first_line, from_os
 from nbsupport.probe import Toolchain, ask
-from nbsupport.profile.layout import LAYOUTS, Bits, Field, Layout
+from nbsupport.profile import layout
+from nbsupport.profile.layout import Bits, Field, Layout
 
 #: Where the header is below clang's resource directory. Source: compiler-rt/include/CMakeLists.txt.
 _HEADER = Path("include", "profile", "InstrProfData.inc")
@@ -56,8 +57,9 @@ void say(void) {
 
 _SAID = re.compile(r'asm sideeffect "(\w+) (\w+)(\[?)\S* (.*?)",.*?\((i64 [^)]*)\)')
 
-#: No code is generated for them: every clang, whatever its targets, has these types.
-_TARGETS: dict[Bits, str] = {32: "i386-linux-gnu", 64: "x86_64-linux-gnu"}
+#: No code is generated for them: every clang, whatever its targets, has these types. Of 32 bits
+#: ARM's, which align to the size: i386 would let 64-bit fields after pointers start at 4.
+_TARGETS: dict[Bits, str] = {32: "armv7-linux-gnueabihf", 64: "x86_64-linux-gnu"}
 
 
 @dataclass(frozen=True)
@@ -102,14 +104,56 @@ def read(toolchain: Toolchain, bits: Bits = 64, header: Path | None = None) -> L
     return found
 
 
+def of(toolchain: Toolchain) -> Layout:
+    """Return the layout of what a toolchain writes.
+
+    One that is not known is learned (`layout.learn`) from its header. Raises as `read` and
+    `learn` do, and `LabError` where that header states something else than its compiler emits.
+    """
+    version = toolchain.raw_version or 0
+    if version not in layout.LAYOUTS:
+        found = read(toolchain)
+        for wrong in _contradictions(toolchain, found):
+            what = f"the header of {toolchain.name}"
+            raise LabError(what, wrong, "install compiler and header of one LLVM")
+        layout.learn(found)
+    return layout.LAYOUTS[version]
+
+
+def news(toolchain: Toolchain) -> tuple[layout.Change, ...]:
+    """Return what is new in a toolchain's layout since the nearest in the table; raises as `of`."""
+    return layout.changes(layout.nearest(of(toolchain).raw_version), of(toolchain))
+
+
+def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:
+    """Return what the compiler emits otherwise than its header states, of 64 bits.
+
+    Source: the type of __profd_*, in InstrLowerer::createDataVariable (InstrProfiling.cpp).
+    """
+    if stated.raw_version != toolchain.raw_version:
+        return (f"raw version {stated.raw_version}, its compiler emits {toolchain.raw_version}",)
+    flags = ("-fprofile-generate", f"--target={_TARGETS[64]}", "-S", "-emit-llvm", "-o", "-")
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+        source = Path(folder, "record.c")
+        source.write_text("void f(void) {}\n")
+        emitted = ask([toolchain.compiler, *flags, source])
+    fields = re.findall(r"@__profd_f = .*? global \{ (.*?) \}", emitted) or [""]
+    found = [re.fullmatch(r"(?:\[(\d+) x )?i(\d+)\]?", each) for each in fields[0].split(", ")]
+    sizes = [int(each[1] or 1) * int(each[2]) // 8 if each else 8 for each in found]
+    if sizes != [(field.size or 8) * field.count for field in stated.record]:
+        return (f"its compiler's records have fields of {', '.join(map(str, sizes))} bytes",)
+    return ()
+
+
 def differences(toolchain: Toolchain) -> tuple[str, ...]:
-    """Return what the header states otherwise than the table of layouts; of 64 and 32 bits."""
+    """Return what the header states otherwise than `LAYOUTS` (64, 32 bits), or its compiler."""
     found: list[str] = []
     for bits in get_args(Bits):
         stated = read(toolchain, bits)
-        known = LAYOUTS.get(stated.raw_version)
+        known = layout.LAYOUTS.get(stated.raw_version)
         if known is None:
             return (f"raw version {stated.raw_version} is not known",)
+        found += _contradictions(toolchain, stated) if bits == 64 else ()
         parts = ("record", "header", "relative")
         found += [f"{p} ({bits} bits)" for p in parts if getattr(known, p) != getattr(stated, p)]
     return tuple(found)

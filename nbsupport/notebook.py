@@ -64,19 +64,24 @@ def code(notebook: NotebookNode) -> list[NotebookNode]:
 
 
 def declared(notebook: NotebookNode) -> tuple[str, ...]:
-    """Return the parameters that a notebook takes: what its parameters cell assigns.
+    """Return the parameters that a notebook takes: what its parameters cell assigns."""
+    return tuple(defaults(notebook))
+
+
+def defaults(notebook: NotebookNode) -> dict[str, object]:
+    """Return the parameters that a notebook takes, each with its default (None: not a literal).
 
     Read as Python, since papermill's own inspection overlooks annotations like
     ``str | None`` and values with ``=`` in them.
     """
-    names: list[str] = []
+    found: dict[str, object] = {}
     for cell in code(notebook):
         if PARAMETERS in tags(cell):
-            names += _assigned(cell.source)
-    return tuple(dict.fromkeys(names))
+            found |= dict(_assigned(cell.source))
+    return found
 
 
-def _assigned(source: str) -> Iterator[str]:
+def _assigned(source: str) -> Iterator[tuple[str, object]]:
     try:
         body = ast.parse(source).body
     except SyntaxError:  # the kernel will say so, at the right line
@@ -87,7 +92,9 @@ def _assigned(source: str) -> Iterator[str]:
             targets = statement.targets
         elif isinstance(statement, ast.AnnAssign):
             targets = [statement.target]
-        yield from (target.id for target in targets if isinstance(target, ast.Name))
+        value = getattr(statement, "value", None)
+        literal = value.value if isinstance(value, ast.Constant) else None
+        yield from ((target.id, literal) for target in targets if isinstance(target, ast.Name))
 
 
 def digest(notebook: NotebookNode, parameters: Mapping[str, object], *rest: object) -> str:

@@ -134,8 +134,9 @@ def _ask_clang(compiler: Path, provider: str) -> Toolchain:
         provider = "apple"
     prefix = compiler.parent.parent
     version = match[1]
+    short = prefix.name if compiler.parent.name == "bin" else compiler.name
     return Toolchain(
-        name=str(compiler) if provider == "path" else f"{version.split('.')[0]}@{provider}",
+        name=f"{version.split('.')[0]}@{short if provider == 'path' else provider}",
         kind="clang",
         version=version,
         raw_version=_emitted([compiler, "-fprofile-generate", "-S", "-emit-llvm"], "probe.c"),

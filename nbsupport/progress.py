@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +21,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -140,3 +141,85 @@ def size_of(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += (Path(top) / name).lstat().st_size
     return total
+
+
+class Watched(Protocol):
+    """What a board asks of a job: where its progress is, and how many steps it has."""
+
+    @property
+    def folder(self) -> Path:
+        """Where a file `progress` holds the number of steps done."""
+
+    @property
+    def cells(self) -> int:
+        """How many steps there are."""
+
+
+class Board:
+    """What runs side by side: a bar for each job, and one for all, with the time left."""
+
+    def __init__(self, progress: Progress, total: int, at_once: int) -> None:
+        self._progress, self._at_once, self._left = progress, at_once, total
+        self._all = progress.add_task("all", total=total)
+        self._live: dict[str, tuple[TaskID, Watched]] = {}
+        self._took: list[float] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def running(self, name: str, job: Watched) -> Iterator[None]:
+        """Show a job while it runs."""
+        start = time.monotonic()
+        with self._lock:
+            self._live[name] = (self._progress.add_task(name, total=job.cells), job)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._progress.remove_task(self._live.pop(name)[0])
+                self._took.append(time.monotonic() - start)
+
+    def done(self, name: str) -> str:
+        """Count one job; return how many are left, and for how long, in words."""
+        self._progress.advance(self._all)
+        self._left -= 1
+        if not self._left or not self._took:
+            return ""
+        mean = sum(self._took) / len(self._took)
+        rounds = -(-self._left // self._at_once)
+        return f" ({self._left} left, about {mean * rounds:.0f} s)"
+
+    def look(self) -> None:
+        """Show how far each job is."""
+        with self._lock:
+            for task, job in self._live.values():
+                with contextlib.suppress(OSError, ValueError):
+                    done = int((job.folder / "progress").read_text())
+                    self._progress.update(task, completed=done)
+
+
+@contextlib.contextmanager
+def board(total: int, at_once: int) -> Iterator[Board]:
+    """Show jobs of which some run at once; in a log nothing moves, and `Board.done` tells."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    shown = console()
+    moves = shown.is_terminal and not quiet()
+    stop = threading.Event()
+    with Progress(*columns, console=shown, transient=True, disable=not moves) as progress:
+        made = Board(progress, total, at_once)
+
+        def look() -> None:
+            while not stop.wait(0.5):
+                made.look()
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield made
+        finally:
+            stop.set()
+            watcher.join()

@@ -33,7 +33,7 @@ def site(run: Path, out: Path) -> Path:
     `run` has no notebooks, `out` is something other than a site, or Sphinx objects.
     """
     manifest = results.read(run).manifest
-    notebooks = sorted((run / "notebooks").glob("*.ipynb"))
+    notebooks = results.executed(run, manifest)
     if out.exists() and not (out / _MARK).is_file() and not _empty(out):
         raise LabError(str(out), "not a site of ours, and not empty", "choose another folder (-o)")
     try:
@@ -176,7 +176,12 @@ def record(run: Path) -> None:
     recorded = settings.data_dir() / "recorded"
     found = results.read(run)
     results.save(found, recorded)
-    manifest = {key: value for key, value in found.manifest.items() if key != "notebooks"}
+    manifest = {key: value for key, value in found.manifest.items() if key != "arguments"}
+    keep = ("notebook", "parameters", "status", "seconds")  # and no place on this machine
+    manifest["notebooks"] = {
+        name: {key: entry[key] for key in keep}
+        for name, entry in found.manifest["notebooks"].items()
+    }
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     files.write(recorded / "grid.svg", views.svg(views.grid(found.tables["trials"])))
     trace.keep(settings.cache_dir())

@@ -8,6 +8,7 @@ Parquet tables beside the notebooks; `data/recorded` holds those of one real run
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,10 +53,16 @@ def claim(
         "holds": holds,
         "predicted": says,
         "observed": str(observed),
-        "at": {key: str(value) for key, value in sorted(at.items())},
+        "at": _said(at),
     }
     _claims.append({"notebook": "", **record, "at": json.dumps(record["at"], sort_keys=True)})
     _display({"text/plain": line, CLAIM: record})
+
+
+def _said(parameters: Mapping[str, object]) -> dict[str, str]:
+    """Return parameters as text, a toolchain's folder by its name: the same on each machine."""
+    texts = {key: str(value) for key, value in sorted(parameters.items())}
+    return {key: Path(text).name if text[:1] == "/" else text for key, text in texts.items()}
 
 
 def record(name: str, table: pd.DataFrame) -> None:
@@ -127,22 +134,43 @@ def open_run(run: str) -> Run:
 
 
 def read(run: Path) -> Run:
-    """Read a run from its executed notebooks; raises `LabError` where there are none."""
+    """Read a run from its executed notebooks; raises `LabError` where there are none.
+
+    A table that several cells have recorded is one table, with a column `at`: the parameters of
+    its cell, as JSON.
+    """
     import pandas as pd  # noqa: PLC0415
 
-    notebooks = sorted((run / "notebooks").glob("*.ipynb"))
-    if not notebooks:
-        raise MissingError(str(run), "no executed notebooks there", f"pgo-lab run -o {run}")
+    manifest = _manifest(run / "manifest.json")
     claims: list[dict[str, Any]] = []
-    tables: dict[str, pd.DataFrame] = {}
-    for path in notebooks:
+    tables: dict[str, list[tuple[str, list[dict[str, Any]]]]] = {}
+    for path in executed(run, manifest):
+        entry = manifest.get("notebooks", {}).get(path.stem, {})
+        given = json.dumps(_said(entry.get("parameters", {})), sort_keys=True)
         for kind, content in _outputs(path):
             if kind == CLAIM:
                 at = json.dumps(content["at"], sort_keys=True)
-                claims.append({"notebook": path.stem, **content, "at": at})
+                name = entry.get("notebook", path.stem)
+                claims.append({"notebook": name, **content, "at": at})
             else:
-                tables[content["name"]] = pd.DataFrame(content["rows"])
-    return Run(_manifest(run / "manifest.json"), _claim_table(claims), tables)
+                tables.setdefault(content["name"], []).append((given, content["rows"]))
+    whole = {
+        name: pd.DataFrame(
+            [{**row, "at": at} for at, rows in parts for row in rows] if parts[1:] else parts[0][1]
+        )
+        for name, parts in tables.items()
+    }
+    return Run(manifest, _claim_table(claims), whole)
+
+
+def executed(run: Path, manifest: Mapping[str, Any]) -> list[Path]:
+    """Return the executed notebooks of a run: those that its manifest names, if it has one."""
+    there = sorted((run / "notebooks").glob("*.ipynb"))
+    known = manifest.get("notebooks")
+    found = [path for path in there if not known or path.stem in known]
+    if not found:
+        raise MissingError(str(run), "no executed notebooks there", f"pgo-lab run -o {run}")
+    return found
 
 
 def _claim_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -160,15 +188,50 @@ def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 for kind in (CLAIM, TABLE):
                     if kind in output.get("data", {}):
                         yield kind, output["data"][kind]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LabError(str(path), f"not a readable notebook ({error})", "run it again") from error
 
 
 def collect(run: Path) -> Run:
-    """Write the tables of a run's notebooks beside them, and return them."""
+    """Write the tables of a run's notebooks beside them, and a page that lists what there is.
+
+    Returns the run. Tables of an earlier batch that are no more are removed.
+    """
     found = read(run)
+    for old in set(run.glob("*.parquet")) - {run / f"{name}.parquet" for name in found.tables}:
+        old.unlink()
     save(found, run)
+    files.write(run / "index.html", _index(found))
     return found
+
+
+def _index(run: Run) -> str:
+    """Return a page of a run: its verdict, and each executed notebook, how it fared, how long."""
+
+    def row(*cells: object, tag: str = "td") -> str:
+        inside = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+        return f"<tr>{inside}</tr>"
+
+    entries = run.manifest.get("notebooks", {}).items()
+    rows = [
+        row(
+            name,
+            ", ".join(f"{key} {value}" for key, value in entry["parameters"].items()),
+            f"{entry['status']}: {entry['error']}" if entry["error"] else entry["status"],
+            f"{entry['seconds']:.1f} s",
+        )
+        for name, entry in entries
+    ]
+    heads = row("notebook", "parameters", "outcome", "took", tag="th")
+    when = f"{run.manifest.get('started')} on {run.manifest.get('platform')}"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>PGO Crash Lab</title>'
+        "<style>:root { color-scheme: light dark; font: 16px sans-serif } "
+        "th, td { padding: 0.2em 1em 0.2em 0; text-align: left; vertical-align: top }</style>"
+        f"<h1>{html.escape(run.verdict())}</h1><p>A run begun {html.escape(when)}. Executed "
+        "notebooks are in notebooks/, tables beside this page (Parquet); pgo-lab report makes a "
+        f"site of them, pgo-lab diff compares two runs.</p><table>{heads}{''.join(rows)}</table>\n"
+    )
 
 
 def save(run: Run, folder: Path) -> None:

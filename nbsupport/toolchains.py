@@ -7,6 +7,7 @@ Every place where one may stand is looked at when asked; each found is probed
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from nbsupport import probe, wheels
+from nbsupport import headers, probe, wheels
 from nbsupport.errors import LabError, MissingError
 from nbsupport.probe import Kind, Toolchain
 
@@ -24,6 +25,8 @@ __all__ = ["Toolchain", "discover", "find", "find_lldb", "find_rustc", "profdata
 #: Which provider a bare major version means, first match first. Apple's and rustc's
 #: numbers are not LLVM's, so those are only found by their own names.
 _PREFERENCE = ("wheel", "debian", "homebrew", "conda", "system", "path")
+#: Those that were found by their paths, by name.
+_given: dict[str, Path] = {}
 
 
 def discover(cache: Path | None = None) -> tuple[Toolchain, ...]:
@@ -44,8 +47,8 @@ def find(name: str, cache: Path | None = None) -> Toolchain:
     """
     if name == "gcc":
         return _gcc(cache)
-    if os.sep in name:
-        return _at_path(Path(name).expanduser(), cache)
+    if os.sep in name or name in _given:
+        return _at_path(_given.get(name) or Path(name).expanduser(), cache)
     there = discover(cache)
     matches = [t for t in there if name == t.name or (t.kind == "clang" and _bare(t, name))]
     if matches:
@@ -56,12 +59,12 @@ def find(name: str, cache: Path | None = None) -> Toolchain:
 
 
 def find_rustc(name: str, cache: Path | None = None) -> Toolchain:
-    """Return the rustc whose LLVM is `name` (`19`, or `19@rustc-1.85.0`, or a path)."""
+    """Return the rustc whose LLVM is `name` (`19`, `19@rustc-1.85.0`, a path), or that clang's."""
     if os.sep in name:
         found = _at_path(Path(name).expanduser(), cache)
         if found.kind == "rustc":
             return found
-        raise LabError(name, "not a rustc", "give a rustc, or choose a C program")
+        name = found.major
     there = discover(cache)
     major = name.partition("@")[0]
     exact = [t for t in there if t.name == name and t.kind == "rustc"]
@@ -138,9 +141,17 @@ def _how_to_get(name: str) -> str:
 
 def _quietly(compiler: Path, provider: str, cache: Path | None) -> Toolchain | None:
     try:
-        return probe.probe(compiler, provider, cache)
+        return _probed(compiler, provider, cache)
     except (LabError, OSError):
         return None
+
+
+def _probed(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
+    """Probe a compiler; a layout that is not known is learned from it, if it has a header."""
+    found = probe.probe(compiler, provider, cache)
+    with contextlib.suppress(LabError):  # it still compiles; `headers.of` says what is amiss
+        headers.of(found)
+    return found
 
 
 def _places(cache: Path | None) -> Iterator[tuple[Path, str]]:
@@ -192,5 +203,9 @@ def _at_path(path: Path, cache: Path | None) -> Toolchain:
     # What it says is what it is, wherever it stands; an alias of a known one keeps its name.
     for place, provider in _places(cache):
         if place.resolve() == path.resolve():
-            return probe.probe(place, provider, cache)
-    return probe.probe(path.absolute(), "path", cache)
+            return _probed(place, provider, cache)
+    found = _probed(path.absolute(), "path", cache)
+    taken = found.name.partition("@")[2] in (*_PREFERENCE, "apple")
+    if taken or _given.setdefault(found.name, found.compiler) != found.compiler:
+        return dataclasses.replace(found, name=str(found.compiler))  # two of one name
+    return found

@@ -231,21 +231,25 @@ def svg(figure: Shown) -> str:
     return figure.html[figure.html.index("<svg") : figure.html.index("</svg>")] + "</svg>\n"
 
 
-def _finding(found: pd.DataFrame) -> str:
-    """Say which LLVMs are healthy together, in each link order, whoever compiles main."""
-    healthy = found.groupby(["order", "main", "foreign"], sort=False)["outcome"].agg(
+def groups(found: pd.DataFrame, order: str) -> list[list[str]]:
+    """Return the majors of a sweep that are healthy with just the same ones, whoever is main."""
+    part = found[found["order"] == order]
+    healthy = part.groupby(["main", "foreign"], sort=False)["outcome"].agg(
         lambda kinds: bool((kinds == "ok").all())
     )
     names = list(dict.fromkeys(found["main"]))
+    together: dict[frozenset[str], list[str]] = {}
+    for one in names:
+        both = (o for o in names if healthy.get((one, o)) and healthy.get((o, one)))
+        together.setdefault(frozenset(both), []).append(one.partition("@")[0])
+    return list(together.values())
+
+
+def _finding(found: pd.DataFrame) -> str:
+    """Say which LLVMs are healthy together, in each link order, whoever compiles main."""
     sentences = []
     for order in dict.fromkeys(found["order"]):
-        groups: dict[frozenset[str], list[str]] = {}
-        for one in names:
-            both = (
-                o for o in names if healthy.get((order, one, o)) and healthy.get((order, o, one))
-            )
-            groups.setdefault(frozenset(both), []).append(one.partition("@")[0])
-        parted = " | ".join(", ".join(group) for group in groups.values())
+        parted = " | ".join(", ".join(group) for group in groups(found, order))
         sentences.append(f"{order.replace('-', ' ')}: {parted}")
     return f"LLVMs that are healthy together, and with no other, {'; '.join(sentences)}."
 

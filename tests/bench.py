@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import bench_diff
 import bench_profile
 import bench_sources
 import bench_trace
@@ -188,6 +189,7 @@ def main() -> None:
         rows += bench_trace.rows(folder)
         progress.say("LLVM's sources…")
         rows += bench_sources.rows()
+        rows += bench_diff.rows()
         if "--report" in sys.argv:
             progress.say("make report, from nothing and again…")
             rows += reports(folder)

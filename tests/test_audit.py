@@ -268,7 +268,9 @@ PLAIN = Piece(10, variants=("ir",))
         (10, [V10, V9, V11], "crash malformed"),
         (8, [V8, Piece(7)], "crash malformed"),  # one stride, but CounterPtr became relative
         (7, [Piece(7), Piece(5)], "ok"),
-        (12, [Piece(12), V11], "crash malformed"),  # newer than known: like nothing else
+        (12, [Piece(12)], "ok"),
+        (12, [Piece(12), V11], "ok crash malformed wrong-counts"),  # not known
+        (12, [V11, Piece(12)], "crash version-mismatch"),
         (10, [PLAIN, BYTE], "malformed wrong-counts"),
         (10, [BYTE, PLAIN], "wrong-counts"),
         (10, [PLAIN, TIMED], "wrong-counts"),

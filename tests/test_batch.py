@@ -77,7 +77,7 @@ def finished(
         write(source / "03-dies.ipynb", "1", "import os; os.kill(os.getpid(), 9)"),
         write(source / "04-hangs.ipynb", "import time; time.sleep(1000)"),
     ]
-    given = {"llvm": "18.10", "count": 3, "unknown": "not passed on"}
+    given = {"llvm": "18.10", "count": "3", "foreign": "not passed on"}
     done = batch.execute(books, out, given, timeout=8)
     assert [one.notebook for one in done] == [path.stem for path in books]
     yield out, {one.notebook: one for one in done}
@@ -91,7 +91,7 @@ def test_declared_parameters_arrive_typed(finished: Finished) -> None:
     assert (done.status, done.error) == ("executed", None)
     folder = finished[0].parent / "notebooks"
     assert printed(done.path) == f"('18.10', '-fprofile-use=x', 3) {folder} 1\n"
-    assert "unknown" not in done.path.read_text()
+    assert "not passed on" not in done.path.read_text()
 
 
 def test_failure_is_told_and_kept(finished: Finished) -> None:
@@ -125,7 +125,11 @@ def test_manifest_tells_of_each(finished: Finished) -> None:
         "04-hangs": "failed",
     }
     assert manifest["finished"] >= manifest["started"]
-    assert manifest["parameters"] == {"llvm": "18.10", "count": 3, "unknown": "not passed on"}
+    assert manifest["arguments"]["parameters"] == {
+        "llvm": "18.10",
+        "count": 3,
+        "foreign": "not passed on",
+    }
 
 
 def test_nothing_else_is_left(finished: Finished) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nbsupport import results
+from nbsupport import cli, results, toolchains
+from nbsupport.profile import layout
 from nbsupport.trials import Lab
 
 PGO_LAB = [sys.executable, "-c", "from nbsupport.cli import entry; entry()"]
@@ -146,3 +147,20 @@ def test_version_and_help() -> None:
     assert shown.returncode == 0
     for command in ("toolchains", "trial", "run", "report"):
         assert command in shown.stdout
+
+
+def test_unknown_raw_versions_are_asked_of_the_llvms_here_and_others_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def discover() -> None:
+        asked.append("asked")
+        monkeypatch.setitem(layout.LAYOUTS, 12, layout.LAYOUTS[11])
+
+    monkeypatch.setattr(toolchains, "discover", discover)
+    assert not cli._learned([None, 10, 11])
+    assert not asked
+    assert cli._learned([11, 12])
+    assert asked == ["asked"]
+    assert not cli._learned([13])  # no LLVM here says how that is laid out

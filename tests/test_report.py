@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -18,7 +19,7 @@ from nbsupport.errors import LabError
 
 WIDGET_TEXT = "HBox(children=())"
 ERROR = "cell 2: ValueError: a `quoted` <b> thing"
-MANIFEST = {
+MANIFEST: dict[str, Any] = {
     "finished": "2025-03-04T05:06:07+00:00",
     "platform": "Linux x86_64",
     "toolchains": [
@@ -61,7 +62,8 @@ def make_run(folder: Path, **books: list[NotebookNode]) -> Path:
     for name, cells in books.items():
         whole = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
         (folder / "notebooks" / f"{name}.ipynb").write_text(notebook.dump(whole))
-    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    entries = {name: {"status": "executed"} for name in books} | MANIFEST["notebooks"]
+    (folder / "manifest.json").write_text(json.dumps({**MANIFEST, "notebooks": entries}))
     return folder
 
 

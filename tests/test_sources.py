@@ -123,6 +123,13 @@ def test_of_two_definitions_that_of_the_expected_file_is_taken(tmp_path: Path) -
         assert parse.excerpt(twice, "other", file=file).file == file
 
 
+def test_of_a_functions_definitions_for_several_platforms_the_first_is_taken(
+    tmp_path: Path,
+) -> None:
+    several = "".join(f"int many(int n) {{ return n + {n}; }}\n" for n in range(40))
+    assert parse.excerpt(small(tmp_path, Many__c=several), "many").text.endswith("n + 0; }")
+
+
 def test_of_parts_inside_each_other_the_smallest_is_taken(tmp_path: Path) -> None:
     loops = "void f(int A) {\n  for (;;)\n    while (A)\n      A--;\n}\n"
     found = parse.excerpt(small(tmp_path, Finish__c=loops), "f", part="loop", about="A")

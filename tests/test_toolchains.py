@@ -62,7 +62,7 @@ def test_a_path_is_asked_too(clang: Path, tmp_path: Path) -> None:
     wrapper.write_text(f'#!/bin/sh\nexec "{clang}" "$@"\n')
     wrapper.chmod(0o755)
     one = toolchains.find(str(wrapper))
-    assert (one.name, one.version, one.raw_version) == (str(wrapper), "19.1.7", 10)
+    assert (one.name, one.version, one.raw_version) == ("19@my-clang", "19.1.7", 10)
 
 
 def test_a_path_that_is_no_compiler_is_refused(tmp_path: Path) -> None:

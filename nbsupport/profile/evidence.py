@@ -181,7 +181,7 @@ def read_all(
         if jobs > 1 and sum(map(_size, paths)) > _PARALLEL:
             # spawn: what is forked from a process with threads may hang.
             spawn = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(jobs, spawn)
+            pool = ProcessPoolExecutor(jobs, spawn, layout.learn, tuple(layout.LAYOUTS.values()))
             stack.callback(pool.shutdown, cancel_futures=True)
             with _uninterrupted():
                 answers = pool.map(look, paths)

@@ -92,6 +92,10 @@ def fate(runtime: int, pieces: Sequence[Piece], sites: Sites | None = None) -> F
         crash = f"{why}, if no value site of other layout crashes it before"
         return Fate(frozenset({"crash", "version-mismatch"}), crash)
     if foreign:
+        if strange := {runtime, *(p.raw_version for p in foreign)} - layout.LAYOUTS.keys():
+            why = f"the runtime of {mine} walks records of {foreign[0]}; how raw version"
+            outcomes: set[Predicted] = {"ok", "crash", "malformed", "wrong-counts"}
+            return Fate(frozenset(outcomes), f"{why} {max(strange)} lays them out is not known")
         why = f"the runtime of {mine} walks records of {foreign[0]} with its own stride"
         certain = sites and any(piece.how == "ir" for piece in foreign)
         return Fate(frozenset({"crash"} if certain else {"crash", "malformed"}), why)

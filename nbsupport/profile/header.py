@@ -79,6 +79,11 @@ class Header:
         expected, found = self.layout.value_kinds, self.fields["ValueKindLast"] + 1
         if found != expected:
             yield Doubt(self.offset, f"header: expected {expected} kinds of values, found {found}")
+        near = layout.nearest(self.layout.raw_version).header
+        for name, value in self.fields.items():
+            if value and name not in near:
+                what = f"header: {name} = {value}, new to this tool: parts may stand elsewhere"
+                yield Doubt(self.offset + 8 * self.layout.header.index(name), what)
         # Up to 8 those bits are the version's. Source: VARIANT_MASKS_ALL (InstrProfData.inc).
         old = self.layout.raw_version <= 8
         lowest = min(bit for bit in layout.VARIANTS.values() if bit > 55 or not old)

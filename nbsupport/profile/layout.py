@@ -1,5 +1,7 @@
 """How each raw version lays out records, headers and value data: the one table that all else reads.
 
+What is not in it yet is learned from the header of an LLVM that writes it (`learn`).
+
 Source: INSTR_PROF_DATA, INSTR_PROF_RAW_HEADER and VALUE_PROF_KIND in InstrProfData.inc of the
 LLVM that writes the version (5: LLVM 11 and 12; 7: LLVM 13.0.1; 8 to 11: LLVM 14 to 23).
 Version 6 was in no release: it is 5 with BinaryIdsSize (https://reviews.llvm.org/D102039), moved
@@ -10,7 +12,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from nbsupport.errors import LabError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,8 +188,60 @@ _KNOWN = (
     ),
 )
 
-#: Raw version to layout.
+#: Raw version to layout: the table, and what was learned.
 LAYOUTS = {layout.raw_version: layout for layout in _KNOWN}
+#: What finds records and headers before a layout is known.
+_FIXED = ("NameRef", "FuncHash", "CounterPtr", "Magic", "Version")
+
+
+def learn(*layouts: Layout) -> None:
+    """Add layouts to `LAYOUTS`; those of raw versions that are there already change nothing.
+
+    Raises `LabError` for one that lacks a field of the nearest known, or has one of `_FIXED`
+    elsewhere: to read it would be a guess.
+    """
+    for layout in layouts:
+        news = changes(nearest(layout.raw_version), layout)
+        lost = ", ".join(one.name for one in news if not one.after or one.name in _FIXED)
+        if lost:
+            why = f"no {lost} where it was"
+            raise LabError(f"raw version {layout.raw_version}", why, "teach nbsupport.profile")
+        LAYOUTS.setdefault(layout.raw_version, layout)
+
+
+def nearest(raw_version: int) -> Layout:
+    """Return the layout of the table that comes before a raw version, or is it, else the first."""
+    return [_KNOWN[0], *(each for each in _KNOWN if each.raw_version <= raw_version)][-1]
+
+
+class Change(NamedTuple):
+    """A field that two layouts have not alike, of a `record` or a `header` (`part`).
+
+    `before` and `after` are (offset, size) in bytes of 64-bit ones, None: no such field.
+    """
+
+    part: str
+    name: str
+    before: tuple[int, int] | None
+    after: tuple[int, int] | None
+
+
+def changes(old: Layout, new: Layout) -> tuple[Change, ...]:
+    """Return what is laid out otherwise in `new`: its fields in order, then what is gone."""
+    parts = {part: (_places(old, part), _places(new, part)) for part in ("record", "header")}
+    return tuple(
+        Change(part, name, before.get(name), after.get(name))
+        for part, (before, after) in parts.items()
+        for name in {**after, **before}
+        if before.get(name) != after.get(name)
+    )
+
+
+def _places(layout: Layout, part: str) -> dict[str, tuple[int, int]]:
+    if part == "header":
+        return {name: (8 * n, 8) for n, name in enumerate(layout.header)}
+    sizes = ((field.size or 8) * field.count for field in layout.record)
+    return {name: (at, next(sizes)) for name, at in layout.offsets().items()}
 
 
 def split(version: int) -> tuple[int, tuple[str, ...]]:
@@ -196,9 +252,9 @@ def split(version: int) -> tuple[int, tuple[str, ...]]:
 def sizes(bits: Bits = 64) -> dict[int, tuple[int, ...]]:
     """Return each record size there is, in bytes, with the raw versions that have it."""
     found: dict[int, tuple[int, ...]] = {}
-    for layout in _KNOWN:
-        size = layout.record_size(bits)
-        found[size] = (*found.get(size, ()), layout.raw_version)
+    for version in sorted(LAYOUTS):
+        size = LAYOUTS[version].record_size(bits)
+        found[size] = (*found.get(size, ()), version)
     return found
 
 

@@ -174,7 +174,8 @@ def _definitions(tree: Tree, symbol: str, file: str) -> Iterator[tuple[str, Unit
     units = [(path, parsed(text)) for path in paths if word.search(text := tree.content(path))]
     for query in _DEFINITIONS:
         for path, unit in units:
-            for node in unit.captures(query).get("it", ()):
+            found = unit.captures(query).get("it", [])  # in no order
+            for node in sorted(found, key=lambda one: one.start_byte):
                 names = [unit.words(name) for name in unit.captures(query, node).get("name", ())]
                 if symbol in (names or [name_of(unit, node)]):
                     yield path, unit, node

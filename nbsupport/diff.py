@@ -11,7 +11,7 @@ import json
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,10 +214,16 @@ def diff(a: str, b: str) -> Difference:
     `LabError` where a run cannot be read, or where the two have no notebook in common.
     """
     before, after = _read(a), _read(b)
+    if a == "recorded":
+        before = _with_versions(before, after)
+    if b == "recorded":
+        after = _with_versions(after, before)
     if not before.notebooks & after.notebooks:
         raise LabError(f"{a} and {b}", "no notebook in common", "run the same notebooks")
     notes: list[str] = []
-    changes = list(_claims(before.claims, after.claims))
+    # What the second run was not asked for is not gone.
+    asked = {p: v for p, v in before.claims.items() if p in after.claims or _asked(p, after.given)}
+    changes = list(_claims(asked, after.claims))
     for name in sorted(before.tables.keys() | after.tables.keys()):
         if name in before.tables and name in after.tables:
             changes += _compared(name, before, after, notes)
@@ -252,6 +258,14 @@ def _read(name: str) -> _Text:
     except Exception as error:  # whatever a damaged file makes its reader raise
         why = first_line(f"{type(error).__name__}: {error}")
         raise LabError(name, f"not a readable run ({why})", "run it again") from error
+
+
+def _with_versions(recorded: _Text, other: _Text) -> _Text:
+    """Return the recorded run with those claims of the recording of all LLVMs that `other` has."""
+    columns = _columns("", results.baseline().claims)
+    known = _cells(columns, ("name", "at"), [("holds",), ("observed",)])
+    more = {place: said for place, said in known.items() if place in other.claims}
+    return replace(recorded, claims={**more, **recorded.claims})
 
 
 def _as_text(name: str, run: Run) -> _Text:
@@ -318,6 +332,13 @@ def _claims(old: _Cells, new: _Cells) -> Iterator[Change]:
         else:
             continue
         yield Change(kind, place[0], before, after, _parameters(place[1]))
+
+
+def _asked(place: tuple[str, ...], given: Mapping[str, set[str]]) -> bool:
+    """Return whether a claim's toolchains are among those that a run was given."""
+    at = {"llvm" if key == "main" else key: v for key, v in _parameters(place[1]).items()}
+    compilers = {key: at[key].rpartition(" ")[2] for key in ("llvm", "foreign") if key in at}
+    return all(v in given.get(key, (v,)) for key, v in compilers.items())
 
 
 def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Iterator[Change]:

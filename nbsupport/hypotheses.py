@@ -57,7 +57,7 @@ class Prediction:
         observed = set(run.observed(self.claim))
         if self.unless in observed:
             return "refuted"
-        return "supported" if observed == {self.so} else "open"
+        return "supported" if self.so in observed else "open"
 
     def seen(self, run: Run) -> str:
         """Return what was observed, in a claim's own words, and in which notebook."""

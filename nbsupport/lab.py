@@ -21,6 +21,7 @@ from nbsupport.build import Instrument, Order, Trial
 from nbsupport.errors import BuildError, LabError, MissingError
 from nbsupport.outcome import Outcome, Profile, classify
 from nbsupport.probe import Toolchain
+from nbsupport.profile.layout import same_stride
 
 ORDERS: tuple[Order, ...] = get_args(Order)
 INSTRUMENTS: tuple[Instrument, ...] = get_args(Instrument)
@@ -136,6 +137,16 @@ class Lab:
             except MissingError as error:
                 print(f"left out {name}: {error}")  # noqa: T201 - the notebook shows it
         return tuple(there)
+
+    def alike(self, llvm: str, asked: str) -> str:
+        """Return the toolchain asked for if its records have `llvm`'s size, else `llvm` itself.
+
+        Where `asked` is not here, it is returned: a recording may have it.
+        """
+        with contextlib.suppress(MissingError):
+            mine, other = (self._find(name).raw_version or 0 for name in (llvm, asked))
+            return asked if same_stride(mine, other) else llvm
+        return asked
 
     def _main(self, program: str, llvm: str) -> tuple[Toolchain, Toolchain]:
         """Return the toolchain that compiles main, and the clang that links."""

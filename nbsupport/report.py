@@ -170,21 +170,26 @@ def _sphinx(source: Path, built: Path) -> None:
 
 
 def record(run: Path) -> None:
-    """Make a run the one that comes with the project: its tables, manifest and picture."""
+    """Make a run the one that comes with the project: its tables, manifest and picture.
+
+    A run of several LLVMs becomes the recording of all of them (data/recorded/versions).
+    """
     from nbsupport import trace  # noqa: PLC0415 - a fifth of a second, only here
 
-    recorded = settings.data_dir() / "recorded"
     found = results.read(run)
+    entries = found.manifest["notebooks"]
+    several = any(name != entry["notebook"] for name, entry in entries.items())
+    recorded = settings.data_dir() / "recorded" / ("versions" if several else "")
     results.save(found, recorded)
     manifest = {key: value for key, value in found.manifest.items() if key != "arguments"}
     keep = ("notebook", "parameters", "status", "seconds")  # and no place on this machine
     manifest["notebooks"] = {
-        name: {key: entry[key] for key in keep}
-        for name, entry in found.manifest["notebooks"].items()
+        name: {key: entry[key] for key in keep} for name, entry in entries.items()
     }
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    files.write(recorded / "grid.svg", views.svg(views.grid(found.tables["trials"])))
-    trace.keep(settings.cache_dir())
+    if not several:
+        files.write(recorded / "grid.svg", views.svg(views.grid(found.tables["trials"])))
+        trace.keep(settings.cache_dir())
 
 
 if __name__ == "__main__":

@@ -259,6 +259,18 @@ def recorded() -> Run:
     return dataclasses.replace(load(settings.data_dir() / "recorded"), recorded=True)
 
 
+def baseline() -> Run:
+    """Return the recorded run with the claims of all LLVMs (data/recorded/versions), too."""
+    import pandas as pd  # noqa: PLC0415
+
+    found = recorded()
+    versions = load(settings.data_dir() / "recorded" / "versions")
+    claims = pd.concat([found.claims, versions.claims], ignore_index=True)
+    return dataclasses.replace(
+        found, claims=claims.drop_duplicates(["name", "at"], ignore_index=True)
+    )
+
+
 def _manifest(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}

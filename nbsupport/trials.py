@@ -102,7 +102,7 @@ class _Sweep:
             self._each(compiled, objects, lambda *_: step())
             self._each(_leave(self.lab.reference), references, lambda *_: step())
             self._each(lambda n: self.lab.run(self.trials[n]), todo, keep)
-        self.journal.unlink()
+        self.journal.unlink(missing_ok=True)  # the same sweep, elsewhere at once, may have
         return [done[n] for n in range(len(self.trials))]
 
     def _resumed(self) -> dict[int, dict[str, Any]]:

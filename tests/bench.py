@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import bench_batch
 import bench_diff
 import bench_profile
 import bench_sources
@@ -190,6 +191,7 @@ def main() -> None:
         progress.say("LLVM's sources…")
         rows += bench_sources.rows()
         rows += bench_diff.rows()
+        rows += bench_batch.rows()
         if "--report" in sys.argv:
             progress.say("make report, from nothing and again…")
             rows += reports(folder)

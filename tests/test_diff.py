@@ -460,3 +460,21 @@ def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"pgo-lab: {tmp_path}: no executed notebooks there; ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "given", "asked"),
+    [
+        ({"llvm": "19", "foreign": "17"}, {"llvm": {"24"}, "foreign": {"17"}}, False),
+        ({"llvm": "24", "foreign": "19"}, {"llvm": {"24"}, "foreign": {"17"}}, False),
+        ({"llvm": "24", "foreign": "17"}, {"llvm": {"19", "24"}, "foreign": {"17"}}, True),
+        ({"main": "clang 19", "foreign": "clang 17"}, {"llvm": {"24"}}, False),
+        ({"main": "rustc 24", "foreign": "clang 17"}, {"llvm": {"24"}}, True),
+        ({"grid": "17,18"}, {"llvm": {"24"}}, True),
+        ({}, {}, True),
+    ],
+)
+def test_what_a_run_was_not_asked_for_is_not_gone(
+    at: dict[str, str], given: dict[str, set[str]], asked: bool
+) -> None:
+    assert diff._asked(("name", json.dumps(at)), given) is asked

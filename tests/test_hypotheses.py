@@ -47,9 +47,11 @@ def test_one_observation_against_it_outweighs_all_others() -> None:
         ("a is so: so (06)", "b is so: not so (06)"),
     )
     assert both.verdict(run()) == ("open", ())
-    again = run({"a": "so"}).claims
-    again = pd.concat([again, again.assign(observed="neither")])
-    assert both.verdict(Run({}, again, {})) == ("open", ())
+    again = run({"a": "neither"}).claims  # as where nothing is mixed, in a run of many LLVMs
+    again = pd.concat([again, again.assign(observed="so")])
+    assert both.verdict(Run({}, again, {}))[0] == "supported"
+    again = pd.concat([again, again.assign(observed="not so")])
+    assert both.verdict(Run({}, again, {}))[0] == "refuted"
 
 
 def test_rows_refute_when_each_contradicts_the_crash() -> None:

@@ -52,3 +52,11 @@ def test_the_first_profile_by_name_counts(command: str, kind: str, lab: Lab, poo
     outcome, text = lab.judge(run)
     assert outcome.kind == kind, outcome.detail
     assert bool(counts.parse(text)) == (kind == "ok")
+
+
+def test_a_toolchain_is_alike_by_its_records_or_main_takes_its_place(lab: Lab) -> None:
+    assert lab.alike("19", "22") == "22"
+    assert lab.alike("18", "22") == "22"  # another raw version, the same stride
+    assert lab.alike("17", "22") == "17"
+    assert lab.alike("23", "22") == "23"
+    assert lab.alike("19", "4711") == "4711"

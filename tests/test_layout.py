@@ -12,7 +12,7 @@ from nbsupport import headers, probe, toolchains
 from nbsupport.errors import LabError, MissingError
 from nbsupport.probe import Toolchain
 from nbsupport.profile import layout
-from nbsupport.profile.layout import LAYOUTS, VARIANTS, Bits, Field
+from nbsupport.profile.layout import LAYOUTS, VARIANTS, Bits, Field, changes
 
 #: What VARIANTS calls the masks.
 MASKS = {
@@ -201,3 +201,11 @@ def test_strides_and_names_of_versions() -> None:
 
 def test_since_version_8_counters_are_relative_to_the_record() -> None:
     assert [v for v, known in LAYOUTS.items() if known.relative] == [8, 9, 10, 11]
+
+
+def test_what_changed_is_said_in_words() -> None:
+    record = [str(c) for c in changes(LAYOUTS[9], LAYOUTS[10]) if c.part == "record"]
+    assert record == ["NumValueSites has 6 bytes, not 4", "NumBitmapBytes moves from 56 to 60"]
+    newest = [str(c) for c in changes(LAYOUTS[10], LAYOUTS[11])]
+    assert newest[:2] == ["UniformCounterPtr is new", "BitmapPtr moves from 24 to 32"]
+    assert "UniformCounterPtr is gone" in [str(c) for c in changes(LAYOUTS[11], LAYOUTS[10])]

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from nbsupport import notebook, report, results
+from nbsupport import notebook, report, results, settings
 from nbsupport.errors import LabError
 
 WIDGET_TEXT = "HBox(children=())"
@@ -236,3 +236,23 @@ def test_verdict_is_one_sentence(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", x=FRONT)
     assert "23 with <19> crashes" in results.read(run).verdict()
     assert "\n" not in results.read(run).verdict()
+
+
+def test_a_run_of_several_llvms_is_recorded_beside_that_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cells = [shown(claim(holds=True, sentence="so it is"))]
+    run = make_run(tmp_path / "run", **{"01-a--17": cells, "01-a--19": cells})
+    entry = {"notebook": "01-a", "status": "executed", "seconds": 1.0, "fingerprint": "f"}
+    notebooks = {f"01-a--{n}": {**entry, "parameters": {"llvm": n}} for n in ("17", "19")}
+    arguments = {"notebooks": ["/home/me/01-a.ipynb"]}
+    manifest = {**MANIFEST, "notebooks": notebooks, "arguments": arguments}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
+    report.record(run)
+    folder = tmp_path / "data" / "recorded"
+    assert [path.name for path in folder.iterdir()] == ["versions"]
+    kept = (folder / "versions" / "manifest.json").read_text()
+    assert "/home/me" not in kept
+    assert "fingerprint" not in kept
+    assert len(results.load(folder / "versions").claims) == 2

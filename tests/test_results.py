@@ -141,3 +141,12 @@ def test_what_the_user_saw_has_sources() -> None:
     assert observed["entries"].value == "67673216"
     assert observed["function"].value == "initializeValueProfRuntimeRecord"
     assert all(one.source for one in seed.observations())
+
+
+def test_the_baseline_has_the_claims_of_all_llvms() -> None:
+    found, default = results.baseline(), results.recorded()
+    llvms = {json.loads(at).get("llvm") for at in found.claims["at"]}
+    assert {"17", "18", "19", "20", "21", "22", "23"} <= llvms
+    assert not found.claims.duplicated(["name", "at"]).any()
+    assert set(default.claims["name"]) <= set(found.claims["name"])
+    assert len(found.claims) > 5 * len(default.claims)

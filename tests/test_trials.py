@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -363,6 +364,7 @@ def test_equal_raw_versions_have_equal_rows(
 
 SWEEP = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from nbsupport.trials import Lab, sweep
 lab = Lab(Path(sys.argv[1]))
@@ -400,6 +402,7 @@ def test_an_interrupted_sweep_keeps_its_results_and_goes_on(
 
 HANGING = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from nbsupport import programs
 from nbsupport.trials import Lab, sweep
@@ -440,3 +443,11 @@ def test_a_sweep_in_a_thread_of_a_kernel(lab: Lab) -> None:
     thread.start()
     thread.join(60)
     assert found == [2]
+
+
+def test_the_same_sweep_several_times_at_once_is_whole_each_time(lab: Lab) -> None:
+    def go(_: int) -> int:
+        return len(sweep(mains=["19"], foreigns=["17", "19"], orders=trials.ORDERS, lab=lab))
+
+    with ThreadPoolExecutor() as pool:
+        assert list(pool.map(go, range(6))) == [4] * 6

@@ -225,6 +225,14 @@ class Change(NamedTuple):
     before: tuple[int, int] | None
     after: tuple[int, int] | None
 
+    def __str__(self) -> str:
+        if self.before is None or self.after is None:
+            return f"{self.name} is {'new' if self.after else 'gone'}"
+        (old, size), (new, bytes_) = self.before, self.after
+        moved = f"moves from {old} to {new}" if old != new else ""
+        grown = f"has {bytes_} bytes, not {size}" if size != bytes_ else ""
+        return f"{self.name} {' and '.join(filter(None, (moved, grown)))}"
+
 
 def changes(old: Layout, new: Layout) -> tuple[Change, ...]:
     """Return what is laid out otherwise in `new`: its fields in order, then what is gone."""

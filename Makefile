@@ -60,7 +60,7 @@ lab: toolchains ## Open JupyterLab on the notebooks (this machine only, with a t
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 refresh: toolchains ## Execute the committed notebooks again, and normalize them
-	$(RUN) nbsupport.batch refresh notebooks
+	$(RUN) nbsupport.refresh notebooks
 
 record: report ## Make this machine's run the recorded one (data/recorded)
 	$(RUN) nbsupport.report build/run

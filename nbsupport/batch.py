@@ -4,14 +4,11 @@ A run's folder has ``notebooks/CELL.ipynb`` (executed), ``notebooks/CELL.json`` 
 (what it was executed from) and ``manifest.json`` (what, when, with which toolchains). A *cell*
 is a notebook with one combination of the parameters that it declares: its name is that of the
 notebook, with the values of those parameters that have several (``01-reproduction--19-17``).
-``python -m nbsupport.batch refresh notebooks`` executes and normalizes the committed ones.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -21,7 +18,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -33,7 +29,7 @@ from typing import Literal
 import filelock
 from nbformat import NotebookNode
 
-from nbsupport import __version__, diff, files, notebook, progress, settings, toolchains
+from nbsupport import __version__, files, notebook, progress, settings, toolchains
 from nbsupport.errors import LabError, from_os
 from nbsupport.execution import Crew, Executor, Job
 
@@ -161,51 +157,12 @@ def _typed(name: str, value: object, default: object) -> object:
     raise LabError(f"parameter {name}", f"{value!r} is no {kind}", f"give a {kind}")
 
 
-def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ...]:
-    """Execute committed notebooks with their default parameters, and normalize them in place.
-
-    Says what changed of what they claim and record before anything is written; a file is
-    written only when it changed. Raises `LabError` where an output shows a place on this
-    machine; a notebook that fails stays as it was.
-    """
-    try:
-        with tempfile.TemporaryDirectory(prefix="pgo-lab-refresh-") as folder:
-            before, after = Path(folder, "before"), Path(folder, "after")
-            after.mkdir()
-            run = _Run(after, after, {}, TIMEOUT, Crew())
-            run.all([c for path in paths for c in _cells(_Source.of(path), {})], jobs)
-            run.write_manifest(finished=True)
-            (before / "notebooks").mkdir(parents=True)
-            for path in paths:
-                shutil.copy(path, before / "notebooks")
-            _tell(before, after)
-            for path in paths:
-                if run.done[path.stem].status == "executed":
-                    _commit(run.done[path.stem].path, path)
-    except OSError as error:
-        raise from_os("refreshing notebooks", error) from error
-    return tuple(run.done[path.stem] for path in paths)
-
-
-def _tell(before: Path, after: Path) -> None:
-    """Say what changed from the committed notebooks to those just executed."""
-    with contextlib.suppress(LabError):  # nothing was committed that claims anything
-        found = dataclasses.replace(diff.diff(str(before), str(after)), surroundings=())
-        for line in found.lines():
-            progress.say(line.replace(str(before), "committed").replace(str(after), "now"))
-
-
-def _commit(executed: Path, path: Path) -> None:
-    normal = notebook.normalize(notebook.read(executed))
-    if shown := notebook.machine_paths(normal):
-        number, place = shown[0]
-        raise LabError(
-            str(path), f"cell {number} shows the path {place}", "print names, not places"
-        )
-    text = notebook.dump(normal)
-    if text != path.read_text():
-        files.write(path, text)
-        progress.say(f"{path}: changed")
+def by_default(notebooks: Sequence[Path], out: Path, *, jobs: int | None = None) -> dict[str, Done]:
+    """Execute notebooks as they are, into the new folder `out`; return how each fared, by name."""
+    run = _Run(out, out, {}, TIMEOUT, Crew())
+    run.all([cell for path in notebooks for cell in _cells(_Source.of(path), {})], jobs)
+    run.write_manifest(finished=True)
+    return run.done
 
 
 @dataclass(frozen=True)
@@ -445,28 +402,3 @@ def _jobs(jobs: int | None) -> int:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Refresh committed notebooks: ``refresh PATH…``, each a notebook or a folder of them."""
-    parser = argparse.ArgumentParser(prog="python -m nbsupport.batch", description=main.__doc__)
-    parser.add_argument("command", choices=["refresh"])
-    parser.add_argument("path", nargs="+", type=Path)
-    given = parser.parse_args(arguments)
-    try:
-        done = refresh([found for path in given.path for found in _notebooks(path)])
-    except LabError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: no notebook was changed\n")
-        return 130
-    return 3 if any(one.status == "failed" for one in done) else 0
-
-
-def _notebooks(path: Path) -> list[Path]:
-    return sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

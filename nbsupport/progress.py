@@ -116,21 +116,28 @@ def growing(what: str, folder: Path, expected: int) -> Iterator[None]:
         yield
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    stop = threading.Event()
     with Progress(*columns, console=shown, transient=True) as progress:
         task = progress.add_task(what, total=expected)
-
-        def look() -> None:
-            while not stop.wait(0.5):
-                progress.update(task, completed=min(size_of(folder), expected))
-
-        watcher = threading.Thread(target=look, daemon=True)
-        watcher.start()
-        try:
+        with _often(lambda: progress.update(task, completed=min(size_of(folder), expected))):
             yield
-        finally:
-            stop.set()
-            watcher.join()
+
+
+@contextlib.contextmanager
+def _often(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` twice a second, in a thread."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.5):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
 
 
 def size_of(folder: Path) -> int:
@@ -208,18 +215,7 @@ def board(total: int, at_once: int) -> Iterator[Board]:
     )
     shown = console()
     moves = shown.is_terminal and not quiet()
-    stop = threading.Event()
     with Progress(*columns, console=shown, transient=True, disable=not moves) as progress:
         made = Board(progress, total, at_once)
-
-        def look() -> None:
-            while not stop.wait(0.5):
-                made.look()
-
-        watcher = threading.Thread(target=look, daemon=True)
-        watcher.start()
-        try:
+        with _often(made.look):
             yield made
-        finally:
-            stop.set()
-            watcher.join()

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
-from nbsupport import batch, notebook
+from nbsupport import batch, notebook, refresh
 from nbsupport.errors import LabError
 
 PROSE = "# A title\n\nProse."
@@ -395,14 +395,14 @@ def test_refresh_twice_is_the_same_bytes(tmp_path: Path) -> None:
         "import ipywidgets; ipywidgets.IntSlider()",
     )
     path = write(tmp_path / "books" / "x.ipynb", *cells)
-    (done,) = batch.refresh([path])
+    (done,) = refresh.refresh([path])
     assert done.status == "executed"
     first, when = path.read_bytes(), path.stat().st_mtime_ns
     assert b"injected-parameters" not in first
     assert printed(path) == "18\no\ne\n"
     failing = write(tmp_path / "books" / "y.ipynb", "1 / 0")
     before = failing.read_bytes()
-    assert batch.main(["refresh", str(tmp_path / "books")]) == 3
+    assert refresh.main([str(tmp_path / "books")]) == 3
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (first, when)
     assert failing.read_bytes() == before
 
@@ -410,6 +410,6 @@ def test_refresh_twice_is_the_same_bytes(tmp_path: Path) -> None:
 def test_refresh_refuses_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "books" / "x.ipynb", "print('/home/me/y')")
     before = path.read_bytes()
-    assert batch.main(["refresh", str(path)]) == 2
+    assert refresh.main([str(path)]) == 2
     assert "x.ipynb: cell 2 shows the path /home/me/y; print names" in capsys.readouterr().err
     assert path.read_bytes() == before

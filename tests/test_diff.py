@@ -165,7 +165,9 @@ def test_a_compiler_is_its_major_version_whoever_made_it(made: Made) -> None:
     claim = {**CLAIM, "at": '{"llvm": "19@debian"}'}
     assert diff.diff(made(), made([claim])).same
     other = {**TRIAL, "foreign": "18@wheel"}
-    assert kinds(made(trials=[TRIAL]), made(trials=[other])) == ["outcome", "outcome"]
+    for table in ("trials", "allocators", "versions"):
+        runs = [made(**{table: [row]}) for row in (TRIAL, other)]
+        assert kinds(*runs) == ["outcome", "outcome"]
 
 
 def test_where_it_died_is_part_of_an_outcome(made: Made) -> None:

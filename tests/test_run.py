@@ -16,7 +16,7 @@ import psutil
 import pytest
 from test_batch import book, cell
 
-from nbsupport import batch, contain, notebook, progress, results
+from nbsupport import batch, contain, notebook, progress, refresh, results
 from nbsupport.errors import LabError
 
 GRID = ("--llvm=18", "--llvm=19", "--foreign=17", "--foreign=23", "-o")
@@ -257,7 +257,7 @@ def test_refresh_says_what_changed_before_it_writes(
 ) -> None:
     path = tmp_path / "01-plain.ipynb"
     path.write_text(books[1].read_text())
-    batch.refresh([path])
+    refresh.refresh([path])
     path.write_text(path.read_text().replace('"observed": "20"', '"observed": "21"'))
     written, said = path.read_text(), list[str]()
 
@@ -267,6 +267,6 @@ def test_refresh_says_what_changed_before_it_writes(
         said.append(line)
 
     monkeypatch.setattr(progress, "say", say)
-    batch.refresh([path])
+    refresh.refresh([path])
     assert any("observed otherwise sum: 21 -> 20" in line for line in said), said
     assert path.read_text() != written

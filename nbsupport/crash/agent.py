@@ -73,7 +73,8 @@ def _receive(link: socket.socket, requests: queue.SimpleQueue[Any], agent: Agent
     """Queue requests; when the lab has gone, end the program and LLDB, whatever they are doing."""
     with contextlib.suppress(OSError):  # killed with our message unread, it resets the link
         for line in link.makefile("rb"):
-            requests.put(json.loads(line))
+            message = json.loads(line)
+            (agent.notes if "note" in message else requests).put(message)
     # LLDB's server lets go of a program whose launch is under way; so wait for its number.
     agent.launching.acquire(timeout=5)
     agent.end_program()
@@ -88,13 +89,15 @@ class Agent:
         self.link = link
         self.pid = 0  # of the program that is running; 0: none
         self.launching = threading.Lock()
+        self.notes: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # for the tracer
         self.targets = 0
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return ``{"crash": ...}`` (null: it ended, or ran out of time) or ``{"error": ...}``.
 
         Before that, ``{"pid": ...}`` goes out as soon as the program runs, and where a trace
-        is asked for (the request has a `trace`), each ``{"event": ...}`` as it happens.
+        is asked for (the request has a `trace`), each ``{"event": ...}`` as it happens; a
+        ``{"note": ...}`` that comes meanwhile is for the tracer.
         """
         error = lldb.SBError()
         target = self.debugger.CreateTarget(request["argv"][0], None, None, False, error)
@@ -114,6 +117,8 @@ class Agent:
     def _run(self, target: Any, request: dict[str, Any]) -> dict[str, Any]:
         listener = lldb.SBListener("nbsupport")
         error = lldb.SBError()
+        while not self.notes.empty():
+            self.notes.get()  # of a run that has ended
         deadline = time.monotonic() + request["seconds"]
         tracer = self._tracer(target, request["trace"]) if "trace" in request else None
         os.chdir(request["cwd"])  # else LLDB does not find what the program loads by ./name
@@ -140,8 +145,9 @@ class Agent:
     def _tracer(self, target: Any, plan: dict[str, Any]) -> Any:
         if plan["folder"] not in sys.path:
             sys.path.append(plan["folder"])
-        module = importlib.import_module("in_lldb")
-        return module.Tracer(target, plan, lambda event: _send(self.link, {"event": event}))
+        module = importlib.import_module(plan["module"])
+        emit = lambda event: _send(self.link, {"event": event})  # noqa: E731
+        return module.Tracer(target, plan, emit, self.notes)
 
     def end_program(self) -> None:
         """End the program and what it started: LLDB's server makes it the head of a group."""
@@ -155,10 +161,12 @@ def _launch(request: dict[str, Any], listener: Any) -> Any:
     info.SetListener(listener)
     info.SetWorkingDirectory(request["cwd"])
     info.SetEnvironmentEntries([f"{k}={v}" for k, v in request["env"].items()], False)
-    info.SetLaunchFlags(lldb.eLaunchFlagDisableASLR)
+    entry = lldb.eLaunchFlagStopAtEntry if request.get("trace", {}).get("entry") else 0
+    info.SetLaunchFlags(lldb.eLaunchFlagDisableASLR | entry)
     info.AddOpenFileAction(0, request.get("stdin", os.devnull), True, False)
-    for stream in (1, 2):
-        info.AddOpenFileAction(stream, request.get("output", os.devnull), False, True)
+    output = request.get("output", os.devnull)
+    for stream, path in ((1, output), (2, request.get("errors", output))):
+        info.AddOpenFileAction(stream, path, False, True)
     return info
 
 
@@ -169,7 +177,9 @@ def _fatal_stop(
     event = lldb.SBEvent()
     ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
     while time.monotonic() < deadline:
-        # Wakes at once for an event; the second is only how late the deadline may be seen.
+        # Wakes at once for an event; the second is only how late deadline and notes are seen.
+        if tracer:
+            tracer.turn(process)
         if not listener.WaitForEvent(1, event):
             continue
         if not event.GetType() & lldb.SBProcess.eBroadcastBitStateChanged:
@@ -182,7 +192,7 @@ def _fatal_stop(
         if state == lldb.eStateStopped and not lldb.SBProcess.GetRestartedFromEvent(event):
             for thread in process:
                 name = _signal(thread)
-                if name in FATAL:
+                if name in FATAL and not (tracer and tracer.handled(process, thread, name)):
                     return thread, name
             if tracer:
                 tracer.stopped(process)

@@ -72,6 +72,11 @@ class Lldb:
         crash: dict[str, Any] | None = reply["crash"]
         return crash
 
+    def tell(self, note: Mapping[str, Any]) -> None:
+        """Send a note to the tracer in LLDB while `stop` waits: from `see`, or a signal handler."""
+        if self._agent:
+            self._agent.send({"note": note})
+
     def close(self) -> None:
         """End LLDB and what it runs."""
         with self._lock:
@@ -123,8 +128,7 @@ class _Agent:
     ) -> dict[str, Any]:
         """Return the answer; raises TimeoutError, or LabError when LLDB has ended."""
         deadline = time.monotonic() + seconds
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+        self.send(request)
         reply = self._receive(seconds)
         if "pid" not in reply:
             return reply
@@ -138,6 +142,11 @@ class _Agent:
         self._groups.discard(program)
         contain.unregister(program)
         return reply
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message; one that LLDB has gone for has no answer either."""
+        with contextlib.suppress(BrokenPipeError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def _receive(self, seconds: float) -> dict[str, Any]:
         self._socket.settimeout(max(seconds, 0.001))

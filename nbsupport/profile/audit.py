@@ -191,7 +191,7 @@ def _list(paths: Sequence[Path]) -> str:
 
 def _judge(one: Evidence) -> Audited:
     """Judge a file by itself: each image, or all its objects as a link."""
-    judged = [_judge_image(seen) for seen in one.parts if seen.linked]
+    judged = [judge_image(seen) for seen in one.parts if seen.linked]
     worst = _worst(judged or [_judge_objects(one.parts)])
     return Audited(**vars(one), judgement=worst)
 
@@ -200,7 +200,7 @@ def _worst(judged: Iterable[Judgement]) -> Judgement:
     return min(judged, key=lambda one: _WORST.index(one.verdict))
 
 
-def _judge_image(seen: Seen) -> Judgement:
+def judge_image(seen: Seen) -> Judgement:
     """Judge a linked image: its order is known, but who had the version symbol only to itself."""
     ways = [list(seen.pieces)]
     if seen.part.stripped and seen.part.raw_version is None:
@@ -300,7 +300,7 @@ def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     """Add to a mixed image which objects its foreign records came from, and what to do."""
     if image.judgement.verdict != "mixed" or not image.linked:
         return image
-    seen = next(seen for seen in image.parts if _judge_image(seen).verdict == "mixed")
+    seen = next(seen for seen in image.parts if judge_image(seen).verdict == "mixed")
     foreign = [each for each in seen.records if not alike(seen.versions(each)[0], _usual([seen]))]
     keys = {each.record_size: each.keys for each in foreign}
     others: Sequence[Evidence] = [one for one in files if not one.linked]

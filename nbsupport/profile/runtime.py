@@ -30,10 +30,32 @@ _COMPARED = re.compile(rb"\x83[\xf8-\xff](.)", re.DOTALL)
 _PASSED = re.compile(rb"[\xb8-\xba](.)\0\0\0", re.DOTALL)
 
 
+def writer(image: Image, data: bytes) -> list[int]:
+    """Return addresses, as linked, within the function that writes a profile: its message's uses.
+
+    Source: __llvm_profile_write_file (InstrProfilingFile.c).
+    """
+    found = list[int]()
+    if (address := _message(image, data)) is None:
+        return found
+    for base, start, size, code in image.loaded:
+        if code and image.target.startswith("x86_64"):
+            found += [base + use - start for use in _x86_64(data, start, size, address - base)]
+        elif code and image.target.startswith("aarch64"):
+            words = np.frombuffer(data, "<u4", size // 4, start)
+            found += [base + 4 * index for index in _aarch64(words, base, address)]
+    return found
+
+
+def _message(image: Image, data: bytes) -> int | None:
+    """Return the address of the message about two versions."""
+    text = data.find(_MISMATCH)
+    return next((a + text - s for a, s, n, _ in image.loaded if s <= text < s + n), None)
+
+
 def raw_version(image: Image, data: bytes) -> int | None:
     """Return the raw version of the runtime in a linked image; None when it is not certain."""
-    text = data.find(_MISMATCH)
-    address = next((a + text - s for a, s, n, _ in image.loaded if s <= text < s + n), None)
+    address = _message(image, data)
     if address is None:
         return None
     found: set[int] = set()

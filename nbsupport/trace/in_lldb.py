@@ -43,7 +43,9 @@ class Group:
 class Tracer:
     """Follows one process from its launch to its end."""
 
-    def __init__(self, target: Any, plan: dict[str, Any], emit: Callable[..., None]) -> None:
+    def __init__(
+        self, target: Any, plan: dict[str, Any], emit: Callable[..., None], _notes: Any
+    ) -> None:
         self.target, self.plan, self.send = target, plan, emit
         self.start = time.monotonic()
         self.events = 0
@@ -79,6 +81,13 @@ class Tracer:
         self.events += 1
         seconds = round(time.monotonic() - self.start, 6)
         self.send({"time": seconds, "thread": thread, "kind": kind, **more})
+
+    def turn(self, process: Any) -> None:
+        """Nothing is asked of a trace while the program runs."""
+
+    def handled(self, process: Any, thread: Any, name: str) -> bool:
+        """Return whether a fatal signal is no end: a trace shows the first in any case."""
+        return False
 
     def stopped(self, process: Any) -> None:
         """Tell what the threads stopped for, other than a fatal signal."""

@@ -8,15 +8,14 @@ import datetime
 import json
 import os
 import platform
-import selectors
 import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from nbsupport import files, settings, toolchains
+from nbsupport.crash import attached
 from nbsupport.crash.with_lldb import Lldb
 from nbsupport.errors import LabError, MissingError
 from nbsupport.trace import syscalls, tables, watch
@@ -60,7 +59,7 @@ class Tracer:
         with; `about` goes into the manifest. Raises `LabError` for a program that cannot be
         started, and a folder in use.
         """
-        program, folder = _program(argv[0]), folder.absolute()
+        program, folder = attached.program(argv[0]), folder.absolute()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LabError(str(folder), "it is there, and not empty", "give a new folder")
         if not stdin.exists():
@@ -120,45 +119,14 @@ class Tracer:
                 raise LabError(error.what, error.why, do) from error
 
 
-def _program(name: str | Path) -> Path:
-    """Return the path of a program that LLDB can start."""
-    found = shutil.which(name)
-    if found is None:
-        path = Path(name)
-        why = "no such program" if not path.exists() else "not executable, or not a file"
-        raise MissingError(str(name), why, "check the path and its permissions")
-    with Path(found).open("rb") as file:
-        if file.read(2) == b"#!":
-            do = "trace its interpreter: pgo-lab trace -o DIR -- INTERPRETER SCRIPT"
-            raise LabError(str(name), "it is a script, not a program", do)
-    return Path(found).absolute()
-
-
 @contextlib.contextmanager
 def _output(kept: Path) -> Iterator[Path]:
     """Yield a pipe's path; of what a program writes there the first is kept, the rest dropped."""
-    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder, kept.open("wb") as out:
-        fifo = Path(folder) / "output"
-        os.mkfifo(fifo)
-        # Opened for both, it never ends while the program has not opened it yet.
-        descriptor = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
-        over = threading.Event()
+    room = settings.PROGRAM.output
+    with kept.open("wb") as out:
 
-        def drain() -> None:
-            room = settings.PROGRAM.output
-            with selectors.DefaultSelector() as selector:
-                selector.register(descriptor, selectors.EVENT_READ)
-                while selector.select(0.02) or not over.is_set():
-                    with contextlib.suppress(BlockingIOError):
-                        chunk = os.read(descriptor, 1 << 16)[:room]
-                        room -= len(chunk)
-                        out.write(chunk)
+        def take(chunk: bytes) -> None:
+            out.write(chunk[: max(0, room - out.tell())])
 
-        reader = threading.Thread(target=drain, daemon=True)
-        reader.start()
-        try:
+        with attached.pipe(take) as fifo:
             yield fifo
-        finally:
-            over.set()
-            reader.join()
-            os.close(descriptor)

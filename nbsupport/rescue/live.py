@@ -1,0 +1,248 @@
+"""A profile out of a program that runs now, under LLDB: neither crash can happen to it.
+
+What crashes is the profile runtime, in two places: where a value site is recorded, and where
+the profile is written. Both are made to return at once; the counters, which each function
+increments by itself, are copied from memory when the program ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from nbsupport import toolchains
+from nbsupport.crash import attached
+from nbsupport.crash.with_lldb import Lldb
+from nbsupport.errors import LabError, MissingError
+from nbsupport.profile import audit, evidence, images, infer, layout, names, runtime
+from nbsupport.rescue import scan
+
+#: Return at once: what value sites call, and what writes the profile to memory (which a program
+#: may call itself). Source: InstrProfilingValue.c, InstrProfilingBuffer.c.
+_VALUES = tuple(f"__llvm_profile_instrument_{one}" for one in ("target", "memop", "range"))
+_QUIET = (*_VALUES, "__llvm_profile_write_buffer")
+#: Where a program ends, and where it doubles, in a C library.
+_EXITS, _FORKS = ("_exit", "_Exit"), ("fork", "vfork", "_Fork")
+#: Mach-O's sections have the same names, in the segment __DATA.
+_SECTIONS = ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_bits", "__llvm_prf_names")
+#: Seconds; more than this a socket cannot wait.
+FOREVER = 1e6
+_ALLOW = "check that it is built for this machine, and that ptrace is allowed"
+
+
+@dataclass
+class Seen:
+    """One instrumented image of the process: what was told of it."""
+
+    path: Path
+    version: int
+    healthy: bool
+    bits: layout.Bits = 64
+    order: layout.Order = "<"
+    blind: bool = False
+
+
+@dataclass
+class Ran:
+    """How a run ended, and its memory: `images` by path, the last copies of their sections.
+
+    `why` is `exit`, `crash`, `limit`, `end` (asked for) or `now` (it goes on).
+    """
+
+    seen: dict[Path, Seen] = field(default_factory=dict)
+    why: str = ""
+    images: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    code: int | None = None
+    ended: str = ""
+    stop: Mapping[str, Any] | None = None
+    forked: bool = False
+    executed: bool = False
+
+
+def run(
+    argv: Sequence[str | Path],
+    folder: Path,
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    seconds: float,
+    save: Callable[[Ran], None],
+    cache: Path | None,
+    quiet: bool,
+) -> Ran:
+    """Run a program until it ends; `save` is called with its memory when SIGUSR1 asks for it.
+
+    Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. Its output goes
+    to ours (`quiet`: all to standard error). Raises `MissingError` without LLDB or program,
+    `LabError` where it cannot be run.
+    """
+    lldb = toolchains.find_lldb(cache)
+    if lldb is None:
+        do = "pgo-lab toolchains --install 23, or install lldb"
+        raise MissingError("LLDB", "there is none on this machine", do)
+    program = attached.program(argv[0])
+    ran = Ran()
+    plan = {
+        "folder": str(Path(__file__).parent),
+        "module": "rescuer",
+        "entry": True,
+        "functions": [*_QUIET, images.WRITE_FILE],
+        "version": images.VERSION,
+        "exits": _EXITS,
+        "forks": _FORKS,
+        "sections": _SECTIONS,
+        "copies": str(folder),
+    }
+    out = sys.stderr if quiet else sys.stdout
+    with contextlib.ExitStack() as stack:
+        debugger = Lldb(lldb)
+        stack.callback(debugger.close)
+
+        def see(event: Mapping[str, Any]) -> None:
+            if event["kind"] == "image":
+                one, note = _answer(event)
+                ran.seen[one.path] = one
+                debugger.tell(note)
+            else:
+                _take(ran, event)
+                if event["kind"] == "snapshot" and event["why"] == "now":
+                    save(ran)
+
+        more: dict[str, Any] = {"trace": plan, "memory": -1, "stdin": _stdin()}
+        more["output"] = str(stack.enter_context(attached.pipe(_pass(out))))
+        more["errors"] = str(stack.enter_context(attached.pipe(_pass(sys.stderr))))
+        stack.enter_context(_asked(lambda why: debugger.tell({"snapshot": why})))
+        command = [str(program), *map(str, argv[1:])]
+        try:
+            debugger.stop(command, cwd, env, min(seconds, FOREVER), more, see)
+        except LabError as error:
+            raise LabError(error.what, error.why, _ALLOW) from error
+    return ran
+
+
+def _take(ran: Ran, event: Mapping[str, Any]) -> None:
+    kind = event["kind"]
+    if kind == "snapshot":
+        ran.why = event["why"]
+        for image in event["images"]:
+            path = Path(image["path"])
+            for _, copy in ran.images.get(path, {}).get("parts", {}).values():
+                Path(copy).unlink()
+            ran.images[path] = image
+    elif kind == "crash":
+        ran.stop = event["stop"]
+    elif kind == "ended":
+        ran.code, ran.ended = event["code"], event["why"]
+    elif kind == "fork":
+        ran.forked = True
+    elif kind == "exec":
+        ran.executed, ran.images, ran.seen = True, {}, {}
+
+
+def _answer(event: Mapping[str, Any]) -> tuple[Seen, dict[str, Any]]:
+    """Say what of an image must not run: nothing where its profile will be whole."""
+    path, symbols = Path(event["path"]), event["symbols"]
+    patch = [symbols[name] for name in _QUIET if symbols[name]]
+    writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
+    one = Seen(path, event["version"], healthy=False)
+    try:
+        data = path.read_bytes()
+        image = images.parse(data)
+    except (OSError, ValueError):
+        image = None
+    if image:
+        one.bits, one.order = image.bits, image.order
+        one.healthy = _healthy(path)
+        slide = event["data"] - min(image.places["data"])[0] if "data" in image.places else 0
+        if not any(symbols[name] for name in _VALUES):
+            patch += [slide + one for one in scan.value_functions(image, data)]
+        if not writer:
+            writer = [slide + place for place in runtime.writer(image, data)]
+        one.blind = not writer
+    if one.healthy:
+        patch = writer = []
+    return one, {"patch": patch, "writer": writer}
+
+
+def _healthy(path: Path) -> bool:
+    found = evidence.read(path)
+    if not isinstance(found, evidence.Evidence):
+        return False
+    judged = [audit.judge_image(seen) for seen in found.parts if seen.linked]
+    return bool(judged) and all(one.verdict == "consistent" for one in judged)
+
+
+def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[layout.Layout, int, dict[str, Any]]:
+    """Return layout, version with variants, and the sections and distances of an image's copy.
+
+    Without a version symbol (stripped) it is taken for instrumented for optimization (`ir`).
+    """
+    there = {name: (at, Path(path).read_bytes()) for name, (at, path) in image["parts"].items()}
+    home, data = there["__llvm_prf_data"]
+    named = {"counters": "__llvm_prf_cnts", "bitmaps": "__llvm_prf_bits"}
+    parts = {"data": data, "names": there.get("__llvm_prf_names", (0, b""))[1]}
+    distances = {}
+    for part, name in named.items():
+        if name in there:
+            distances[part], parts[part] = there[name][0] - home, there[name][1]
+    version = seen.version
+    known = layout.LAYOUTS.get(layout.split(version)[0])
+    if known is None or not version >> 32:
+        size = len(parts.get("counters", b""))
+        span = distances.get("counters", 0), distances.get("counters", 0) + size
+        section = infer.Section(data, names.decode(parts["names"]), span, seen.bits, seen.order)
+        runs = infer.find(section).runs
+        known = known or layout.LAYOUTS[max(layout.LAYOUTS)]
+        byte = any(run.counter_size == 1 for run in runs)
+        variants = ("ir",) if not version else ()
+        variants = (*variants, "byte-coverage") if byte else variants
+        bits = sum(1 << layout.VARIANTS[name] for name in variants)
+        version = known.raw_version | bits
+    return known, version, {"parts": parts, "distances": distances}
+
+
+def _stdin() -> str:
+    """Return a path by which LLDB's child can open our standard input."""
+    path = f"/proc/{os.getpid()}/fd/0"
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        return path
+    return os.devnull
+
+
+def _pass(stream: IO[str]) -> Callable[[bytes], None]:
+    def write(chunk: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            buffer = getattr(stream, "buffer", None)
+            if buffer:
+                buffer.write(chunk)
+            else:
+                stream.write(chunk.decode(errors="replace"))
+            stream.flush()
+
+    return write
+
+
+@contextlib.contextmanager
+def _asked(tell: Callable[[str], None]) -> Iterator[None]:
+    """Turn signals to this process into notes: SIGUSR1 `now`, Ctrl-C and SIGTERM `end`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wanted = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
+    before = {
+        number: signal.signal(number, lambda *_, why=why: tell(why))
+        for number, why in wanted.items()
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,189 @@
+"""From records and counters to profiles that llvm-profdata merges: one for each layout, one of all.
+
+Text profiles carry no version, so each llvm-profdata reads them; an indexed profile is read by
+the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedInstrProfReader
+(InstrProfReader.cpp), ProfVersion (InstrProf.h).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbsupport import contain, files, settings, toolchains
+from nbsupport.errors import LabError, first_line
+from nbsupport.profile import layout
+from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
+from nbsupport.profile.profraw import Profile
+
+#: Variants that a text profile can say, and how. Source: readHeader (TextInstrProfReader).
+_SAID = {
+    "context-sensitive": b":csir",
+    "ir": b":ir",
+    "entry-first": b":entry_first",
+    "byte-coverage": b":single_byte_coverage",
+}
+#: What a part of the memory is called in a raw profile's header: its size and its distance from
+#: the records. Source: INSTR_PROF_RAW_HEADER (InstrProfData.inc).
+_SIZES = {
+    "counters": (("NumCounters", "CountersSize"), "CountersDelta"),
+    "bitmaps": (("NumBitmapBytes",), "BitmapDelta"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What records of one size (bytes) hold: how many functions, and the profile of these alone.
+
+    `raw_versions` are those with such records; `indexed` says which LLVM made the profile, and
+    so which are too old for it (None: a text profile, for any llvm-profdata).
+    """
+
+    record_size: int
+    raw_versions: tuple[int, ...]
+    functions: int
+    path: Path
+    indexed: int | None
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The functions of one image, by record size: each as a text profile; `nameless` are lost."""
+
+    variants: tuple[str, ...]
+    texts: Mapping[int, bytes]
+    functions: Mapping[int, int]
+    nameless: int
+
+    @property
+    def header(self) -> bytes:
+        """What a text profile of it begins with."""
+        said = [line for name, line in _SAID.items() if name in self.variants]
+        said = said if "ir" in self.variants or not said else [b":fe", *said]
+        said = [line for line in said if line != b":ir" or b":csir" not in said]
+        return b"".join(line + b"\n" for line in said or [b":fe"])
+
+
+def recover(profile: Profile) -> Recovered:
+    """Return what is in a profile, whether or not its records are of one layout."""
+    found = profile.functions
+    ends = found.first.tolist()
+    lines = list(map(str, found.counts.tolist()))
+    texts: dict[int, list[str]] = {}
+    numbers: dict[int, int] = {}
+    nameless = 0
+    rows = zip(found.names, found.hashes.tolist(), found.record_sizes.tolist(), strict=True)
+    for n, (name, number, size) in enumerate(rows):
+        if not name:
+            nameless += 1
+            continue
+        own = lines[ends[n] : ends[n + 1]]
+        text = name.decode("latin-1")
+        texts.setdefault(size, []).append(f"{text}\n{number}\n{len(own)}\n" + "\n".join(own))
+        numbers[size] = numbers.get(size, 0) + 1
+    whole = {size: ("\n\n".join(rows) + "\n\n").encode("latin-1") for size, rows in texts.items()}
+    return Recovered(profile.header.variants, whole, numbers, nameless)
+
+
+def raw(
+    known: Layout,
+    version: int,
+    bits: Bits,
+    order: Order,
+    parts: Mapping[str, bytes],
+    distances: Mapping[str, int],
+) -> bytes:
+    """Return a raw profile of sections in memory, as a runtime would write it without values.
+
+    `parts` are `data`, `counters`, `names` and `bitmaps`; `distances` in bytes, from the records.
+    """
+    stride = known.record_size(bits)
+    data = parts["data"] + bytes(-len(parts["data"]) % stride)
+    width = 1 if "byte-coverage" in layout.split(version)[1] else 8
+    fields = dict.fromkeys(known.header, 0)
+    fields |= {"Magic": int.from_bytes(MAGIC[bits], "big"), "Version": version}
+    fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": known.value_kinds - 1}
+    fields["NumData" if "NumData" in fields else "DataSize"] = len(data) // stride
+    content = [data]
+    for name, (sizes, delta) in _SIZES.items():
+        held = parts.get(name, b"")
+        padded = held + bytes(-len(held) % 8)
+        size = next((each for each in sizes if each in fields), "")
+        if not size:
+            continue
+        fields[size] = len(padded) // (width if name == "counters" else 1)
+        fields[delta] = distances.get(name, 0) % (1 << bits)
+        content.append(padded)
+    row = np.array([tuple(fields[name] for name in known.header)], known.header_dtype(order))
+    return b"".join([row.tobytes(), *content, parts["names"], bytes(-len(parts["names"]) % 8)])
+
+
+def write(found: Sequence[Recovered], out: Path, cache: Path | None = None) -> tuple[Part, ...]:
+    """Write the profile of all functions to `out`, and of several layouts each beside it.
+
+    The oldest llvm-profdata there is makes it: each newer compiler reads that. Without one, or
+    where `out` ends with `.proftext`, it is a text profile. Returns what is in it, by layout.
+    Raises `LabError` where nothing was found, or it cannot be written.
+    """
+    sizes = sorted({size for one in found for size in one.texts})
+    if not sizes:
+        raise LabError(str(out), "no function was found to rescue", "give the program: --binary")
+    tool, major = _profdata(cache) if out.suffix != ".proftext" else (None, 0)
+    _index(found, sizes, out, tool)
+    parts = []
+    for size in sizes:
+        versions = tuple(v for v in layout.sizes().get(size, ()) if layout.LAYOUTS[v].relative)
+        last = max((layout.LAYOUTS[v].llvm or (0, 0))[1] for v in versions) if versions else major
+        old = tool if tool and major <= last else None
+        path = out
+        if len(sizes) > 1:
+            path = out.with_name(f"{out.stem}.{size}{out.suffix if old else '.proftext'}")
+            _index(found, [size], path, old)
+        number = sum(one.functions.get(size, 0) for one in found)
+        made = tool if len(sizes) == 1 else old
+        parts.append(Part(size, versions, number, path, major if made else None))
+    return tuple(parts)
+
+
+def _profdata(cache: Path | None) -> tuple[Path | None, int]:
+    """Return the oldest llvm-profdata on this machine, and the major version of its LLVM."""
+    there = [(int(t.major), t.llvm_profdata) for t in toolchains.discover(cache) if t.llvm_profdata]
+    major, tool = min(there, default=(0, None))
+    return tool, major
+
+
+def _index(found: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Path | None) -> None:
+    """Merge the profiles of these sizes into one; raises `LabError` where that does not go."""
+    texts: dict[bytes, bytes] = {}
+    for one in found:
+        body = b"".join(one.texts[size] for size in sizes if size in one.texts)
+        texts[one.header] = texts.get(one.header, b"") + body
+    if tool is None and len(texts) == 1:
+        files.write(out, b"".join([*texts, *texts.values()]))
+        return
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        folder = Path(name)
+        for n, (head, text) in enumerate(texts.items()):
+            (folder / f"{n}.proftext").write_bytes(head + text)
+        merged = folder / "merged.profdata"
+        merge: list[str | Path] = [tool or "llvm-profdata", "merge", "-o", merged]
+        done = contain.run(
+            [*merge, *folder.glob("*.proftext")], cwd=folder, limits=settings.INSTALL
+        )
+        if not done.ok:
+            why = first_line(done.stderr).replace(f"{folder}/", "")
+            raise LabError(
+                str(out), f"llvm-profdata: {why}", "give -o OUT.proftext, and look at it"
+            )
+        files.write(out, merged.read_bytes())
+
+
+def to_json(part: Part) -> dict[str, Any]:
+    """Return one of `parts` of `pgo-lab rescue --json`."""
+    return {**dataclasses.asdict(part), "path": str(part.path)}

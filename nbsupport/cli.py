@@ -387,6 +387,42 @@ def profraw(
 
 
 @app.command()
+def rescue(
+    program: Annotated[
+        list[str] | None,
+        typer.Argument(help="A program that crashes, and its arguments: after --."),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", help="The profile to write.")] = Path(
+        "rescued.profdata"
+    ),
+    profraw: Annotated[Path | None, typer.Option(help="A raw profile to read instead.")] = None,
+    binary: Annotated[
+        Path | None, typer.Option(help="What wrote that profile, where the file is cut off.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="The program's time limit.", min=0.1)] = 1e6,
+    as_json: Json = False,
+) -> None:
+    """Get a mergeable profile out of a malformed file, or a program that crashes.
+
+    kill -USR1 writes what the program has counted by now; Ctrl-C does, and ends it.
+    """
+    from nbsupport import rescue as rescuing  # noqa: PLC0415
+
+    if bool(program) == bool(profraw) or (binary and not profraw):
+        do = "give --profraw FILE [--binary PROGRAM], or -- PROGRAM ARGS"
+        raise LabError("rescue", "nothing to rescue, or two things", do)
+    if profraw:
+        found = rescuing.from_profraw(profraw, out, binary=binary)
+    else:
+        found = rescuing.run(program or (), out, seconds=seconds, quiet=as_json)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    for line in found.lines():
+        print(line, file=sys.stderr)  # noqa: T201 - standard output is the program's
+
+
+@app.command()
 def trace(
     program: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
     out: Annotated[Path, typer.Option("-o", help="The trace's folder, a new one.")],

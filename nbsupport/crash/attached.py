@@ -44,7 +44,9 @@ def pipe(take: Callable[[bytes], object]) -> Iterator[Path]:
         def drain() -> None:
             with selectors.DefaultSelector() as selector:
                 selector.register(descriptor, selectors.EVENT_READ)
-                while selector.select(0.02) or not over.is_set():
+                last = False
+                while selector.select(0.02) or not last:
+                    last = over.is_set()  # before the last look, not after it
                     with contextlib.suppress(BlockingIOError):
                         take(os.read(descriptor, _CHUNK))
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from nbsupport import toolchains
+from nbsupport import progress
 from nbsupport.crash import attached
 from nbsupport.crash.with_lldb import Lldb
-from nbsupport.errors import LabError, MissingError
+from nbsupport.errors import LabError
 from nbsupport.profile import audit, evidence, images, infer, layout, names, runtime
 from nbsupport.rescue import scan
 
@@ -32,8 +32,6 @@ _QUIET = (*_VALUES, "__llvm_profile_write_buffer")
 _EXITS, _FORKS = ("_exit", "_Exit"), ("fork", "vfork", "_Fork")
 #: Mach-O's sections have the same names, in the segment __DATA.
 _SECTIONS = ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_bits", "__llvm_prf_names")
-#: Seconds; more than this a socket cannot wait.
-FOREVER = 1e6
 _ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 
 
@@ -67,27 +65,21 @@ class Ran:
 
 
 def run(
+    debugger: Lldb,
     argv: Sequence[str | Path],
     folder: Path,
     *,
     env: Mapping[str, str],
     cwd: Path,
     seconds: float,
-    save: Callable[[Ran], None],
-    cache: Path | None,
+    save: Callable[[Ran], object],
     quiet: bool,
 ) -> Ran:
     """Run a program until it ends; `save` is called with its memory when SIGUSR1 asks for it.
 
     Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. Its output goes
-    to ours (`quiet`: all to standard error). Raises `MissingError` without LLDB or program,
-    `LabError` where it cannot be run.
+    to ours (`quiet`: all to standard error). Raises `LabError` where it cannot be run.
     """
-    lldb = toolchains.find_lldb(cache)
-    if lldb is None:
-        do = "pgo-lab toolchains --install 23, or install lldb"
-        raise MissingError("LLDB", "there is none on this machine", do)
-    program = attached.program(argv[0])
     ran = Ran()
     plan = {
         "folder": str(Path(__file__).parent),
@@ -100,28 +92,25 @@ def run(
         "sections": _SECTIONS,
         "copies": str(folder),
     }
-    out = sys.stderr if quiet else sys.stdout
+
+    def see(event: Mapping[str, Any]) -> None:
+        if event["kind"] == "image":
+            one, note = _answer(event)
+            ran.seen[one.path] = one
+            debugger.tell(note)
+            return
+        _take(ran, event)
+        if event["kind"] == "snapshot" and event["why"] == "now":
+            progress.say(f"{save(ran)}")
+
+    more: dict[str, Any] = {"trace": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
-        debugger = Lldb(lldb)
-        stack.callback(debugger.close)
-
-        def see(event: Mapping[str, Any]) -> None:
-            if event["kind"] == "image":
-                one, note = _answer(event)
-                ran.seen[one.path] = one
-                debugger.tell(note)
-            else:
-                _take(ran, event)
-                if event["kind"] == "snapshot" and event["why"] == "now":
-                    save(ran)
-
-        more: dict[str, Any] = {"trace": plan, "memory": -1, "stdin": _stdin()}
+        out = sys.stderr if quiet else sys.stdout
         more["output"] = str(stack.enter_context(attached.pipe(_pass(out))))
         more["errors"] = str(stack.enter_context(attached.pipe(_pass(sys.stderr))))
         stack.enter_context(_asked(lambda why: debugger.tell({"snapshot": why})))
-        command = [str(program), *map(str, argv[1:])]
         try:
-            debugger.stop(command, cwd, env, min(seconds, FOREVER), more, see)
+            debugger.stop([str(part) for part in argv], cwd, env, seconds, more, see)
         except LabError as error:
             raise LabError(error.what, error.why, _ALLOW) from error
     return ran

@@ -7,20 +7,20 @@ the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedIns
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nbsupport import contain, files, settings, toolchains
 from nbsupport.errors import LabError, first_line
-from nbsupport.profile import layout
+from nbsupport.profile import header, layout
 from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
 from nbsupport.profile.profraw import Profile
+from nbsupport.rescue.rescued import Part
 
 #: Variants that a text profile can say, and how. Source: readHeader (TextInstrProfReader).
 _SAID = {
@@ -29,27 +29,14 @@ _SAID = {
     "entry-first": b":entry_first",
     "byte-coverage": b":single_byte_coverage",
 }
+#: Kinds of value sites that each llvm-profdata knows; vtables came with LLVM 19.
+_KINDS = 2
 #: What a part of the memory is called in a raw profile's header: its size and its distance from
 #: the records. Source: INSTR_PROF_RAW_HEADER (InstrProfData.inc).
 _SIZES = {
     "counters": (("NumCounters", "CountersSize"), "CountersDelta"),
     "bitmaps": (("NumBitmapBytes",), "BitmapDelta"),
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """What records of one size (bytes) hold: how many functions, and the profile of these alone.
-
-    `raw_versions` are those with such records; `indexed` says which LLVM made the profile, and
-    so which are too old for it (None: a text profile, for any llvm-profdata).
-    """
-
-    record_size: int
-    raw_versions: tuple[int, ...]
-    functions: int
-    path: Path
-    indexed: int | None
 
 
 @dataclass(frozen=True)
@@ -71,24 +58,36 @@ class Recovered:
 
 
 def recover(profile: Profile) -> Recovered:
-    """Return what is in a profile, whether or not its records are of one layout."""
-    found = profile.functions
-    ends = found.first.tolist()
-    lines = list(map(str, found.counts.tolist()))
+    """Return what is in a profile, whether or not its records are of one layout.
+
+    Value sites are there without values: without sites a compiler takes the profile for stale.
+    Source: annotateValueSites (PGOInstrumentation.cpp).
+    """
+    found, records = profile.functions, profile.records
+    ends, lines = found.first.tolist(), list(map(str, found.counts.tolist()))
+    sites = [piece.rows["NumValueSites"][:, :_KINDS] for piece in records.pieces]
+    kinds = np.concatenate([np.zeros((0, _KINDS), np.uint16), *sites])[records.sound]
     texts: dict[int, list[str]] = {}
-    numbers: dict[int, int] = {}
     nameless = 0
-    rows = zip(found.names, found.hashes.tolist(), found.record_sizes.tolist(), strict=True)
-    for n, (name, number, size) in enumerate(rows):
+    rows = (found.names, found.hashes.tolist(), found.record_sizes.tolist(), kinds.tolist())
+    for n, (name, number, size, numbers) in enumerate(zip(*rows, strict=True)):
         if not name:
             nameless += 1
             continue
         own = lines[ends[n] : ends[n + 1]]
-        text = name.decode("latin-1")
-        texts.setdefault(size, []).append(f"{text}\n{number}\n{len(own)}\n" + "\n".join(own))
-        numbers[size] = numbers.get(size, 0) + 1
-    whole = {size: ("\n\n".join(rows) + "\n\n").encode("latin-1") for size, rows in texts.items()}
-    return Recovered(profile.header.variants, whole, numbers, nameless)
+        text = [name.decode("latin-1"), str(number), str(len(own)), *own, *_sites(numbers), "\n"]
+        texts.setdefault(size, []).append("\n".join(text))
+    whole = {size: "".join(rows).encode("latin-1") for size, rows in texts.items()}
+    functions = {size: len(rows) for size, rows in texts.items()}
+    return Recovered(profile.header.variants, whole, functions, nameless)
+
+
+def _sites(numbers: Sequence[int]) -> list[str]:
+    """Return value sites without values. Source: readValueProfileData (TextInstrProfReader)."""
+    said = [
+        line for kind, n in enumerate(numbers) if n for line in (str(kind), str(n), *("0",) * n)
+    ]
+    return [str(sum(n > 0 for n in numbers)), *said] if said else []
 
 
 def raw(
@@ -124,6 +123,13 @@ def raw(
     return b"".join([row.tobytes(), *content, parts["names"], bytes(-len(parts["names"]) % 8)])
 
 
+def parse(content: bytes) -> Profile:
+    """Return the profile that `raw` has made."""
+    found = header.read(memoryview(content), 0)
+    assert isinstance(found, header.Header)
+    return Profile(found)
+
+
 def write(found: Sequence[Recovered], out: Path, cache: Path | None = None) -> tuple[Part, ...]:
     """Write the profile of all functions to `out`, and of several layouts each beside it.
 
@@ -133,22 +139,24 @@ def write(found: Sequence[Recovered], out: Path, cache: Path | None = None) -> t
     """
     sizes = sorted({size for one in found for size in one.texts})
     if not sizes:
-        raise LabError(str(out), "no function was found to rescue", "give the program: --binary")
+        do = "give the program that wrote it (--binary), or run it again under rescue"
+        raise LabError(str(out), "nothing that can be rescued is in the file", do)
     tool, major = _profdata(cache) if out.suffix != ".proftext" else (None, 0)
-    _index(found, sizes, out, tool)
-    parts = []
+    wanted = [(tuple(sizes), out, tool)]
+    made = []
     for size in sizes:
         versions = tuple(v for v in layout.sizes().get(size, ()) if layout.LAYOUTS[v].relative)
-        last = max((layout.LAYOUTS[v].llvm or (0, 0))[1] for v in versions) if versions else major
-        old = tool if tool and major <= last else None
+        last = max((known[1] for v in versions if (known := layout.LAYOUTS[v].llvm)), default=major)
+        able = tool if len(sizes) == 1 or major <= last else None
         path = out
         if len(sizes) > 1:
-            path = out.with_name(f"{out.stem}.{size}{out.suffix if old else '.proftext'}")
-            _index(found, [size], path, old)
+            path = out.with_name(f"{out.stem}.{size}{out.suffix if able else '.proftext'}")
+            wanted.append(((size,), path, able))
         number = sum(one.functions.get(size, 0) for one in found)
-        made = tool if len(sizes) == 1 else old
-        parts.append(Part(size, versions, number, path, major if made else None))
-    return tuple(parts)
+        made.append(Part(size, versions, number, path, major if able else None))
+    with ThreadPoolExecutor() as pool:  # each waits for an llvm-profdata
+        list(pool.map(lambda one: _index(found, *one), wanted))
+    return tuple(made)
 
 
 def _profdata(cache: Path | None) -> tuple[Path | None, int]:
@@ -184,6 +192,7 @@ def _index(found: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Pa
         files.write(out, merged.read_bytes())
 
 
-def to_json(part: Part) -> dict[str, Any]:
-    """Return one of `parts` of `pgo-lab rescue --json`."""
-    return {**dataclasses.asdict(part), "path": str(part.path)}
+def nameless(found: Sequence[Recovered]) -> list[str]:
+    """Say how many functions have no name, if any."""
+    number = sum(one.nameless for one in found)
+    return [f"{number} functions whose names are not there"] * bool(number)

@@ -1,0 +1,91 @@
+"""A profile out of raw profiles: malformed ones, and what a crash has left of one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nbsupport import contain, files, settings, toolchains
+from nbsupport.errors import LabError, first_line, from_os
+from nbsupport.profile import images, layout, profraw
+from nbsupport.profile.profraw import Profile
+from nbsupport.rescue import parts
+from nbsupport.rescue.rescued import VALUES, Part, Rescued
+
+
+def rescue(path: Path, out: Path, binary: Path | None, cache: Path | None) -> Rescued:
+    """Write what is in a raw profile to `out`; see `nbsupport.rescue.from_profraw`."""
+    found = profraw.read(path)
+    if not found.profiles:
+        do = "run the program under it: pgo-lab rescue -o OUT -- PROGRAM ARGS"
+        raise LabError(str(path), found.problems[0].what, do)
+    profiles = [_whole(one, binary) if binary else one for one in found.profiles]
+    if found.valid:
+        made = own([path], found.raw_version, out, cache)
+        if made:
+            return made
+    recovered = [parts.recover(one) for one in profiles]
+    written = parts.write(recovered, out, cache)
+    short = sum(len(one.records.sound) - int(one.records.sound.sum()) for one in profiles)
+    lost = [*parts.nameless(recovered)]
+    lost += [f"{short} functions whose counters are not in the file"] * bool(short)
+    notes = [f"it was malformed: {found.problems[0].what}"] if found.problems else []
+    return Rescued(out, written, False, (VALUES, *lost), tuple(notes))
+
+
+def own(
+    written: Sequence[Path], version: int | None, out: Path, cache: Path | None
+) -> Rescued | None:
+    """Merge raw profiles that are healthy, by an llvm-profdata of their raw version, if any."""
+    there = [t for t in toolchains.discover(cache) if t.llvm_profdata and t.raw_version == version]
+    tool = min(there, key=lambda t: int(t.major), default=None)
+    found = [profraw.read(path) for path in written]
+    if tool is None or not all(one.valid for one in found):
+        return None
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        merged = Path(name) / "merged.profdata"
+        form = ("-text",) if out.suffix == ".proftext" else ()
+        assert tool.llvm_profdata
+        inputs = [path.absolute() for path in written]
+        command = (tool.llvm_profdata, "merge", *form, "-o", merged, *inputs)
+        done = contain.run(command, cwd=Path(name), limits=settings.INSTALL)
+        if not done.ok:
+            return None
+        files.write(out, merged.read_bytes())
+    profile = found[0].profiles[0].header
+    size = profile.record_size
+    versions = layout.sizes(profile.bits)[size]
+    number = sum(one.functions for one in found)
+    part = Part(size, versions, number, out, None if form else int(tool.major))
+    notes = ("healthy: its records are of one layout, and it writes its profile itself",)
+    return Rescued(out, (part,), True, (), notes)
+
+
+def _whole(profile: Profile, binary: Path) -> Profile:
+    """Return a profile with the records and names of the program that wrote it."""
+    try:
+        data = binary.read_bytes()
+        image = images.parse(data)
+    except OSError as error:
+        raise from_os(str(binary), error) from error
+    except ValueError as error:
+        raise LabError(str(binary), first_line(str(error)), "give the program itself") from error
+    if not image or not all(image.places.get(role) for role in ("data", "counters", "names")):
+        raise LabError(str(binary), "no program with profile sections", "give the program itself")
+    places = {role: image.places[role] for role in ("data", "counters", "names")}
+    address, start, size = places["data"][0]
+    found = profile.header
+    own = {
+        "data": data[start : start + size],
+        "counters": bytes(found.part("counters")),
+        "bitmaps": bytes(found.part("bitmaps")),
+        "names": b"".join(data[s : s + n] for _, s, n in places["names"]),
+    }
+    distances = {"counters": places["counters"][0][0] - address}
+    same = found.signed(found.fields["CountersDelta"]) == distances["counters"]
+    if not same or found.fields["NamesSize"] != len(own["names"]):
+        raise LabError(str(binary), "it is not what wrote that profile", "give that very build")
+    distances["bitmaps"] = found.fields.get("BitmapDelta", 0)
+    version = found.fields["Version"]
+    return parts.parse(parts.raw(found.layout, version, found.bits, found.order, own, distances))

@@ -1,0 +1,69 @@
+"""What a rescue came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Lost in any rescue.
+VALUES = "what its value sites saw (indirect calls are not promoted, memory operations not sized)"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What records of one size (bytes) hold: how many functions, and the profile of these alone.
+
+    `raw_versions` are those with such records; `indexed` says which LLVM made the profile, and
+    so which are too old for it (None: a text profile, for any llvm-profdata).
+    """
+
+    record_size: int
+    raw_versions: tuple[int, ...]
+    functions: int
+    path: Path
+    indexed: int | None
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """A rescued profile: `path` holds all functions, each of `parts` those of one layout.
+
+    `healthy` says that nothing had to be rescued, and value profiles are in it, too. `lost` is
+    what is not in it, `notes` is what else there is to say, in sentences.
+    """
+
+    path: Path
+    parts: tuple[Part, ...]
+    healthy: bool
+    lost: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def functions(self) -> int:
+        """How many functions there are."""
+        return sum(part.functions for part in self.parts)
+
+    def __str__(self) -> str:
+        return self.lines()[0]
+
+    def lines(self) -> list[str]:
+        """Return what `pgo-lab rescue` says."""
+        said = [f"{self.path}: {self.functions} functions"]
+        for part in self.parts if len(self.parts) > 1 else ():
+            raw = " or ".join(map(str, part.raw_versions)) or "unknown"
+            read = f"for LLVM {part.indexed} and newer" if part.indexed else "a text profile"
+            which = f"{part.functions} functions of raw version {raw}, {read}"
+            said.append(f"{part.path}: {which}")
+        return said + [f"note: {one}" for one in self.notes] + [f"lost: {o}" for o in self.lost]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `pgo-lab rescue --json`."""
+        return {
+            "path": str(self.path),
+            "functions": self.functions,
+            "healthy": self.healthy,
+            "parts": [{**vars(part), "path": str(part.path)} for part in self.parts],
+            "lost": list(self.lost),
+            "notes": list(self.notes),
+        }

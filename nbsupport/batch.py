@@ -37,6 +37,8 @@ Status = Literal["executed", "reused", "failed"]
 
 #: They tell of what the others recorded.
 LAST = ("00-start-here", "10-upstream-report")
+#: They measure time: nothing else runs beside them.
+ALONE = ("08-pgo-benefit",)
 #: Seconds that a cell may take.
 TIMEOUT = 600.0
 
@@ -95,7 +97,8 @@ def execute(
             rest = [cell for cell in cells if cell.source.name in last]
             progress.say(f"executing {len(cells)} notebooks, {_jobs(jobs)} at once, into {out}")
             with progress.board(len(cells), _jobs(jobs)) as run.board:
-                run.all(first, jobs)
+                run.all([cell for cell in first if cell.source.name not in ALONE], jobs)
+                run.all([cell for cell in first if cell.source.name in ALONE], 1)
                 run.all(rest, jobs, after=[run.done[cell.name] for cell in first])
             run.write_manifest(finished=True)
             run.crew.stop()
@@ -160,7 +163,9 @@ def _typed(name: str, value: object, default: object) -> object:
 def by_default(notebooks: Sequence[Path], out: Path, *, jobs: int | None = None) -> dict[str, Done]:
     """Execute notebooks as they are, into the new folder `out`; return how each fared, by name."""
     run = _Run(out, out, {}, TIMEOUT, Crew())
-    run.all([cell for path in notebooks for cell in _cells(_Source.of(path), {})], jobs)
+    cells = [cell for path in notebooks for cell in _cells(_Source.of(path), {})]
+    run.all([cell for cell in cells if cell.source.name not in ALONE], jobs)
+    run.all([cell for cell in cells if cell.source.name in ALONE], 1)
     run.write_manifest(finished=True)
     return run.done
 

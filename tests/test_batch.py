@@ -115,6 +115,24 @@ def test_last_notebook_sees_what_the_others_left(finished: Finished) -> None:
         assert f"{name}.ipynb" in seen
 
 
+def test_what_measures_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each notebook looks whether another one is running; the one that measures must find none."""
+    monkeypatch.setattr(batch, "ALONE", ("2",))
+    here = tmp_path / "running"
+    here.mkdir()
+    look = (
+        f"import os, pathlib, time\nhere = pathlib.Path({str(here)!r})\n"
+        "mine = here / str(os.getpid())\nmine.touch()\ntime.sleep(2)\n"
+        "seen = len(list(here.iterdir()))\nmine.unlink()\nprint(seen)"
+    )
+    notebooks = [write(tmp_path / "in" / f"{n}.ipynb", look) for n in range(3)]
+    done = batch.execute(notebooks, tmp_path / "run", {}, jobs=3)
+    assert [printed(one.path) for one in done if one.notebook == "2"] == ["1\n"]
+    (tmp_path / "plain").mkdir()
+    made = batch.by_default(notebooks, tmp_path / "plain", jobs=3)
+    assert printed(made["2"].path) == "1\n"
+
+
 def test_manifest_tells_of_each(finished: Finished) -> None:
     manifest = json.loads((finished[0] / "manifest.json").read_text())
     assert {name: entry["status"] for name, entry in manifest["notebooks"].items()} == {

@@ -170,12 +170,20 @@ def test_a_stripped_program_too(
     ],
 )
 def test_allocators_and_rust(lab: Lab, saved: Saved, program: str, main: str, foreign: str) -> None:
-    """An allocator counts otherwise under LLDB (no address is random there): so did the parts."""
+    """An allocator counts otherwise under LLDB (no address is random there): so did the parts.
+
+    mimalloc looks at the clock as well: once in a hundred runs it counts otherwise still.
+    """
     trial, path = linked(lab, program, main, foreign)
-    found, seen = saved(path)
-    uniform = [saved(build.linked(part, lab.cache)) for part in trial.references]
-    assert not found.healthy and all(one.healthy for one, _ in uniform)
-    assert counts.difference(seen, counts.together(dict(text) for _, text in uniform)) is None
+    wrong = None
+    for _ in range(5):
+        found, seen = saved(path)
+        uniform = [saved(build.linked(part, lab.cache)) for part in trial.references]
+        assert not found.healthy and all(one.healthy for one, _ in uniform)
+        wrong = counts.difference(seen, counts.together(dict(text) for _, text in uniform))
+        if not wrong:
+            return
+    pytest.fail(str(wrong))
 
 
 def test_the_real_project(lab: Lab, tmp_path: Path) -> None:

@@ -246,15 +246,38 @@ def diff(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A folder that `pgo-lab run` made.")],
-    out: Annotated[Path, typer.Option("-o", help="Where the site goes.")],
+    run: Annotated[str, typer.Argument(help="A run's folder; for --to also: recorded.")],
+    out: Annotated[Path, typer.Option("-o", help="Where the site, or the report, goes.")],
+    form: Annotated[str, typer.Option("--format", help="html or markdown.")] = "",
+    to: Annotated[
+        str, typer.Option(help="A report to send: llvm, cc-rs, cargo-pgo; or analysis.")
+    ] = "",
 ) -> None:
-    """Build the HTML site of a run; prints its path and the verdict."""
+    """Build the HTML site of a run, or write a report of it to send; prints its path."""
+    if form not in ("", "html", "markdown") or (to and form == "html"):
+        do = "give --to with --format markdown, or neither for the site"
+        raise LabError(f"report --format {form}", "no such report", do)
+    if to or form == "markdown":
+        from nbsupport import results, upstream  # noqa: PLC0415
+
+        page = upstream.write(results.open_run(run), to or "analysis", out)
+        print(page)  # noqa: T201
+        return
     from nbsupport import report as reporting  # noqa: PLC0415
     from nbsupport import results  # noqa: PLC0415
 
-    page = reporting.site(run, out)
-    print(f"{page}: {results.read(run).verdict()}")  # noqa: T201
+    page = reporting.site(Path(run), out)
+    print(f"{page}: {results.read(Path(run)).verdict()}")  # noqa: T201
+
+
+@app.command()
+def guard(
+    linker: Annotated[list[str], typer.Argument(help="The linker and its arguments, after --.")],
+) -> int:
+    """Look at what is about to be linked; then link, or refuse a mix (exit code 1)."""
+    from nbsupport import guard as guarding  # noqa: PLC0415
+
+    return guarding.guard(linker)
 
 
 @app.command()
@@ -414,7 +437,8 @@ def rescue(
     if profraw:
         found = rescuing.from_profraw(profraw, out, binary=binary)
     else:
-        found = rescuing.run(program or (), out, seconds=seconds, quiet=as_json)
+        streams = (sys.stderr if as_json else sys.stdout, sys.stderr)
+        found = rescuing.run(program or (), out, seconds=seconds, streams=streams)
     if as_json:
         _print_json(found.to_json())
         return

@@ -46,7 +46,7 @@ def saved(tmp_path: Path) -> Saved:
     def run(*argv: object, **more: object) -> tuple[Rescued, Counts]:
         out = tmp_path / "saved.proftext"
         words = [str(word) for word in argv]
-        found = rescue.run(words, out, env=ENVIRONMENT, cwd=tmp_path, quiet=True, **more)  # type: ignore[arg-type]
+        found = rescue.run(words, out, env=ENVIRONMENT, cwd=tmp_path, **more)  # type: ignore[arg-type]
         return found, counts.parse(out.read_text())
 
     return run
@@ -194,7 +194,7 @@ def test_the_real_project(lab: Lab, tmp_path: Path) -> None:
         made = cases.build(cases.get("orjson"), rustc, clang, cache=lab.cache)
         words = [part.replace("{python}", sys.executable) for part in made.case.command]
         out = tmp_path / f"{cc}.proftext"
-        one = rescue.run(words, out, env=ENVIRONMENT, cwd=made.folder, quiet=True)
+        one = rescue.run(words, out, env=ENVIRONMENT, cwd=made.folder)
         assert one.healthy == (cc == "22")
         # Up to LLVM 17 a colon stood between a file and its static function.
         found[cc] = counts.parse(out.read_text().replace(".c:", ".c;"))
@@ -442,7 +442,7 @@ def test_a_disk_that_fills_up_meanwhile_loses_nothing(
         with pytest.raises(
             LabError, match="No space left on device; what was counted is in"
         ) as one:
-            rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT, quiet=True)
+            rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
     kept = re.search(r"--profraw (\S+)", str(one.value))
     assert kept
     assert rescue.from_profraw(Path(kept[1]), tmp_path / "o.profdata").functions == 6
@@ -452,7 +452,7 @@ def test_without_an_llvm_profdata_it_is_text(
     compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_profdata", lambda _: (None, 0))
-    found = rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT, quiet=True)
+    found = rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
     assert found.path.read_text().startswith(":ir\n")
     assert [one.indexed for one in found.parts] == [None, None]
 

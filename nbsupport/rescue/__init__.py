@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from nbsupport import toolchains
 from nbsupport.crash import attached
@@ -23,6 +24,7 @@ from nbsupport.rescue.rescued import Part, Rescued
 
 __all__ = ["FOREVER", "Part", "Rescued", "from_profraw", "run"]
 
+Streams = tuple[IO[str] | None, IO[str] | None]
 #: Seconds; a socket cannot wait longer.
 FOREVER = 1e6
 
@@ -49,14 +51,15 @@ def run(
     cwd: Path | None = None,
     seconds: float = FOREVER,
     cache: Path | None = None,
-    quiet: bool = False,
+    streams: Streams = (None, None),
 ) -> Rescued:
     """Run a program to its end, and write its profile, although it would crash otherwise.
 
     Nothing is built anew. Where all its images are of one layout, it writes its profile itself.
-    SIGUSR1 to this process writes what there is at once; Ctrl-C and the time limit end it with
-    its profile. Raises `MissingError` without LLDB or program, `LabError` for a program that is
-    not instrumented or cannot be run, or an `out` that cannot be written.
+    `streams` are where its standard output and error go (None: nowhere). SIGUSR1 to this process
+    writes what there is at once; Ctrl-C and the time limit end the program, with its profile.
+    Raises `MissingError` without LLDB or program, `LabError` for a program that is not
+    instrumented or cannot be run, or an `out` that cannot be written.
     """
     _writable(out)
     program = attached.program(argv[0])
@@ -82,7 +85,7 @@ def run(
                 cwd=cwd or Path.cwd(),
                 seconds=min(seconds, FOREVER),
                 save=lambda ran: ended.save(ran, own, out, cache),
-                quiet=quiet,
+                streams=streams,
             )
         if not ran.seen:
             do = "build it with -fprofile-generate (rustc: -Cprofile-generate)"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,12 +72,12 @@ def run(
     cwd: Path,
     seconds: float,
     save: Callable[[Ran], object],
-    quiet: bool,
+    streams: Sequence[IO[str] | None],
 ) -> Ran:
     """Run a program until it ends; `save` is called with its memory when SIGUSR1 asks for it.
 
-    Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. Its output goes
-    to ours (`quiet`: all to standard error). Raises `LabError` where it cannot be run.
+    Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. `streams` as
+    in `nbsupport.rescue.run`. Raises `LabError` where it cannot be run.
     """
     ran = Ran()
     plan = {
@@ -105,9 +104,9 @@ def run(
 
     more: dict[str, Any] = {"trace": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
-        out = sys.stderr if quiet else sys.stdout
-        more["output"] = str(stack.enter_context(attached.pipe(_pass(out))))
-        more["errors"] = str(stack.enter_context(attached.pipe(_pass(sys.stderr))))
+        for name, stream in zip(("output", "errors"), streams, strict=True):
+            path = stack.enter_context(attached.pipe(_pass(stream))) if stream else os.devnull
+            more[name] = str(path)
         stack.enter_context(_asked(lambda why: debugger.tell({"snapshot": why})))
         try:
             debugger.stop([str(part) for part in argv], cwd, env, seconds, more, see)

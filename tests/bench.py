@@ -19,7 +19,9 @@ from pathlib import Path
 
 import bench_batch
 import bench_diff
+import bench_guard
 import bench_profile
+import bench_rescue
 import bench_sources
 import bench_trace
 from rich.console import Console
@@ -188,6 +190,9 @@ def main() -> None:
         rows += bench_profile.rows(folder)
         progress.say("traces…")
         rows += bench_trace.rows(folder)
+        progress.say("rescue and guard…")
+        rows += bench_rescue.rows(folder)
+        rows += bench_guard.rows()
         progress.say("LLVM's sources…")
         rows += bench_sources.rows()
         rows += bench_diff.rows()

@@ -33,10 +33,10 @@ def timed(work: Callable[[], object], runs: int = 3) -> float:
     return statistics.median(once() for _ in range(runs))
 
 
-def image(folder: Path, functions: int, size: int) -> Path:
-    """Link an image with so many instrumented functions and bytes, as a large program's.
+def assembly(folder: Path, functions: int, size: int) -> Path:
+    """Write an assembly file of so many instrumented functions and bytes, as a large program's.
 
-    Records, counters and names are given as assembly, for compiling them takes minutes.
+    Records, counters and names are given, for compiling them takes minutes.
     """
     names = [
         f"_ZN4some9namespace6module{i // 500:04d}8functionILi{i}EEvv" for i in range(functions)
@@ -44,20 +44,29 @@ def image(folder: Path, functions: int, size: int) -> Path:
     (folder / "names").write_bytes(names_blob(names))
     lines = [".text"]
     lines += [f".globl {n}\n.type {n},@function\n{n}: ret" for n in names]
-    lines += [".globl _start\n_start: ret", f".zero {size - 150 * functions}, 0x90"]
+    lines += [f".zero {size - 150 * functions}, 0x90"]
     lines += ['.section __llvm_prf_cnts,"aw"', "counters:", f".zero {8 * functions}"]
     lines += ['.section __llvm_prf_data,"aw"', ".p2align 3"]
     for i, name in enumerate(names):
         reference = hashlib.md5(name.encode(), usedforsecurity=False).digest()[:8]
         lines.append(
             f".quad {int.from_bytes(reference, 'little')}, {zlib.crc32(reference)}\n"
-            f".quad counters + {8 * i} - (. - 16), 0, {name}, 0\n.long 1, 0, 0, 0"
+            f".quad counters + {8 * i} - (. - 16), 0, 0, 0\n.long 1, 0, 0, 0"
         )
     lines += ['.section __llvm_prf_names,"a"', f'.incbin "{folder / "names"}"']
-    (folder / "image.s").write_text("\n".join(lines) + "\n")
+    out = folder / f"assembly-{functions}.s"
+    out.write_text("\n".join(lines) + "\n")
+    return out
+
+
+def image(folder: Path, functions: int, size: int) -> Path:
+    """Link that to an image."""
+    source = assembly(folder, functions, size)
+    with source.open("a") as file:
+        file.write(".text\n.globl _start\n_start: ret\n")
     clang = toolchains.find("19").compiler
     out = folder / f"image-{functions}"
-    run(clang, "-fuse-ld=lld", "-nostdlib", "-no-pie", folder / "image.s", "-o", out)
+    run(clang, "-fuse-ld=lld", "-nostdlib", "-no-pie", source, "-o", out)
     return out
 
 

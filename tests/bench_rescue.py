@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
-from bench_profile import Row, run, timed
-from synthetic import names_blob
+from bench_profile import Row, assembly, run, timed
 
 from nbsupport import settings, toolchains
 
@@ -32,27 +29,12 @@ int main(int argc, char **argv) {
 """
 
 
-def large(folder: Path, functions: int, size: int, other: str = "17") -> Path:
+def mixed(folder: Path, functions: int, size: int, other: str = "17") -> Path:
     """Link a program with so many more functions and bytes, as assembly; the library by `other`."""
-    names = [
-        f"_ZN4some9namespace6module{i // 500:04d}8functionILi{i}EEvv" for i in range(functions)
-    ]
-    (folder / "names").write_bytes(names_blob(names))
-    lines = [".text", *(f"{n}: ret" for n in names), f".zero {size - 150 * functions}, 0x90"]
-    lines += ['.section __llvm_prf_cnts,"aw"', "counters:", f".zero {8 * functions}"]
-    lines += ['.section __llvm_prf_data,"aw"', ".p2align 3"]
-    for i, name in enumerate(names):
-        reference = hashlib.md5(name.encode(), usedforsecurity=False).digest()[:8]
-        number = int.from_bytes(reference, "little")
-        lines.append(
-            f".quad {number}, {zlib.crc32(reference)}, counters + {8 * i} - (. - 16), 0, 0, 0"
-        )
-        lines.append(".long 1, 0, 0, 0")
-    lines += ['.section __llvm_prf_names,"a"', f'.incbin "{folder / "names"}"']
-    (folder / "large.s").write_text("\n".join(lines) + "\n")
+    large = assembly(folder, functions, size)
     main, foreign = (toolchains.find(v).compiler for v in ("19", other))
     (folder / "busy.c").write_text(BUSY)
-    parts = [(main, folder / "busy.c"), (main, folder / "large.s")]
+    parts = [(main, folder / "busy.c"), (main, large)]
     parts += [(foreign, PROGRAMS / "library_hot.c")]
     objects = []
     for compiler, source in parts:
@@ -76,14 +58,14 @@ def tail(*command: object) -> float:
 def rows(folder: Path) -> list[Row]:
     """Measure both; the rival is the instrumented program itself, and llvm-profdata."""
     lab = (Path(sys.executable).with_name("pgo-lab"), "rescue", "-o", folder / "out.profdata", "--")
-    program = large(folder, 200_000, 100_000_000)
+    program = mixed(folder, 200_000, 100_000_000)
     seconds = min(tail(*lab, program, 1) for _ in range(3))
     what = (
         f"rescue: image of {program.stat().st_size / 1e6:.0f} MB, 200000 functions, after its end"
     )
     made = [(what, f"{seconds:.2f} s", "", "3 s")]
     loops = 600_000_000
-    small, uniform = large(folder, 1, 1000), large(folder, 1, 1000, "19")
+    small, uniform = mixed(folder, 1, 1000), mixed(folder, 1, 1000, "19")
     theirs = timed(lambda: run(uniform, loops))
     ours = timed(lambda: run(*lab, small, loops))
     what = f"rescued run of {theirs:.1f} s, no hot value sites"

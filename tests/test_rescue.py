@@ -457,6 +457,22 @@ def test_without_an_llvm_profdata_it_is_text(
     assert [one.indexed for one in found.parts] == [None, None]
 
 
+def test_what_a_compiler_could_not_read_is_text(
+    compiled: Compile,
+    tmp_path: Path,
+    toolchain: Callable[[str], Toolchain],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the oldest llvm-profdata is LLVM 19's, LLVM 17 does not read what it makes."""
+    tool = toolchain("19").llvm_profdata
+    monkeypatch.setattr(parts, "_profdata", lambda _: (tool, 19))
+    found = rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
+    assert [(one.path.name, one.indexed) for one in found.parts] == [
+        ("o.48.proftext", None),
+        ("o.64.profdata", 19),
+    ]
+
+
 @pytest.mark.parametrize("raw_version", [8, 9, 10, 11])
 def test_memory_as_a_raw_profile_is_read_back(raw_version: int) -> None:
     known = layout.LAYOUTS[raw_version]

@@ -37,7 +37,7 @@ from nbsupport.wheels import find_uv
 _CARGO = (1, 85)
 
 #: A relative folder: no symbol's hash follows from where the lab builds.
-_RUSTFLAGS = "-Cprofile-generate=profiles"
+INSTRUMENT = ("-Cprofile-generate=profiles",)
 
 #: What a build sees of this process's environment: a reader's own CFLAGS are not the case's.
 _INHERITED = ("PATH", "HOME", "TMPDIR", "SDKROOT", "DEVELOPER_DIR")
@@ -85,7 +85,8 @@ class Case:
 class Built:
     """A case as built: `folder` holds what cargo made, and in `objects` those of its C part.
 
-    `commands` compiled the C part, as cargo ran them; the build took `seconds`.
+    `commands` compiled the C part, as cargo ran them; the build took `seconds`. `warnings` are
+    the first lines of what rustc and the C compiler warned of.
     """
 
     case: Case
@@ -93,6 +94,7 @@ class Built:
     folder: Path
     commands: tuple[str, ...]
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def c_functions(self) -> set[str]:
         """Return the instrumented functions of the C part, named as a profile names them."""
@@ -205,10 +207,18 @@ def _sdist(package: str, folder: Path) -> str:
 
 
 def build(
-    case: Case, rustc: Toolchain, cc: Toolchain, cflags: str = "", *, cache: Path | None = None
+    case: Case,
+    rustc: Toolchain,
+    cc: Toolchain,
+    cflags: str = "",
+    *,
+    rustflags: tuple[str, ...] = INSTRUMENT,
+    profile: Path | None = None,
+    cache: Path | None = None,
 ) -> Built:
-    """Build a case for profiling, once for all that makes it what it is.
+    """Build a case, for profiling unless `rustflags` say otherwise; once for all that makes it.
 
+    `profile` is an indexed one to optimize by; the cc crate mirrors that to a clang, too.
     Raises `BuildError` where cargo says no, `MissingError` without a cargo that is new enough,
     and what `source` and `programs.get` raise.
     """
@@ -223,6 +233,7 @@ def build(
         env["C_FLAGS"] = "\n".join(below.flags)
     env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
     env |= {"CARGO_HOME": str(cache / "cargo"), "LC_ALL": "C", "CC_ENABLE_DEBUG_OUTPUT": "1"}
+    flags = "\x1f".join((*rustflags, *([f"-Cprofile-use={profile}"] if profile else [])))
     command = [str(cargo), "build", "--release", *case.cargo]
     command += [] if case.network else ["--offline"]
     if case.vendored:
@@ -238,22 +249,23 @@ def build(
         progress.say(f"{case.name}: cargo builds it with {rustc.name}, CC={cc.name}; 15 s or so")
         # cargo instruments and runs build scripts too: LLVM_PROFILE_FILE is for theirs.
         own = {"LLVM_PROFILE_FILE": str(work / "profiles" / "%p.profraw")}
-        own |= {"RUSTFLAGS": _RUSTFLAGS, "CARGO_TARGET_DIR": str(work / "target")}
+        own |= {"CARGO_ENCODED_RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(work / "target")}
         inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
         start = time.monotonic()
         done = files.run_tool(command, work, {**inherited, **env, **own})
         if not done.ok:
             raise _failure(case, done)
-        _keep(case, work, staging, time.monotonic() - start)
+        _keep(case, work, staging, time.monotonic() - start, done.stderr)
         shutil.rmtree(work)
 
-    parts = [files.digest(Path(__file__)), sys.version, rustc.identity, cc.identity]
-    parts += [repr({**vars(case), "path": ""}), *command, *map(str, env.items())]
-    parts += [*_contents(case, folder), main.inputs_digest if main else ""]
+    parts = [files.digest(Path(__file__)), sys.version, rustc.identity, cc.identity, flags]
+    parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
+    parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     kept = files.once(cache / "cases" / f"{case.name}-{digest}", make)
     note = json.loads((kept / "built.json").read_text())
-    return Built(case, rustc, kept, tuple(note["commands"]), note["seconds"])
+    told = (tuple(note["commands"]), note["seconds"], tuple(note["warnings"]))
+    return Built(case, rustc, kept, *told)
 
 
 def _cargo(rustc: Toolchain, cache: Path) -> Path:
@@ -276,9 +288,11 @@ def _not_source(top: str, folder: Path) -> set[str]:
     return {"target", ".git"} if Path(top) == folder else set()
 
 
-def _contents(case: Case, folder: Path) -> Iterator[str]:
-    """Yield what tells one state of sources that no hash pins from another."""
+def _contents(case: Case, folder: Path, profile: Path | None) -> Iterator[str]:
+    """Yield what tells one state of sources that no hash pins, and of a profile, from another."""
     try:
+        if profile:
+            yield hashlib.sha256(profile.read_bytes()).hexdigest()
         for top, folders, inside in os.walk(folder) if case.folder or not case.sha256 else ():
             folders[:] = sorted(set(folders) - _not_source(top, folder))
             for path in sorted(Path(top, name) for name in inside):
@@ -289,8 +303,8 @@ def _contents(case: Case, folder: Path) -> Iterator[str]:
         raise from_os(f"case {case.name}", error) from error
 
 
-def _keep(case: Case, work: Path, kept: Path, seconds: float) -> None:
-    """Keep of a build what was made, the C objects, and the commands that made those."""
+def _keep(case: Case, work: Path, kept: Path, seconds: float, said: str) -> None:
+    """Keep of a build what was made, the C objects, the commands that made those, and warnings."""
     made = [path for name in case.made if (path := work / "target" / "release" / name).is_file()]
     if not made:
         raise BuildError(f"case {case.name}", f"cargo made no {case.made[0]}", "check `made`")
@@ -300,7 +314,9 @@ def _keep(case: Case, work: Path, kept: Path, seconds: float) -> None:
     for number, (words, path) in enumerate(_commands(work / "target")):
         path.rename(kept / "objects" / f"{number}-{path.name}")
         commands.append(words.replace(f"{work}/", ""))
-    files.write(kept / "built.json", json.dumps({"commands": commands, "seconds": seconds}))
+    warnings = re.findall(r"^warning: (?!`.* generated )(.*)", said, re.MULTILINE)
+    note = {"commands": commands, "seconds": seconds, "warnings": warnings}
+    files.write(kept / "built.json", json.dumps(note))
 
 
 def _commands(target: Path) -> Iterator[tuple[str, Path]]:
@@ -325,15 +341,20 @@ def _failure(case: Case, done: contain.Finished) -> BuildError:
     return BuildError(f"cargo on {case.name}", why, do, done.stderr)
 
 
+def invocation(built: Built, cache: Path) -> Invocation:
+    """Return what runs a case as built, in its folder."""
+    places = {"{python}": sys.executable, "{made}": str(built.folder / built.case.run_as)}
+    places["{source}"] = str(source(built.case, cache))
+    argv = [re.sub("|".join(places), lambda m: places[m[0]], w) for w in built.case.command]
+    return Invocation(argv, built.rustc, settings.TRACED, cwd=built.folder)
+
+
 def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
     """Run a case once; return what came of it, and the functions of its profile.
 
     `ok` says that the profile merges: its counts are not compared with any.
     """
-    places = {"{python}": sys.executable, "{made}": str(built.folder / built.case.run_as)}
-    places["{source}"] = str(source(built.case, lab.cache))
-    command = [re.sub("|".join(places), lambda m: places[m[0]], w) for w in built.case.command]
-    outcome, text = lab.judge(Invocation(command, built.rustc, settings.TRACED, cwd=built.folder))
+    outcome, text = lab.judge(invocation(built, lab.cache))
     seen = counts.parse(text)
     if outcome.kind == "ok":
         detail = f"the profile merges: {len(seen)} functions"

@@ -289,6 +289,27 @@ def test_a_build_is_reused_until_its_source_changes(
     assert sorted(path.name for path in first.folder.iterdir()) == ["built.json", "objects", "tiny"]
 
 
+def test_a_build_by_a_profile_is_another_one_for_each_profile(
+    own: Make, rustc: Toolchain, clang: Path, tmp_path: Path, lab: Lab
+) -> None:
+    case, cc, made = cases.get(own()), toolchains.find("19"), []
+    text, profile = tmp_path / "own.proftext", tmp_path / "own.profdata"
+    tool = toolchains.profdata(cc)
+    warn = ("-Cllvm-args=-pgo-warn-missing-function",)
+    for count in (1, 2):
+        text.write_text(f":ir\nmain\n1\n1\n{count}\n")
+        assert files.run_tool((tool, "merge", "-o", profile, text), tmp_path).ok
+        made.append(cases.build(case, rustc, cc, rustflags=warn, profile=profile))
+    assert made[0].folder != made[1].folder
+    assert any("no profile data available for function" in one for one in made[0].warnings)
+    plain = cases.build(case, rustc, cc, rustflags=())
+    assert plain.warnings == ()
+    assert cases.exercise(plain, lab)[0].kind == "no-profile"
+    profile.unlink()
+    with pytest.raises(LabError, match=r"case own: .*own\.profdata"):
+        cases.build(case, rustc, cc, profile=profile)
+
+
 def test_what_cargo_would_have_to_download_is_said(own: Make) -> None:
     extra = '[dependencies]\nserde = "1"\n'
     why = "no matching package named `serde`.*it needs the network: say network = true"

@@ -1,0 +1,157 @@
+"""What PGO is worth: each build is what it says, and no figure pretends to be surer than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nbsupport import benefit, cases, toolchains
+from nbsupport.benefit import Variant
+from nbsupport.errors import LabError, MissingError
+from nbsupport.lab import Lab
+
+#: Blocks of a busy machine: all builds of a block are as slow.
+BUSY = np.array([1.0, 5.0, 1.5, 3.0, 2.0, 9.0])
+
+
+@pytest.fixture(scope="module")
+def builds(lab: Lab) -> dict[str, Variant]:
+    """Return a program without PGO, and with PGO of one or both parts; one has C by LLVM 17."""
+    made = benefit.variants(lab, "workload-mimalloc", "19")
+    return {one.build: one for one in (*made, *benefit.mixed(lab, made[0].program, "19", "17"))}
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Callable[[str], Variant]:
+    """Return a function that makes a build of a shell script, which notes its turn."""
+
+    def make(build: str, script: str = "echo checksum 1; echo seconds 2") -> Variant:
+        command = ("/bin/sh", "-c", f"echo {build} $0 $1 $2 >>log; {script}")
+        case = cases.Case(tmp_path / "own.toml", folder=".", run_as="sh", command=command)
+        rustc = toolchains.find_rustc("19")
+        return Variant("script", build, cases.Built(case, rustc, tmp_path, (), 0))
+
+    return make
+
+
+def runs(**seconds: np.ndarray) -> pd.DataFrame:
+    rows = [
+        {"program": "p", "build": build, "block": block, "seconds": taken}
+        for build, times in seconds.items()
+        for block, taken in enumerate(times)
+    ]
+    return pd.DataFrame(rows)
+
+
+# -- builds
+
+
+def test_each_part_has_the_profile_that_its_build_says(builds: dict[str, Variant]) -> None:
+    (none,), (rust,), (both,), (clean,) = (
+        one.built.commands for one in (builds[b] for b in ("none", "rust", "both", "clean"))
+    )
+    assert "profile" not in none.replace("no-profile", "")
+    words = rust.split()
+    (given,) = (n for n, word in enumerate(words) if word.startswith("-fprofile-use="))
+    assert words.index("-fno-profile-use") > given
+    for command, llvm in ((both, "19"), (clean, "17")):
+        assert "-fprofile-use=" in command and "-fno-profile-use" not in command
+        assert command.startswith(str(toolchains.find(llvm).compiler))
+    assert not [said for one in builds.values() for said in one.warnings]
+
+
+def test_a_profile_that_fits_is_used_and_changes_no_result(
+    lab: Lab, builds: dict[str, Variant]
+) -> None:
+    counted = benefit.instructions(lab, list(builds.values()))
+    share = {b: n / counted["workload-mimalloc", "none"] for (_, b), n in counted.items()}
+    assert max(share["rust"], share["both"], share["clean"]) < 0.95
+    assert share["rust"] != share["both"]  # C is optimized otherwise
+    seen = benefit.measure(lab, list(builds.values()), repetitions=1)
+    assert seen["checksum"].nunique() == 1 and (seen["seconds"] > 0).all()
+
+
+def test_instructions_are_the_same_twice(
+    lab: Lab, builds: dict[str, Variant], tmp_path: Path
+) -> None:
+    first = benefit.instructions(lab, [builds["both"]])
+    with Lab(tmp_path) as other:  # has counted nothing yet
+        assert benefit.instructions(other, [builds["both"]]) == pytest.approx(first, rel=1e-3)
+
+
+def test_a_function_that_the_profile_lacks_is_warned_of(lab: Lab, tmp_path: Path) -> None:
+    text = tmp_path / "other.proftext"
+    text.write_text(":ir\nother\n1\n1\n1\n")
+    maker = benefit._Maker.of(lab, "workload-mimalloc", "19", "19")
+    warned = Variant("workload-mimalloc", "both", maker.using(maker.indexed(text))).warnings
+    assert any("no profile data available for function" in one for one in warned)
+    assert not any("build_script" in one for one in warned)
+
+
+# -- measuring
+
+
+def test_builds_take_turns_in_an_order_of_chance_that_a_seed_repeats(
+    lab: Lab, scripts: Callable[..., Variant], tmp_path: Path
+) -> None:
+    made = [scripts(name) for name in ("none", "rust", "both")]
+
+    def order() -> list[str]:
+        (tmp_path / "log").unlink(missing_ok=True)
+        seen = benefit.measure(lab, made, repetitions=6)
+        assert len(seen) == 18 and set(seen["block"]) == set(range(1, 7))
+        return (tmp_path / "log").read_text().splitlines()
+
+    lines = order()
+    blocks = [[line.split()[0] for line in lines[n : n + 3]] for n in range(0, 21, 3)]
+    assert all(sorted(block) == ["both", "none", "rust"] for block in blocks)
+    assert len({tuple(block) for block in blocks}) > 2
+    assert order() == lines
+
+
+def test_a_run_that_fails_says_which(lab: Lab, scripts: Callable[..., Variant]) -> None:
+    with pytest.raises(LabError, match=r"^script, PGO of Rust: no luck; run it by hand$"):
+        benefit.measure(lab, [scripts("rust", "echo no luck >&2; exit 3")])
+
+
+def test_without_valgrind_no_instructions(
+    lab: Lab, scripts: Callable[..., Variant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingError, match="apt-get install valgrind"):
+        benefit.instructions(lab, [scripts("none")])
+
+
+# -- what it comes to
+
+
+def test_what_slows_a_whole_block_does_not_blur_the_ratio() -> None:
+    found = benefit.summary(runs(none=BUSY, both=0.9 * BUSY), {("p", "none"): 8, ("p", "both"): 6})
+    none, both = found.to_dict("records")
+    assert (none["ratio"], none["low"], none["high"], none["note"]) == (1, 1, 1, "")
+    assert [both[key] for key in ("ratio", "low", "high")] == pytest.approx([0.9] * 3)
+    assert (both["instructions"], both["note"]) == (0.75, "")
+    shown = benefit.figure(found)
+    assert "saves beyond the noise: 10 % of p." in shown.text
+    assert 'role="img"' in shown.html
+
+
+def test_noise_that_is_larger_than_the_effect_is_said_everywhere() -> None:
+    noise = np.array([1.1, 0.8, 1.3, 0.9, 0.7, 1.2])
+    found = benefit.summary(runs(none=np.ones(6), both=0.99 * noise), {})
+    both = found.to_dict("records")[1]
+    assert both["low"] < 1 < both["high"] and np.isnan(both["instructions"])
+    assert both["note"] == "the noise is larger than the effect"
+    assert "the noise is larger" in benefit.shown(found).text
+    assert "saves beyond the noise: none." in benefit.figure(found).text
+
+
+def test_an_interval_wider_than_the_effect_is_noise_even_beside_one() -> None:
+    times = np.array([0.5, 0.99, 0.98, 0.97, 0.6, 0.99])
+    found = benefit.summary(runs(none=np.ones(6), both=times), {})
+    both = found.to_dict("records")[1]
+    assert both["high"] < 1 and both["note"]

@@ -199,7 +199,7 @@ def _link_c(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
     main, library = objects[:1], objects[1:]
     ordered = [*main, *library] if trial.order == "main-first" else [*library, *main]
     # -fprofile-generate at link time only brings the runtime, which every trial has.
-    flags = [*_linker_flags(trial.linker), "-fprofile-generate", "-pthread", *trial.link]
+    flags = [*linker_flags(trial.linker), "-fprofile-generate", "-pthread", *trial.link]
     return [trial.linker.compiler, *flags, *ordered, "-lm", "-ldl", "-o"]
 
 
@@ -213,7 +213,7 @@ def _link_rust(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
     # v0 names: RUSTC_BOOTSTRAP must not change how symbols are mangled.
     flags += ["-Clink-dead-code", "-Csymbol-mangling-version=v0"]
     flags += [*_RUST_FLAGS[trial.main_instrument], f"-Clinker={trial.linker.compiler}"]
-    flags += [f"-Clink-arg={flag}" for flag in _linker_flags(trial.linker)]
+    flags += [f"-Clink-arg={flag}" for flag in linker_flags(trial.linker)]
     if trial.main_instrument == "none":
         # rustc does not bring its runtime then. Where that stands decides which exit handler
         # comes first, the profile's or an allocator's: as with rustc, it is before the library.
@@ -231,7 +231,7 @@ def _whole(archive: Path) -> tuple[str, ...]:
     return ("-Wl,--whole-archive", str(archive), "-Wl,--no-whole-archive")
 
 
-def _linker_flags(toolchain: Toolchain) -> list[str]:
+def linker_flags(toolchain: Toolchain) -> list[str]:
     """Return what makes a clang link with the lld beside it, where there is one."""
     return ["-fuse-ld=lld"] if (toolchain.prefix / "bin" / "ld.lld").exists() else []
 

@@ -49,7 +49,7 @@ def test_what_the_real_functions_were_given_is_in_the_decoded_ranges(
     pairs = [some[at : at + 2] for at in range(0, 400, 2)]
     pairs += [[0, 0], [0, 1], [1, 0], [64, 0], [0, 64], [0, 65], [0, 2**64 - 1]]
     (tmp_path / "ask.c").write_text(ASK)
-    link = ["-fprofile-generate", *build._linker_flags(tool), "ask.c", "-o", "ask"]
+    link = ["-fprofile-generate", *build.linker_flags(tool), "ask.c", "-o", "ask"]
     assert contain.run([tool.compiler, *link], cwd=tmp_path, limits=settings.COMPILER).ok
     words = [str(word) for pair in pairs for word in pair]
     said = contain.run([tmp_path / "ask", *words], cwd=tmp_path).stdout.splitlines()

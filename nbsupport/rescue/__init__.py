@@ -3,7 +3,7 @@
 The counters of a mixed program are right: each function increments its own, whoever
 instrumented it. Only the runtime, which walks records of two layouts with one stride, loses
 them. Here records are recognized by their names, and a profile is written for each layout.
-What the value sites saw is lost with it; PGO does without.
+A running program keeps what its value sites saw, too (live.py); a file does not.
 """
 
 from __future__ import annotations

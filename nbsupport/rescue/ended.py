@@ -15,7 +15,7 @@ from nbsupport.rescue.rescued import VALUES, Rescued
 
 def save(ran: live.Ran, own: Path, out: Path, cache: Path | None) -> Rescued:
     """Write the profile of a run as far as it has come."""
-    notes, lost = _notes(ran), [VALUES]
+    notes, lost = _notes(ran), list[str]()
     if ran.why == "exit" and [one.healthy for one in ran.seen.values()] == [True]:
         written = [path for path in sorted(own.glob("*.profraw")) if path.stat().st_size]
         version = profraw.read(written[0]).raw_version if written else None
@@ -27,19 +27,17 @@ def save(ran: live.Ran, own: Path, out: Path, cache: Path | None) -> Rescued:
     if not ran.images:
         do = "give a time limit shorter than its run (--seconds), or link it dynamically"
         raise LabError(str(out), f"it ended before its memory was read ({ran.ended})", do)
-    raw = []
-    for path, image in ran.images.items():
-        seen = ran.seen[path]
-        known, version, more = live.profile(seen, image)
-        raw.append(parts.raw(known, version, seen.bits, seen.order, **more))
-    recovered = [parts.recover(parts.parse(one)) for one in raw]
+    copies = [live.profile(ran.seen[path], image) for path, image in ran.images.items()]
+    recovered = [parts.recover(parts.parse(raw), nodes) for raw, nodes in copies]
+    if not all(nodes for _, nodes in copies):
+        lost.insert(0, VALUES)
     try:
         made = parts.write(recovered, out, cache)
     except (LabError, OSError) as error:
         # Hours of training are not to be lost for a full disk.
         handle, name = tempfile.mkstemp(prefix="pgo-lab-rescued-", suffix=".profraw")
         with os.fdopen(handle, "wb") as file:
-            file.write(b"".join(raw))
+            file.write(b"".join(raw for raw, _ in copies))
         why = error.why if isinstance(error, LabError) else str(error.strerror)
         do = f"what was counted is in {name}: pgo-lab rescue --profraw {name} -o ELSEWHERE"
         raise LabError(str(out), why, do) from error

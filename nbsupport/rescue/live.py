@@ -1,8 +1,10 @@
 """A profile out of a program that runs now, under LLDB: neither crash can happen to it.
 
-What crashes is the profile runtime, in two places: where a value site is recorded, and where
-the profile is written. Both are made to return at once; the counters, which each function
-increments by itself, are copied from memory when the program ends.
+What crashes is the profile runtime, in two places. Where a value site is recorded, it takes
+something else in a foreign record for `Values`: there the record's own `Values` is put, which is
+a list of nodes in every layout. Where that cannot be, value sites return at once, and what they
+saw is lost. The writer returns at once in any case: records, counters and value nodes are
+copied from memory instead, when the program would have written them.
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ from nbsupport.crash import attached
 from nbsupport.crash.with_lldb import Lldb
 from nbsupport.errors import LabError
 from nbsupport.profile import audit, evidence, images, infer, layout, names, runtime
-from nbsupport.rescue import scan
+from nbsupport.rescue import mend, scan
+from nbsupport.rescue.parts import raw
 
-#: Return at once: what value sites call, and what writes the profile to memory (which a program
-#: may call itself). Source: InstrProfilingValue.c, InstrProfilingBuffer.c.
+#: What value sites call, and what writes the profile to memory (which a program may call itself).
+#: Source: InstrProfilingValue.c, InstrProfilingBuffer.c.
 _VALUES = tuple(f"__llvm_profile_instrument_{one}" for one in ("target", "memop", "range"))
-_QUIET = (*_VALUES, "__llvm_profile_write_buffer")
+_BUFFER = "__llvm_profile_write_buffer"
 #: Where a program ends, and where it doubles, in a C library.
 _EXITS, _FORKS = ("_exit", "_Exit"), ("fork", "vfork", "_Fork")
 #: Mach-O's sections have the same names, in the segment __DATA.
-_SECTIONS = ("__llvm_prf_data", "__llvm_prf_cnts", "__llvm_prf_bits", "__llvm_prf_names")
+_SECTIONS = tuple(f"__llvm_prf_{one}" for one in ("data", "cnts", "bits", "names", "vals", "vnds"))
 _ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 
 
@@ -43,7 +46,7 @@ class Seen:
     healthy: bool
     bits: layout.Bits = 64
     order: layout.Order = "<"
-    blind: bool = False
+    valued: bool = True
 
 
 @dataclass
@@ -84,7 +87,7 @@ def run(
         "folder": str(Path(__file__).parent),
         "module": "rescuer",
         "entry": True,
-        "functions": [*_QUIET, images.WRITE_FILE],
+        "functions": [*_VALUES, _BUFFER, images.WRITE_FILE],
         "version": images.VERSION,
         "exits": _EXITS,
         "forks": _FORKS,
@@ -128,6 +131,8 @@ def _take(ran: Ran, event: Mapping[str, Any]) -> None:
         ran.stop = event["stop"]
     elif kind == "ended":
         ran.code, ran.ended = event["code"], event["why"]
+    elif kind == "mended" and not event["done"]:
+        ran.seen[Path(event["path"])].valued = False
     elif kind == "fork":
         ran.forked = True
     elif kind == "exec":
@@ -135,40 +140,43 @@ def _take(ran: Ran, event: Mapping[str, Any]) -> None:
 
 
 def _answer(event: Mapping[str, Any]) -> tuple[Seen, dict[str, Any]]:
-    """Say what of an image must not run: nothing where its profile will be whole."""
+    """Say what to change in an image: nothing where its profile will be whole."""
     path, symbols = Path(event["path"]), event["symbols"]
-    patch = [symbols[name] for name in _QUIET if symbols[name]]
+    values = [symbols[name] for name in _VALUES if symbols[name]]
+    patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
     writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
-    one = Seen(path, event["version"], healthy=False)
+    one, slots = Seen(path, event["version"], healthy=False), None
     try:
         data = path.read_bytes()
         image = images.parse(data)
     except (OSError, ValueError):
         image = None
-    if image:
+    if image and image.places.get("data"):
         one.bits, one.order = image.bits, image.order
-        one.healthy = _healthy(path)
-        slide = event["data"] - min(image.places["data"])[0] if "data" in image.places else 0
-        if not any(symbols[name] for name in _VALUES):
-            patch += [slide + one for one in scan.value_functions(image, data)]
-        if not writer:
-            writer = [slide + place for place in runtime.writer(image, data)]
-        one.blind = not writer
+        slide = event["data"] - min(image.places["data"])[0]
+        values = values or [slide + place for place in scan.value_functions(image, data)]
+        writer = writer or [slide + place for place in runtime.writer(image, data)]
+        found = evidence.read(path)
+        if isinstance(found, evidence.Evidence):
+            one.healthy = _healthy(found)
+            version = next((seen.runtime for seen in found.parts if seen.runtime), None)
+            slots = None if one.healthy else mend.slots(path, version)
+    note: dict[str, Any] = {"patch": patch, "writer": writer, "values": [], "there": [], "own": []}
     if one.healthy:
-        patch = writer = []
-    return one, {"patch": patch, "writer": writer}
+        return one, {**note, "patch": [], "writer": []}
+    if slots is None:
+        one.valued = False
+        return one, {**note, "patch": patch + values}
+    return one, {**note, "values": values, **slots}
 
 
-def _healthy(path: Path) -> bool:
-    found = evidence.read(path)
-    if not isinstance(found, evidence.Evidence):
-        return False
+def _healthy(found: evidence.Evidence) -> bool:
     judged = [audit.judge_image(seen) for seen in found.parts if seen.linked]
     return bool(judged) and all(one.verdict == "consistent" for one in judged)
 
 
-def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[layout.Layout, int, dict[str, Any]]:
-    """Return layout, version with variants, and the sections and distances of an image's copy.
+def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[bytes, mend.Nodes | None]:
+    """Return an image's copy as a raw profile without values, and the value nodes.
 
     Without a version symbol (stripped) it is taken for instrumented for optimization (`ir`).
     """
@@ -193,7 +201,10 @@ def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[layout.Layout, int, d
         variants = (*variants, "byte-coverage") if byte else variants
         bits = sum(1 << layout.VARIANTS[name] for name in variants)
         version = known.raw_version | bits
-    return known, version, {"parts": parts, "distances": distances}
+    nodes = None
+    if seen.valued and "__llvm_prf_vals" in there and "__llvm_prf_vnds" in there:
+        nodes = mend.Nodes(*there["__llvm_prf_vals"], *there["__llvm_prf_vnds"], seen.order)
+    return raw(known, version, seen.bits, seen.order, parts, distances), nodes
 
 
 def _stdin() -> str:

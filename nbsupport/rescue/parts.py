@@ -7,8 +7,9 @@ the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedIns
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from nbsupport.errors import LabError, first_line
 from nbsupport.profile import header, layout
 from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
 from nbsupport.profile.profraw import Profile
+from nbsupport.rescue.mend import Nodes
 from nbsupport.rescue.rescued import Part
 
 #: Variants that a text profile can say, and how. Source: readHeader (TextInstrProfReader).
@@ -31,6 +33,8 @@ _SAID = {
 }
 #: Kinds of value sites that each llvm-profdata knows; vtables came with LLVM 19.
 _KINDS = 2
+#: A target that no record is of. Source: getExternalSymbol (InstrProf.h).
+_EXTERNAL = "** External Symbol **"
 #: What a part of the memory is called in a raw profile's header: its size and its distance from
 #: the records. Source: INSTR_PROF_RAW_HEADER (InstrProfData.inc).
 _SIZES = {
@@ -57,37 +61,52 @@ class Recovered:
         return b"".join(line + b"\n" for line in said or [b":fe"])
 
 
-def recover(profile: Profile) -> Recovered:
+def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
     """Return what is in a profile, whether or not its records are of one layout.
 
-    Value sites are there without values: without sites a compiler takes the profile for stale.
-    Source: annotateValueSites (PGOInstrumentation.cpp).
+    Without nodes, value sites are there without values: without sites a compiler takes the
+    profile for stale. Source: annotateValueSites (PGOInstrumentation.cpp).
     """
     found, records = profile.functions, profile.records
     ends, lines = found.first.tolist(), list(map(str, found.counts.tolist()))
     sites = [piece.rows["NumValueSites"][:, :_KINDS] for piece in records.pieces]
     kinds = np.concatenate([np.zeros((0, _KINDS), np.uint16), *sites])[records.sound]
+    pointers = records.column("Values")[records.sound].tolist()
+    targets = records.column("FunctionPointer")[records.sound].tolist()
+    named = {at: name.decode("latin-1") for at, name in zip(targets, found.names, strict=True)}
+    named[0] = ""
     texts: dict[int, list[str]] = {}
     nameless = 0
-    rows = (found.names, found.hashes.tolist(), found.record_sizes.tolist(), kinds.tolist())
-    for n, (name, number, size, numbers) in enumerate(zip(*rows, strict=True)):
+    rows = zip(
+        found.names, found.hashes.tolist(), found.record_sizes.tolist(), kinds.tolist(), pointers,
+        strict=True,
+    )  # fmt: skip
+    for n, (name, number, size, numbers, pointer) in enumerate(rows):
         if not name:
             nameless += 1
             continue
         own = lines[ends[n] : ends[n + 1]]
-        text = [name.decode("latin-1"), str(number), str(len(own)), *own, *_sites(numbers), "\n"]
-        texts.setdefault(size, []).append("\n".join(text))
+        seen = nodes.values(pointer, numbers) if nodes else itertools.repeat([])
+        text = [name.decode("latin-1"), str(number), str(len(own)), *own]
+        texts.setdefault(size, []).append("\n".join([*text, *_sites(numbers, seen, named), "\n"]))
     whole = {size: "".join(rows).encode("latin-1") for size, rows in texts.items()}
     functions = {size: len(rows) for size, rows in texts.items()}
     return Recovered(profile.header.variants, whole, functions, nameless)
 
 
-def _sites(numbers: Sequence[int]) -> list[str]:
-    """Return value sites without values. Source: readValueProfileData (TextInstrProfReader)."""
-    said = [
-        line for kind, n in enumerate(numbers) if n for line in (str(kind), str(n), *("0",) * n)
-    ]
-    return [str(sum(n > 0 for n in numbers)), *said] if said else []
+def _sites(
+    numbers: Sequence[int], seen: Iterator[Sequence[tuple[int, int]]], named: Mapping[int, str]
+) -> Iterator[str]:
+    """Yield value sites and what they saw. Source: readValueProfileData (TextInstrProfReader)."""
+    if any(numbers):
+        yield str(sum(n > 0 for n in numbers))
+    for kind, number in enumerate(numbers):
+        if number:
+            yield from (str(kind), str(number))
+        for values in itertools.islice(seen, number):
+            yield str(len(values))
+            for value, count in values:
+                yield f"{value if kind else named.get(value) or _EXTERNAL}:{count}"
 
 
 def raw(

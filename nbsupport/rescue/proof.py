@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport import build, counts, progress, rescue
+from nbsupport import build, contain, progress, rescue, settings, toolchains
 from nbsupport.build import Trial
 from nbsupport.lab import Lab, environment
+from nbsupport.probe import Toolchain
 from nbsupport.profile.layout import same_stride
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ def table(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFra
     """Rescue each program that two of the toolchains, of different record sizes, have made.
 
     Columns: program, main, foreign; `outcome` of the program by itself; `functions` and `layouts`
-    in the rescued profile; `wrong`: what differs from the uniform builds of its parts, or "".
+    in the rescued profile; `lost`, as the rescue says; `wrong`: functions that uniform builds of
+    its parts tell otherwise of, in anything: counters, value sites, what these saw.
     """
     import pandas as pd  # noqa: PLC0415
 
@@ -54,11 +56,14 @@ def _row(lab: Lab, trial: Trial) -> dict[str, Any]:
     alone = lab.run(trial)
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
+        out, clean = folder / "saved.profdata", folder / "clean.proftext"
         program, env = build.linked(trial, lab.cache), environment(folder)
-        out = folder / "saved.proftext"
         found = rescue.run([program], out, env=env, cwd=folder, cache=lab.cache)
-        seen = counts.parse(out.read_text())
-    expected = counts.together(lab.reference(part) for part in trial.references)
+        seen, uniform = functions(lab, out), dict[tuple[str, str], tuple[str, ...]]()
+        for part in trial.references:
+            clean.write_text(lab.once(part)[0])
+            uniform |= functions(lab, clean)
+    wrong = [key[0] for key in {**uniform, **seen} if uniform.get(key) != seen.get(key)]
     return {
         "program": trial.program.name,
         "main": trial.main.name,
@@ -66,5 +71,23 @@ def _row(lab: Lab, trial: Trial) -> dict[str, Any]:
         "outcome": alone.kind,
         "functions": found.functions,
         "layouts": len(found.parts),
-        "wrong": counts.difference(seen, expected) or "",
+        "lost": "; ".join(found.lost),
+        "wrong": ", ".join(wrong),
     }
+
+
+def functions(lab: Lab, profile: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return what a profile says of each function, by name and hash, as llvm-profdata's text.
+
+    That is all there is: counters, value sites, and what these saw, sorted.
+    """
+    newest = max((t for t in toolchains.discover(lab.cache) if t.llvm_profdata), key=_major)
+    merge = (toolchains.profdata(newest, lab.cache), "merge", "-text", "-o", "-", profile)
+    done = contain.run(merge, cwd=profile.parent, limits=settings.TRACED)
+    blocks = (block.splitlines() for block in done.stdout.split("\n\n"))
+    rows = ([line for line in block if line and line[0] not in "#:"] for block in blocks)
+    return {(row[0], row[1]): tuple(row[2:]) for row in rows if row}
+
+
+def _major(toolchain: Toolchain) -> int:
+    return int(toolchain.major)

@@ -1,8 +1,9 @@
 """The rescuer's side inside LLDB, loaded by crash/agent.py; what to do comes from live.py.
 
 Keeps to the part of LLDB's Python interface that LLDB 14 to 23 and Apple's share, and to
-Python 3.8. No breakpoint is where the program spends its time: what must not run is made to
-return at once, by other instructions in the program's memory.
+Python 3.8. No breakpoint stays where the program spends its time: before the first value site is
+recorded, the records are mended; what must not run at all is made to return at once, by other
+instructions in the program's memory.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Tracer:
         self.forks = self._watch(plan["forks"])
         self.writers: dict[int, tuple[str, int]] = {}  # breakpoint: image
         self.written: set[tuple[str, int]] = set()
+        self.waiting: dict[int, tuple[tuple[str, int], dict[str, Any]]] = {}  # for a value site
+        self.records: dict[tuple[str, int], bytes] = {}  # as they were before they were mended
 
     def _watch(self, names: list[str]) -> Any:
         nowhere = lldb.SBFileSpecList()
@@ -78,7 +81,7 @@ class Tracer:
         self.process = process
         for thread in process:
             if thread.GetStopReason() == lldb.eStopReasonExec:
-                for found in (self.images, self.seen, self.written):
+                for found in (self.images, self.seen, self.written, self.records):
                     found.clear()
                 self.emit({"kind": "exec"})
             elif thread.GetStopReason() == lldb.eStopReasonBreakpoint:
@@ -104,6 +107,36 @@ class Tracer:
         elif number in self.writers:
             self.written.add(self.writers[number])
             self.snapshot("exit", [self.writers[number]])
+        elif number in self.waiting:
+            self._mend(*self.waiting[number])
+
+    def _mend(self, key: tuple[str, int], note: dict[str, Any]) -> None:
+        """Let the runtime find in foreign records what it looks for: their own value counters.
+
+        Not before a value site is reached: by then the program has been relocated.
+        """
+        for number in [n for n, (other, _) in self.waiting.items() if other == key]:
+            self.target.BreakpointDelete(number)
+            del self.waiting[number]
+        address, size = self.images[key]["__llvm_prf_data"]
+        error = lldb.SBError()
+        before = self.process.ReadMemory(address, size, error) if size else b""
+        mended = bytearray(before or b"")
+        done = error.Success()
+        for there, own in zip(note["there"], note["own"]):  # noqa: B905 - of Python 3.10
+            pointer = mended[there : there + 8] if not done else before[own : own + 8]
+            done = done and any(pointer)
+            mended[there : there + 8] = pointer
+        if done and note["there"]:
+            low, high = min(note["there"]), max(note["there"]) + 8
+            content = bytes(mended[low:high])
+            done = self.process.WriteMemory(address + low, content, error) == high - low
+        if done:
+            self.records[key] = before
+        self.emit({"kind": "mended", "path": os.path.abspath(key[0]), "done": done})  # noqa: PTH100
+        if not done:
+            for place in note["values"]:
+                self._disarm(place)
 
     def _look(self, module: Any) -> None:
         """Tell the lab of an instrumented image, and change in its memory what the lab says."""
@@ -128,6 +161,9 @@ class Tracer:
             self._note(note)
         for address in note["patch"]:
             self._disarm(address)
+        for address in note["values"]:
+            made = self.target.BreakpointCreateByAddress(address)
+            self.waiting[made.GetID()] = (key, note)
         for inside in note["writer"]:
             address = self._start(inside)
             if address and self._disarm(address):
@@ -166,6 +202,9 @@ class Tracer:
                     path = os.path.join(self.plan["copies"], f"{self.copies}-{n}-{name}")  # noqa: PTH118
                     address, size = sections[name]
                     self._copy(address, size, path)
+                    if name == "__llvm_prf_data" and key in self.records:
+                        with open(path, "wb") as file:  # noqa: PTH123
+                            file.write(self.records[key])
                     parts[name] = [address, path]
             images.append({"path": os.path.abspath(key[0]), "data": key[1], "parts": parts})  # noqa: PTH100
         self.emit({"kind": "snapshot", "why": why, "images": images})

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport import build, contain, progress, rescue, settings, toolchains
+from nbsupport import build, contain, counts, progress, rescue, settings, toolchains
 from nbsupport.build import Trial
 from nbsupport.lab import Lab, environment
 from nbsupport.probe import Toolchain
@@ -74,6 +74,27 @@ def _row(lab: Lab, trial: Trial) -> dict[str, Any]:
         "lost": "; ".join(found.lost),
         "wrong": ", ".join(wrong),
     }
+
+
+def left(lab: Lab, trial: Trial) -> dict[str, Any]:
+    """Run a program that crashes, and rescue what it leaves; return how that fared.
+
+    `bytes` of the raw profile it leaves (0: nothing to rescue, and no more keys), `functions` in
+    the rescued profile; how many are `wrong`: have other counts than in the uniform builds; `lost`.
+    """
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        folder = Path(name)
+        program, raw = build.linked(trial, lab.cache), folder / "run.profraw"
+        contain.run([program], cwd=folder, env=environment(folder), limits=lab.limits)
+        size = raw.stat().st_size if raw.is_file() else 0
+        if not size:
+            return {"bytes": 0}
+        out = folder / "saved.proftext"
+        found = rescue.from_profraw(raw, out, binary=program, cache=lab.cache)
+        seen = counts.parse(out.read_text())
+    expected = counts.together(lab.reference(part) for part in trial.references)
+    wrong = sum(seen.get(key) != row for key, row in expected.items() if row is not None)
+    return {"bytes": size, "functions": found.functions, "wrong": wrong, "lost": found.lost}
 
 
 def functions(lab: Lab, profile: Path) -> dict[tuple[str, str], tuple[str, ...]]:

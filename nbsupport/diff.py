@@ -60,6 +60,8 @@ _TABLES = {
     "versions": _TRIALS,
     "mechanisms": _Table("mechanism", "mechanism", prose=("source", "what", "why")),
     "workarounds": _Table("workaround", "workaround", ("program",), ("verdict",)),
+    "cases": _Table("project", "case", ("rustc", "cc", "cflags"), ("outcome",)),
+    "benefit": _Table("build", "program", (), ("program",)),  # the rest is measured
     "layouts": _Table("layout", "field", ("raw_version", "bits"), ("offset", "size"), " + "),
     "runtime": _Table("runtime", "function", ("llvm", "file"), ("digest",)),
     " notebooks": _Table("notebook", "notebook", value=("status",)),

@@ -145,6 +145,9 @@ def _facts(run: Run) -> dict[str, Any]:
         "outcomes": ", ".join(f"{n} {kind}" for kind, n in table["outcome"].value_counts().items()),
         "layouts": _described(set(cold["main_raw_version"])),
         "matrix": _matrix(cold),
+        "projects": ", ".join(dict.fromkeys(run.tables["cases"]["case"]))
+        if "cases" in run.tables
+        else "",
         "archive": ARCHIVE,
         "test": _TEST,
         "ledger": hypotheses.ledger(run).to_dict("records"),

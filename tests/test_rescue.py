@@ -67,6 +67,7 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 unsigned library_step(unsigned round);
 static sigjmp_buf back;
@@ -74,10 +75,15 @@ static void on(int number) { siglongjmp(back, number); }
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     unsigned sum = 0;
-    for (unsigned n = 0; n < 10; n++) sum += library_step(n);
+    for (unsigned n = 0; n < 10 && strcmp(what, "fork"); n++) sum += library_step(n);
     fprintf(stderr, "stepped\n");
     if (!strcmp(what, "abort")) abort();
     if (!strcmp(what, "leave")) _exit(3);
+    if (!strcmp(what, "fork")) {
+        int status = 1;
+        if (!fork()) _exit(library_step(1) == 0);
+        return wait(&status) < 0 || status;
+    }
     if (!strcmp(what, "handle")) {
         signal(SIGSEGV, on);
         if (!sigsetjmp(back, 1)) *(volatile int *)16 = 1;
@@ -327,6 +333,12 @@ def test_a_program_that_forks_is_said_to_lose_its_children(lab: Lab, saved: Save
     found, seen = saved(path)
     assert any("forked children" in one for one in found.lost)
     assert sum(row[0] for (name, _), row in seen.items() if name == "main") == 300
+
+
+def test_a_child_that_is_forked_does_not_crash_either(compiled: Compile, saved: Saved) -> None:
+    """It comes to a value site before its parent does, and has no debugger."""
+    found, _ = saved(compiled(), "fork")
+    assert not found.notes  # such as its parent's exit code
 
 
 def test_a_program_that_writes_twice_is_counted_once(lab: Lab, saved: Saved) -> None:

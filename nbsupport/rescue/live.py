@@ -102,7 +102,7 @@ def run(
             debugger.tell(note)
             return
         _take(ran, event)
-        if event["kind"] == "snapshot" and event["why"] == "now":
+        if event["kind"] == "snapshot" and event["why"] == "now" and ran.images:
             progress.say(f"{save(ran)}")
 
     more: dict[str, Any] = {"trace": plan, "memory": -1, "stdin": _stdin()}

@@ -81,8 +81,12 @@ class Tracer:
         self.process = process
         for thread in process:
             if thread.GetStopReason() == lldb.eStopReasonExec:
+                for number in (*self.writers, *self.waiting):
+                    self.target.BreakpointDelete(number)
                 for found in (self.images, self.seen, self.written, self.records):
                     found.clear()
+                for places in (self.writers, self.waiting):
+                    places.clear()
                 self.emit({"kind": "exec"})
             elif thread.GetStopReason() == lldb.eStopReasonBreakpoint:
                 self._breakpoint(thread.GetStopReasonDataAtIndex(0))
@@ -102,6 +106,9 @@ class Tracer:
         if number == self.forks.GetID():
             self.forks.SetEnabled(False)
             self.emit({"kind": "fork"})
+            for place in list(self.waiting):  # in the child there are no breakpoints
+                if place in self.waiting:
+                    self._mend(*self.waiting[place])
         elif number == self.exits.GetID():
             self.snapshot("exit", [key for key in self.images if key not in self.written])
         elif number in self.writers:

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nbsupport import cli, results, toolchains
+from nbsupport import cli, results, settings, toolchains
 from nbsupport.profile import layout
 from nbsupport.trials import Lab
 
@@ -74,6 +74,14 @@ BAD = [
     (("nonsense",), "usage: No such command 'nonsense'"),
     (("toolchains", "--install", "12"), "LLVM 12: no pinned wheels (there are 17.0.6"),
     (("report", "/nonexistent", "-o", "x"), "/nonexistent: no executed notebooks there; "),
+    (("report", "recorded", "--to", "nobody", "-o", "x"), "a report to 'nobody': not known"),
+    (
+        ("report", "recorded", "--to", "llvm", "--format", "html", "-o", "x"),
+        "report --format html: no such",
+    ),
+    (("report", "recorded", "--format", "pdf", "-o", "x"), "report --format pdf: no such report"),
+    (("rescue", "-o", "x", "--binary", "x", "--", "y"), "rescue: nothing to rescue, or two"),
+    (("guard", "--", "/nonexistent", "x.o"), "guard: /nonexistent: it cannot be started"),
     (("run", "/nonexistent.ipynb", "-o", "build/never"), "/nonexistent.ipynb: "),
 ]
 
@@ -164,3 +172,28 @@ def test_unknown_raw_versions_are_asked_of_the_llvms_here_and_others_not(
     assert cli._learned([11, 12])
     assert asked == ["asked"]
     assert not cli._learned([13])  # no LLVM here says how that is laid out
+
+
+def test_a_report_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
+    done = pgo_lab("report", "recorded", "--format", "markdown", "-o", str(tmp_path / "report.md"))
+    assert done.returncode == 0 and done.stdout == f"{tmp_path / 'report.md'}\n"
+    assert (tmp_path / "report.md").read_text().startswith("# PGO segfault analysis")
+
+
+def test_guard_links_or_refuses(tmp_path: Path) -> None:
+    """The linker's words are its own: options, too."""
+    main, other = (toolchains.find(name).compiler for name in ("19", "17"))
+    programs = settings.data_dir() / "programs"
+    flags = ("-O1", "-fprofile-generate", "-c", "-o")
+    for clang, source in ((main, "main.c"), (main, "library_cold.c"), (other, "library_hot.c")):
+        command = [clang, *flags, tmp_path / f"{source}.o", programs / source]
+        subprocess.run(command, check=True)
+    link = (str(main), "-fuse-ld=lld", "-fprofile-generate", "-o", str(tmp_path / "out"))
+    own, foreign = (str(tmp_path / f"library_{name}.c.o") for name in ("cold", "hot"))
+    done = pgo_lab("guard", "--", *link, str(tmp_path / "main.c.o"), foreign)
+    assert done.returncode == 1 and foreign in done.stderr
+    assert done.stderr.startswith("pgo-lab: guard: these must not be linked: ")
+    assert not (tmp_path / "out").exists()
+    done = pgo_lab("guard", "--", *link, str(tmp_path / "main.c.o"), own)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "out").exists()

@@ -145,9 +145,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "outcomes": ", ".join(f"{n} {kind}" for kind, n in table["outcome"].value_counts().items()),
         "layouts": _described(set(cold["main_raw_version"])),
         "matrix": _matrix(cold),
-        "projects": ", ".join(dict.fromkeys(run.tables["cases"]["case"]))
-        if "cases" in run.tables
-        else "",
+        "projects": ", ".join(_projects(run)),
         "archive": ARCHIVE,
         "test": _TEST,
         "ledger": hypotheses.ledger(run).to_dict("records"),
@@ -174,6 +172,12 @@ def _facts(run: Run) -> dict[str, Any]:
             "refused": sum(first == "ok"),
         }
     return facts
+
+
+def _projects(run: Run) -> list[str]:
+    """Return the projects that were built, the lab's own by what their C part is."""
+    tried = run.tables["cases"]["case"] if "cases" in run.tables else ()
+    return [name.replace("rust-cc-", "a Rust program with ") for name in dict.fromkeys(tried)]
 
 
 def _mixed(run: Run, cold: pd.DataFrame) -> dict[Any, Any] | None:

@@ -186,8 +186,8 @@ def test_guard_links_or_refuses(tmp_path: Path) -> None:
     programs = settings.data_dir() / "programs"
     flags = ("-O1", "-fprofile-generate", "-c", "-o")
     for clang, source in ((main, "main.c"), (main, "library_cold.c"), (other, "library_hot.c")):
-        command = [clang, *flags, tmp_path / f"{source}.o", programs / source]
-        subprocess.run(command, check=True)
+        made = str(tmp_path / f"{source}.o")
+        subprocess.run([str(clang), *flags, made, str(programs / source)], check=True)
     link = (str(main), "-fuse-ld=lld", "-fprofile-generate", "-o", str(tmp_path / "out"))
     own, foreign = (str(tmp_path / f"library_{name}.c.o") for name in ("cold", "hot"))
     done = pgo_lab("guard", "--", *link, str(tmp_path / "main.c.o"), foreign)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from test_trace import without_ptrace
 
@@ -403,8 +404,8 @@ def test_a_program_that_never_ends_is_asked_by_a_signal(compiled: Compile, tmp_p
         assert child.returncode == 0 and set(out.split()) == {"tick"}
     assert (tmp_path / "now.profdata").stat().st_ino != first
     assert "when it was asked for" in said
-    running = subprocess.run(["pgrep", "-f", str(program)], capture_output=True, check=False)
-    assert not running.stdout
+    lines = [one.info["cmdline"] or () for one in psutil.process_iter(["cmdline"])]
+    assert not [line for line in lines if str(program) in line]
 
 
 def test_its_time_is_over(compiled: Compile, saved: Saved) -> None:

@@ -26,7 +26,7 @@ from nbsupport.probe import Toolchain
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.images import Image
 from nbsupport.profile.names import decode
-from nbsupport.rescue import Rescued, parts, proof, scan
+from nbsupport.rescue import Rescued, live, parts, proof, scan
 from nbsupport.rescue.rescued import VALUES
 from nbsupport.trials import Lab
 
@@ -217,6 +217,25 @@ def test_value_counters_on_the_heap_are_left_alone(
     assert counts.difference(seen, expected(lab, trial)) is None
 
 
+def test_mc_dc_bitmaps_are_said_to_be_lost(
+    saved: Saved, toolchain: Callable[[str], Toolchain], tmp_path: Path
+) -> None:
+    """A text profile of an older LLVM has no place for them."""
+    (tmp_path / "main.c").write_text(
+        "int library_step(int); int main(int n, char **a) { return n > 1 && a[1] && library_step(n); }"
+    )
+    main, other = toolchain("19").compiler, toolchain("17").compiler
+    flags = ("-fprofile-instr-generate", "-fcoverage-mapping")
+    command(main, *flags, "-fcoverage-mcdc", "-c", "main.c", "-o", "main.o", cwd=tmp_path)
+    command(other, *flags, "-c", PROGRAMS / "library_hot.c", "-o", "hot.o", cwd=tmp_path)
+    link = (main, "-fuse-ld=lld", *flags, "main.o", "hot.o", "-o", "mcdc")
+    command(*link, cwd=tmp_path)
+    found, seen = saved(tmp_path / "mcdc")
+    assert found.lost[-1:] == ("its MC/DC bitmaps",) and ("main", 1) in {
+        (name, row[0]) for (name, _), row in seen.items()
+    }
+
+
 def test_the_real_project(lab: Lab, tmp_path: Path) -> None:
     """A library of Rust and C, which a program that is not instrumented loads: orjson."""
     found = {}
@@ -327,6 +346,16 @@ def test_however_it_ends_there_is_a_profile(
     assert (
         max(n for (name, _), row in seen.items() if name == "library_step" for n in row) == 10 * 64
     )
+
+
+def test_a_runtime_that_is_not_recognized_crashes_and_its_counters_are_saved(
+    compiled: Compile, saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_VALUES", ())
+    monkeypatch.setattr(scan, "value_functions", lambda *_: [])
+    found, seen = saved(compiled())
+    assert "in its profile runtime, which could not be kept from it: SIGSEGV" in found.notes[0]
+    assert len(seen) == 6
 
 
 def test_a_program_that_forks_is_said_to_lose_its_children(lab: Lab, saved: Saved) -> None:

@@ -12,6 +12,9 @@ from nbsupport.profile import profraw
 from nbsupport.rescue import live, malformed, parts
 from nbsupport.rescue.rescued import VALUES, Rescued
 
+#: How the names of the runtime's functions begin that walk records.
+_RUNTIME = ("__llvm_profile", "lprof", "writeOneValueProf", "initializeValueProf")
+
 
 def save(ran: live.Ran, own: Path, out: Path, cache: Path | None) -> Rescued:
     """Write the profile of a run as far as it has come."""
@@ -41,7 +44,8 @@ def save(ran: live.Ran, own: Path, out: Path, cache: Path | None) -> Rescued:
         why = error.why if isinstance(error, LabError) else str(error.strerror)
         do = f"what was counted is in {name}: pgo-lab rescue --profraw {name} -o ELSEWHERE"
         raise LabError(str(out), why, do) from error
-    return Rescued(out, made, False, (*lost, *parts.nameless(recovered)), tuple(notes))
+    lost += [what for one in recovered for what in one.lost]
+    return Rescued(out, made, False, tuple(dict.fromkeys(lost)), tuple(notes))
 
 
 def _notes(ran: live.Ran) -> list[str]:
@@ -49,7 +53,10 @@ def _notes(ran: live.Ran) -> list[str]:
     if ran.stop:
         frames = ran.stop["frames"]
         where = frames[0]["function"] or frames[0]["module"] if frames else "?"
-        notes.append(f"it crashed for a reason of its own: {ran.stop['signal']} in {where}")
+        whose = "for a reason of its own"
+        if where.startswith(_RUNTIME):
+            whose = "in its profile runtime, which could not be kept from it"
+        notes.append(f"it crashed {whose}: {ran.stop['signal']} in {where}")
     elif ran.why == "limit":
         notes.append("its time was over: the profile is of what it had done")
     elif ran.why in ("end", "now"):

@@ -28,7 +28,7 @@ def rescue(path: Path, out: Path, binary: Path | None, cache: Path | None) -> Re
     recovered = [parts.recover(one) for one in profiles]
     written = parts.write(recovered, out, cache)
     short = sum(len(one.records.sound) - int(one.records.sound.sum()) for one in profiles)
-    lost = [*parts.nameless(recovered)]
+    lost = [what for one in recovered for what in one.lost]
     lost += [f"{short} functions whose counters are not in the file"] * bool(short)
     notes = [f"it was malformed: {found.problems[0].what}"] if found.problems else []
     return Rescued(out, written, False, (VALUES, *lost), tuple(notes))

@@ -45,12 +45,12 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Recovered:
-    """The functions of one image, by record size: each as a text profile; `nameless` are lost."""
+    """The functions of one image, by record size: each as a text profile, and what is lost."""
 
     variants: tuple[str, ...]
     texts: Mapping[int, bytes]
     functions: Mapping[int, int]
-    nameless: int
+    lost: tuple[str, ...]
 
     @property
     def header(self) -> bytes:
@@ -91,7 +91,16 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
         texts.setdefault(size, []).append("\n".join([*text, *_sites(numbers, seen, named), "\n"]))
     whole = {size: "".join(rows).encode("latin-1") for size, rows in texts.items()}
     functions = {size: len(rows) for size, rows in texts.items()}
-    return Recovered(profile.header.variants, whole, functions, nameless)
+    lost = {
+        f"{nameless} functions whose names are not there": nameless,
+        "its MC/DC bitmaps": len(profile.header.part("bitmaps")),
+        "when functions were first executed (temporal profile)": profile.header.timed,
+        "its vtable values": any(
+            piece.rows["NumValueSites"][:, _KINDS:].any() for piece in records.pieces
+        ),
+    }
+    said = tuple(what for what, any_ in lost.items() if any_)
+    return Recovered(profile.header.variants, whole, functions, said)
 
 
 def _sites(
@@ -209,9 +218,3 @@ def _index(found: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Pa
                 str(out), f"llvm-profdata: {why}", "give -o OUT.proftext, and look at it"
             )
         files.write(out, merged.read_bytes())
-
-
-def nameless(found: Sequence[Recovered]) -> list[str]:
-    """Say how many functions have no name, if any."""
-    number = sum(one.nameless for one in found)
-    return [f"{number} functions whose names are not there"] * bool(number)

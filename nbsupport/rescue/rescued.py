@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Lost in any rescue.
+#: Lost from a file, and where value counters are on the heap.
 VALUES = "what its value sites saw (indirect calls are not promoted, memory operations not sized)"
 
 

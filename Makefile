@@ -38,7 +38,7 @@ lint: install ## Check style and types only
 	$(BIN)/shellcheck data/build_pgo.sh .ci/run
 
 pytest: toolchains ## Run the tests only
-	$(RUN) pytest -n auto --dist loadfile $(MARKED)
+	$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder $(MARKED)
 
 nbval: toolchains ## Compare the committed notebooks with a fresh execution only
 	PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope $(NBVAL) notebooks

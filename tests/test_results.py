@@ -149,4 +149,4 @@ def test_the_baseline_has_the_claims_of_all_llvms() -> None:
     assert {"17", "18", "19", "20", "21", "22", "23"} <= llvms
     assert not found.claims.duplicated(["name", "at"]).any()
     assert set(default.claims["name"]) <= set(found.claims["name"])
-    assert len(found.claims) > 5 * len(default.claims)
+    assert len(found.claims) > 4 * len(default.claims)  # some are of no LLVM

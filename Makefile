@@ -8,6 +8,9 @@ STAMP := .venv/.installed
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300 \
 	--nbval-sanitize-with tests/notebooks/sanitize.cfg -p no:randomly
 
+# `make test` leaves the slow ones out.
+MARKED := -m 'not slow'
+
 # What a recipe says when something of the system is missing: what, and four ways to get it.
 missing = { printf '%s\n' "make: missing: $(1)" "  Debian, Ubuntu: apt-get install $(2)" \
 	"  Fedora:         dnf install $(3)" "  macOS:          $(4)" >&2; exit 1; }
@@ -28,7 +31,7 @@ report: toolchains ## Run the notebooks, build the site, print where it is and t
 
 test: lint pytest nbval ## Check style and types, run the tests, then the notebooks (nbval)
 
-test-all: MARKED = -m 'slow or not slow'
+test-all: MARKED :=
 test-all: test ## The same, and the tests that take longer
 
 lint: install ## Check style and types only

@@ -41,7 +41,7 @@ def table(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFra
     ):
 
         def one(trial: Trial) -> dict[str, Any]:
-            row = _row(lab, trial)
+            row = saved(lab, trial)
             step()
             return row
 
@@ -52,7 +52,8 @@ def _mixed(trial: Trial) -> bool:
     return not same_stride(trial.main.raw_version or 0, trial.foreign.raw_version or 0)
 
 
-def _row(lab: Lab, trial: Trial) -> dict[str, Any]:
+def saved(lab: Lab, trial: Trial) -> dict[str, Any]:
+    """Run a program by itself and rescue it; return a row of `table`."""
     alone = lab.run(trial)
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)

@@ -26,7 +26,7 @@ from nbsupport.probe import Toolchain
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.images import Image
 from nbsupport.profile.names import decode
-from nbsupport.rescue import Rescued, live, parts, proof, scan
+from nbsupport.rescue import Rescued, live, mend, parts, proof, scan
 from nbsupport.rescue.rescued import VALUES
 from nbsupport.trials import Lab
 
@@ -552,6 +552,47 @@ def test_memory_as_a_raw_profile_is_read_back(raw_version: int) -> None:
     made = parts.parse(parts.raw(known, version, 64, "<", held, {"counters": 1000}))
     assert list(made.functions.rows()) == [(b"a", 0x12, [5]), (b"b", 0x34, [6, 7])]
     assert not [one for one in made.problems if "value" not in one.what]
+
+
+@pytest.mark.parametrize(
+    ("others", "distance", "found"),
+    [(0, 0, True), (4, 0, True), (20, 0, False), (0, 80, False)],
+    ids=["alone", "few", "mostly-without-a-record", "far"],
+)
+def test_value_sites_are_told_from_chance(others: int, distance: int, found: bool) -> None:
+    """lea rsi, record; call: once; and calls without, or too far away to be about it."""
+    base, records, target = 0x1000, 0x9000, 0x1000 + 600
+    code = b"\x48\x8d\x35" + (records - base - 7).to_bytes(4, "little") + b"\x90" * distance
+    for _ in range(1 + others):
+        code += b"\xe8" + (target - base - len(code) - 5).to_bytes(4, "little", signed=True)
+        code += b"\x90" * 8
+    data = code.ljust(700, b"\x90")
+    image = Image("elf", "executable", "x86_64-linux", 64, "<")
+    image.places["data"] = [(records, 0, 64)]
+    image.loaded = [(base, 0, len(data), True)]
+    assert scan.value_functions(image, data) == ([target] if found else [])
+
+
+def test_where_the_runtime_looks_beyond_the_records_nothing_is_mended(
+    saved: Saved, toolchain: Callable[[str], Toolchain], tmp_path: Path
+) -> None:
+    """LLVM 23 looks 48 bytes on, where the last of the records of LLVM 17 has ended."""
+    sources = {
+        "main": "int copy(char *, char *, unsigned long); char a[9], b[9];"
+        "int main(int n, char **v) { return copy(a, b, (unsigned long)n); }",
+        "last": "#include <string.h>\n"
+        "int copy(char *a, char *b, unsigned long n) { memcpy(a, b, n); return 0; }",
+    }
+    flags = ("-O1", "-fPIC", "-fprofile-generate")
+    for (name, text), version in zip(sources.items(), ("23", "17"), strict=True):
+        (tmp_path / f"{name}.c").write_text(text)
+        command(toolchain(version).compiler, *flags, "-c", f"{name}.c", cwd=tmp_path)
+    link = (toolchain("23").compiler, "-fuse-ld=lld", *flags, "main.o", "last.o", "-o", "out")
+    command(*link, cwd=tmp_path)
+    assert mend.slots(tmp_path / "out", 11) is None
+    found, seen = saved(tmp_path / "out")
+    assert found.lost == (VALUES,) and not found.notes
+    assert {name: row for (name, _), row in seen.items()} == {"main": (1,), "copy": (1,)}
 
 
 def test_value_sites_are_found_in_code_of_aarch64() -> None:

@@ -12,11 +12,9 @@ import contextlib
 import datetime
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
@@ -29,9 +27,10 @@ from typing import Literal
 import filelock
 from nbformat import NotebookNode
 
-from nbsupport import __version__, files, notebook, progress, settings, toolchains
+from nbsupport import __version__, files, grid, notebook, progress, settings, toolchains
 from nbsupport.errors import LabError, from_os
 from nbsupport.execution import Crew, Executor, Job
+from nbsupport.grid import Cell, Source
 
 Status = Literal["executed", "reused", "failed"]
 
@@ -79,10 +78,10 @@ def execute(
     executes, if not processes here. Raises `LabError` for bad input, a full disk, a folder that
     is no run's, or another run in it; an interrupt ends all kernels, keeps what is done.
     """
-    sources = [_Source.of(path) for path in notebooks]
+    sources = [Source.of(path) for path in notebooks]
     if len({source.name for source in sources}) < len(sources):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
-    parameters = _checked(sources, parameters)
+    parameters = grid.checked(sources, parameters)
     out = out.absolute()
     arguments = {
         "notebooks": [str(path.absolute()) for path in notebooks],
@@ -92,7 +91,7 @@ def execute(
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
             given = {**parameters, "run_folder": str(out)}
             run = _Run(out, Path(work), arguments, timeout, crew or Crew())
-            cells = [cell for source in sources for cell in _cells(source, given)]
+            cells = [cell for source in sources for cell in grid.cells(source, given)]
             first = [cell for cell in cells if cell.source.name not in last]
             rest = [cell for cell in cells if cell.source.name in last]
             progress.say(f"executing {len(cells)} notebooks, {_jobs(jobs)} at once, into {out}")
@@ -126,92 +125,14 @@ def resume(out: Path, *, jobs: int | None = None, crew: Executor | None = None) 
     return execute(notebooks, out, parameters, jobs=jobs, crew=crew)
 
 
-def _checked(sources: Sequence[_Source], parameters: Mapping[str, object]) -> dict[str, object]:
-    """Return parameters, of the types that the notebooks declare; refuse one that none has.
-
-    Each command gives `llvm` and `foreign`, which not every notebook needs.
-    """
-    defaults: dict[str, object] = {}
-    for source in sources:
-        defaults |= notebook.defaults(source.content)
-    for name, value in parameters.items():
-        if name not in {*defaults, "llvm", "foreign"}:
-            there = ", ".join(sorted(defaults.keys() - {"run_folder"})) or "none"
-            raise LabError(f"parameter {name}", "no notebook has it", f"choose from: {there}")
-        if value == []:
-            raise LabError(f"parameter {name}", "it has no value", "give one, or leave it out")
-    return {
-        name: [_typed(name, each, defaults.get(name)) for each in value]
-        if isinstance(value, list)
-        else _typed(name, value, defaults.get(name))
-        for name, value in parameters.items()
-    }
-
-
-def _typed(name: str, value: object, default: object) -> object:
-    """Return the value of a parameter; text as what its default in the notebook is."""
-    if not isinstance(value, str) or not isinstance(default, bool | int | float):
-        return value
-    with contextlib.suppress(ValueError):
-        if not isinstance(default, bool):
-            return type(default)(value)
-        return {"true": True, "false": False}.get(value.lower(), "") or bool(int(value))
-    kind = type(default).__name__
-    raise LabError(f"parameter {name}", f"{value!r} is no {kind}", f"give a {kind}")
-
-
 def by_default(notebooks: Sequence[Path], out: Path, *, jobs: int | None = None) -> dict[str, Done]:
     """Execute notebooks as they are, into the new folder `out`; return how each fared, by name."""
     run = _Run(out, out, {}, TIMEOUT, Crew())
-    cells = [cell for path in notebooks for cell in _cells(_Source.of(path), {})]
+    cells = [cell for path in notebooks for cell in grid.cells(Source.of(path), {})]
     run.all([cell for cell in cells if cell.source.name not in ALONE], jobs)
     run.all([cell for cell in cells if cell.source.name in ALONE], 1)
     run.write_manifest(finished=True)
     return run.done
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A notebook to execute."""
-
-    name: str
-    folder: Path
-    content: NotebookNode
-
-    @classmethod
-    def of(cls, path: Path) -> _Source:
-        return cls(path.stem, path.absolute().parent, notebook.read(path))
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """A notebook with one combination of its parameters."""
-
-    name: str
-    source: _Source
-    given: Mapping[str, object]
-
-
-def _cells(source: _Source, parameters: Mapping[str, object]) -> list[_Cell]:
-    """Return a notebook's cells, in the order of the values that were given."""
-    takes = notebook.declared(source.content)
-    mine = {name: value for name, value in parameters.items() if name in takes}
-    several = [name for name, value in mine.items() if isinstance(value, list) and value[1:]]
-    values = [_listed(value) for value in mine.values()]
-    cells: dict[str, _Cell] = {}
-    for combination in itertools.product(*values):
-        given = dict(zip(mine, combination, strict=True))
-        words = [re.sub(r"[^\w.@]+", "_", str(given[name])).strip("_") for name in several]
-        name = "--".join([source.name, *(["-".join(words)] if words else [])])
-        cells.setdefault(name, _Cell(name, source, given))
-    return list(cells.values())
-
-
-def _tags(given: Mapping[str, object]) -> dict[str, int]:
-    """Return what a machine must have for a cell: its LLVMs, by major version."""
-    names = (str(given[name]) for name in ("llvm", "foreign") if name in given)
-    majors = (re.match(r"\d+", name) for name in names)
-    return {f"llvm={major[0]}": 1 for major in majors if major}
 
 
 class _Run:
@@ -230,7 +151,7 @@ class _Run:
         self.surroundings = _surroundings(self.toolchains)
         self.crew = crew
 
-    def all(self, cells: Sequence[_Cell], jobs: int | None, after: Sequence[Done] = ()) -> None:
+    def all(self, cells: Sequence[Cell], jobs: int | None, after: Sequence[Done] = ()) -> None:
         """Bring every cell up to date, `jobs` at once; `after` is what these depend on."""
         before = [(one.cell, one.fingerprint, one.when) for one in after]
         with ThreadPoolExecutor(_jobs(jobs)) as pool:
@@ -244,7 +165,7 @@ class _Run:
                 self.crew.stop()
                 raise
 
-    def one(self, cell: _Cell, before: object) -> Done:
+    def one(self, cell: Cell, before: object) -> Done:
         """Reuse or execute one cell (in a thread)."""
         source, given = cell.source, cell.given
         fingerprint = notebook.digest(source.content, given, self.surroundings, before)
@@ -256,7 +177,7 @@ class _Run:
         folder.mkdir()
         (folder / "input.ipynb").write_text(notebook.dump(source.content))
         cells = len(notebook.code(source.content))
-        job = Job(folder, source.folder, given, self.timeout, cells, _tags(given))
+        job = Job(folder, source.folder, given, self.timeout, cells, grid.tags(given))
         start = time.monotonic()
         with self.board.running(cell.name, job) if self.board else contextlib.nullcontext():
             error = self.crew.execute(job)
@@ -311,18 +232,14 @@ class _Run:
 
 def _earlier(manifest: Path, arguments: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     """Return what a manifest says of other notebooks than these."""
-    these = {Path(str(each)).stem for each in _listed(arguments.get("notebooks", []))}
+    these = {Path(str(each)).stem for each in grid.listed(arguments.get("notebooks", []))}
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         known = json.loads(manifest.read_text())["notebooks"]
         return {name: entry for name, entry in known.items() if entry["notebook"] not in these}
     return {}
 
 
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value]
-
-
-def _result(folder: Path, source: _Source, status: Status) -> NotebookNode:
+def _result(folder: Path, source: Source, status: Status) -> NotebookNode:
     """Return what came out; the input where the process was killed before it could write that."""
     try:
         made = notebook.read(folder / "output.ipynb")
@@ -331,7 +248,7 @@ def _result(folder: Path, source: _Source, status: Status) -> NotebookNode:
     return made if status == "failed" else notebook.with_prose(made, source.content)
 
 
-def _reused(cell: _Cell, path: Path, sidecar: Path, fingerprint: str) -> Done | None:
+def _reused(cell: Cell, path: Path, sidecar: Path, fingerprint: str) -> Done | None:
     """Return an earlier execution that is still true, its prose brought up to date."""
     try:
         entry = json.loads(sidecar.read_text())

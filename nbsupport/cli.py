@@ -9,21 +9,16 @@ import os
 import re
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from nbsupport import __version__, contain
+from nbsupport import __version__, contain, terminal
 from nbsupport.errors import LabError, from_os
-
-if TYPE_CHECKING:
-    from nbsupport.profile.audit import Report
 
 app = typer.Typer(
     name="pgo-lab",
@@ -35,8 +30,6 @@ app = typer.Typer(
 
 #: Click's class, of the copy of click that typer brings; it has no other public name there.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
-#: Files that a table for people shows.
-_SHOWN = 30
 #: What typer returns after Ctrl-C.
 INTERRUPTED = 130
 
@@ -154,15 +147,7 @@ def trial(
     if as_json:
         _print_json(outcome.to_json())
         return
-    out = Console(soft_wrap=True, highlight=False)
-    out.print(f"[bold]{outcome.kind}[/bold]: {outcome.detail}")
-    if dead := outcome.crash:
-        for n, frame in enumerate(dead.frames):
-            offset = "" if frame.offset is None else f" + {frame.offset}"
-            out.print(f"  #{n} {frame.function or '?'}{offset} ({frame.module})", markup=False)
-        if dead.fault_address is not None:
-            how = f"from the {dead.fault_address_from}"
-            out.print(f"  at {dead.fault_address:#x} ({how}): {dead.instruction}", markup=False)
+    terminal.outcome(outcome)
 
 
 @app.command()
@@ -296,7 +281,7 @@ def audit(
     if as_json:
         _print_json(report.to_json())
     else:
-        _show_audit(report)
+        terminal.audit(report)
     return {"mixed": 1, "unknown": 2}.get(report.verdict, 0)
 
 
@@ -326,43 +311,6 @@ def _disassemble(bitcode: Path) -> str | None:
     return None
 
 
-def _show_audit(report: Report) -> None:
-    # Paths stay whole where no terminal forces a width.
-    out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
-    found = report.judgement
-    colour = {"mixed": "red", "consistent": "green"}.get(found.verdict, "yellow")
-    out.print(f"[bold {colour}]{found.verdict}[/]: {escape(found.why)}")
-    if found.verdict == "mixed":
-        orders = " (by link order and runtime)" if len(found.links) > 1 else ""
-        out.print(f"what will happen: {' or '.join(found.outcomes)}{orders}")
-    shown = report.telling[:_SHOWN]
-    if shown:
-        table = Table("verdict", "raw version", "runtime", "bytes x records", box=None)
-        table.add_column("file", overflow="fold")
-        for one in shown:
-            row = one.to_json()
-            layouts = [f"{size} x {count}" for size, count in one.layouts]
-            cells = (row["raw_versions"] or "?", row["runtime_raw_version"] or "-", layouts[:6])
-            text = (str(cell).translate({39: None}).strip("[]") for cell in cells)
-            table.add_row(row["verdict"], *text, escape(row["path"]))
-        out.print(table)
-    paths = {one.path for one in shown}
-    others = Counter(one.judgement.verdict for one in report.files if one.path not in paths)
-    if others:
-        out.print("others: " + ", ".join(f"{count} {what}" for what, count in others.items()))
-    for blame in found.blame[:_SHOWN]:
-        names = ", ".join(blame.functions) + (", …" if blame.count > len(blame.functions) else "")
-        what = f": {blame.count} functions: {names}" if blame.count else ""
-        out.print(f"foreign: {blame.path}{what}", markup=False)
-    if rest := len(found.blame[_SHOWN:]):
-        out.print(f"foreign: {rest} more files (--json lists all)")
-    if found.advice:
-        out.print(f"do: {found.advice}", markup=False)
-    inside = (f"{one.path}: {problem}" for one in report.files for problem in one.problems)
-    for problem in (*report.problems, *inside):
-        print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
-
-
 @app.command()
 def profraw(
     path: Annotated[Path, typer.Argument(help="A raw profile, or a folder of them.")],
@@ -389,23 +337,7 @@ def profraw(
     if as_json:
         _print_json(document)
         return code
-    out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
-    table = Table("state", "raw version", "functions", "counters", box=None)
-    table.add_column("file", overflow="fold")
-    for file in document.pop("files", ()):
-        numbers = (str(file[key] or "-") for key in ("raw_version", "functions", "counters"))
-        table.add_row(file["state"], *numbers, escape(file["path"]))
-        document["problems"] += [{**one, "file": file["path"]} for one in file["problems"]]
-    if table.row_count:
-        out.print(table)
-    problems = document.pop("problems")
-    document["valid"] = "yes" if document["valid"] else "no"
-    for key, value in document.items():
-        shown = ", ".join(value) if isinstance(value, list | tuple) else value
-        out.print(f"{key.replace('_', ' ')}: {'-' if shown in (None, '') else shown}", markup=False)
-    for one in problems:
-        places = (one.get("file"), None if one["offset"] is None else f"byte {one['offset']}")
-        out.print(": ".join((*filter(None, places), one["what"])), markup=False)
+    terminal.profile(document)
     return code
 
 
@@ -482,20 +414,7 @@ def explain(
     if as_json:
         _print_json(found.to_json())
         return code
-    out = Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
-    verdict = f"{found.verdict}, {found.certainty}" + (f", {found.face}" if found.face else "")
-    out.print(f"[bold {'green' if code else 'red'}]{verdict}[/]: {escape(found.why)}")
-    for n, frame in enumerate(found.crash.frames):
-        offset = "" if frame.offset is None else f" + {frame.offset}"
-        out.print(f"  #{n} {frame.function or '?'}{offset} ({frame.module or '?'})", markup=False)
-    if (address := found.crash.fault_address) is not None:
-        how = f"from the {found.crash.fault_address_from}"
-        out.print(f"  at {address:#x} ({how}): {found.crash.instruction or '?'}", markup=False)
-    for key, value in (found.record or {}).items():
-        out.print(f"record {key.replace('_', ' ')}: {value}", markup=False)
-    out.print(f"do: {found.advice}", markup=False)
-    for problem in found.problems:
-        print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
+    terminal.explanation(found)
     return code
 
 

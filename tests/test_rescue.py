@@ -23,7 +23,7 @@ from nbsupport.build import Trial
 from nbsupport.counts import Counts
 from nbsupport.errors import LabError, MissingError
 from nbsupport.probe import Toolchain
-from nbsupport.profile import layout, profraw
+from nbsupport.profile import layout, objects, profraw
 from nbsupport.profile.images import Image
 from nbsupport.profile.names import decode
 from nbsupport.rescue import Rescued, live, mend, parts, proof, scan
@@ -589,7 +589,8 @@ def test_where_the_runtime_looks_beyond_the_records_nothing_is_mended(
         command(toolchain(version).compiler, *flags, "-c", f"{name}.c", cwd=tmp_path)
     link = (toolchain("23").compiler, "-fuse-ld=lld", *flags, "main.o", "last.o", "-o", "out")
     command(*link, cwd=tmp_path)
-    assert mend.slots(tmp_path / "out", 11) is None
+    file = objects.read(tmp_path / "out")
+    assert file and mend.slots(file.parts[0], 11) is None
     found, seen = saved(tmp_path / "out")
     assert found.lost == (VALUES,) and not found.notes
     assert {name: row for (name, _), row in seen.items()} == {"main": (1,), "copy": (1,)}

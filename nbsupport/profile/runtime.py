@@ -35,50 +35,44 @@ def writer(image: Image, data: bytes) -> list[int]:
 
     Source: __llvm_profile_write_file (InstrProfilingFile.c).
     """
-    found = list[int]()
-    if (address := _message(image, data)) is None:
-        return found
-    for base, start, size, code in image.loaded:
-        if code and image.target.startswith("x86_64"):
-            found += [base + use - start for use in _x86_64(data, start, size, address - base)]
-        elif code and image.target.startswith("aarch64"):
-            words = np.frombuffer(data, "<u4", size // 4, start)
-            found += [base + 4 * index for index in _aarch64(words, base, address)]
-    return found
-
-
-def _message(image: Image, data: bytes) -> int | None:
-    """Return the address of the message about two versions."""
-    text = data.find(_MISMATCH)
-    return next((a + text - s for a, s, n, _ in image.loaded if s <= text < s + n), None)
+    return [base + use - start for base, start, _, use in _uses(image, data)]
 
 
 def raw_version(image: Image, data: bytes) -> int | None:
     """Return the raw version of the runtime in a linked image; None when it is not certain."""
-    address = _message(image, data)
-    if address is None:
-        return None
     found: set[int] = set()
-    for base, start, size, code in image.loaded:
-        if not code:
-            continue
+    for _, start, size, use in _uses(image, data):
         if image.target.startswith("x86_64"):
-            for use in _x86_64(data, start, size, address - base):
-                compared = _COMPARED.findall(data, max(0, use - _NEAR), use + _NEAR)
-                passed = _PASSED.findall(data, max(0, use - _BESIDE), use + _BESIDE)
-                found |= {byte[0] for byte in set(compared) & set(passed)}
-        elif image.target.startswith("aarch64"):
-            words = np.frombuffer(data, "<u4", size // 4, start)
-            for index in _aarch64(words, base, address):
-                near, beside = (
-                    words[max(0, index - n // 4) : index + n // 4] for n in (_NEAR, _BESIDE)
-                )
-                compared = near[near & 0x7FC0001F == 0x7100001F] >> 10 & 0xFFF
-                passed = beside[beside & 0xFFE00000 == 0x52800000] >> 5 & 0xFFFF
-                found |= set(compared.tolist()) & set(passed.tolist())
+            compared = _COMPARED.findall(data, max(0, use - _NEAR), use + _NEAR)
+            passed = _PASSED.findall(data, max(0, use - _BESIDE), use + _BESIDE)
+            found |= {byte[0] for byte in set(compared) & set(passed)}
+        else:
+            words, index = np.frombuffer(data, "<u4", size // 4, start), (use - start) // 4
+            near, beside = (
+                words[max(0, index - n // 4) : index + n // 4] for n in (_NEAR, _BESIDE)
+            )
+            compared = near[near & 0x7FC0001F == 0x7100001F] >> 10 & 0xFFF
+            passed = beside[beside & 0xFFE00000 == 0x52800000] >> 5 & 0xFFFF
+            found |= set(compared.tolist()) & set(passed.tolist())
     # A 1 beside it is __fprintf_chk's, or lprofSuspendSigKill's.
     found = {number for number in found if number >= min(layout.LAYOUTS)}
     return found.pop() if len(found) == 1 else None
+
+
+def _uses(image: Image, data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield base, start and size of a code segment, and where it takes the message's address."""
+    text = data.find(_MISMATCH)
+    address = next((a + text - s for a, s, n, _ in image.loaded if s <= text < s + n), None)
+    if address is None:
+        return
+    for base, start, size, code in image.loaded:
+        if code and image.target.startswith("x86_64"):
+            for use in _x86_64(data, start, size, address - base):
+                yield base, start, size, use
+        elif code and image.target.startswith("aarch64"):
+            words = np.frombuffer(data, "<u4", size // 4, start)
+            for index in _aarch64(words, base, address):
+                yield base, start, size, start + 4 * index
 
 
 def _x86_64(data: bytes, start: int, size: int, distance: int) -> Iterator[int]:

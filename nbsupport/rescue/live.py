@@ -22,7 +22,7 @@ from nbsupport import progress
 from nbsupport.crash import attached
 from nbsupport.crash.with_lldb import Lldb
 from nbsupport.errors import LabError
-from nbsupport.profile import audit, evidence, images, infer, layout, names, runtime
+from nbsupport.profile import audit, evidence, images, infer, layout, names, objects, runtime
 from nbsupport.rescue import mend, scan
 from nbsupport.rescue.parts import raw
 
@@ -146,21 +146,20 @@ def _answer(event: Mapping[str, Any]) -> tuple[Seen, dict[str, Any]]:
     patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
     writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
     one, slots = Seen(path, event["version"], healthy=False), None
-    try:
-        data = path.read_bytes()
-        image = images.parse(data)
-    except (OSError, ValueError):
-        image = None
-    if image and image.places.get("data"):
-        one.bits, one.order = image.bits, image.order
-        slide = event["data"] - min(image.places["data"])[0]
-        values = values or [slide + place for place in scan.value_functions(image, data)]
-        writer = writer or [slide + place for place in runtime.writer(image, data)]
-        found = evidence.read(path)
-        if isinstance(found, evidence.Evidence):
+    with contextlib.suppress(LabError):  # it is gone, or no longer what is running
+        file = objects.read(path)
+        linked = [part for part in file.parts if part.kind != "object"] if file else []
+        if file and linked:
+            one.bits, one.order = linked[0].bits, linked[0].order
+            found = evidence.of(file)
             one.healthy = _healthy(found)
             version = next((seen.runtime for seen in found.parts if seen.runtime), None)
-            slots = None if one.healthy else mend.slots(path, version)
+            slots = None if one.healthy else mend.slots(linked[0], version)
+    if not (values and writer) and (image := _image(path)):
+        content, data = image
+        slide = event["data"] - min(content.places["data"])[0]
+        values = values or [slide + place for place in scan.value_functions(content, data)]
+        writer = writer or [slide + place for place in runtime.writer(content, data)]
     note: dict[str, Any] = {"patch": patch, "writer": writer, "values": [], "there": [], "own": []}
     if one.healthy:
         return one, {**note, "patch": [], "writer": []}
@@ -168,6 +167,16 @@ def _answer(event: Mapping[str, Any]) -> tuple[Seen, dict[str, Any]]:
         one.valued = False
         return one, {**note, "patch": patch + values}
     return one, {**note, "values": values, **slots}
+
+
+def _image(path: Path) -> tuple[images.Image, bytes] | None:
+    """Return an image, and its bytes: of one without symbols, the code says where functions are."""
+    with contextlib.suppress(OSError, ValueError):
+        data = path.read_bytes()
+        image = images.parse(data)
+        if image and image.places.get("data"):
+            return image, data
+    return None
 
 
 def _healthy(found: evidence.Evidence) -> bool:

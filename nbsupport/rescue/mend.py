@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -22,17 +21,16 @@ from nbsupport.profile.layout import Order
 _MOST = 255
 
 
-def slots(path: Path, runtime: int | None) -> dict[str, list[int]] | None:
+def slots(image: objects.Part, runtime: int | None) -> dict[str, list[int]] | None:
     """Return where in its data section an image's runtime looks for `Values` of foreign records.
 
     `there` and `own` (where those records have it) are offsets in bytes. None: cannot be mended,
     since the runtime is not known, or looks beyond the section, or where another record's is.
     """
-    file, known = objects.read(path), layout.LAYOUTS.get(runtime or 0)
-    sections = [section for part in (file.parts if file else ()) for section in part.sections]
-    if known is None or len(sections) != 1 or sections[0].bits != 64:
+    known = layout.LAYOUTS.get(runtime or 0)
+    if known is None or len(image.sections) != 1 or image.bits != 64:
         return None
-    (section,) = sections
+    (section,) = image.sections
     found, wanted = infer.find(section), known.offsets()["Values"]
     there, own, mine = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], np.zeros(0, np.int64)
     for size in np.unique(found.sizes).tolist():

@@ -679,7 +679,7 @@ def test_memory_is_bounded_by_the_size_of_the_file(case: str, tmp_path: Path) ->
 
 def test_a_file_that_is_no_profile_is_told_apart(tmp_path: Path) -> None:
     for start, what in (
-        (b"\x81iforpl\xff", "an indexed profile"),
+        (b"\xfflprofi\x81", "an indexed profile"),
         (b"\x81rforpm\xff", "a raw memory profile"),
         (b"\x7fELF\2\1\1\0", "an ELF file"),
         (b":ir\nmain\n", "a text profile"),

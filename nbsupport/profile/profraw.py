@@ -38,7 +38,7 @@ EMPTY = (
 )
 #: What else people have, by how it starts.
 _OTHERS = {
-    b"\x81iforpl\xff": "an indexed profile, which llvm-profdata merge made",
+    b"\xfflprofi\x81": "an indexed profile, which llvm-profdata merge made",
     b"\x81rforpm\xff": "a raw memory profile",
     b"\x7fELF": "an ELF file",
     b"\xcf\xfa\xed\xfe": "a Mach-O file",

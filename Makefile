@@ -16,7 +16,7 @@ missing = { printf '%s\n' "make: missing: $(1)" "  Debian, Ubuntu: apt-get insta
 	"  Fedora:         dnf install $(3)" "  macOS:          $(4)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-all lint pytest nbval bench fuzz wheel lab refresh record lock clean install toolchains again
+.PHONY: help report site test test-all lint pytest nbval bench fuzz wheel lab refresh record lock clean install toolchains again
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ report: toolchains ## Run the notebooks, build the site, print where it is and t
 	3) $(BIN)/pgo-lab report build/run -o build/site; exit 3 ;; \
 	*) exit $$code ;; \
 	esac  # 1: claims changed, which is news and in the report; 3: a notebook failed
+
+site: install ## Build the site of the last run (build/run), or of the recorded one
+	@$(BIN)/pgo-lab report $(if $(wildcard build/run/manifest.json),build/run,recorded) -o build/site
 
 test: lint pytest nbval ## Check style and types, run the tests, then the notebooks (nbval)
 

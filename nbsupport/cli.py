@@ -231,7 +231,9 @@ def diff(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(help="A run's folder; for --to also: recorded.")],
+    run: Annotated[
+        str, typer.Argument(help="A run's folder; or recorded, what came with the project.")
+    ],
     out: Annotated[Path, typer.Option("-o", help="Where the site, or the report, goes.")],
     form: Annotated[str, typer.Option("--format", help="html or markdown.")] = "",
     to: Annotated[
@@ -248,11 +250,10 @@ def report(
         page = upstream.write(results.open_run(run), to or "analysis", out)
         print(page)  # noqa: T201
         return
-    from nbsupport import report as reporting  # noqa: PLC0415
-    from nbsupport import results  # noqa: PLC0415
+    from nbsupport import results, site  # noqa: PLC0415
 
-    page = reporting.site(Path(run), out)
-    print(f"{page}: {results.read(Path(run)).verdict()}")  # noqa: T201
+    page = site.build(run, out)
+    print(f"{page}: {results.open_run(run).verdict()}")  # noqa: T201
 
 
 @app.command()

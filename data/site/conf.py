@@ -1,28 +1,26 @@
-"""Sphinx configuration of the report; what differs from run to run is in site.json beside it."""
-
-import json
-from pathlib import Path
-
-_site = json.loads((Path(__file__).parent / "site.json").read_text(encoding="utf-8"))
+"""Sphinx configuration of the site; what differs from run to run is in site.json beside it."""
 
 project = "PGO Crash Lab"
-root_doc = _site["root"]
-extensions = ["myst_nb"]
+root_doc = "index"
+extensions = ["myst_nb", "nbsupport.site.extension"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "off"  # papermill has executed them
 nb_merge_streams = True
+nb_code_prompt_show = nb_code_prompt_hide = "How this is computed"
 nb_ipywidgets_js = {}  # nothing from the web: every widget has a static twin
-suppress_warnings = ["myst.header", "misc.highlighting_failure"]
+# xref_missing: tours name sections that a notebook of somebody's may not have; a test looks at ours
+suppress_warnings = ["myst.header", "myst.xref_missing", "misc.highlighting_failure"]
 
 html_theme = "furo"
+
 pygments_dark_style = "github-dark"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["lab.css"]
+html_js_files = ["lab.js"]
 templates_path = ["_templates"]
-html_context = {"run_line": _site["run"]}
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False

@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbsupport import cases, contain, files, progress, rescue, settings, toolchains, views
+from nbsupport import cases, contain, files, look, progress, rescue, settings, toolchains, views
 from nbsupport.cases import Built
 from nbsupport.errors import LabError, MissingError, first_line
 from nbsupport.lab import Lab, environment
 from nbsupport.probe import Toolchain
 
-#: What each build is, in the order to show them, and its colour (Okabe and Ito).
+#: What each build is, in the order to show them, and its colour.
 BUILDS = {
-    "none": ("no PGO", "#000000"),
-    "rust": ("PGO of Rust", "#E69F00"),
-    "both": ("PGO of Rust and C", "#009E73"),
-    "clean": ("the same, C by another LLVM", "#56B4E9"),
-    "rescued": ("that, from the crash", "#D55E00"),
+    "none": ("no PGO", look.GREY),
+    "rust": ("PGO of Rust", look.ORANGE),
+    "both": ("PGO of Rust and C", look.GREEN),
+    "clean": ("the same, C by another LLVM", look.SKY),
+    "rescued": ("that, from the crash", look.VERMILION),
 }
 #: SEED RECORDS ROUNDS: of the training, of a measured run, and of one whose instructions count.
 _TRAINING, _MEASURED, _COUNTED = ("1", "2000", "2"), ("2", "3000", "5"), ("3", "300")
@@ -264,22 +264,23 @@ def shown(found: pd.DataFrame) -> views.Shown:
 
 def figure(found: pd.DataFrame) -> views.Shown:
     """Show a summary as a figure: times beside no PGO, with intervals; the finding as caption."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
-
     rows = found[found["build"] != "none"].to_dict("records")
-    drawn = Figure((8.5, 1 + 0.35 * len(rows)), layout="constrained")
-    axes = drawn.subplots()
-    axes.axvline(1, color="#555555", linewidth=1)
+    drawn, ((axes,),) = look.charts(50 + 26 * len(rows))
+    axes.axvline(1, color=look.INK, linewidth=1)
     for y, one in enumerate(rows):
         colour = BUILDS[one["build"]][1]
         axes.plot([one["low"], one["high"]], [y, y], linewidth=3, color=colour)
-        axes.plot(one["ratio"], y, "o", markersize=9, color=colour)
-        axes.plot(one["instructions"], y, "|", markersize=16, color="black")
+        inside = "white" if one["note"] else colour
+        axes.plot(one["ratio"], y, "o", markersize=9, color=colour, markerfacecolor=inside)
+        axes.plot(one["instructions"], y, "|", markersize=16, color=look.INK)
     names = [f"{one['program']}: {BUILDS[one['build']][0]}" for one in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
-    axes.spines[["left", "top", "right"]].set_visible(False)
-    axes.set_xlabel("time beside no PGO, with its 95 % interval (thin bar: instructions)")
+    axes.spines["bottom"].set_visible(True)
+    axes.set_xlabel(
+        "time beside no PGO (less is faster), with its 95 % interval\n"
+        "hollow: the noise is larger than the effect; thin bar: instructions"
+    )
     sure = [one for one in rows if one["build"] == "both" and not one["note"]]
     saved = [f"{100 * (1 - one['ratio']):.0f} % of {one['program']}" for one in sure]
     caption = f"Time that PGO of Rust and C saves beyond the noise: {', '.join(saved) or 'none'}."

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nbsupport import ruler, views
-from nbsupport.errors import LabError
+from nbsupport import look, ruler, views
 from nbsupport.profile.layout import Layout
 from nbsupport.ruler import Record, Ruler
 from nbsupport.views import Shown
@@ -17,21 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from nbsupport.profile import infer
-    from nbsupport.trials import Lab
 
-#: Colour of each meaning (Okabe and Ito), and the fields that have it.
-_MEANINGS = {
-    "who: NameRef, FuncHash": ("#56B4E9", ("NameRef", "FuncHash")),
-    "where its counters are": ("#009E73", ("CounterPtr", "UniformCounterPtr", "BitmapPtr")),
-    "its code": ("#F0E442", ("FunctionPointer",)),
-    "where its values are": ("#D55E00", ("Values",)),
-    "how many": (
-        "#E69F00",
-        ("NumCounters", "NumValueSites", "OffloadDeviceWaveSize", "NumBitmapBytes"),
-    ),
+#: Who it is, where its counters are, its code, where its values are, how many: a colour each.
+_COLOURS = {
+    **dict.fromkeys(("NameRef", "FuncHash"), look.SKY),
+    **dict.fromkeys(("CounterPtr", "UniformCounterPtr", "BitmapPtr"), look.GREEN),
+    "FunctionPointer": look.YELLOW,
+    "Values": look.VERMILION,
+    **dict.fromkeys(("NumCounters", "NumValueSites", "NumBitmapBytes"), look.ORANGE),
+    "OffloadDeviceWaveSize": look.ORANGE,
 }
-_HEIGHT = 3.1
-_COLOURS = {name: colour for colour, names in _MEANINGS.values() for name in names}
+#: Bytes that the ruler shows, and points: of a byte, of a field's height, where the first is.
+_SPAN, _BYTE, _HEIGHT, _LEFT = 136, 3.8, 88, 24
 
 
 def layouts(read: Mapping[str, Layout]) -> Shown:
@@ -75,122 +69,65 @@ def figure(found: Ruler) -> Shown:
 
     To scale; what is read as it was written is pale.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
-
-    steps = ruler.explain(found)
-    drawn = Figure(figsize=(9.4, 3.6 + 0.25 * len(steps)), layout="constrained")
-    axes = drawn.subplots()
-    first = max(0, found.misread.slot.offset - 40) if found.misread else 0
-    last = min(first + 168, len(found.data))
-    bottom = _HEIGHT + 1.7 + 0.72 * len(steps)
-    axes.set(xlim=(first - 5, first + 169), ylim=(bottom, -_HEIGHT - 1.7))
-    axes.set_axis_off()
+    steps, wrong = ruler.explain(found), found.misread
+    first = max(0, wrong.slot.offset - 16) if wrong else 0
+    window = range(first, min(first + _SPAN, len(found.data)) + 1)
+    drawn, axes = look.sheet(2 * _HEIGHT + 60 + (30 + 14 * len(steps)) * bool(steps))
     right = {part for record in found.records for part in record.fields()}
-    _band(axes, found.records, (first, last), -_HEIGHT - 0.5, "written")
-    _band(axes, found.slots, (first, last), 0.5, "read", right)
-    for place in range(first, last + 1, 8):
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "color": "#555555"}
-        axes.text(place, 0, str(place), bbox=box, zorder=5, **style)
-    if found.misread:
-        _explain(axes, found, first)
-    for meaning, (colour, _) in _MEANINGS.items():
-        axes.bar([first], [0], color=colour, label=meaning)
-    drawn.legend(loc="outside upper center", ncols=5, fontsize=8, frameon=False)
+    written, read = 20, _HEIGHT + 40
+    _band(axes, found.records, window, written, "written")
+    _band(axes, found.slots, window, read, "read", right)
+    for place in window[::8]:
+        axes.text(_x(window, place), _HEIGHT + 30, str(place), ha="center", **look.MUTED)
+    if wrong:
+        middle, y = _x(window, wrong.at + 4), read + _HEIGHT + 30
+        for top in (written, read):
+            at, size = (middle, top + _HEIGHT / 2), (8 * _BYTE, _HEIGHT)
+            look.cell(axes, at, size, "none", "", edgecolor=look.INK, linewidth=2.5)
+        axes.plot([middle, middle, 110], [read + _HEIGHT, y, y], color=look.INK, linewidth=1.2)
+        for line, (does, what) in enumerate(steps, 1):
+            bold = {**look.SMALL, "fontweight": "bold" if line == len(steps) else "normal"}
+            axes.text(102, y + 14 * line, does, ha="right", **look.MUTED)
+            axes.text(110, y + 14 * line, what, family="monospace", **bold)
     told = "; ".join(f"{does}: {what}" for does, what in steps) or "no field is misread"
     return views.framed(drawn, ruler.caption(found), told)
 
 
-def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Any:
-    """Return the ruler with a choice of both LLVMs, for a live notebook.
-
-    A page without a kernel shows the first choice instead.
-    """
-    import ipywidgets  # noqa: PLC0415 - only notebooks have it
-
-    start = _drawn(lab, main, foreign)
-    options = list(dict.fromkeys((*names, main, foreign)))
-    choices = [
-        ipywidgets.Dropdown(options=options, value=value, description=f"{what}:")
-        for what, value in (("main", main), ("library", foreign))
-    ]
-    picture = ipywidgets.HTML(start.html)
-
-    def draw(_: object) -> None:
-        picture.value = _drawn(lab, *(choice.value for choice in choices)).html
-
-    for choice in choices:
-        choice.observe(draw, names="value")
-
-    return views.live([ipywidgets.HBox(choices), picture], start)
-
-
-def _drawn(lab: Lab, main: str, foreign: str) -> Shown:
-    """Draw the ruler of a trial; in its place, what is missing for it."""
-    try:
-        return figure(ruler.of(lab, lab.trial("cold", main, foreign)))
-    except LabError as error:
-        return Shown(str(error), f"<p>{html.escape(str(error))}</p>")
+def _x(window: range, place: float) -> float:
+    return _LEFT + (place - window[0]) * _BYTE
 
 
 def _band(
     axes: Axes,
     records: Sequence[Record],
-    window: tuple[int, int],
+    window: range,
     top: float,
     head: str,
-    right: set[tuple[str, int, int]] | None = None,
+    right: Collection[tuple[str, int, int]] = (),
 ) -> None:
-    """Draw records, field by field; pale those in `right`."""
-    first, last = window
-    middle = top + _HEIGHT / 2
-    edge = top - 0.2 if right is None else top + _HEIGHT + 0.2
-    style: dict[str, Any] = {"ha": "center", "va": "center", "rotation": 90}
-    axes.text(first - 3, middle, head, fontsize=10, fontweight="bold", **style)
+    """Draw records, field by field; pale those in `right`. The read ones are named beneath."""
+    edge, side = (top - 4, -7) if head == "written" else (top + _HEIGHT + 4, 8)
+    style: dict[str, Any] = {"ha": "center", "rotation": 90}
+    axes.text(_LEFT / 2 - 4, top + _HEIGHT / 2, head, **style, **look.HEAD)
+    boxes, colours = [], []
     for record in records:
-        start, end = max(record.offset, first), min(record.end, last)
+        start, end = max(record.offset, window[0]), min(record.end, window[-1])
         if start >= end:
             continue
         said = f"{ruler.short(record.name)}, {record.layout.record_size()} bytes"
         said = said if record.name else f"no record begins at {record.offset}"
-        axes.plot([start + 0.3, end - 0.3], [edge, edge], color="black", linewidth=1)
-        above = right is None
-        axes.text(
-            start + 0.3,
-            edge - 0.12 if above else edge + 0.12,
-            said,
-            va="bottom" if above else "top",
-            fontsize=8,
-        )
+        line = [_x(window, start) + 1, _x(window, end) - 1]
+        axes.plot(line, [edge, edge], color=look.INK, linewidth=1)
+        if end - start > 16:  # else there is no room
+            axes.text(line[0], edge + side, said, **look.SMALL)
         for name, place, size in record.fields():
-            if place < first or place + size > last:
+            if place not in window or place + size not in window:
                 continue
-            pale = right is not None and (name, place, size) in right
-            colour = _COLOURS.get(name, "#BBBBBB")
-            alpha = 0.3 if pale else 1
-            axes.barh(middle, size, _HEIGHT, place, color=colour, alpha=alpha, edgecolor="white")
-            wide = size == 8
-            axes.text(
-                place + size / 2,
-                middle,
-                re.sub("(?<=[a-z])(?=[A-Z])", "\n", name) if wide else name,
-                fontsize=6.5 if size > 2 else 5.5,
-                color="#666666" if pale else "black",
-                **{**style, "rotation": 0 if wide else 90},
-            )
-
-
-def _explain(axes: Axes, found: Ruler, first: int) -> None:
-    """Frame the misread field in both bands, and say beneath what becomes of it."""
-    assert found.misread
-    at, low = found.misread.at, _HEIGHT + 0.6
-    frame = [at, at + 8, at + 8, at, at], [-low, -low, low, low, -low]
-    axes.plot(*frame, color="black", linewidth=2.5)
-    axes.plot([at + 4, at + 4, first + 28], [low, low + 1, low + 1], color="black", linewidth=1.2)
-    steps = ruler.explain(found)
-    for line, (does, what) in enumerate(steps):
-        y = low + 1.6 + line * 0.72
-        bold = "bold" if line == len(steps) - 1 else "normal"
-        style: dict[str, Any] = {"va": "center", "fontsize": 8.5}
-        axes.text(first + 26, y, does, ha="right", color="#555555", **style)
-        axes.text(first + 28, y, what, fontweight=bold, family="monospace", **style)
+            colour = _COLOURS.get(name, look.GREY)
+            pale = (name, place, size) in right
+            boxes.append((_x(window, place) + 0.5, size * _BYTE - 1))
+            colours.append(look.tint(colour) if pale else colour)
+            small = {"fontsize": 6.5} if size == 2 else {}  # two bytes are no wider
+            words = {**look.SMALL, **small, "color": "black"}
+            axes.text(_x(window, place + size / 2), top + _HEIGHT / 2, name, **style, **words)
+    axes.broken_barh(boxes, (top, _HEIGHT), facecolors=colours, zorder=0.5)

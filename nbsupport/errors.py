@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+
 
 class LabError(Exception):
     """One line for the reader: what failed, why, and what to do about it.
 
-    The command line prints ``pgo-lab: WHAT: WHY; DO THIS`` and exits with 2; the
-    notebooks show the same sentence. Anything that is *not* a LabError is a defect.
+    The command line prints ``pgo-lab: WHAT: WHY; DO THIS`` and exits with 2; a notebook shows
+    `box`, and its cell fails with the same sentence. Anything that is *not* a LabError is a defect.
     """
 
     def __init__(self, what: str, why: str, do: str) -> None:
@@ -18,6 +20,24 @@ class LabError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}; {self.do}"
+
+    def box(self) -> list[str]:
+        """Return the lines of a short box, the first one bold: what happened, why, what to do."""
+        lines = [f"┌ \x1b[1m{' '.join(self.what.split())}\x1b[0m"]
+        for head, text in (("│ Why:     ", self.why), ("│ Do this: ", self.do)):
+            lines += textwrap.wrap(
+                text,
+                width=88,
+                initial_indent=head,
+                subsequent_indent="│          ",
+                break_long_words=False,  # a path or a command can be copied
+                break_on_hyphens=False,
+            )
+        return [*lines, "└"]
+
+    #: IPython shows what an exception's `_render_traceback_` returns in place of a traceback.
+    #: Source: InteractiveShell.showtraceback (IPython/core/interactiveshell.py).
+    _render_traceback_ = box
 
 
 class MissingError(LabError):

@@ -199,7 +199,12 @@ def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> list[_Sai
 
 
 def _header(toolchain: Toolchain) -> Path:
-    """Return the header that a clang brings; raises `MissingError` that says how to get it."""
+    """Return the header that a clang brings; raises `MissingError` that says how to get it.
+
+    gcc has none to get: that is a `LabError`.
+    """
+    if toolchain.kind == "gcc":
+        raise LabError("gcc", "has no records of LLVM's", "choose a clang")
     if toolchain.kind == "clang":
         found = Path(ask([toolchain.compiler, "-print-resource-dir"]).strip()) / _HEADER
         if found.is_file():

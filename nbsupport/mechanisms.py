@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from nbsupport import changes, progress, views, writing
+from nbsupport import changes, look, progress, views, writing
 from nbsupport.changes import Change
 from nbsupport.crash import Crash
 from nbsupport.errors import BuildError, LabError
@@ -49,14 +50,9 @@ _BRIEF = {
     "allocators": "mimalloc\nand je-\nmalloc",
     "size": "healthy\nwithout C\n(small)",
     "merge": "too much\nprofile\ndata",
-    "entries": "impos-\nsible\nnumbers",
+    "entries": "impossible\nnumbers\n(no crash)",
 }
-_COLOURS = {
-    "yes": "#009E73",
-    "assumed": "#F0E442",
-    "no": "#DDDDDD",
-    "untried": "#FFFFFF",
-}  # Okabe and Ito's, and grey
+_FILLS = {"yes": look.GOOD, "assumed": look.YELLOW}  # else none: it says nothing for it
 _AGREES = "agrees_"
 _PAGE = 4096  # an address below it is 0, and the offset of a field or an element
 
@@ -203,6 +199,14 @@ def lacks(row: Mapping[Any, Any]) -> list[str]:
     return [name for name in asked if row.get(f"{_AGREES}{name}") == "no"]
 
 
+def measured(row: Mapping[Any, Any], observation: str) -> str:
+    """Return what a row of `table` measured for an observation, by its id; "" for nothing."""
+    columns = {"function": "function", "address": "address", "moment": "ends_explicit"}
+    columns |= {"merge": "merge"}
+    asked = (columns[observation],) if observation in columns else _ASKED[observation]
+    return ", ".join(dict.fromkeys(row[name] for name in asked if row[name]))
+
+
 def shown(found: pd.DataFrame) -> views.Shown:
     """Show a table of signatures: what each mechanism comes to, measured."""
     columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
@@ -218,23 +222,21 @@ def shown(found: pd.DataFrame) -> views.Shown:
 
 def figure(found: pd.DataFrame, seen: Sequence[Observation]) -> views.Shown:
     """Draw the matrix, mechanism x observation; the caption says which rows lack nothing."""
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
-
     asked = [one for one in seen if one.id in _ASKED]
     made = [row for row in found.to_dict("records") if not row["why"]]
-    drawn = Figure((9.2, 0.8 + 0.29 * len(made)), layout="constrained")
-    axes = drawn.subplots()
+    drawn, ((axes,),) = look.charts(50 + 23 * len(made))
+    xs = [n + 0.3 * (one.id == "entries") for n, one in enumerate(asked)]  # no part of the crash
     for y, row in enumerate(made):
-        for x, one in enumerate(asked):
+        for x, one in zip(xs, asked, strict=True):
             word = row[f"{_AGREES}{one.id}"]
-            axes.bar(x, 0.9, 0.94, y - 0.45, color=_COLOURS[word])
-            axes.text(x, y, word.replace("untried", "-"), ha="center", va="center", fontsize=8)
-    axes.set_xticks(range(len(asked)), [_BRIEF[one.id] for one in asked], fontsize=8.5)
-    axes.set_yticks(range(len(made)), [row["what"] for row in made], fontsize=9)
-    axes.set(xlim=(-0.5, len(asked) - 0.5), ylim=(len(made) - 0.5, -0.5))
+            fill, said = _FILLS.get(word, "none"), word.replace("untried", "-")
+            look.cell(axes, (x, y), (0.94, 0.86), fill, said)
+    axes.set_xticks(xs, [_BRIEF[one.id] for one in asked])
+    axes.set_yticks(range(len(made)), [textwrap.fill(row["what"], 32) for row in made])
+    axes.set(xlim=(-0.5, xs[-1] + 0.5), ylim=(len(made) - 0.5, -0.5))
     axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    for name, row in zip(axes.get_yticklabels(), made, strict=True):
+        name.set_fontweight("normal" if lacks(row) else "bold")
     whole = [row["what"] for row in made if not lacks(row)]
     caption = f"Of {len(made)} mechanisms, these show all that was seen of the crash: "
     caption += f"{'; '.join(whole) or 'none'}."

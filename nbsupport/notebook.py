@@ -18,6 +18,7 @@ from nbsupport.errors import LabError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOURCE = 'class="source"'  # in HTML that holds lines of LLVM's
+_EXCERPT = re.compile(rf"(<(\w+) {SOURCE}>.*?<pre>).*?(</pre></\2>)", re.DOTALL)
 PARAMETERS, INJECTED, PAPERMILL_ERROR = (
     "parameters",
     "injected-parameters",
@@ -77,11 +78,18 @@ def defaults(notebook: NotebookNode) -> dict[str, object]:
     found: dict[str, object] = {}
     for cell in code(notebook):
         if PARAMETERS in tags(cell):
-            found |= dict(_assigned(cell.source))
+            found |= {name: literal for name, literal, _ in _assigned(cell.source)}
     return found
 
 
-def _assigned(source: str) -> Iterator[tuple[str, object]]:
+def comments(notebook: NotebookNode) -> dict[str, str]:
+    """Return the parameters that a notebook takes, each with the comment on its line, or ""."""
+    cells = (cell for cell in code(notebook) if PARAMETERS in tags(cell))
+    return {name: said for cell in cells for name, _, said in _assigned(cell.source)}
+
+
+def _assigned(source: str) -> Iterator[tuple[str, object, str]]:
+    """Yield the name, the literal and the comment of each assignment."""
     try:
         body = ast.parse(source).body
     except SyntaxError:  # the kernel will say so, at the right line
@@ -94,7 +102,9 @@ def _assigned(source: str) -> Iterator[tuple[str, object]]:
             targets = [statement.target]
         value = getattr(statement, "value", None)
         literal = value.value if isinstance(value, ast.Constant) else None
-        yield from ((target.id, literal) for target in targets if isinstance(target, ast.Name))
+        line = source.splitlines()[(statement.end_lineno or 1) - 1].encode()
+        said = line[statement.end_col_offset :].decode().strip(" #")
+        yield from ((one.id, literal, said) for one in targets if isinstance(one, ast.Name))
 
 
 def digest(notebook: NotebookNode, parameters: Mapping[str, object], *rest: object) -> str:
@@ -127,8 +137,9 @@ def normalize(notebook: NotebookNode, *, excerpts: bool = False) -> NotebookNode
     """Return what of an executed notebook is committed: the same run, the same bytes.
 
     Kept: kernel name, sources, tags, execution counts, outputs. Dropped: times, papermill's
-    notes, widget views and their state, versions of the language, and `excerpts` of LLVM's
-    sources unless they are asked for. Ids are numbers in order.
+    notes, widget views and their state, versions of the language, and the lines of `excerpts` of
+    LLVM's sources unless they are asked for (an ellipsis stands for them; what names them
+    stays). Ids are numbers in order.
     """
     metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
     cells = [_normal_cell(cell, n, excerpts) for n, cell in enumerate(notebook.cells, start=1)]
@@ -166,7 +177,9 @@ def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[Noteboo
         data = copied.get("data", {})
         data.pop(WIDGET, None)
         if not excerpts and SOURCE in data.get("text/html", ""):
-            del data["text/html"]  # the text names symbol, version and lines
+            data["text/html"], left_out = _EXCERPT.subn(r"\1…\3", data["text/html"])
+            if data["text/html"].count(SOURCE) != left_out:
+                del data["text/html"]  # not as our excerpts are: nothing of it is sure to be ours
         if copied.get("data", True):
             kept.append(copied)
     return kept + _streams(streams)

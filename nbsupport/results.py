@@ -16,7 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport import files, settings
+from nbsupport import __version__, files, settings
 from nbsupport.errors import LabError, MissingError
 
 if TYPE_CHECKING:
@@ -97,6 +97,12 @@ class Run:
     claims: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
     recorded: bool = False
+
+    @property
+    def outdated(self) -> str:
+        """By which other version of the project it was made, "" if by this one or unknown."""
+        made = str(self.manifest.get("what", ""))
+        return "" if made in ("", f"PGO Crash Lab {__version__}") else made
 
     def observed(self, name: str) -> tuple[str, ...]:
         """Return what was observed for a claim, once for each time that it was made."""

@@ -1,19 +1,15 @@
-"""What a notebook shows: outcomes, tables and figures, each as text and as HTML.
-
-Colours are of Okabe and Ito's palette, which survives colour-blindness; each cell of a
-figure also says its outcome in letters.
-"""
+"""What a notebook shows: outcomes, tables and figures, each as text and as HTML."""
 
 from __future__ import annotations
 
 import html
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nbsupport.outcome import Kind, Outcome
+from nbsupport import look
+from nbsupport.outcome import Outcome
 from nbsupport.results import Run
 from nbsupport.seed import Observation
 from nbsupport.trials import Trial
@@ -22,19 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-#: Colour and label of each outcome; a label must fit a cell.
-_LOOK: dict[Kind, tuple[str, str]] = {
-    "ok": ("#009E73", "ok"),
-    "crash": ("#D55E00", "crash"),
-    "version-mismatch": ("#E69F00", "mismatch"),
-    "no-profile": ("#56B4E9", "none"),
-    "malformed": ("#CC79A7", "broken"),
-    "wrong-counts": ("#F0E442", "wrong"),
-    "failed": ("#999999", "failed"),
-    "limit": ("#999999", "limit"),
-    "build-failed": ("#999999", "no build"),
-}
 
 #: Verdicts, by how a page marks them: well, badly, or undecided.
 _MARKS = {
@@ -46,6 +29,7 @@ _MARKS = {
     "cures": "holds",
     "does not help": "fails",
 }
+_BESIDE = 5  # so many LLVMs at most leave room for a second panel beside the first
 
 
 @dataclass(frozen=True)
@@ -99,18 +83,6 @@ def outcome(result: Outcome) -> Shown:
     return Shown(f"{head}\n{frames.text}", shown)
 
 
-def live(parts: Sequence[Any], static: Shown) -> Any:
-    """Return widgets one below the other; a page without a kernel shows `static` instead."""
-    import ipywidgets  # noqa: PLC0415 - only notebooks have it
-
-    class Live(ipywidgets.VBox):  # type: ignore[misc]
-        def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-            shown: dict[str, Any] = super()._repr_mimebundle_(**options)
-            return {**shown, "text/plain": static.text, "text/html": static.html}
-
-    return Live(list(parts))
-
-
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool = True) -> Shown:
     """Show rows of text under headings.
 
@@ -141,7 +113,7 @@ def _breaking(text: str) -> str:
 def _cell(text: str) -> str:
     """Return a cell; one that holds a kind of outcome, or a verdict, is marked for the style."""
     word = "open" if text.startswith("survives, ") else re.sub(r" (at exit|in .*)$", "", text)
-    kind = _MARKS.get(word, word if word in _LOOK else "")
+    kind = _MARKS.get(word, word if word in look.OUTCOMES else "")
     return f'<td class="outcome {kind}">{html.escape(text)}</td>' if kind else _breaking(text)
 
 
@@ -188,14 +160,18 @@ def compare(observed: Sequence[Observation], result: Outcome) -> Shown:
 
 
 def claims(run: Run) -> Shown:
-    """Show the claims of a run, one a line."""
+    """Show the claims of a run, one a line, each with a link to the notebook that shows it."""
+    columns = ["holds", "sentence", "observed", "notebook"]
     rows = [
-        ("holds" if holds else "DOES NOT HOLD", sentence, observed, notebook)
-        for holds, sentence, observed, notebook in run.claims[
-            ["holds", "sentence", "observed", "notebook"]
-        ].itertuples(index=False)
+        ("holds" if holds else "DOES NOT HOLD", *said)
+        for holds, *said in run.claims[columns].itertuples(index=False)
     ]
-    return table(("verdict", "claim", "observed", "shown in"), rows)
+    shown = table(("verdict", "claim", "observed", "shown in"), rows)
+    page = shown.html
+    for name, notebook in run.claims[["name", "notebook"]].itertuples(index=False):
+        link = f'<a href="{notebook}.ipynb#claim-{name}">{notebook}</a>'
+        page = page.replace(f"<td>{notebook}</td></tr>", f"<td>{link}</td></tr>", 1)
+    return Shown(shown.text, page)
 
 
 def provenance(run: Run) -> Shown:
@@ -205,6 +181,7 @@ def provenance(run: Run) -> Shown:
     when = str(manifest.get("started", "")).partition("T")[0] or "an unknown day"
     what = "A recording that came with the project" if run.recorded else "A run on this machine"
     line = f"{what}, of {when}, {manifest.get('platform', '')}, with {names}"
+    line += f" (stale: made by {run.outdated}; make it again)" if run.outdated else ""
     return Shown(line, f'<p class="provenance">{html.escape(line)}</p>')
 
 
@@ -213,22 +190,23 @@ def grid(found: pd.DataFrame) -> Shown:
 
     The caption states the finding, read off the outcomes themselves.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
-
     programs, orders = list(dict.fromkeys(found["program"])), list(dict.fromkeys(found["order"]))
-    size = 1.6 + 0.62 * found["foreign"].nunique(), 1.5 + 0.5 * found["main"].nunique()
-    figure = Figure(figsize=(size[0] * len(orders), size[1] * len(programs)), layout="constrained")
-    axes = figure.subplots(len(programs), len(orders), squeeze=False)
-    for row, program in zip(axes, programs, strict=True):
-        for panel, order in zip(row, orders, strict=True):
-            part = found[(found["program"] == program) & (found["order"] == order)]
-            _panel(panel, part, f"{program}: {order.replace('-', ' ')}")
+    wide = 2 if found["foreign"].nunique() <= _BESIDE else 1
+    panels = [(program, order) for program in programs for order in orders]
+    rows = -(-len(panels) // wide)
+    figure, axes = look.charts(rows * (60 + 24 * found["main"].nunique()), rows, wide)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_axis_off()
+    for panel, (program, order) in zip(axes.flat, panels, strict=False):
+        part = found[(found["program"] == program) & (found["order"] == order)]
+        _panel(panel, part, f"{program}: {order.replace('-', ' ')}")
     return framed(figure, _finding(found), _crosstab(found))
 
 
 def svg(figure: Shown) -> str:
-    """Return the picture of a figure alone, for a page that is not ours."""
-    return figure.html[figure.html.index("<svg") : figure.html.index("</svg>")] + "</svg>\n"
+    """Return the picture of a figure alone, on white, for a page that is not ours."""
+    drawn = figure.html[figure.html.index("<svg") : figure.html.index("</svg>")] + "</svg>\n"
+    return drawn.replace('style="', 'style="background: white; ', 1)
 
 
 def groups(found: pd.DataFrame, order: str) -> list[list[str]]:
@@ -257,10 +235,8 @@ def _finding(found: pd.DataFrame) -> str:
 def _panel(axes: Axes, part: pd.DataFrame, title: str) -> None:
     mains, foreigns = list(dict.fromkeys(part["main"])), list(dict.fromkeys(part["foreign"]))
     for main, foreign, kind in part[["main", "foreign", "outcome"]].itertuples(index=False):
-        colour, label = _LOOK[kind]
-        x, y = foreigns.index(foreign), mains.index(main)
-        axes.bar(x, 0.94, 0.94, y - 0.47, color=colour)
-        axes.text(x, y, label, ha="center", va="center", fontsize=8)
+        place = foreigns.index(foreign), mains.index(main)
+        look.cell(axes, place, (0.95, 0.9), *look.OUTCOMES[kind])
     versions = {**dict(zip(part["main"], part["main_raw_version"], strict=True))}
     versions |= dict(zip(part["foreign"], part["foreign_raw_version"], strict=True))
     labels = [f"{name.partition('@')[0]}\nv{versions[name]:.0f}" for name in foreigns]
@@ -268,12 +244,10 @@ def _panel(axes: Axes, part: pd.DataFrame, title: str) -> None:
     labels = [f"{name.partition('@')[0]} (v{versions[name]:.0f})" for name in mains]
     axes.set_yticks(range(len(mains)), labels)
     axes.set_xlabel("library's LLVM (raw version)")
-    axes.set_ylabel("main's LLVM")
-    axes.set_xlim(-0.5, len(foreigns) - 0.5)
-    axes.set_ylim(len(mains) - 0.5, -0.5)
-    axes.set_title(title, fontsize=10)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    spec = axes.get_subplotspec()
+    axes.set_ylabel("main's LLVM" if spec and spec.is_first_col() else "")
+    axes.set(xlim=(-0.5, len(foreigns) - 0.5), ylim=(len(mains) - 0.5, -0.5))
+    axes.set_title(title, **look.HEAD)
 
 
 def _crosstab(found: pd.DataFrame) -> str:
@@ -283,15 +257,10 @@ def _crosstab(found: pd.DataFrame) -> str:
 
 
 def framed(figure: Figure, caption: str, alternative: str) -> Shown:
-    """Render a figure as SVG inside the page, the same bytes each time."""
-    import matplotlib as mpl  # noqa: PLC0415
+    """Show a figure (of `look`) above its caption, which states the finding.
 
-    content = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "pgo-lab", "svg.fonttype": "none"}):
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    svg = content.getvalue()
-    svg = svg[svg.index("<svg") :]
-    label = html.escape(f"{caption} ({alternative})", quote=True)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-    shown = f'<figure class="lab">{svg}<figcaption>{html.escape(caption)}</figcaption></figure>'
+    `alternative` says in words what else there is to see.
+    """
+    drawn = look.svg(figure, caption, alternative)
+    shown = f'<figure class="lab">{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>'
     return Shown(f"figure: {caption} ({alternative})", shown)

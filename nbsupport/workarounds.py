@@ -153,9 +153,12 @@ def try_all(
     return tuple(rows)
 
 
-def shown(rows: Sequence[Row]) -> views.Shown:
-    """Show how each fared; `control` is by one LLVM, `main` and `library` are right functions."""
-    return _table(rows, _SHOWN)
+def shown(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> views.Shown:
+    """Show how each fared, or those `kept`, on the case of the first.
+
+    `control` is by one LLVM, `main` and `library` are functions with right counts.
+    """
+    return _table(rows, _SHOWN, kept)
 
 
 def costs(rows: Sequence[Row]) -> views.Shown:
@@ -163,11 +166,21 @@ def costs(rows: Sequence[Row]) -> views.Shown:
     return _table(rows, _COSTS)
 
 
-def _table(rows: Sequence[Row], columns: Sequence[str]) -> views.Shown:
-    cells = [[str("-" if (v := row.to_row()[c]) is None else v) for c in columns] for row in rows]
-    for row, line in zip(rows, cells, strict=True):
+def _table(
+    rows: Sequence[Row], columns: Sequence[str], kept: Sequence[Row] | None = None
+) -> views.Shown:
+    kept = rows if kept is None else kept
+    cells = [[_text(row.to_row()[c]) for c in columns] for row in kept]
+    for row, line in zip(kept, cells, strict=True):
         line[0] += f" ({row.program})" * (row.program != rows[0].program)
     return views.table([name.replace("_", " ") for name in columns], cells)
+
+
+def _text(value: object) -> str:
+    """Return a cell; times have a sign by which nbval knows them (tests/notebooks/sanitize.cfg)."""
+    if isinstance(value, float):
+        return f"{value:4.1f} ×"
+    return "-" if value is None else str(value)
 
 
 def _case(lab: Lab, program: str, *, llvm: str, foreign: str) -> tuple[Trial, Outcome, int]:

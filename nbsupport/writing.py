@@ -10,14 +10,14 @@ import dataclasses
 import os
 import re
 import tempfile
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nbsupport import build, contain, counts, settings, toolchains, views
+from nbsupport import build, contain, counts, look, settings, toolchains, views
 from nbsupport.build import Command, Trial
 from nbsupport.crash import Crash, Frame
 from nbsupport.errors import LabError, MissingError, first_line
@@ -38,6 +38,7 @@ _WAYS = {
 #: Starts all programs before it waits for the first; ends as the last of those that fail.
 _AT_ONCE = """for one; do "$one" & all="$all $!"; done
 for one in $all; do wait $one || bad=$?; done; exit $bad"""
+_ROW = 86  # points of a figure, from one row to the next
 #: What a call is about to do to the profile (`{}`: the bytes that it writes, or its last number).
 _DOING = {
     r"open(at)?\(.*O_TRUNC": "creates or empties it",
@@ -48,7 +49,6 @@ _DOING = {
     r"p?writev?(64)?\(": "writes {} bytes",
     r"close\(": "closes it",
 }
-_KEPT, _NOTHING, _BROKEN = "#009E73", "#DDDDDD", "#D55E00"  # Okabe and Ito's
 
 
 @dataclass(frozen=True)
@@ -168,28 +168,25 @@ def figure(
 
     In order, not to scale. `once` is what one whole run leaves, by label.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
-
-    drawn = Figure((9.4, 1.35 * len(found) + 0.1), layout="constrained")
-    axes = drawn.subplots()
-    axes.set(xlim=(0, 1), ylim=(len(found) - 0.55, -0.5))
-    axes.set_axis_off()
-    style: dict[str, Any] = {"va": "center", "fontsize": 7.6, "parse_math": False}
+    drawn, axes = look.sheet(_ROW * len(found))
     said, told = [], []
-    for y, (label, row) in enumerate(found.items()):
-        axes.text(0, y - 0.38, f"{label}: killed before it ...", **{**style, "fontsize": 9})
+    for n, (label, row) in enumerate(found.items()):
+        y = n * _ROW
+        axes.text(0, y + 10, f"{label}: killed before it ...", **look.HEAD)
         runs_in = [left.times(once[label]) or 0 for _, left in row]
-        for n, (doing, left) in enumerate(row):
-            empty = not any(size for _, size in left.files)
-            colour = _NOTHING if empty or left.found == "valid" else _BROKEN
-            colour = _KEPT if runs_in[n] else colour
-            x, wide = (n + 0.5) / len(row), 0.97 / len(row)
-            axes.barh(y, wide, 0.52, x - wide / 2, color=colour, alpha=0.6)
-            words = re.sub(r" (or|to|\d+)\b", r"\n\1", doing, count=1)
-            runs = f"{runs_in[n]} run{'s' * (runs_in[n] != 1)} kept"
-            axes.text(x, y, f"{words}\n{runs}", ha="center", **style)
-            size = f"{sum(size for _, size in left.files)} bytes" if left.files else "no file"
-            axes.text(x, y + 0.35, size, ha="center", color="#555555", **style)
+        wide = look.WIDTH / len(row)
+        for x, ((doing, left), kept) in enumerate(zip(row, runs_in, strict=True)):
+            size = sum(size for _, size in left.files)
+            broken = size and left.found != "valid"
+            fill = look.GOOD if kept else look.BAD if broken else "none"
+            state = "broken file" if broken else "no counts"
+            state = f"{kept} run{'s' * (kept > 1)} kept" if kept else state
+            middle, box = (x + 0.5) * wide, (wide - 2, 28)
+            what = textwrap.fill(doing, 10)
+            look.cell(axes, (middle, y + 34), box, fill, what, edgecolor=look.INK, linewidth=0.5)
+            axes.text(middle, y + 56, state, ha="center", **look.SMALL)
+            disk = f"{size} bytes" if left.files else "no file"
+            axes.text(middle, y + 67, disk, ha="center", **look.MUTED)
         said.append(f"{label}: {sum(map(bool, runs_in))} of {len(row)} moments leave counts")
         pairs = zip((doing for doing, _ in row), runs_in, strict=True)
         told.append(f"{label}: {', '.join(f'{doing} {n}' for doing, n in pairs)}")

@@ -16,7 +16,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from nbsupport import notebook
 from nbsupport.trials import Lab
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +25,6 @@ REQUIREMENTS = [
     for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
     for line in group
 ]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 #: What conda-forge calls by another name.
 CONDA_NAMES = {
@@ -200,17 +198,3 @@ def test_python_without_venv_is_named(checkout: Path) -> None:
     assert "missing: Python venv" in done.stderr
     assert "apt-get install python3-venv" in done.stderr
     assert not (checkout / ".venv").exists()
-
-
-def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_committed_notebook_is_executed_and_normal(path: Path) -> None:
-    found = notebook.read(path)
-    numbers = [cell.execution_count for cell in notebook.code(found) if cell.source.strip()]
-    assert numbers == list(range(1, len(numbers) + 1)), "make refresh"
-    assert notebook.dump(notebook.normalize(found)) == path.read_text(), "make refresh"
-    assert not notebook.machine_paths(found)
-    assert notebook.WIDGET not in json.dumps(found)

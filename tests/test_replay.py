@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,24 @@ def test_a_cell_that_was_changed_is_executed(tmp_path: Path) -> None:
     path = tmp_path / BOOKS[0].name
     path.write_text(notebook.dump(book))
     assert execute(path, tmp_path)[-1].outputs[0].text == "mine 42\n"
+
+
+def test_what_is_above_the_recording_runs_and_live_ends_it(tmp_path: Path) -> None:
+    """The form, run again, shows what is set now; with `live` the cells below run."""
+    book = notebook.read(BOOKS[0])
+    cells = notebook.code(book)
+    form = next(cell for cell in cells if "parameters.form(" in cell.source)
+    last = cells[-1].source
+    again = f'replay.start("{BOOKS[0].stem}", "live", {{}})\nprint({last!r} in replay._recorded)'
+    more = [form.source, f"print({last!r} in replay._recorded)", again]
+    start = next(n for n, cell in enumerate(book.cells) if "replay.start(" in cell.source)
+    new = nbformat.v4.new_code_cell
+    book.cells = [*book.cells[: start + 1], *(new(text) for text in more)]  # type: ignore[no-untyped-call]
+    path = tmp_path / BOOKS[0].name
+    path.write_text(notebook.dump(book))
+    shown, *states = [str(bundles(cell)) for cell in execute(path, tmp_path)[-3:]]
+    assert re.search("source +recorded", shown)
+    assert states == ["['True\\n']", "['False\\n']"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import ipywidgets
 import pytest
 
 from nbsupport import build, drawing, notebook, ruler
@@ -150,36 +149,12 @@ def test_the_figure_says_what_it_shows(ruled: NodeOf) -> None:
     assert first.html == second.html
     for part in ("64 bytes", "48 long", "NumCounters and NumValueSites of library_step"):
         assert part in first.html.split("<figcaption>")[1]
-    label = first.html.split('aria-label="')[1].split('"')[0]
-    assert "03 00 00 00 01 00 01 00" in label
-    assert "0x1000100000003" in label
+    told = first.html.split("<desc>")[1].split("</desc>")[0]
+    assert "03 00 00 00 01 00 01 00" in told
+    assert "0x1000100000003" in told
     for word in ("written", "read", "UniformCounterPtr"):
         assert (f">{word}<" in first.html) == (word != "UniformCounterPtr")
     assert not notebook._MACHINE_PATH.findall(first.html)
-
-
-def test_the_widget_draws_what_is_chosen(
-    lab: Lab, toolchain: Callable[[str], Toolchain], ruled: NodeOf
-) -> None:
-    toolchain("23"), toolchain("17")
-    live = drawing.widget(lab, ["17", "19", "23"], "19", "17")
-    (main, foreign), picture = live.children[0].children, live.children[1]
-    assert (main.description, foreign.description) == ("main:", "library:")
-    twin = live._repr_mimebundle_()
-    assert twin["text/html"] == picture.value == drawing.figure(ruled("19", "17")).html
-    assert notebook.WIDGET in twin
-    foreign.value = "23"
-    assert picture.value == drawing.figure(ruled("19", "23")).html
-    main.value = "23"
-    assert "it reads what was written" in picture.value
-    kinds = {type(child) for child in (live, *live.children, main, foreign)}
-    assert ipywidgets.Output not in kinds
-
-
-def test_the_widget_says_what_is_missing(lab: Lab) -> None:
-    live = drawing.widget(lab, ["7"], "19", "19")
-    live.children[0].children[1].value = "7"
-    assert "toolchain 7: not found" in live.children[1].value
 
 
 def test_what_has_no_ruler(lab: Lab, tmp_path: Path, toolchain: Callable[[str], Toolchain]) -> None:

@@ -143,15 +143,17 @@ def test_front_page_is_the_ledger(built: Path) -> None:
 
 
 def test_a_verdict_leads_to_the_cell_that_decided_it(tmp_path: Path) -> None:
-    decided = claim(holds=True, sentence="all as foretold")
-    decided[results.CLAIM] |= {"name": "grid-as-predicted", "observed": "0 surprises"}
+    decided = claim(holds=True, sentence="all raw versions as foretold")
+    decided[results.CLAIM] |= {"name": "fate-as-predicted", "observed": "0 surprises"}
     run = make_run(tmp_path / "run", **{"01-reproduction": [prose("# R"), shown(decided)]})
     front = site.build(str(run), tmp_path / "site")
-    said = "all as foretold: 0 surprises"
-    assert ("01-reproduction.html#claim-grid-as-predicted", said) in links(front)
+    target, said = "01-reproduction.html#claim-fate-as-predicted", "all raw versions as foretold"
+    assert (target, f"{said}: 0 surprises") in links(front)
+    # No link to the glossary inside a link.
+    assert (target, said) in links(tmp_path / "site" / "tour-crash.html")
     assert 'class="verdict supported"' in front.read_text()
     assert (
-        'id="claim-grid-as-predicted"' in (tmp_path / "site" / "01-reproduction.html").read_text()
+        'id="claim-fate-as-predicted"' in (tmp_path / "site" / "01-reproduction.html").read_text()
     )
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -158,26 +156,6 @@ def test_the_moments_are_those_that_there_were(
     assert (bounds in moments[-2].sentence) == (end in ("healthy", "at exit"))
 
 
-def test_the_stepper_follows_its_slider_and_has_a_twin(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    widget: Any = pictures.stepper(runs["at exit"])
-    slider, pane = widget.children
-    assert slider.max == len(runs["at exit"].events) - 1
-    slider.value = shown.moments(runs["at exit"])[-2].n
-    assert "write: lprofWriteDataImpl" in pane.value
-    marks = {("code", "its code"), ("counters (__llvm_prf_cnts)", "its arguments")}
-    marked = re.compile(r">([^<>]+)</div>&#9664; <b>([^<>]+)</b>")
-    assert marks <= set(marked.findall(pane.value))
-    slider.value = slider.max
-    assert ("no such address", "taken for Values") in marked.findall(pane.value)
-    assert "<ol start=0><li>initializeValueProfRuntimeRecord</li>" in pane.value
-    assert widget._repr_mimebundle_()["text/html"] == shown.twin(runs["at exit"]).html
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError):
-        pictures.stepper(runs["healthy"])
-
-
 def test_the_story_says_what_is_missing_in_which_run(runs: Runs) -> None:
     page = shown.story({end: runs[end] for end in ("healthy", "in main", "mismatch")})
     cells = {(row[0], row[1]): row[2:] for row in _cells(page)}
@@ -206,4 +184,3 @@ def test_a_trace_of_nothing_is_shown_too(tmp_path: Path) -> None:
     empty = open_trace(tmp_path)
     assert "No pointer of a writer was seen" in _all(empty)["memory_map"].text
     assert shown.moments(empty) == ()
-    assert pictures.stepper(empty).children[1].value == ""

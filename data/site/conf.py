@@ -26,17 +26,17 @@ html_show_copyright = False
 html_show_sphinx = False
 html_use_index = False
 html_theme_options = {
-    # Blue and vermilion of Okabe and Ito: told apart with any kind of colour vision.
+    # Blue, green and vermilion of Okabe and Ito: told apart with any kind of colour vision.
     "light_css_variables": {
         "color-brand-primary": "#00588f",
         "color-brand-content": "#00588f",
-        "lab-good": "#00588f",
+        "lab-good": "#00714f",
         "lab-bad": "#b34700",
     },
     "dark_css_variables": {
         "color-brand-primary": "#6db9ea",
         "color-brand-content": "#6db9ea",
-        "lab-good": "#6db9ea",
+        "lab-good": "#33c396",
         "lab-bad": "#f2935b",
     },
 }

@@ -45,7 +45,8 @@ def table(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFra
             step()
             return row
 
-        return pd.DataFrame(list(pool.map(one, every)))
+        columns = ["program", "main", "foreign", "outcome", "functions", "layouts", "lost", "wrong"]
+        return pd.DataFrame(list(pool.map(one, every)), columns=columns)  # where there is none, too
 
 
 def _mixed(trial: Trial) -> bool:

@@ -12,6 +12,7 @@ from typing import Literal
 import tree_sitter_c
 from tree_sitter import Language, Node, Parser, Query, QueryCursor
 
+from nbsupport import look
 from nbsupport.errors import LabError
 from nbsupport.sources.tree import Tree
 
@@ -96,7 +97,7 @@ class Excerpt:
         rows = []
         for number, text in enumerate(self.text.splitlines(), self.line):
             line = f"{number:>5}  {html.escape(text)}"
-            marked = f'<b style="background:#F0E442;color:black">{line}</b>'
+            marked = f'<b style="background:{look.YELLOW};color:black">{line}</b>'
             rows.append(marked if number in self.marked else line)
         head = html.escape(f"{self.summary} · {self.licence}")
         body = "\n".join(rows)

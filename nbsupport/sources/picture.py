@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nbsupport import views
+from nbsupport import look, views
 from nbsupport.sources.compare import WAYS
 from nbsupport.sources.structure import Structure
 from nbsupport.sources.walk import CHECK, START, Step, parting, spine
@@ -15,11 +16,10 @@ from nbsupport.views import Shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Okabe and Ito's.
-_GOOD, _BAD, _GATE, _PAST, _PLAIN = "#009E73", "#D55E00", "#56B4E9", "#B07800", "#EEEEEE"
-_X, _WIDE = 42, 31
-_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8.5, "parse_math": False}
-_SMALL: dict[str, Any] = {**_STYLE, "fontsize": 7.5, "color": "#444444"}
+#: In points: of the way, its middle, width, and from one function to the next; ends of texts
+#: on its left, beginnings of those on its right.
+_X, _WIDE, _STEP, _LEFT, _RIGHT = 272, 206, 46, 156, 384
+_SMALL, _MUTED = look.SMALL, look.MUTED
 
 
 def figure(
@@ -31,8 +31,6 @@ def figure(
     version marked; on the right what the two runs read there (see `walk.steps`). Of a run that
     did not die in the writer it says so.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, only here
-
     way, part = dict(spine(found, run)), parting(healthy, crashing)
     if not way or part is None:
         said = "No fork to draw: this run did not die in the profile writer."
@@ -41,47 +39,45 @@ def figure(
     gates = [n for n, name in enumerate(names) if CHECK in found.function(name).calls]
     gate = gates[0] if gates else -1
     fork = names.index(crashing[part].function)
-    drawn = Figure((9.4, 0.62 * (len(names) + 1.6)), layout="constrained")
-    axes = drawn.subplots()
-    axes.set(xlim=(0, 100), ylim=(len(names) + 0.5, -1.1))
-    axes.set_axis_off()
-    heads = {12: "who else calls it", _X: "the way to the crash", 79: "what two runs read there"}
+    ys = [_STEP * (n + 1) for n in range(len(names) + 1)]
+    drawn, axes = look.sheet(ys[-1] + 20)
+    heads = {0: "who else calls it", _X: "the way to the crash", _RIGHT: "what two runs read there"}
     for x, head in heads.items():
-        axes.text(x, -0.8, head, ha="center", fontweight="bold", **_STYLE)
-    for y, name in enumerate(names):
+        axes.text(x, 8, head, ha="center" if x == _X else "left", **look.HEAD)
+    for n, (y, name) in enumerate(zip(ys, names, strict=False)):
         small = found.function(name).file
         small = "inlined: no frame of its own" if way.get(name) is False else small
-        small = f"{small}; checks the raw version" if y == gate else small
-        colour = _GATE if y == gate else _BAD if y >= fork else _PLAIN
-        look: dict[str, Any] = {"edgecolor": "#555555", "alpha": 0.75}
-        look["linestyle"] = "--" if way.get(name) is False else "-"
-        axes.barh(y, _WIDE, 0.72, _X - _WIDE / 2, color=colour, **look)
-        axes.text(_X, y - 0.14, name, ha="center", **{**_STYLE, "fontsize": 8})
-        axes.text(_X, y + 0.19, small, ha="center", **_SMALL)
-        if y:
-            by = dict(found.leads_to(names[y - 1]))[name]
-            _arrow(axes, (_X, y - 0.63), (_X, y - 0.37), _BAD if y > fork else "black")
+        small = f"{small}; checks the raw version" if n == gate else small
+        fill = look.SKY if n == gate else look.BAD if n >= fork else "none"
+        line = "--" if way.get(name) is False else "-"
+        edge = {"edgecolor": look.INK, "linewidth": 0.8, "linestyle": line}
+        look.cell(axes, (_X, y), (_WIDE, 28), fill, f"{name}\n{small}", **edge)
+        if n:
+            by = dict(found.leads_to(names[n - 1]))[name]
+            _arrow(axes, (_X, y - 32), (_X, y - 14), look.BAD if n > fork else look.INK)
             label = "to atexit, as a value" if by == "as a value" else f"by the pointer {by}"
-            axes.text(_X + 1, y - 0.5, label if by else "", **_SMALL)
+            axes.text(_X + 6, y - 23, label if by else "", **_MUTED)
         others = [one for one in found.callers(name) if one not in names]
         if others:
-            colour = _PAST if y > gate else "#555555"
             said = ",\n".join(others[:2]) + (f" and {len(others) - 2} more" if others[2:] else "")
-            said += "\n(past the check)" if y > gate else ""
-            axes.text(23.5, y, said, ha="right", **{**_SMALL, "color": colour})
-            _arrow(axes, (23.7, y), (_X - _WIDE / 2, y), colour)
+            _beside(axes, y, f"{said}\n(past the check)" if n > gate else said)
+            _arrow(axes, (_LEFT + 2, y), (_X - _WIDE / 2, y), look.INK)
         _reads(axes, y, name, healthy, crashing[:part], crashing[part:])
     sites = " calls\n".join(found.path(*WAYS[2]))
     read = ", ".join(found.function(WAYS[2][1]).reads)
     said = f"value sites, in main:\n{sites},\nwhich reads {read}\n(past the check)"
-    axes.text(23.5, len(names) - 1.4, said, ha="right", **{**_SMALL, "color": _PAST})
-    y = len(names)
-    _arrow(axes, (_X + 4, y - 0.63), (_X + 14, y - 0.15), _GOOD)
-    axes.text(_X + 15, y - 0.05, "healthy: all is written, and 0 returned", color=_GOOD, **_STYLE)
-    _arrow(axes, (_X - 4, y - 0.63), (_X - 6, y - 0.25), _BAD)
+    _beside(axes, ys[-2] - 10, said)
+    y = ys[-1]
+    _arrow(axes, (_X + 30, y - 32), (_X + 80, y - 4), look.GOOD)
+    axes.text(_X + 84, y, "healthy: all is written, and 0 returned", **_SMALL)
+    _arrow(axes, (_X - 30, y - 32), (_X - 55, y - 8), look.BAD)
     died = f"{run.manifest['crash']['signal']} in {run.where}"
-    axes.text(_X + 2, y + 0.1, died, ha="right", color=_BAD, **_STYLE)
+    axes.text(0, y, died, **_SMALL)
     return views.framed(drawn, _finding(found, names, gate, crashing[part]), " -> ".join(names))
+
+
+def _beside(axes: Axes, y: float, said: str) -> None:
+    axes.text(_LEFT, y, said, ha="right", **_SMALL)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
@@ -91,7 +87,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], col
 
 def _reads(
     axes: Axes,
-    y: int,
+    y: float,
     name: str,
     healthy: Sequence[Step],
     before: Sequence[Step],
@@ -102,10 +98,14 @@ def _reads(
     numbers = [n for n, step in enumerate(steps) if step.function == name]
     for n in ([n for n in numbers if n >= len(before)] or numbers)[:1]:
         one, this = healthy[n], steps[n]
-        reads = "" if name == START else f"{this.field}: "
-        axes.text(59, y - 0.17, f"healthy: {reads}{one.value}", color=_GOOD, **_STYLE)
-        colour = _BAD if this.misread else "black"
-        axes.text(59, y + 0.17, f"this run: {reads}{this.value}", color=colour, **_STYLE)
+        reads = "" if name == START else f"{this.field}\n"
+        above, below = (
+            f"{who}: {step.value}" for who, step in (("healthy", one), ("this run", this))
+        )
+        weight = "bold" if this.misread else "normal"
+        styles = {**_SMALL, "va": "bottom"}, {**_SMALL, "va": "top", "fontweight": weight}
+        axes.text(_RIGHT, y + 2, reads + textwrap.fill(above, 33), **styles[0])
+        axes.text(_RIGHT, y + 2, textwrap.fill(below, 33), **styles[1])
 
 
 def _finding(found: Structure, names: Sequence[str], gate: int, fork: Step) -> str:

@@ -13,20 +13,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbsupport import views
+from nbsupport import look, views
 from nbsupport.trace.kept import Trace
 from nbsupport.trace.memory import UNMAPPED, Memory, Place
 from nbsupport.views import Shown
 
-#: Label and colour (Okabe and Ito's) of the bands of sections, by the end of a section's name.
+#: Label and colour of the bands of sections, by the end of a section's name.
 _SECTIONS = {
-    "text": ("code", "#999999"),
-    "__llvm_prf_names": ("names (__llvm_prf_names)", "#CC79A7"),
-    "__llvm_prf_cnts": ("counters (__llvm_prf_cnts)", "#009E73"),
-    "__llvm_prf_vals": ("site pointers (__llvm_prf_vals)", "#F0E442"),
-    "__llvm_prf_data": ("records (__llvm_prf_data)", "#56B4E9"),
-    "__llvm_prf_vnds": ("value nodes (__llvm_prf_vnds)", "#E69F00"),
-    "": ("other sections", "#DDDDDD"),
+    "text": ("code", look.GREY),
+    "__llvm_prf_names": ("names (__llvm_prf_names)", look.PURPLE),
+    "__llvm_prf_cnts": ("counters (__llvm_prf_cnts)", look.GREEN),
+    "__llvm_prf_vals": ("site pointers (__llvm_prf_vals)", look.YELLOW),
+    "__llvm_prf_data": ("records (__llvm_prf_data)", look.SKY),
+    "__llvm_prf_vnds": ("value nodes (__llvm_prf_vnds)", look.ORANGE),
+    "": ("other sections", look.PALE),
 }
 BANDS = dict(_SECTIONS.values())
 RECORDS, _OTHER, NOWHERE = _SECTIONS["__llvm_prf_data"][0], "other sections", "no such address"

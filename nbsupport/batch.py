@@ -94,7 +94,8 @@ def execute(
             cells = [cell for source in sources for cell in grid.cells(source, given)]
             first = [cell for cell in cells if cell.source.name not in last]
             rest = [cell for cell in cells if cell.source.name in last]
-            progress.say(f"executing {len(cells)} notebooks, {_jobs(jobs)} at once, into {out}")
+            what = "1 notebook" if len(cells) == 1 else f"{len(cells)} notebooks"
+            progress.say(f"executing {what}, {_jobs(jobs)} at once, into {out}")
             with progress.board(len(cells), _jobs(jobs)) as run.board:
                 run.all([cell for cell in first if cell.source.name not in ALONE], jobs)
                 run.all([cell for cell in first if cell.source.name in ALONE], 1)

@@ -172,9 +172,8 @@ def linked(trial: Trial, cache: Path) -> Path:
     target = cache / "programs" / trial.digest[:2] / trial.digest / trial.program.name
     if not target.is_file():
         objects = [compiled(job, cache) for job in jobs(trial)]
-        link = _link_rust if trial.program.language == "rust" else _link_c
         folder = trial.program.main.folder
-        _make(target, link(trial, objects), folder, trial.main, trial.program.name)
+        _make(target, link_line(trial, objects), folder, trial.main, trial.program.name)
     return target
 
 
@@ -193,6 +192,12 @@ def seconds(trial: Trial, cache: Path) -> float:
 
 def _note(target: Path) -> Path:
     return target.with_name(f"{target.name}.seconds")
+
+
+def link_line(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
+    """Return the command line that links these objects, but for the name of what it makes."""
+    link = _link_rust if trial.program.language == "rust" else _link_c
+    return link(trial, objects)
 
 
 def _link_c(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:

@@ -261,13 +261,12 @@ def commands(trial: Trial) -> tuple[str, ...]:
     """Return the command lines that build a trial, without folders: its objects, and the link."""
     jobs = build.jobs(trial)
     objects = [Path(job.unit.source).with_suffix(".o") for job in jobs]
-    link = build._link_rust if trial.program.language == "rust" else build._link_c
     made = [
         (job.toolchain, [job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o", out])
         for job, out in zip(jobs, objects, strict=True)
     ]
     linker = trial.main if trial.program.language == "rust" else trial.linker
-    made.append((linker, [*link(trial, objects), trial.program.name]))
+    made.append((linker, [*build.link_line(trial, objects), trial.program.name]))
     return tuple(
         f"# by {by.name}\n{re.sub(r'[^ =]*/', '', ' '.join(map(str, line)))}" for by, line in made
     )

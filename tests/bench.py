@@ -24,6 +24,7 @@ import bench_profile
 import bench_rescue
 import bench_sources
 import bench_trace
+import bench_widgets
 from rich.console import Console
 from rich.table import Table
 
@@ -197,6 +198,8 @@ def main() -> None:
         rows += bench_sources.rows()
         rows += bench_diff.rows()
         rows += bench_batch.rows()
+        progress.say("the site and a widget, in a browser…")
+        rows += bench_widgets.rows()
         if "--report" in sys.argv:
             progress.say("make report, from nothing and again…")
             rows += reports(folder)

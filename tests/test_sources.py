@@ -165,10 +165,10 @@ def test_lines_of_the_text_are_shown_and_never_committed(newest: tuple[Tree, Str
     outputs = [new.new_output("display_data", data=one) for one in data]  # type: ignore[no-untyped-call]
     cell = new.new_code_cell("x", outputs=outputs)  # type: ignore[no-untyped-call]
     kept = notebook.normalize(new.new_notebook(cells=[cell]))  # type: ignore[no-untyped-call]
-    assert [dict(one.data) for one in kept.cells[0].outputs] == [
-        {"text/plain": repr(found)},
-        {"text/plain": repr(other)},
-    ]
+    for one, shown in zip((found, other), kept.cells[0].outputs, strict=True):
+        assert shown.data["text/plain"] == repr(one)
+        assert repr(one) in html.unescape(shown.data["text/html"])  # its head stays
+        assert "<pre>…</pre>" in shown.data["text/html"]
 
 
 def held(lines: set[str], cells: list[nbformat.NotebookNode]) -> set[str]:

@@ -156,7 +156,7 @@ def compare(observed: Sequence[Observation], result: Outcome) -> Shown:
             "allocators": "none",
         }
     rows = [(one.what, one.value, here[one.id]) for one in observed if one.id in here]
-    return table(("", "the user, on macOS", "here"), rows)
+    return table(("observation", "the user, on macOS", "here"), rows)
 
 
 def claims(run: Run) -> Shown:

@@ -383,7 +383,7 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
     rows = walk.side_by_side(healthy, crashing).text.splitlines()
     notes = [re.split("  +", row)[-1] for row in rows]
     assert notes == ["crashing run", "differs", "differs", "16", *["the same"] * 3] + [
-        "<- they part",
+        "they part",
         "misread",
         "misread",
     ]

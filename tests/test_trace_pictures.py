@@ -86,7 +86,7 @@ def test_the_pointer_that_was_misread_is_named_and_its_record_shown(runs: Runs) 
     assert _cells(page, "DataBegin", "passed", "cold: __llvm_prf_data")
     assert _cells(page, "Values of library_step", "0x1000100000003: the crash")
     page = shown.record(runs["at exit"])
-    ((_, read, written, _),) = _cells(page, "<- followed")
+    ((_, read, written, _),) = _cells(page, "followed")
     assert read == "Values = 0x1000100000003"
     assert written.startswith("NumCounters of library_step")
     (((said),),) = _cells(page, "SIGSEGV in initializeValueProfRuntimeRecord")

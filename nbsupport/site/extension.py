@@ -16,7 +16,15 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from nbsupport.site.front import GLOSSARY, term_id
 
 #: Where a term is not looked for: it is a name there, or leads elsewhere already.
-_LEFT = (nodes.reference, nodes.literal, nodes.literal_block, nodes.raw, nodes.title, nodes.table)
+_LEFT = (
+    nodes.reference,
+    nodes.literal,
+    nodes.literal_block,
+    nodes.raw,
+    nodes.title,
+    nodes.table,
+    nodes.rubric,
+)
 
 
 class Terms(SphinxPostTransform):

@@ -15,6 +15,8 @@ from nbsupport import errors, notebook, results
 #: A link of Markdown, or of HTML, to a notebook: what is before it, its stem, and an anchor.
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _HREF = re.compile(r'<a href="([\w.@-]+)\.ipynb(#[^"]*)?">(.*?)</a>')
+#: Cells that set a notebook up.
+_SET_UP = re.compile(r"^(parameters\.form|replay\.start)\(", re.MULTILINE)
 
 
 def anchor(claim: str) -> str:
@@ -40,13 +42,12 @@ def page(
     """
     cells = [cell for cell in executed.cells if notebook.PAPERMILL_ERROR not in notebook.tags(cell)]
     claimed: set[str] = set()
+    formed = any("parameters.form(" in cell.source for cell in cells)
     for cell in cells:
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source, names)
         elif cell.cell_type == "code":
-            if any(results.CLAIM in output.get("data", {}) for output in cell.outputs):
-                # A reader wants the claim; how it is computed folds out.
-                cell.metadata["tags"] = [*notebook.tags(cell), "hide-input"]
+            cell.metadata["tags"] = [*notebook.tags(cell), *_folded(cell, formed=formed)]
             cell.outputs = list(_outputs(cell.outputs, names, claimed))
     if error:
         said = f":::{{error}}\nThis notebook failed: {_literal(error)}\n:::"
@@ -54,6 +55,18 @@ def page(
         cells.insert(1, new(said))  # type: ignore[no-untyped-call]
     executed.cells = cells
     return executed
+
+
+def _folded(cell: NotebookNode, *, formed: bool) -> list[str]:
+    """Return how MyST-NB shows the code of a cell, where a reader wants what it shows, not how.
+
+    `formed`: the notebook has a form, whose static twin shows the parameters.
+    """
+    set_up = {notebook.PARAMETERS, notebook.INJECTED} & set(notebook.tags(cell))
+    if formed and (set_up or _SET_UP.search(cell.source)):
+        return ["remove-input"]
+    claims = any(results.CLAIM in output.get("data", {}) for output in cell.outputs)
+    return ["hide-input"] if claims else []
 
 
 def linked(text: str, names: Collection[str]) -> str:
@@ -88,12 +101,11 @@ def _outputs(
 ) -> Iterator[NotebookNode]:
     for output in outputs:
         data = output.get("data", {})
-        if notebook.WIDGET in data and "text/html" not in data:
-            continue  # its static twin is another output
+        if results.TABLE in data or (notebook.WIDGET in data and "text/html" not in data):
+            continue  # for programs; a widget's static twin is another output
         if claim := data.pop(results.CLAIM, None):
             data["text/html"] = _claim(claim, first=claim["name"] not in claimed)
             claimed.add(claim["name"])
-        data.pop(results.TABLE, None)
         if "text/html" in data:
             data["text/html"] = _HREF.sub(lambda m: _href(m, names), data["text/html"])
         if output.output_type == "error" and hasattr(errors, output.ename):

@@ -107,10 +107,10 @@ def side_by_side(healthy: Sequence[Step], crashing: Sequence[Step]) -> Shown:
             continue
         for n, (one, two) in steps:
             same = "" if one.value == two.value else "differs"
-            note = "<- they part" if n == part else "misread" if two.misread else same
+            note = "they part" if n == part else "misread" if two.misread else same
             value = f"{two.value}, written as {two.written}" if two.misread else two.value
             rows.append((two.function, two.reads, one.value, value, note))
-    columns = ("function", "reads", "healthy run", "crashing run", "")
+    columns = ("function", "reads", "healthy run", "crashing run", "note")
     return views.table(columns, rows, marked=False)
 
 

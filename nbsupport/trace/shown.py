@@ -180,10 +180,10 @@ def record(found: Trace) -> Shown:
         f"{end_of(found)}. The instruction: {dead['instruction']}, {', '.join(held)}; the address "
         f"is from the {dead['fault_address_from']}. Last good record: {read['last_good'] or '-'}."
     )
-    mark = "<- followed"
+    mark = "followed"
     rows = [(*map(words, row), mark * row[1].startswith("Values =")) for row in read["fields"]]
     shown = views.table(
-        ("byte", "as the runtime reads it", "as its compiler wrote it", ""), rows, marked=False
+        ("byte", "as the runtime reads it", "as its compiler wrote it", "note"), rows, marked=False
     )
     return Shown(f"{shown.text}\n{note}", f"{shown.html}<p>{html.escape(note)}</p>")
 
@@ -239,7 +239,8 @@ def aligned(found: Trace) -> Shown:
     main = next((event.n for event in rows_of(found) if event.kind == "main"), 0)
     for event in rows_of(found):
         if event.kind in kinds or (event.kind == "memory" and event.n >= main):
-            left.append(f"{event.function} {said_of(found, event)}".strip())
+            name, said = event.function, said_of(found, event)
+            left.append(said if said.startswith(f"{name} ") else f"{name} {said}".strip())
     for call in rows_of(found, "calls"):
         mine = (
             call.path and call.name != "execve" and not re.search(r"[/:]|^\.\.$", call.path)

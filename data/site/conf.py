@@ -8,6 +8,7 @@ myst_heading_anchors = 3
 
 nb_execution_mode = "off"  # papermill has executed them
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 nb_code_prompt_show = nb_code_prompt_hide = "How this is computed"
 nb_ipywidgets_js = {}  # nothing from the web: every widget has a static twin
 # xref_missing: tours name sections that a notebook of somebody's may not have; a test looks at ours

@@ -29,13 +29,13 @@ report: toolchains ## Run the notebooks, build the site, print where it is and t
 	*) exit $$code ;; \
 	esac  # 1: claims changed, which is news and in the report; 3: a notebook failed
 
-site: install ## Build the site of the last run (build/run), or of the recorded one
-	@$(BIN)/pgo-lab report $(if $(wildcard build/run/manifest.json),build/run,recorded) -o build/site
-
 test: lint pytest nbval ## Check style and types, run the tests, then the notebooks (nbval)
 
 test-all: MARKED :=
 test-all: test ## The same, and the tests that take longer
+
+site: install ## Build the site of the last run (build/run), or of the recorded one
+	@$(BIN)/pgo-lab report $(if $(wildcard build/run/manifest.json),build/run,recorded) -o build/site
 
 lint: install ## Check style and types only
 	$(RUN) ruff check

@@ -145,10 +145,19 @@ def test_what_is_no_such_header_says_so(text: str, tmp_path: Path) -> None:
         headers.read(CLANGS[-1], 64, tmp_path / "nowhere.inc")
 
 
-def test_a_compiler_without_the_header_says_what_to_install() -> None:
+def test_gcc_has_no_header_to_install() -> None:
     gcc = Toolchain("gcc", "gcc", "12.2.0", None, "system", Path("/"), Path("/usr/bin/gcc"))
-    with pytest.raises(MissingError, match="install libclang-rt-12-dev"):
+    with pytest.raises(LabError, match="gcc: has no records of LLVM's; choose a clang"):
         headers.read(gcc)
+
+
+def test_a_clang_without_the_header_says_what_to_install(tmp_path: Path) -> None:
+    bare = tmp_path / "clang"
+    bare.write_text("#!/bin/sh\necho /no/such/folder\n")
+    bare.chmod(0o755)
+    clang = Toolchain("12@debian", "clang", "12.2.0", 5, "debian", tmp_path, bare)
+    with pytest.raises(MissingError, match="install libclang-rt-12-dev"):
+        headers.read(clang)
 
 
 def test_record_and_header_sizes() -> None:

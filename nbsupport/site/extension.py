@@ -88,16 +88,23 @@ def _in_html_link(text: nodes.Text) -> bool:
 
 
 def _said_of_page(
-    app: Sphinx, name: str, template: str, context: dict[str, Any], tree: nodes.document
+    app: Sphinx, name: str, template: str, context: dict[str, Any], _: nodes.document
 ) -> None:
     """Hand the page's template what its run was, and whether it was here and now."""
     site = json.loads(Path(app.srcdir, "site.json").read_text(encoding="utf-8"))
     recorded = name in site["recorded"] or not site["live"]
     context |= {"kind": "recorded" if recorded else "live", "when": site["when"]}
+    # What a screen reader would stumble over: a heading without a level, a label unlike its words.
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
+    body = context.get("body", "")
+    context["body"] = body.replace(' aria-label="Toggle hidden content"', "")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.add_post_transform(Terms)
-    app.connect("html-page-context", _said_of_page)
+    app.connect("html-page-context", _said_of_page, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}

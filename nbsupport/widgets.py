@@ -379,6 +379,6 @@ def _judged(row: Mapping[Any, Any], ours: Sequence[Observation]) -> str:
     which = _lacking(row, ours)[1]
     said = which if row["why"] else f"contradicts {which}"
     said = f"<p><b>{html.escape(row['what'])}</b> {html.escape(said)}.</p>"
-    heads = ("the user saw", "", "here", "so it")
+    heads = ("the user saw", "namely", "here", "so it")
     lines = [(one.what, one.value, *_measured(row, one)) for one in ours]
     return said + views.table(heads, lines, marked=False).html

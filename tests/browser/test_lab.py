@@ -137,6 +137,28 @@ def test_grid(ran: Callable[[str], Book]) -> None:
     shows(widget, "main 19@wheel, library 18@wheel, foreign-first")
 
 
+@pytest.mark.slow
+def test_matrix(ran: Callable[[str], Book]) -> None:
+    widget = ran("06-hypotheses").widget("widgets.matrix(")
+    shows(widget, "C by another LLVM, of another raw version contradicts nothing.")
+    widget.get_by_label("mechanism:").select_option("the values are unmapped before the write")
+    shows(widget, "contradicts at address; when; ")
+    widget.get_by_label("mechanism:").select_option("all")
+    widget.get_by_label("observation:").select_option("crashes in")
+    shows(widget, "crashes in: initializeValueProfRuntimeRecord", "getCurFilenameLength")
+
+
+@pytest.mark.slow
+def test_workarounds(ran: Callable[[str], Book]) -> None:
+    widget = ran("07-workarounds").widget("widgets.workarounds(")
+    widget.get_by_label("verdict:").select_option("cures")
+    widget.get_by_label("workaround:").select_option("cc-of-main")
+    shows(widget, "cc-of-raw-version", "CC is the clang of main's LLVM")
+    expect(widget).not_to_contain_text("does not help:")
+    widget.get_by_label("workaround:").select_option("fork")
+    shows(widget, "a forked child writes the profile", "does not help: dies in")
+
+
 def test_form_sets_the_parameters_of_the_cells_below(open_: Callable[[str], Book]) -> None:
     book = open_("01-reproduction")
     book.select("views.outcome(outcome)")

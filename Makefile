@@ -61,6 +61,7 @@ wheel: install ## Build the wheel, which `uvx --from dist/*.whl pgo-lab audit ta
 	$(RUN) hatchling build -t wheel -d dist
 
 lab: toolchains ## Open JupyterLab on the notebooks (this machine only, with a token)
+	@$(BIN)/jupyter-trust notebooks/*.ipynb >/dev/null  # else their pictures show only when run
 	JUPYTER_CONFIG_PATH=$(CURDIR)/data/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH} \
 		$(RUN) jupyterlab --ip=127.0.0.1 --notebook-dir=notebooks \
 		$(if $(filter 0,$(shell id -u)),--allow-root)

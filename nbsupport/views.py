@@ -31,6 +31,12 @@ _MARKS = {
 }
 _BESIDE = 5  # so many LLVMs at most leave room for a second panel beside the first
 
+#: JupyterLab aligns cells to the right and in the middle, which is for numbers.
+_STYLE = (
+    "<style>table.lab :is(th,td){text-align:left;vertical-align:top}"
+    "table.lab .outcome{font-weight:600}</style>"
+)
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -98,7 +104,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
     body = "".join("<tr>" + "".join(map(cell, line)) + "</tr>" for line in lines[1:])
     return Shown(
-        text, f'<table class="lab"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        text,
+        f'{_STYLE}<table class="lab"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>',
     )
 
 

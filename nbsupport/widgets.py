@@ -6,7 +6,10 @@ widgets' own traits, so a saved notebook restores it. No handler builds or runs 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
+import gc
 import html
 import itertools
 import os
@@ -35,10 +38,8 @@ if TYPE_CHECKING:
     from nbsupport.trials import Lab, Trial
 
 _ALL = "all"
-#: JupyterLab aligns cells to the right, which is for numbers.
 _STYLE = (
     ".lab-live{color:var(--jp-content-font-color1,inherit);overflow-x:auto}"
-    ".jp-RenderedHTMLCommon.lab-live :is(th,td){text-align:left;vertical-align:top}"
     ".jp-RenderedHTMLCommon.lab-live table{margin-left:0}"
 )
 #: No step: a choice of None would show nothing at all.
@@ -109,6 +110,9 @@ def ruler(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
     @functools.cache
     def drawn(main: str, foreign: str) -> Shown:
         found = read[main, foreign]
+        with contextlib.suppress(RuntimeError):  # no kernel
+            # When the reader looks; in the middle of a drawing it takes a tenth of a second.
+            asyncio.get_running_loop().call_later(0.5, gc.collect)
         return drawing.figure(found) if isinstance(found, Ruler) else found
 
     choices = [_choice("main", given, main), _choice("library", given, foreign)]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from browser import harness
 from browser.harness import Book
+from playwright.sync_api import Locator
 
 from nbsupport import settings, site
 
-#: Press a key on the slider, and wait for the first change of the widget's HTML.
-_PRESSED = """slider => new Promise(done => {
-  const pane = slider.closest(".widget-vbox").querySelector(":scope > .widget-html .widget-html-content");
+#: From an event on a control to the first change of the widget's last pane of HTML.
+_ANSWER = """(control, event) => new Promise(done => {
+  const vbox = control.closest(".widget-vbox");
+  const pane = [...vbox.querySelectorAll(":scope > .widget-html .widget-html-content")].at(-1);
   let start = 0;
+  setTimeout(() => done(10000), 10000);
   const seen = new MutationObserver(() => { seen.disconnect(); done(performance.now() - start); });
   seen.observe(pane, {childList: true, subtree: true, characterData: true});
-  slider.addEventListener("keydown", () => { start = performance.now(); }, {once: true, capture: true});
+  control.addEventListener(event, () => { start = performance.now(); }, {once: true, capture: true});
 })"""
 _PAINTED = """() => new Promise(done => new PerformanceObserver(list => done(Math.max(
   ...list.getEntries().filter(one => one.name == "first-contentful-paint").map(one => one.startTime),
@@ -45,27 +50,59 @@ def rows() -> list[tuple[str, str, str, str]]:
             harness.server(settings.notebooks_dir(), folder) as served,
             harness.window(browser, served.url) as window,
         ):
-            answer = answers(Book(window, served, "02-lldb-trace"))
+            pressed = keys(Book(window, served, "02-lldb-trace"))
+            chosen = choices(Book(window, served, "03-record-layout"))
     return [
         ("the site, built", f"{built:.1f} s", f"{len(pages)} pages", "15 s"),
         ("a page's first view, at most", f"{views[slowest]:.0f} ms", slowest, "1000 ms"),
         ("a page's weight, at most", f"{weight / 1e6:.2f} MB", heaviest, "3 MB"),
-        ("a widget's answer to a key", f"{answer:.0f} ms", "median of 20", "100 ms"),
+        timing("the timeline's answer to a key", pressed),
+        timing("the ruler's to another pair", chosen),
     ]
 
 
-def answers(book: Book) -> float:
-    """Return the median milliseconds from a key press on the slider to the change on the page."""
-    book.select("widgets.timeline(")
+def timing(what: str, taken: list[float]) -> tuple[str, str, str, str]:
+    """Return the row of a widget's answers."""
+    measured = f"{statistics.median(taken):.0f} ms, at most {max(taken):.0f}"
+    return what, measured, f"median of {len(taken)}", "100 ms"
+
+
+def keys(book: Book) -> list[float]:
+    """Return the milliseconds from each key press on the slider to the change on the page."""
+    widget = shown(book, "widgets.timeline(")
+    slider = widget.get_by_role("slider")
+    return [answer(slider, "keydown", lambda: slider.press("ArrowRight")) for _ in range(20)]
+
+
+def choices(book: Book) -> list[float]:
+    """Return the milliseconds from each choice to its ruler; no two of them are alike."""
+    widget = shown(book, "widgets.ruler(")
+    taken = []
+    for main in ("17", "19", "23"):
+        for library in ("19", "23", "17"):
+            for label, value in (("main:", main), ("library:", library)):
+                control = widget.get_by_label(label)
+                if control.input_value() != value:
+                    choose = functools.partial(control.select_option, value)
+                    taken.append(answer(control, "change", choose))
+    return taken
+
+
+def shown(book: Book, source: str) -> Locator:
+    """Run the notebook down to a cell, and return its widget."""
+    book.select(source)
     book.command("notebook:run-all-above")
     book.command("notebook:run-cell")
-    slider = book.widget("widgets.timeline(").get_by_role("slider")
-    taken = []
-    for _ in range(20):
-        waits = slider.evaluate_handle(f"slider => ({{done: ({_PRESSED})(slider)}})")
-        slider.press("ArrowRight")
-        taken.append(float(waits.evaluate("waits => waits.done")))
-    return statistics.median(taken)
+    return book.widget(source)
+
+
+def answer(control: Locator, event: str, act: Callable[[], object]) -> float:
+    """Do something to a control, and return the milliseconds to the change that it makes."""
+    waits = control.evaluate_handle(
+        f"(control, event) => ({{done: ({_ANSWER})(control, event)}})", event
+    )
+    act()
+    return float(waits.evaluate("waits => waits.done"))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def server(notebooks: Path, home: Path) -> Iterator[Server]:
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     env = {**os.environ, **{name: str(home / name.lower()) for name in names}}
     env["JUPYTER_CONFIG_PATH"] = str(settings.data_dir() / "jupyter")
+    trust = [Path(sys.executable).with_name("jupyter-trust"), *sorted(folder.glob("*.ipynb"))]
+    subprocess.run(trust, env=env, check=True, capture_output=True)
     config = Path(env["JUPYTER_CONFIG_DIR"], "jupyter_server_config.py")
     config.parent.mkdir()
     config.write_text(_CONFIG)

@@ -73,6 +73,12 @@ def test_run_all_ends_without_an_error(ran: Callable[[str], Book], name: str) ->
     assert not book.window.outside
 
 
+def test_figures_show_before_anything_is_run(open_: Callable[[str], Book]) -> None:
+    cell = open_("01-reproduction").select("views.grid(cells)")
+    expect(cell.locator("figure svg")).to_be_visible()
+    expect(cell.locator("figcaption")).to_contain_text("LLVMs that are healthy together")
+
+
 def shows(widget: Locator, *texts: str) -> None:
     """Wait until a widget has all of these texts in it."""
     for text in texts:

@@ -19,6 +19,7 @@ from nbsupport.errors import LabError
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOURCE = 'class="source"'  # in HTML that holds lines of LLVM's
 _EXCERPT = re.compile(rf"(<(\w+) {SOURCE}>.*?<pre>).*?(</pre></\2>)", re.DOTALL)
+_LEFT_OUT = "… LLVM's own lines: run the cell, or make report, to read them"
 PARAMETERS, INJECTED, PAPERMILL_ERROR = (
     "parameters",
     "injected-parameters",
@@ -138,7 +139,7 @@ def normalize(notebook: NotebookNode, *, excerpts: bool = False) -> NotebookNode
 
     Kept: kernel name, sources, tags, execution counts, outputs. Dropped: times, papermill's
     notes, widget views and their state, versions of the language, and the lines of `excerpts` of
-    LLVM's sources unless they are asked for (an ellipsis stands for them; what names them
+    LLVM's sources unless they are asked for (a note stands for them; what names them
     stays). Ids are numbers in order.
     """
     metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
@@ -177,7 +178,7 @@ def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[Noteboo
         data = copied.get("data", {})
         data.pop(WIDGET, None)
         if not excerpts and SOURCE in data.get("text/html", ""):
-            data["text/html"], left_out = _EXCERPT.subn(r"\1…\3", data["text/html"])
+            data["text/html"], left_out = _EXCERPT.subn(rf"\1{_LEFT_OUT}\3", data["text/html"])
             if data["text/html"].count(SOURCE) != left_out:
                 del data["text/html"]  # not as our excerpts are: nothing of it is sure to be ours
         if copied.get("data", True):

@@ -161,8 +161,23 @@ def test_every_claim_leads_to_its_cell(built: Path) -> None:
     found = dict(links(built / "index.html"))
     assert found["00-start-here.html#claim-crash-17"] == "19 with 17 crashes"
     assert found["00-start-here.html#claim-crash-19"] == "23 with &lt;19&gt; crashes"
+    front = (built / "index.html").read_text()
+    assert re.findall(r'class="mark (\w+)" title="[\w ]+">(.)<', front) == [
+        ("holds", "✓"),
+        ("fails", "✗"),
+    ]
     page = (built / "00-start-here.html").read_text()
     assert page.count('id="claim-crash-17"') == page.count('id="claim-crash-19"') == 1
+
+
+def test_of_a_grid_each_notebook_is_named_and_links_lead_to_the_first(tmp_path: Path) -> None:
+    front = [prose("# Start\n\n[there](01-r.ipynb)")]
+    r = [prose("# R"), shown(claim(holds=True, sentence="19 with 17 crashes"))]
+    run = make_run(tmp_path / "run", **{"00-start": front, "01-r--19": r, "01-r--22": r})
+    made = links(site.build(str(run), tmp_path / "site"))
+    assert ("01-r--19.html", "R (19)") in made
+    assert ("01-r--22.html", "R (22)") in made
+    assert ("01-r--19.html", "there") in links(tmp_path / "site" / "00-start.html")
 
 
 def test_what_a_tour_names_and_the_run_lacks_is_said(built: Path) -> None:

@@ -382,7 +382,7 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
     assert (walk.counted(healthy, 64), walk.counted(crashing, 64)) == ((9, 9), (8, 8))
     rows = walk.side_by_side(healthy, crashing).text.splitlines()
     notes = [re.split("  +", row)[-1] for row in rows]
-    assert notes == ["crashing run", "differs", "differs", "16", *["the same"] * 3] + [
+    assert notes == ["note", "differs", "differs", "16", *["the same"] * 3] + [
         "they part",
         "misread",
         "misread",

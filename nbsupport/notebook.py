@@ -19,7 +19,8 @@ from nbsupport.errors import LabError
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOURCE = 'class="source"'  # in HTML that holds lines of LLVM's
 _EXCERPT = re.compile(rf"(<(\w+) {SOURCE}>.*?<pre>).*?(</pre></\2>)", re.DOTALL)
-_LEFT_OUT = "… LLVM's own lines: run the cell, or make report, to read them"
+#: What stands for LLVM's own lines in a committed notebook.
+LEFT_OUT = "… LLVM's own lines: run the cell, or make report, to read them"
 PARAMETERS, INJECTED, PAPERMILL_ERROR = (
     "parameters",
     "injected-parameters",
@@ -178,7 +179,7 @@ def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[Noteboo
         data = copied.get("data", {})
         data.pop(WIDGET, None)
         if not excerpts and SOURCE in data.get("text/html", ""):
-            data["text/html"], left_out = _EXCERPT.subn(rf"\1{_LEFT_OUT}\3", data["text/html"])
+            data["text/html"], left_out = _EXCERPT.subn(rf"\1{LEFT_OUT}\3", data["text/html"])
             if data["text/html"].count(SOURCE) != left_out:
                 del data["text/html"]  # not as our excerpts are: nothing of it is sure to be ours
         if copied.get("data", True):

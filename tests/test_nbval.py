@@ -137,7 +137,8 @@ def test_of_an_excerpt_all_but_the_lines_is_committed() -> None:
     two = EXCERPT.format("int theirs;\n<b>int marked;</b>")
     printing(**{"text/html": f"{two}<p>ours</p>{two}", "text/plain": "x.c: f"})(book)
     (made,) = notebook.normalize(book).cells[0].outputs
-    assert made.data["text/html"] == f"{EXCERPT.format('…')}<p>ours</p>{EXCERPT.format('…')}"
+    note = EXCERPT.format(notebook.LEFT_OUT)
+    assert made.data["text/html"] == f"{note}<p>ours</p>{note}"
     (kept,) = notebook.normalize(book, excerpts=True).cells[0].outputs
     assert "int theirs;" in kept.data["text/html"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from nbsupport import notebook, results, settings, views
+from nbsupport import look, notebook, results, settings, views
 from nbsupport.errors import LabError, MissingError
 
 #: What to do about a stale recording, and how it looks in JupyterLab.
@@ -22,7 +22,7 @@ _RENEW = (
     'Take source = "live", or restore what was recorded (git restore notebooks data); '
     "its authors renew it with make refresh and make record."
 )
-_BOX = "border-left: 4px solid #E69F00; padding-left: 1em"
+_BOX = f"border-left: 4px solid {look.ORANGE}; padding-left: 1em"
 
 _recorded: dict[str, Sequence[Mapping[str, Any]]] = {}
 

@@ -150,13 +150,13 @@ def _perform(request: Mapping[str, Any]) -> tuple[str | None, bytes | None]:
 
     Returns what went wrong, and what there is of it; all of types that any version reads.
     """
-    worker = distributed.get_worker()
-    key = worker.get_current_task()
+    dask_worker = distributed.get_worker()
+    key = dask_worker.get_current_task()
     if (mine := identity()) != request["project"]:
-        why = f"the project here is {request['project']}, on the worker {worker.address} {mine}"
+        why = f"the project here is {request['project']}, on the worker {dask_worker.address} {mine}"
         return f"{why}; check out the same commit there", None
     with (
-        tempfile.TemporaryDirectory(prefix="pgo-lab-", dir=worker.local_directory) as name,
+        tempfile.TemporaryDirectory(prefix="pgo-lab-", dir=dask_worker.local_directory) as name,
         futures.ThreadPoolExecutor(1) as pool,
     ):
         folder, notebooks = Path(name), settings.notebooks_dir()
@@ -165,8 +165,8 @@ def _perform(request: Mapping[str, Any]) -> tuple[str | None, bytes | None]:
         crew = execution.Crew()
         running = pool.submit(crew.execute, job)
         while futures.wait([running], timeout=_TICK).not_done:
-            task = worker.state.tasks.get(key)
-            ends = worker.status in (Status.closing, Status.closed, Status.failed)
+            task = dask_worker.state.tasks.get(key)
+            ends = dask_worker.status in (Status.closing, Status.closed, Status.failed)
             if ends or task is None or task.state != "executing":
                 crew.stop()
         made = folder / "output.ipynb"

@@ -119,10 +119,10 @@ class Crew:
             self._stopped = True
             live = list(self._live.values())
         family = _below(live)
-        for process in family:
+        for member in family:
             with contextlib.suppress(psutil.Error):
-                if any("ipykernel_launcher" in word for word in process.cmdline()):
-                    process.send_signal(signal.SIGINT)
+                if any("ipykernel_launcher" in word for word in member.cmdline()):
+                    member.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _GRACE
         for child in live:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -144,9 +144,9 @@ def _end(
     children: Sequence[subprocess.Popen[bytes]], family: Sequence[psutil.Process] = ()
 ) -> None:
     """Kill what is left of the children and their family (a kernel is in a session of its own)."""
-    for process in [*family, *_below(children)]:
+    for member in [*family, *_below(children)]:
         with contextlib.suppress(psutil.Error):
-            process.kill()
+            member.kill()
     for child in children:
         if child.poll() is None:
             child.kill()

@@ -488,16 +488,16 @@ def _open(lldb: Path) -> Debugger:
 
 
 def _agents() -> set[psutil.Process]:
-    return {process for process in psutil.Process().children() if _has(process, "agent.py")}
+    return {child for child in psutil.Process().children() if _has(child, "agent.py")}
 
 
 def _running(token: str) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if _has(process, token)]
+    return [child for child in psutil.process_iter() if _has(child, token)]
 
 
-def _has(process: psutil.Process, token: str) -> bool:
+def _has(child: psutil.Process, token: str) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE and token in " ".join(process.cmdline())
+        return child.status() != psutil.STATUS_ZOMBIE and token in " ".join(child.cmdline())
     except psutil.Error:
         return False
 

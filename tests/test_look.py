@@ -34,9 +34,9 @@ _CODE = Path(look.__file__).parent
 
 
 def _graph(lab: Lab) -> Shown:
-    traces, writer = Traces(lab, "recorded"), sources.of("19.1.7").structure
+    traces, structure = Traces(lab, "recorded"), sources.of("19.1.7").structure
     runs = [traces.of("cold", "19", foreign) for foreign in ("19", "17")]
-    return picture.figure(writer, runs[1], *(walk.steps(writer, run) for run in runs))
+    return picture.figure(structure, runs[1], *(walk.steps(structure, run) for run in runs))
 
 
 def _kills(_: Lab) -> Shown:

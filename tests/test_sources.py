@@ -233,13 +233,13 @@ def test_functions_are_told_with_what_they_call_read_and_write(tmp_path: Path) -
     found = structure.of(small(tmp_path))
     assert (found.raw_version, found.record) == (7, ("NameRef", "Values", "NumSites"))
     assert found.header == ("Magic",)
-    init, writer, finish = (found.function(name) for name in ("init", "writer", "finish"))
+    init, taker, finish = (found.function(name) for name in ("init", "writer", "finish"))
     assert (init.file, init.line, init.lines) == ("Writer.c", 12, 8)
     assert (init.reads, init.writes, init.globals) == (("NumSites", "Values"), (), ("Calls",))
-    assert (writer.reads, writer.writes) == ((), ("Values", "NumSites"))
-    assert (writer.calls, writer.through) == (("take", "atexit"), ("Init",))
-    assert writer.hands_on == ("finish",)
-    assert writer.globals == ("Version", "Start")  # Calls and Far are its own
+    assert (taker.reads, taker.writes) == ((), ("Values", "NumSites"))
+    assert (taker.calls, taker.through) == (("take", "atexit"), ("Init",))
+    assert taker.hands_on == ("finish",)
+    assert taker.globals == ("Version", "Start")  # Calls and Far are its own
     assert finish.through == ("Hook",)
 
 

@@ -49,9 +49,9 @@ def _all(found: Trace) -> dict[str, Shown]:
     return {**made, "story": shown.story({"a run": found})}
 
 
-def _cells(page: Shown, *words: str) -> list[list[str]]:
+def _cells(page: Shown, *terms: str) -> list[list[str]]:
     """Return the cells of the lines that have all of some words."""
-    lines = (line for line in page.text.splitlines()[1:] if all(word in line for word in words))
+    lines = (line for line in page.text.splitlines()[1:] if all(word in line for word in terms))
     return [re.split(" {2,}", line) for line in lines]
 
 
@@ -103,9 +103,9 @@ def test_the_map_says_what_the_table_of_pointers_says(runs: Runs, end: str) -> N
     page = pictures.memory_map(runs[end])
     assert f'role="img" aria-label="Of the {len(followed)} pointers' in page.html
     assert "none leads to an allocator's memory" in page.text
-    for owner, words in (("nobody: unmapped", "nowhere"), ("text", "to code")):
+    for owner, said in (("nobody: unmapped", "nowhere"), ("text", "to code")):
         n = int(followed.str.endswith(owner).sum())
-        assert (f"{n} lead{'s' * (n == 1)} {words}" in page.text) == (n > 0)
+        assert (f"{n} lead{'s' * (n == 1)} {said}" in page.text) == (n > 0)
     assert ("the program dies of it" in page.html) == (end in ("at exit", "again", "in main"))
     assert ("no call of the writer" in page.html) == (end in ("in main", "mismatch"))
     bands = "names", "code", "counters", "records", "heap of the C", "libraries", "stack", "no such"

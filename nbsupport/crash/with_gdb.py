@@ -83,9 +83,9 @@ class Gdb:
 
 def _end_program(text: str) -> None:
     """End what the program left behind: gdb makes it the head of a process group."""
-    process = re.search(r"^\* 1 +process (\d+) ", text.partition("@run\n")[0], re.MULTILINE)
-    if process:
-        contain.kill_group(int(process[1]))
+    inferior = re.search(r"^\* 1 +process (\d+) ", text.partition("@run\n")[0], re.MULTILINE)
+    if inferior:
+        contain.kill_group(int(inferior[1]))
 
 
 def _read(text: str) -> dict[str, Any] | None:

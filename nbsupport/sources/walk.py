@@ -60,7 +60,7 @@ def steps(found: Structure, run: Trace) -> tuple[Step, ...]:
 
 
 def _steps(found: Structure, run: Trace) -> Iterator[Step]:
-    words = shown.Map(run).words
+    word_for = shown.Map(run).words
     fields: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in shown.rows_of(run, "records"):
         fields[row.n][row.field] = row
@@ -78,7 +78,7 @@ def _steps(found: Structure, run: Trace) -> Iterator[Step]:
             for field in found.function(event.function).reads:
                 if row := record.get(field):
                     where = f"{field} of record {number}, byte {place}"
-                    yield Step(event.function, where, words(row.read), words(row.written))
+                    yield Step(event.function, where, word_for(row.read), word_for(row.written))
 
 
 def parting(healthy: Sequence[Step], crashing: Sequence[Step]) -> int | None:

@@ -142,14 +142,14 @@ def _parse(lines: Iterable[str]) -> Iterator[Call]:
 def _from_dtruss(text: str) -> Iterator[str]:
     """Yield the lines of `dtruss -f -d` as strace writes them; there are no signals."""
     held: dict[tuple[str, str], str] = {}
-    for process, time, name, arguments, result in _DTRUSS.findall(text):
+    for pid, time, name, arguments, result in _DTRUSS.findall(text):
         first, *rest = arguments.replace("\\0", "").split(", ")
         if name == "open" and rest and re.fullmatch("0x[0-9A-Fa-f]{1,8}", rest[0]):
             rest[0] = "|".join(word for bit, word in _FLAGS.items() if int(rest[0], 16) & bit)
-            held[process, f"0x{int(result[:9]):X}" if result.isdecimal() else ""] = first.strip('"')
-        elif (process, first) in held:
-            first = f"0<{held[process, first]}>"
-        yield f"{process} {int(time[:15]) / 1e6:f} {name}({', '.join([first, *rest])}) = {result}"
+            held[pid, f"0x{int(result[:9]):X}" if result.isdecimal() else ""] = first.strip('"')
+        elif (pid, first) in held:
+            first = f"0<{held[pid, first]}>"
+        yield f"{pid} {int(time[:15]) / 1e6:f} {name}({', '.join([first, *rest])}) = {result}"
 
 
 def profile_story(calls: Calls, profile: str) -> tuple[Step, ...]:

@@ -28,8 +28,11 @@ import bench_widgets
 from rich.console import Console
 from rich.table import Table
 
-from nbsupport import build, progress, settings, toolchains
-from nbsupport.trials import ORDERS, Lab, sweep
+from nbsupport.base import progress, settings
+from nbsupport.lab import build
+from nbsupport.lab.grid import sweep
+from nbsupport.lab.lab import ORDERS, Lab
+from nbsupport.toolchains import discovery
 
 VERSIONS = ("17", "18", "19", "20", "21", "22", "23")
 PROGRAMS = settings.data_dir() / "programs"
@@ -100,11 +103,11 @@ def builds_alone(cache: Path) -> float:
 
 def shell_loop(folder: Path, cells: int) -> float:
     """Return the seconds of the plain loop over as many cells."""
-    clangs = " ".join(str(toolchains.find(version).compiler) for version in VERSIONS)
+    clangs = " ".join(str(discovery.find(version).compiler) for version in VERSIONS)
     env = {
         **os.environ,
         "CLANGS": clangs,
-        "LLDB": str(toolchains.find_lldb()),
+        "LLDB": str(discovery.find_lldb()),
         "SRC": str(PROGRAMS),
         "WORK": tempfile.mkdtemp(dir=folder),
         "CELLS": str(cells),

@@ -11,11 +11,11 @@ from pathlib import Path
 import nbformat
 from bench_trace import median
 
-from nbsupport import batch
+from nbsupport.notebooks import batch
 
 #: About a second of work, and what each of our notebooks imports.
-CODE = "import pandas\nfrom nbsupport import results\nsum(n * n for n in range(10**7))"
-PGO_LAB = "from nbsupport.cli import entry; entry()"
+CODE = "import pandas\nfrom nbsupport.notebooks import results\nsum(n * n for n in range(10**7))"
+PGO_LAB = "from nbsupport.cli.commands import entry; entry()"
 
 
 def rows() -> list[tuple[str, str, str, str]]:

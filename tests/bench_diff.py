@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bench_trace import median
 
-from nbsupport import results
+from nbsupport.notebooks import results
 
 #: Trials of each run, in so many notebooks.
 TRIALS, CELLS = 10_000, 8
-PGO_LAB = "from nbsupport.cli import entry; entry()"
+PGO_LAB = "from nbsupport.cli.commands import entry; entry()"
 
 
 def run(folder: Path, changed: str) -> Path:

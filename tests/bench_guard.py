@@ -12,7 +12,9 @@ from pathlib import Path
 
 from bench_trace import median
 
-from nbsupport import build, guard, toolchains
+from nbsupport.audit import guard
+from nbsupport.lab import build
+from nbsupport.toolchains import discovery
 
 RUST = 'fn main() { println!("{}", std::env::args().count()); }\n'
 #: C files of the larger link, and functions in each.
@@ -26,13 +28,13 @@ def seconds(argv: Sequence[str], folder: Path) -> tuple[float, float]:
         env = {**os.environ, guard.LINKER: argv[0]}
         subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True)
 
-    ours = [sys.executable, "-m", "nbsupport.guard", *argv[1:]]
+    ours = [sys.executable, "-m", "nbsupport.audit.guard", *argv[1:]]
     return median(lambda: run(*argv), 9), median(lambda: run(*ours), 9)
 
 
 def links(folder: Path) -> dict[str, list[str]]:
     """Build what is to be linked; return each command by what it links."""
-    clang, old = toolchains.find("19"), toolchains.find("17")
+    clang, old = discovery.find("19"), discovery.find("17")
     (folder / "main.c").write_text("int main(void) { return 0; }\n")
     (folder / "main.rs").write_text(RUST)
     units = [f"part{number}" for number in range(FILES)]
@@ -53,7 +55,7 @@ def links(folder: Path) -> dict[str, list[str]]:
     compiled(old.compiler, generate, "-c", "part0.c", "-o", "foreign.o")
     flags = ["-Cprofile-generate", "-Csave-temps", "--print=link-args", "main.rs"]
     # All but a list of symbols, which is gone by now.
-    said = shlex.split(compiled(toolchains.find_rustc("22").compiler, *flags))
+    said = shlex.split(compiled(discovery.find_rustc("22").compiler, *flags))
     link = [str(clang.compiler), *build.linker_flags(clang), "-o", "out"]
     objects = [generate, "main.o", *(f"{unit}.o" for unit in units)]
     return {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from synthetic import large, names_blob
 
-from nbsupport import toolchains
+from nbsupport.toolchains import discovery
 
 Row = tuple[str, str, str, str]
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,7 +64,7 @@ def image(folder: Path, functions: int, size: int) -> Path:
     source = assembly(folder, functions, size)
     with source.open("a") as file:
         file.write(".text\n.globl _start\n_start: ret\n")
-    clang = toolchains.find("19").compiler
+    clang = discovery.find("19").compiler
     out = folder / f"image-{functions}"
     run(clang, "-fuse-ld=lld", "-nostdlib", "-no-pie", source, "-o", out)
     return out
@@ -77,7 +77,7 @@ def run(*command: object) -> None:
 def audits(folder: Path) -> list[Row]:
     """Measure the audit of images that grow, and of a target folder of 1 GB."""
     audit = (Path(sys.executable).with_name("pgo-lab"), "audit", "--json")
-    nm = toolchains.find("19").prefix / "bin" / "llvm-nm"
+    nm = discovery.find("19").prefix / "bin" / "llvm-nm"
     rows: list[Row] = []
     for functions in (2_000, 20_000, 200_000):
         path = image(folder, functions, 500 * functions)
@@ -117,7 +117,7 @@ print(middle - start, time.monotonic() - start, peak() - before)
 
 def profiles(folder: Path) -> list[Row]:
     """Measure reading raw profiles that grow, beside llvm-profdata."""
-    profdata = toolchains.profdata(toolchains.find("19"))
+    profdata = discovery.profdata(discovery.find("19"))
     rows: list[Row] = []
     for functions in (7_000, 70_000, 700_000):
         path = folder / f"{functions}.profraw"

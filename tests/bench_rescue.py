@@ -9,7 +9,8 @@ from pathlib import Path
 
 from bench_profile import Row, assembly, run, timed
 
-from nbsupport import settings, toolchains
+from nbsupport.base import settings
+from nbsupport.toolchains import discovery
 
 PROGRAMS = settings.data_dir() / "programs"
 FLAGS = ("-O1", "-fPIC", "-fprofile-generate")
@@ -32,7 +33,7 @@ int main(int argc, char **argv) {
 def mixed(folder: Path, functions: int, size: int, other: str = "17") -> Path:
     """Link a program with so many more functions and bytes, as assembly; the library by `other`."""
     large = assembly(folder, functions, size)
-    main, foreign = (toolchains.find(v).compiler for v in ("19", other))
+    main, foreign = (discovery.find(v).compiler for v in ("19", other))
     (folder / "busy.c").write_text(BUSY)
     parts = [(main, folder / "busy.c"), (main, large)]
     parts += [(foreign, PROGRAMS / "library_hot.c")]

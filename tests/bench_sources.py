@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bench_trace import median
 
-from nbsupport import sources, toolchains
-from nbsupport.sources import compare, parse, structure, tree
+from nbsupport.studies import sources
+from nbsupport.studies.sources import compare, parse, structure, tree
+from nbsupport.toolchains import discovery
 
 
 def rows() -> list[tuple[str, str, str, str]]:
@@ -30,7 +31,7 @@ def rows() -> list[tuple[str, str, str, str]]:
 
     one, two = (sources.at(version).folder for version in ("19.1.7", "22.1.8"))
     part = Path("compiler-rt/lib/profile")
-    clang = toolchains.find("19").compiler
+    clang = discovery.find("19").compiler
     flags = ("-fsyntax-only", "-Xclang", "-ast-dump", f"-I{one / 'compiler-rt/include'}")
     dump = median(run(clang, *flags, one / part / "InstrProfilingValue.c"))
     diff = median(run("git", "diff", "--no-index", "-W", one / part, two / part))

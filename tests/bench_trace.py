@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from nbsupport import build, toolchains
-from nbsupport.trace import Trace, tables
-from nbsupport.trials import Lab
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.toolchains import discovery
+from nbsupport.trace import tables
+from nbsupport.trace.trace import Trace
 
 #: Calls one value site as often as it is told.
 SITES = r"""
@@ -45,7 +47,7 @@ def rows(folder: Path) -> list[tuple[str, str, str, str]]:
     """Return the figures: what, measured, beside what, and the goal."""
     with Lab() as lab:
         program = build.linked(lab.trial("mimalloc", "19", "17"), lab.cache)
-    lldb, places = toolchains.find_lldb(), iter(range(100))
+    lldb, places = discovery.find_lldb(), iter(range(100))
 
     def trace(*argv: object) -> None:
         out = folder / f"trace{next(places)}"
@@ -57,7 +59,7 @@ def rows(folder: Path) -> list[tuple[str, str, str, str]]:
     ours = median(lambda: trace(program))
     source, sites = folder / "sites.c", folder / "sites"
     source.write_text(SITES)
-    clang = toolchains.find("19").compiler
+    clang = discovery.find("19").compiler
     run(clang, "-O1", "-fprofile-generate", "-fuse-ld=lld", source, "-o", sites)
     many, none = median(lambda: trace(sites, 10_000_000), 3), median(lambda: trace(sites, 0), 3)
     event = {"n": 0, "time": 0.5, "thread": 1, "kind": "value site", "function": "f", "module": "m"}

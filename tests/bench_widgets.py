@@ -13,7 +13,8 @@ from browser import harness
 from browser.harness import Book
 from playwright.sync_api import Locator
 
-from nbsupport import settings, site
+from nbsupport.base import settings
+from nbsupport.report import site
 
 #: From an event on a control to the first change of the widget's last pane of HTML.
 _ANSWER = """(control, event) => new Promise(done => {

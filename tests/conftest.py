@@ -10,10 +10,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from nbsupport import build, settings, toolchains
-from nbsupport.errors import MissingError
-from nbsupport.probe import Toolchain
-from nbsupport.trials import Lab
+from nbsupport.base import settings
+from nbsupport.base.errors import MissingError
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 # The same examples each time, however slow the machine: what is new is looked for by `make fuzz`.
 hypothesis.settings.register_profile(
@@ -43,7 +45,7 @@ def toolchain() -> Callable[[str], Toolchain]:
 
     def find(name: str) -> Toolchain:
         try:
-            return toolchains.find(name)
+            return discovery.find(name)
         except MissingError as error:
             pytest.skip(str(error))
 
@@ -57,7 +59,7 @@ def clang(toolchain: Callable[[str], Toolchain]) -> Path:
 
 @pytest.fixture(scope="session")
 def lldb() -> Path:
-    found = toolchains.find_lldb()
+    found = discovery.find_lldb()
     if found is None:
         pytest.skip("no LLDB; pgo-lab toolchains --install 19")
     return found

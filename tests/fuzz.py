@@ -14,9 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nbsupport import build, settings, toolchains
-from nbsupport.errors import LabError
-from nbsupport.trials import Lab
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.toolchains import discovery
 
 READERS = ("profraw", "objects")
 VERSIONS = ("17", "18", "19", "22", "23")
@@ -31,7 +33,7 @@ def seeds(folder: Path) -> None:
     (folder / "f.c").write_text(PROGRAM)
     with Lab() as lab:
         for version in VERSIONS:
-            clang = str(toolchains.find(version).compiler)
+            clang = str(discovery.find(version).compiler)
             for target in TARGETS:
                 command = [clang, f"--target={target}", "-O1", "-c", "-ffreestanding"]
                 for kind in ("-fprofile-generate", "-fprofile-instr-generate"):
@@ -46,7 +48,7 @@ def seeds(folder: Path) -> None:
                 raw = folder / "profraw" / f"{version}-{foreign}.profraw"
                 env = {"LLVM_PROFILE_FILE": str(raw)}
                 subprocess.run([program], env=env, stdout=subprocess.DEVNULL, check=False)
-        ar = toolchains.find("19").prefix / "bin" / "llvm-ar"
+        ar = discovery.find("19").prefix / "bin" / "llvm-ar"
         objects = sorted((folder / "objects").glob("*linux-gnu*.o"))
         subprocess.run([ar, "rcs", folder / "objects" / "f.a", *objects[:2]], check=True)
 
@@ -56,7 +58,8 @@ def fuzz(reader: str, options: list[str]) -> None:
     import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     with atheris.instrument_imports(include=["nbsupport.profile"]):
-        from nbsupport.profile import infer, objects, profraw
+        from nbsupport.audit import objects
+        from nbsupport.profile import infer, profraw
 
     scratch = Path(tempfile.mkdtemp(prefix="pgo-lab-fuzz-")) / "input"
 

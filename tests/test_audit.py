@@ -19,17 +19,19 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import build, hypotheses
-from nbsupport.cli import main
-from nbsupport.errors import LabError
-from nbsupport.probe import Toolchain
-from nbsupport.profile import audit as auditing
-from nbsupport.profile import evidence, infer, layout, objects
-from nbsupport.profile.advice import advise
-from nbsupport.profile.audit import Audited, Report, audit
-from nbsupport.profile.fate import How, Piece, fate
+from nbsupport.audit import evidence, objects
+from nbsupport.audit import judge as auditing
+from nbsupport.audit.advice import advise
+from nbsupport.audit.fate import How, Piece, fate
+from nbsupport.audit.judge import Audited, Report, audit
+from nbsupport.base.errors import LabError
+from nbsupport.cli.commands import main
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.profile import infer, layout
 from nbsupport.profile.names import Names
-from nbsupport.trials import Lab
+from nbsupport.studies import hypotheses
+from nbsupport.toolchains.probe import Toolchain
 
 MAJORS = ("17", "18", "19", "22", "23")
 HOW: dict[How, str] = {"ir": "-fprofile-generate", "front-end": "-fprofile-instr-generate"}
@@ -654,7 +656,7 @@ def test_reading_by_several_processes_is_the_same(
 
 # -- the command
 
-PGO_LAB = [sys.executable, "-c", "from nbsupport.cli import entry; entry()"]
+PGO_LAB = [sys.executable, "-c", "from nbsupport.cli.commands import entry; entry()"]
 
 
 def pgo_lab(*args: str | Path) -> subprocess.CompletedProcess[str]:
@@ -707,7 +709,7 @@ def test_exit_codes(pool: list[Object], tmp_path: Path) -> None:
 
 
 def test_the_command_needs_no_notebook_stack(pool: list[Object]) -> None:
-    code = "import sys; from nbsupport import cli; cli.main(['audit', sys.argv[1]]); "
+    code = "import sys; from nbsupport.cli import commands; commands.main(['audit', sys.argv[1]]); "
     code += "print([m for m in ('pandas', 'pyarrow', 'IPython', 'nbformat') if m in sys.modules])"
     command = [sys.executable, "-c", code, str(pool[0].path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -17,8 +17,8 @@ import psutil
 import pytest
 from nbformat import NotebookNode
 
-from nbsupport import batch, notebook, refresh
-from nbsupport.errors import LabError
+from nbsupport.base.errors import LabError
+from nbsupport.notebooks import batch, document, refresh
 
 PROSE = "# A title\n\nProse."
 
@@ -44,12 +44,12 @@ def book(*cells: NotebookNode | str) -> NotebookNode:
 
 def write(path: Path, *cells: NotebookNode | str, title: str = PROSE) -> Path:
     path.parent.mkdir(exist_ok=True)
-    path.write_text(notebook.dump(book(prose(title), *cells)))
+    path.write_text(document.dump(book(prose(title), *cells)))
     return path
 
 
 def printed(path: Path) -> str:
-    outputs = [out for one in notebook.code(notebook.read(path)) for out in one.outputs]
+    outputs = [out for one in document.code(document.read(path)) for out in one.outputs]
     return "".join(out.get("text", "") for out in outputs)
 
 
@@ -97,8 +97,8 @@ def test_declared_parameters_arrive_typed(finished: Finished) -> None:
 def test_failure_is_told_and_kept(finished: Finished) -> None:
     done = finished[1]["02-fails"]
     assert (done.status, done.error) == ("failed", "cell 2: ValueError: no good")
-    tags = [notebook.tags(one) for one in notebook.read(done.path).cells]
-    assert (notebook.PAPERMILL_ERROR,) in tags
+    tags = [document.tags(one) for one in document.read(done.path).cells]
+    assert (document.PAPERMILL_ERROR,) in tags
 
 
 def test_dead_kernel_fails_its_notebook_only(finished: Finished) -> None:
@@ -174,7 +174,7 @@ def test_only_what_changed_is_executed(tmp_path: Path) -> None:
     assert (made.read_bytes(), made.stat().st_mtime_ns) == before
     write(other, TAKES, "print(llvm)", title="# Another title")
     assert run("18") == ["reused", "reused"]
-    assert notebook.read(made).cells[0].source == "# Another title"
+    assert document.read(made).cells[0].source == "# Another title"
     assert printed(made) == "18\n"
     assert run("19") == ["executed", "executed"]  # the front page depends on the others
     assert printed(made) == "19\n"
@@ -199,17 +199,17 @@ def test_failure_is_not_reused(finished: Finished) -> None:
 def test_digest_tells_code_apart(change: object) -> None:
     assert callable(change)
     before, after = book(prose(PROSE), "x = 1"), book(prose(PROSE), "x = 1")
-    assert notebook.digest(before, {}) == notebook.digest(after, {})
+    assert document.digest(before, {}) == document.digest(after, {})
     change(after)
-    assert notebook.digest(before, {}) != notebook.digest(after, {})
+    assert document.digest(before, {}) != document.digest(after, {})
 
 
 def test_digest_tells_parameters_and_surroundings_apart() -> None:
     one = book("x = 1")
     seen = {
-        notebook.digest(one, {"a": 1}),
-        notebook.digest(one, {"a": "1"}),
-        notebook.digest(one, {}, "c"),
+        document.digest(one, {"a": 1}),
+        document.digest(one, {"a": "1"}),
+        document.digest(one, {}, "c"),
     }
     assert len(seen) == 3
 
@@ -253,11 +253,11 @@ def test_interrupt_ends_all_and_keeps_what_is_done(tmp_path: Path) -> None:
         write(
             tmp_path / "books" / "slow.ipynb",
             "import subprocess, tempfile; from pathlib import Path",
-            "from nbsupport import contain, settings; long = settings.Limits(seconds=1000)",
+            "from nbsupport.base import process, settings; long = settings.Limits(seconds=1000)",
             f"left = subprocess.Popen(['sleep', '{mark}'], start_new_session=True)",
             "Path('slow').touch()",
             "with tempfile.TemporaryDirectory(dir='.', prefix='half') as half:\n"
-            f"    contain.run(['sleep', '{mark}'], cwd=Path(half), limits=long)",
+            f"    process.run(['sleep', '{mark}'], cwd=Path(half), limits=long)",
         ),
         write(
             tmp_path / "books" / "stubborn.ipynb",
@@ -266,7 +266,7 @@ def test_interrupt_ends_all_and_keeps_what_is_done(tmp_path: Path) -> None:
             f"subprocess.run(['sleep', '{mark}'], start_new_session=True)",
         ),
     ]
-    code = "import sys; from pathlib import Path; from nbsupport import batch\n"
+    code = "import sys; from pathlib import Path; from nbsupport.notebooks import batch\n"
     code += "batch.execute([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), {}, jobs=3)"
     run = subprocess.Popen(
         [sys.executable, "-c", code, out, *books], stderr=subprocess.PIPE, text=True
@@ -328,7 +328,7 @@ def test_normalize_keeps_code_tags_and_outputs() -> None:
         "papermill": {"input_path": "/home/me/x.ipynb"},
         "widgets": {"application/vnd.jupyter.widget-state+json": {}},
     }
-    assert json.loads(json.dumps(notebook.normalize(whole))) == {
+    assert json.loads(json.dumps(document.normalize(whole))) == {
         "cells": [
             {"cell_type": "markdown", "id": "cell-1", "metadata": {}, "source": PROSE},
             {
@@ -365,7 +365,7 @@ def test_normalize_merges_streams_between_displays() -> None:
     for one in stream:
         one.name = {"e": "stderr", "o": "stdout"}[one.name]
     shown = output("display_data", data={"text/plain": "x"})
-    (made,) = notebook.normalize(book(cell("", outputs=(*stream, shown, stream[1])))).cells
+    (made,) = document.normalize(book(cell("", outputs=(*stream, shown, stream[1])))).cells
     assert [(o.get("name"), o.get("text")) for o in made.outputs] == [
         ("stdout", "24"),
         ("stderr", "13"),
@@ -376,18 +376,18 @@ def test_normalize_merges_streams_between_displays() -> None:
 
 def test_normalize_drops_widget_views() -> None:
     view = {"model_id": "random"}
-    alone = output("display_data", data={notebook.WIDGET: view})
-    both = output("display_data", data={notebook.WIDGET: view, "text/html": "<b>twin</b>"})
-    (made,) = notebook.normalize(book(cell("", outputs=(alone, both)))).cells
+    alone = output("display_data", data={document.WIDGET: view})
+    both = output("display_data", data={document.WIDGET: view, "text/html": "<b>twin</b>"})
+    (made,) = document.normalize(book(cell("", outputs=(alone, both)))).cells
     assert [o.data for o in made.outputs] == [{"text/html": "<b>twin</b>"}]
 
 
 def test_normalize_changes_nothing_twice_and_not_its_argument() -> None:
     given = book(prose(PROSE), cell("x", outputs=(output("stream", name="stdout", text="x"),)))
     before = json.dumps(given)
-    once = notebook.normalize(given)
+    once = document.normalize(given)
     assert json.dumps(given) == before
-    assert notebook.normalize(once) == once
+    assert document.normalize(once) == once
 
 
 @pytest.mark.parametrize(
@@ -402,8 +402,8 @@ def test_normalize_changes_nothing_twice_and_not_its_argument() -> None:
 def test_machine_paths(text: str, found: list[str]) -> None:
     shown = output("stream", name="stdout", text=text)
     html = output("display_data", data={"text/html": text, "image/png": "/root/base64"})
-    assert [path for _, path in notebook.machine_paths(book(cell("", outputs=(shown,))))] == found
-    assert [path for _, path in notebook.machine_paths(book(cell("", outputs=(html,))))] == found
+    assert [path for _, path in document.machine_paths(book(cell("", outputs=(shown,))))] == found
+    assert [path for _, path in document.machine_paths(book(cell("", outputs=(html,))))] == found
 
 
 def test_refresh_twice_is_the_same_bytes(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbsupport import benefit, cases, toolchains
-from nbsupport.benefit import Variant
-from nbsupport.errors import LabError, MissingError
-from nbsupport.lab import Lab
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab import cases
+from nbsupport.lab.lab import Lab
+from nbsupport.studies import benefit
+from nbsupport.studies.benefit import Variant
+from nbsupport.toolchains import discovery
 
 #: Blocks of a busy machine: all builds of a block are as slow.
 BUSY = np.array([1.0, 5.0, 1.5, 3.0, 2.0, 9.0])
@@ -32,7 +34,7 @@ def scripts(tmp_path: Path) -> Callable[[str], Variant]:
     def make(build: str, script: str = "echo checksum 1; echo seconds 2") -> Variant:
         command = ("/bin/sh", "-c", f"echo {build} $0 $1 $2 >>log; {script}")
         case = cases.Case(tmp_path / "own.toml", folder=".", run_as="sh", command=command)
-        rustc = toolchains.find_rustc("19")
+        rustc = discovery.find_rustc("19")
         return Variant("script", build, cases.Built(case, rustc, tmp_path, (), 0))
 
     return make
@@ -60,7 +62,7 @@ def test_each_part_has_the_profile_that_its_build_says(builds: dict[str, Variant
     assert words.index("-fno-profile-use") > given
     for command, llvm in ((both, "19"), (clean, "17")):
         assert "-fprofile-use=" in command and "-fno-profile-use" not in command
-        assert command.startswith(str(toolchains.find(llvm).compiler))
+        assert command.startswith(str(discovery.find(llvm).compiler))
     assert not [said for one in builds.values() for said in one.warnings]
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import contain, settings, toolchains
-from nbsupport.probe import Toolchain
+from nbsupport.base import process, settings
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 SCRIPT = Path(__file__).parent.parent / "data" / "build_pgo.sh"
 FILES = {
@@ -56,21 +57,21 @@ class Project:
     folder: Path
     rustc: Toolchain
 
-    def run(self, *command: str | Path, **env: str) -> contain.Finished:
+    def run(self, *command: str | Path, **env: str) -> process.Finished:
         """Run a command here, `env` in its environment, none of the caller's flags."""
         ours = {"CARGO_HOME": str(self.folder / "../cargo"), "CC": "gcc", "CFLAGS": "-DSTEP=2"}
         theirs = {k: v for k, v in os.environ.items() if not re.search("RUSTFLAGS|CFLAGS|^CC", k)}
         env = {**theirs, **ours, **env}
-        return contain.run(command, cwd=self.folder, env=env, limits=settings.COMPILER)
+        return process.run(command, cwd=self.folder, env=env, limits=settings.COMPILER)
 
-    def build_pgo(self, *args: str | Path, **env: str) -> contain.Finished:
-        profdata = toolchains.profdata(self.rustc)
+    def build_pgo(self, *args: str | Path, **env: str) -> process.Finished:
+        profdata = discovery.profdata(self.rustc)
         options = ("--cargo-arg", "--offline", "--profdata", profdata)
         return self.run("bash", SCRIPT, *options, *args, **env)
 
     def profile(self) -> str:
         merged = self.folder / "target/pgo/merged.profdata"
-        return self.run(toolchains.profdata(self.rustc), "show", "-all-functions", merged).stdout
+        return self.run(discovery.profdata(self.rustc), "show", "-all-functions", merged).stdout
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def project(tmp_path: Path) -> Project:
     (folder / "src").mkdir(parents=True)
     for name, text in FILES.items():
         (folder / name).write_text(text)
-    return Project(folder, toolchains.find_rustc(rustc))
+    return Project(folder, discovery.find_rustc(rustc))
 
 
 def test_without_the_script_the_training_crashes(project: Project, toolchain: Find) -> None:
@@ -99,7 +100,7 @@ def test_guards_c_and_keeps_the_flags_of_its_caller(project: Project, toolchain:
 
 
 def test_instruments_c_by_a_clang_of_the_same_raw_version(project: Project) -> None:
-    clang = toolchains.companion(project.rustc).compiler
+    clang = discovery.companion(project.rustc).compiler
     done = project.build_pgo("--instrument-c", "--cc", clang, "--", "{}")
     assert done.ok and "  part:" in project.profile(), done.stderr
 
@@ -137,7 +138,7 @@ def test_refuses_an_llvm_profdata_that_does_not_fit(project: Project, toolchain:
         done = project.build_pgo("--profdata", str(profdata), "--", "{}")
         assert done.exit_code == 1 and f"{profdata} does not fit" in done.stderr
     # Of a merged profile that is too new for it, rustc 1.85 only warns.
-    done = project.build_pgo("--", "{}", RUSTC=str(toolchains.find_rustc("19").compiler))
+    done = project.build_pgo("--", "{}", RUSTC=str(discovery.find_rustc("19").compiler))
     assert "does not fit: warning: " in done.stderr and done.exit_code == 1
     missing = project.build_pgo("--profdata", "/nowhere/llvm-profdata", "--", "{}").stderr
     assert "none found" in missing and "rustup component add llvm-tools" in missing

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from nbsupport import cases, crash, files, progress, settings, toolchains
-from nbsupport.errors import BuildError, LabError, MissingError
-from nbsupport.lab import Lab
-from nbsupport.probe import Toolchain
+from nbsupport.base import files, progress, settings
+from nbsupport.base.errors import BuildError, LabError, MissingError
+from nbsupport.crash import crash
+from nbsupport.lab import cases
+from nbsupport.lab.lab import Lab
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 #: A project without C: `extra` goes to its Cargo.toml.
 OWN = """\
@@ -67,7 +70,7 @@ fn main() {
 
 @pytest.fixture(scope="module")
 def rustc() -> Toolchain:
-    return toolchains.find_rustc("19")
+    return discovery.find_rustc("19")
 
 
 @pytest.fixture
@@ -265,7 +268,7 @@ def test_what_a_reader_has_pinned_for_other_builds_does_not_reach_this_one(
     monkeypatch.setenv("HOST_CFLAGS", "-Dnot_of_the_case")
     found = cases.trial(stand_in[0], "19", "17", "-Dof_the_case", lab=fresh)
     words = found["command"].split()
-    assert words[:1] == [str(toolchains.find("17", fresh.cache).compiler)], found["detail"]
+    assert words[:1] == [str(discovery.find("17", fresh.cache).compiler)], found["detail"]
     assert "-Dof_the_case" in words and "-Dnot_of_the_case" not in words
 
 
@@ -279,7 +282,7 @@ def test_a_project_without_a_c_part_has_no_command(own: Make) -> None:
 def test_a_build_is_reused_until_its_source_changes(
     own: Make, rustc: Toolchain, clang: Path, tmp_path: Path, lab: Lab
 ) -> None:
-    case, cc = cases.get(own()), toolchains.find("19")
+    case, cc = cases.get(own()), discovery.find("19")
     first = cases.build(case, rustc, cc)
     (tmp_path / "project" / "target").mkdir()
     (tmp_path / "project" / "target" / "made").touch()
@@ -292,9 +295,9 @@ def test_a_build_is_reused_until_its_source_changes(
 def test_a_build_by_a_profile_is_another_one_for_each_profile(
     own: Make, rustc: Toolchain, clang: Path, tmp_path: Path, lab: Lab
 ) -> None:
-    case, cc, made = cases.get(own()), toolchains.find("19"), []
+    case, cc, made = cases.get(own()), discovery.find("19"), []
     text, profile = tmp_path / "own.proftext", tmp_path / "own.profdata"
-    tool = toolchains.profdata(cc)
+    tool = discovery.profdata(cc)
     warn = ("-Cllvm-args=-pgo-warn-missing-function",)
     for count in (1, 2):
         text.write_text(f":ir\nmain\n1\n1\n{count}\n")
@@ -326,7 +329,7 @@ def test_what_does_not_compile_says_why(
     case = cases.get(own())
     (tmp_path / "project" / "src" / "main.rs").write_text("fn main() { nothing() }\n")
     with pytest.raises(BuildError, match="cannot find function `nothing`") as caught:
-        cases.build(case, rustc, toolchains.find("19"))
+        cases.build(case, rustc, discovery.find("19"))
     assert "could not compile `tiny`" in caught.value.output
     failed(cases.trial(own(), "19", "19"), "cannot find function `nothing`")
 
@@ -368,8 +371,8 @@ def test_a_cargo_that_will_not_do_is_missing(
     if says:
         (tmp_path / "cargo").write_text(f"#!/bin/sh\necho {says}\n")
         (tmp_path / "cargo").chmod(0o755)
-    here, cc = dataclasses.replace(rustc, compiler=tmp_path / "rustc"), toolchains.find("19")
-    monkeypatch.setattr(toolchains, "discover", lambda _: (here, cc))
+    here, cc = dataclasses.replace(rustc, compiler=tmp_path / "rustc"), discovery.find("19")
+    monkeypatch.setattr(discovery, "discover", lambda _: (here, cc))
     monkeypatch.setenv("PATH", str(tmp_path))
     failed(cases.trial(own(), "19", "19"), f"^cargo 1.85 or newer: {why}.*rustup")
 

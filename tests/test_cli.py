@@ -13,11 +13,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nbsupport import cli, results, settings, toolchains
+from nbsupport.base import settings
+from nbsupport.cli import commands
+from nbsupport.lab.lab import Lab
+from nbsupport.notebooks import results
 from nbsupport.profile import layout
-from nbsupport.trials import Lab
+from nbsupport.toolchains import discovery
 
-PGO_LAB = [sys.executable, "-c", "from nbsupport.cli import entry; entry()"]
+PGO_LAB = [sys.executable, "-c", "from nbsupport.cli.commands import entry; entry()"]
 
 
 def pgo_lab(*args: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -107,7 +110,7 @@ def test_run_tells_what_changed_from_what_failed(
 ) -> None:
     claims = results.recorded().claims
     at = json.loads(claims.loc[claims["name"] == "mixed-layouts-decide", "at"].iloc[0])
-    source = "from nbsupport import results\n"
+    source = "from nbsupport.notebooks import results\n"
     source += "results.claim('mixed-layouts-decide', 'so it is', predicted='crash', "
     source += f"observed={observed}, at={at})"
     cell = nbformat.v4.new_code_cell(source)  # type: ignore[no-untyped-call]
@@ -144,7 +147,7 @@ def test_interrupt_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_closed_pipe_is_no_error(lab: Lab) -> None:
-    command = f"{sys.executable} -c 'from nbsupport.cli import entry; entry()' toolchains | head -1"
+    command = f"{sys.executable} -c 'from nbsupport.cli.commands import entry; entry()' toolchains | head -1"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
@@ -166,12 +169,12 @@ def test_unknown_raw_versions_are_asked_of_the_llvms_here_and_others_not(
         asked.append("asked")
         monkeypatch.setitem(layout.LAYOUTS, 12, layout.LAYOUTS[11])
 
-    monkeypatch.setattr(toolchains, "discover", discover)
-    assert not cli._learned([None, 10, 11])
+    monkeypatch.setattr(discovery, "discover", discover)
+    assert not commands._learned([None, 10, 11])
     assert not asked
-    assert cli._learned([11, 12])
+    assert commands._learned([11, 12])
     assert asked == ["asked"]
-    assert not cli._learned([13])  # no LLVM here says how that is laid out
+    assert not commands._learned([13])  # no LLVM here says how that is laid out
 
 
 def test_a_report_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -182,7 +185,7 @@ def test_a_report_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
 
 def test_guard_links_or_refuses(tmp_path: Path) -> None:
     """The linker's words are its own: options, too."""
-    main, other = (toolchains.find(name).compiler for name in ("19", "17"))
+    main, other = (discovery.find(name).compiler for name in ("19", "17"))
     programs = settings.data_dir() / "programs"
     flags = ("-O1", "-fprofile-generate", "-c", "-o")
     for clang, source in ((main, "main.c"), (main, "library_cold.c"), (other, "library_hot.c")):

@@ -18,9 +18,10 @@ import nbformat
 import psutil
 import pytest
 
-from nbsupport import cluster, notebook, progress, settings
-from nbsupport.errors import LabError
-from nbsupport.execution import Job, StoppedError
+from nbsupport.base import progress, settings
+from nbsupport.base.errors import LabError
+from nbsupport.notebooks import cluster, document
+from nbsupport.notebooks.worker import Job, StoppedError
 
 ROOT = Path(__file__).parent.parent
 
@@ -117,14 +118,14 @@ def job(tmp_path: Path) -> Callable[..., Job]:
             nbformat.v4.new_code_cell(source),  # type: ignore[no-untyped-call]
         ]
         book = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
-        (folder / "input.ipynb").write_text(notebook.dump(book))
+        (folder / "input.ipynb").write_text(document.dump(book))
         return Job(folder, folder, given, 60.0, 2, tags or {})
 
     return make
 
 
 def printed(job: Job) -> str:
-    cells = notebook.code(notebook.read(job.folder / "output.ipynb"))
+    cells = document.code(document.read(job.folder / "output.ipynb"))
     return "".join(out.get("text", "") for cell in cells for out in cell.outputs)
 
 
@@ -278,7 +279,7 @@ def test_no_scheduler_is_said_in_one_line(address: str) -> None:
 
 
 def test_one_who_listens_and_says_nothing_is_no_scheduler() -> None:
-    code = "import sys; from nbsupport import cluster; cluster.Crew(sys.argv[1])"
+    code = "import sys; from nbsupport.notebooks import cluster; cluster.Crew(sys.argv[1])"
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         done = subprocess.run(
@@ -305,7 +306,10 @@ def test_a_scheduler_that_is_lost_is_the_jobs_error(
 
 def test_a_machine_says_what_it_has() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "nbsupport.cluster"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "nbsupport.notebooks.cluster"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     system = "macos" if sys.platform == "darwin" else "linux"
     pair = rf"=({os.cpu_count()})"
@@ -313,6 +317,6 @@ def test_a_machine_says_what_it_has() -> None:
 
 
 def test_without_a_cluster_nothing_of_dask_is_imported() -> None:
-    code = "import sys, nbsupport.cli, nbsupport.batch; print({'dask', 'distributed', 'nbsupport.cluster'} & set(sys.modules))"
+    code = "import sys, nbsupport.cli.commands, nbsupport.notebooks.batch; print({'dask', 'distributed', 'nbsupport.notebooks.cluster'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -13,19 +13,19 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nbsupport import contain
-from nbsupport.errors import MissingError
-from nbsupport.settings import MIB, Limits
+from nbsupport.base import process
+from nbsupport.base.errors import MissingError
+from nbsupport.base.settings import MIB, Limits
 
 QUICK = Limits(seconds=2, memory=128 * MIB, output=1 * MIB, file=4 * MIB)
 
 
-def sh(script: str, folder: Path, limits: Limits = QUICK) -> contain.Finished:
-    return contain.run(["/bin/sh", "-c", script], cwd=folder, limits=limits)
+def sh(script: str, folder: Path, limits: Limits = QUICK) -> process.Finished:
+    return process.run(["/bin/sh", "-c", script], cwd=folder, limits=limits)
 
 
-def python(script: str, folder: Path, limits: Limits = QUICK) -> contain.Finished:
-    return contain.run([sys.executable, "-c", script], cwd=folder, limits=limits)
+def python(script: str, folder: Path, limits: Limits = QUICK) -> process.Finished:
+    return process.run([sys.executable, "-c", script], cwd=folder, limits=limits)
 
 
 def wait_until_gone(pid: int) -> None:
@@ -47,7 +47,7 @@ def test_reports_the_signal(tmp_path: Path) -> None:
 
 
 def test_arguments_are_not_read_by_a_shell(tmp_path: Path) -> None:
-    done = contain.run(["/bin/echo", "$HOME; `id`", ""], cwd=tmp_path)
+    done = process.run(["/bin/echo", "$HOME; `id`", ""], cwd=tmp_path)
     assert done.stdout == "$HOME; `id` \n"
 
 
@@ -63,7 +63,7 @@ def test_a_hanging_program_ends_at_the_time_limit(tmp_path: Path) -> None:
 
 def test_a_busy_program_that_outlives_us_ends_by_processor_time(tmp_path: Path) -> None:
     # The second fence: even if nobody watches, the kernel ends it.
-    shell = contain._LIMITER
+    shell = process._LIMITER
     child = subprocess.Popen(
         ["/bin/sh", "-c", shell, "sh", "1", "9", sys.executable, "-c", "while 1: pass"]
     )
@@ -109,7 +109,7 @@ def test_no_core_file(tmp_path: Path) -> None:
 
 def test_a_missing_program_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no-such-program: no such program"):
-        contain.run(["no-such-program"], cwd=tmp_path)
+        process.run(["no-such-program"], cwd=tmp_path)
 
 
 def test_interrupt_ends_the_child_and_passes_on(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_interrupt_ends_the_child_and_passes_on(tmp_path: Path) -> None:
 
 
 def test_a_killed_parent_takes_its_child_along(tmp_path: Path) -> None:
-    script = "from pathlib import Path; from nbsupport import contain; "
-    script += "contain.run(['/bin/sh', '-c', 'echo $$ > pid; sleep 60'], cwd=Path('.'))"
+    script = "from pathlib import Path; from nbsupport.base import process; "
+    script += "process.run(['/bin/sh', '-c', 'echo $$ > pid; sleep 60'], cwd=Path('.'))"
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         time.sleep(0.02)
@@ -137,13 +137,13 @@ def test_a_child_has_no_children_that_it_did_not_make(tmp_path: Path) -> None:
 
 
 def test_end_all_ends_what_other_threads_run(tmp_path: Path) -> None:
-    found: list[contain.Finished] = []
+    found: list[process.Finished] = []
     thread = threading.Thread(
         target=lambda: found.append(sh("touch up; sleep 60", tmp_path, Limits(seconds=30)))
     )
     thread.start()
     while not (tmp_path / "up").exists():
         time.sleep(0.01)
-    contain.end_all()
+    process.end_all()
     thread.join(5)
     assert found[0].signal_name == "SIGKILL"

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import (
-    cases,
-    exercises,
-    hypotheses,
-    mechanisms,
-    programs,
-    results,
-    settings,
-    workarounds,
-)
-from nbsupport.trials import Lab
+from nbsupport.base import settings
+from nbsupport.lab import cases, programs
+from nbsupport.lab.lab import Lab
+from nbsupport.notebooks import exercises, results
+from nbsupport.studies import hypotheses, mechanisms, workarounds
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from nbsupport import counts
+from nbsupport.lab import counts
 
 TEXT = """\
 # IR level Instrumentation Flag

@@ -1,4 +1,4 @@
-"""Specification of nbsupport.crash, with real debuggers and real crashes."""
+"""Specification of nbsupport.crash.crash, with real debuggers and real crashes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nbsupport import contain
-from nbsupport.crash import Crash, Debugger, fault_address, open_debugger
-from nbsupport.errors import LabError
+from nbsupport.base import process
+from nbsupport.base.errors import LabError
+from nbsupport.crash.address import fault_address
+from nbsupport.crash.crash import Crash, Debugger, open_debugger
 
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="an x86-64 fault")
 
@@ -365,7 +366,7 @@ class TestProcesses:
     def test_gdb_ends_a_program_that_hangs(
         self, by_gdb: Debugger, program: Path, token: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbsupport.crash.with_gdb._MARGIN", 1.0)
+        monkeypatch.setattr("nbsupport.crash.gdb._MARGIN", 1.0)
         assert crash(by_gdb, program, "hang", token, seconds=0.5) is None
         _wait_until(lambda: not _running(token))
 
@@ -379,7 +380,7 @@ class TestProcesses:
     def test_a_hanging_debugger_is_replaced(
         self, lldb: Path, program: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbsupport.crash.with_lldb._MARGIN", 0.5)
+        monkeypatch.setattr("nbsupport.crash.lldb._MARGIN", 0.5)
         before = _agents()
         with _open(lldb) as debugger:
             (agent,) = _agents() - before
@@ -391,7 +392,7 @@ class TestProcesses:
     def test_a_debugger_that_hangs_in_the_middle_leaves_no_program(
         self, lldb: Path, program: Path, token: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("nbsupport.crash.with_lldb._MARGIN", 1.0)
+        monkeypatch.setattr("nbsupport.crash.lldb._MARGIN", 1.0)
         before = _agents()
         with _open(lldb) as debugger:
             (agent,) = _agents() - before
@@ -423,7 +424,7 @@ class TestProcesses:
             thread.start()
             # LLDB's server runs before the program does, and must not leave it behind.
             _wait_until(lambda: bool(_running(token) if launched else agent.children()))
-            contain.end_all()
+            process.end_all()
             thread.join(5)
             assert not thread.is_alive()
             _wait_until(lambda: not _running(token) and not _agents() - before)
@@ -442,7 +443,7 @@ class TestProcesses:
         self, lldb: Path, program: Path, token: str, mode: str
     ) -> None:
         script = (
-            "import sys; from pathlib import Path; from nbsupport.crash import open_debugger\n"
+            "import sys; from pathlib import Path; from nbsupport.crash.crash import open_debugger\n"
             "lldb, *argv = sys.argv[1:]\n"
             "open_debugger(Path(lldb), None).crash(argv, cwd=Path('/'), env={}, seconds=60)\n"
         )

@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nbsupport import cli, diff, results
-from nbsupport.errors import LabError
+from nbsupport.base.errors import LabError
+from nbsupport.cli import commands
+from nbsupport.notebooks import diff, results
 
 Made = Callable[..., str]
 Rows = list[dict[str, Any]]
@@ -396,10 +397,10 @@ def test_the_page_stands_alone(made: Made) -> None:
 
 def test_the_command(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, b = made(), made([{**CLAIM, "observed": "crash", "holds": False}])
-    assert cli.main(["diff", a, a]) == 0
+    assert commands.main(["diff", a, a]) == 0
     assert capsys.readouterr().out.startswith("same: ")
     page = tmp_path / "page.html"
-    assert cli.main(["diff", a, b, "--json", "--html", str(page)]) == 1
+    assert commands.main(["diff", a, b, "--json", "--html", str(page)]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["same"] is False
     assert found["changes"] == [
@@ -455,7 +456,7 @@ def test_runs_that_have_nothing_in_common_are_no_pair(made: Made) -> None:
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from nbsupport.cli import entry; entry()", "diff"]
+    command = [sys.executable, "-c", "from nbsupport.cli.commands import entry; entry()", "diff"]
     done = subprocess.run(
         [*command, "recorded", str(tmp_path)], capture_output=True, text=True, check=False
     )

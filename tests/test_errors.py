@@ -14,22 +14,15 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from nbsupport import (
-    batch,
-    headers,
-    notebook,
-    progress,
-    replay,
-    results,
-    settings,
-    toolchains,
-    views,
-)
-from nbsupport.errors import BuildError, LabError
-from nbsupport.lab import Lab
-from nbsupport.rescue import proof
+from nbsupport.base import progress, settings
+from nbsupport.base.errors import BuildError, LabError
+from nbsupport.lab import tables
+from nbsupport.lab.lab import Lab
+from nbsupport.notebooks import batch, document, replay, results
+from nbsupport.studies import rescued_counts
+from nbsupport.toolchains import discovery, headers
 
-RAISE = "from nbsupport.errors import LabError, MissingError\n\n"
+RAISE = "from nbsupport.base.errors import LabError, MissingError\n\n"
 WRONG = (
     f'{RAISE}raise MissingError("llvm 99", "not installed here", "pgo-lab toolchains --install")'
 )
@@ -46,10 +39,10 @@ def book(*codes: str, parameters: str = "") -> NotebookNode:
     new = nbformat.v4.new_code_cell
     cells = [new(code) for code in codes]  # type: ignore[no-untyped-call]
     if parameters:
-        tagged = {"tags": [notebook.PARAMETERS]}
+        tagged = {"tags": [document.PARAMETERS]}
         cells.insert(0, new(parameters, metadata=tagged))  # type: ignore[no-untyped-call]
     made: NotebookNode = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
-    return notebook.normalize(made)
+    return document.normalize(made)
 
 
 def papermill(
@@ -61,7 +54,7 @@ def papermill(
 ) -> tuple[subprocess.CompletedProcess[str], list[NotebookNode]]:
     """Execute a notebook with parameters; return how it ended, and its code cells."""
     source, out = folder / "in.ipynb", folder / "out.ipynb"
-    source.write_text(notebook.dump(what))
+    source.write_text(document.dump(what))
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"]
     done = subprocess.run(
         [*command, "--cwd", str(cwd or folder), str(source), str(out), *given],
@@ -71,8 +64,8 @@ def papermill(
         timeout=300,
         check=False,
     )
-    cells = notebook.code(notebook.read(out)) if out.exists() else []
-    return done, [cell for cell in cells if notebook.PAPERMILL_ERROR not in notebook.tags(cell)]
+    cells = document.code(document.read(out)) if out.exists() else []
+    return done, [cell for cell in cells if document.PAPERMILL_ERROR not in document.tags(cell)]
 
 
 def errors(cells: Sequence[NotebookNode]) -> list[NotebookNode]:
@@ -109,7 +102,7 @@ def test_papermill_fails_all_the_same(failed: tuple[str, int, NotebookNode]) -> 
 
 def test_a_run_says_the_sentence(tmp_path: Path) -> None:
     path = tmp_path / "wrong.ipynb"
-    path.write_text(notebook.dump(book(WRONG)))
+    path.write_text(document.dump(book(WRONG)))
     (done,) = batch.execute([path], tmp_path / "run", {})
     assert done.status == "failed"
     said = "cell 1: MissingError: llvm 99: not installed here; pgo-lab toolchains --install"
@@ -124,7 +117,7 @@ def test_nbval_compares_it(
     (cell,) = whole.cells
     cell.metadata["tags"] = ["raises-exception"]  # else nbval compares nothing: the cell fails
     cell.outputs, cell.execution_count = [failed[2]], 1
-    (tmp_path / "kept.ipynb").write_text(notebook.dump(whole))
+    (tmp_path / "kept.ipynb").write_text(document.dump(whole))
     nbval = ["--nbval", "--nbval-current-env", "-p", "no:cacheprovider", "-q", "kept.ipynb"]
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, *nbval]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -147,10 +140,11 @@ def test_what_has_several_lines_is_one() -> None:
 
 
 RECORDED = """
-from nbsupport import notebook, replay, settings
+from nbsupport.base import settings
+from nbsupport.notebooks import document, replay
 
 path = settings.notebooks_dir() / "01-reproduction.ipynb"
-replay.start(path.stem, "recorded", notebook.defaults(notebook.read(path)))
+replay.start(path.stem, "recorded", document.defaults(document.read(path)))
 """
 
 
@@ -184,7 +178,7 @@ def test_a_wrong_parameter_is_told_in_a_box(
     name: str, given: list[str], said: str, tmp_path: Path
 ) -> None:
     (path,) = settings.notebooks_dir().glob(f"{name}-*.ipynb")
-    done, cells = papermill(notebook.read(path), tmp_path, *given, cwd=path.parent)
+    done, cells = papermill(document.read(path), tmp_path, *given, cwd=path.parent)
     (shown,) = errors(cells)
     assert done.returncode == 1
     assert shown.traceback[0].startswith("┌ ")
@@ -195,7 +189,7 @@ def test_a_machine_without_compilers_is_told_how_to_get_them(tmp_path: Path) -> 
     (path,) = settings.notebooks_dir().glob("01-*.ipynb")
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "LANG": "C.UTF-8"}
     env = {"PATH": "/nowhere", "JUPYTER_PLATFORM_DIRS": "1", progress.QUIET: "1", **home}
-    done, cells = papermill(notebook.read(path), tmp_path, env=env)
+    done, cells = papermill(document.read(path), tmp_path, env=env)
     (shown,) = errors(cells)
     assert (done.returncode, shown.ename) == (1, "MissingError")
     assert "pgo-lab toolchains --install" in shown.evalue
@@ -203,18 +197,18 @@ def test_a_machine_without_compilers_is_told_how_to_get_them(tmp_path: Path) -> 
 
 def test_gcc_is_not_told_to_install_a_header(lab: Lab) -> None:
     with pytest.raises(LabError, match=r"^gcc: has no records of LLVM's; choose a clang$"):
-        headers.read(toolchains.find("gcc", cache=lab.cache))
+        headers.read(discovery.find("gcc", cache=lab.cache))
 
 
 def test_one_llvm_makes_an_empty_table_of_rescues(lab: Lab) -> None:
-    found = proof.table(lab, ["hot"], ["19"])
+    found = rescued_counts.table(lab, ["hot"], ["19"])
     assert list(found["lost"]) == []
 
 
 def recording(path: Path, **changed: object) -> tuple[NotebookNode, results.Run]:
     """Return a committed notebook, each cell executed, and the recorded run, if need be changed."""
-    found = notebook.read(path)
-    for n, cell in enumerate(notebook.code(found), 1):
+    found = document.read(path)
+    for n, cell in enumerate(document.code(found), 1):
         cell.execution_count = n
     run = results.recorded()
     return found, dataclasses.replace(run, manifest={**run.manifest, **changed})
@@ -231,9 +225,9 @@ def test_a_stale_recording_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPat
     (path,) = settings.notebooks_dir().glob("06-*.ipynb")
     found, run = recording(path, what="PGO Crash Lab 0.0.1")
     assert replay.stale(found, run, path.stem) == "the recorded run was made by PGO Crash Lab 0.0.1"
-    assert "made by PGO Crash Lab 0.0.1" in views.provenance(run).text
+    assert "made by PGO Crash Lab 0.0.1" in tables.provenance(run).text
     found, run = recording(path)
-    claims = [cell for cell in notebook.code(found) if "results.claim(" in cell.source]
+    claims = [cell for cell in document.code(found) if "results.claim(" in cell.source]
     claims[0].execution_count = None
     said = replay.stale(found, run, path.stem)
     assert said == "1 of its cells were not executed since they were written"
@@ -246,7 +240,7 @@ def test_a_stale_recording_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPat
 OLDER = """
 import dataclasses
 
-from nbsupport import results
+from nbsupport.notebooks import results
 
 run = dataclasses.replace(results.recorded(), manifest={"what": "PGO Crash Lab <0>"})
 results.recorded = lambda: run

@@ -12,9 +12,10 @@ import nbformat
 import pytest
 from test_errors import papermill
 
-from nbsupport import exercises, notebook, settings
-from nbsupport.errors import LabError
-from nbsupport.views import Shown
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError
+from nbsupport.lab.tables import Shown
+from nbsupport.notebooks import document, exercises
 
 NOTEBOOKS = sorted(p for p in settings.notebooks_dir().glob("*.ipynb") if p.stem[:2] != "00")
 KEPT = tomllib.loads((settings.data_dir() / "exercises.toml").read_text())
@@ -24,7 +25,7 @@ SOLUTION = re.compile(r"<details><summary>Solution.*?</details>", re.S)
 
 def asked(path: Path) -> list[tuple[str, str]]:
     """Return (exercise, its solution's code) of a notebook, in order."""
-    cells = notebook.read(path).cells
+    cells = document.read(path).cells
     first = next(n for n, cell in enumerate(cells) if cell.source.startswith("## Exercises"))
     found: list[tuple[str, str]] = []
     for question, answer, solution in zip(*(iter(cells[first:]),) * 3, strict=True):
@@ -50,12 +51,12 @@ def test_each_notebook_asks_three_things_and_each_kept_answer_is_asked_for() -> 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_each_solution_finds_the_kept_answer(path: Path, tmp_path: Path) -> None:
-    whole = notebook.read(path)
+    whole = document.read(path)
     for _, code in asked(path):
         whole.cells.append(nbformat.v4.new_code_cell(code))  # type: ignore[no-untyped-call]
     done, cells = papermill(whole, tmp_path, cwd=path.parent)
     assert done.returncode == 0, done.stderr[-2000:]
-    solved = notebook.code(whole)[-len(asked(path)) :]
+    solved = document.code(whole)[-len(asked(path)) :]
     said = [cell.outputs[-1]["data"]["text/plain"] for cell in cells[-len(solved) :]]
     assert said == [f"{name}: right" for name, _ in asked(path)]
 
@@ -154,7 +155,7 @@ def test_no_answer_can_be_read_in_the_file() -> None:
 
 
 def test_an_author_gets_the_digest() -> None:
-    command = [sys.executable, "-m", "nbsupport.exercises", "01-1", "Some", "words"]
+    command = [sys.executable, "-m", "nbsupport.notebooks.exercises", "01-1", "Some", "words"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert said == exercises.digest("01-1", {"words", "some"}) + "\n"
     assert said != exercises.digest("01-2", {"words", "some"}) + "\n"  # equal answers do not show

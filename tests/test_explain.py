@@ -1,4 +1,4 @@
-"""Specification of nbsupport.explain: real crashes, rebuilt reports, and what is none."""
+"""Specification of nbsupport.crash.explanation: real crashes, rebuilt reports, and what is none."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from nbsupport import build, seed, settings
-from nbsupport.crash import Frame, reports
-from nbsupport.errors import LabError
-from nbsupport.explain import Explanation, explain
-from nbsupport.trials import Lab
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError
+from nbsupport.crash import reports
+from nbsupport.crash.crash import Frame
+from nbsupport.crash.explanation import Explanation, explain
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.studies import observations
 
 WRITER = ["initializeValueProfRuntimeRecord", "writeOneValueProfData", "lprofWriteDataImpl",
           "lprofWriteData", "writeFile", "__llvm_profile_write_file"]  # fmt: skip
@@ -131,7 +134,7 @@ def test_its_own_crash(clang: Path, debug: Debug, tmp_path: Path, source: str, w
 
 def test_the_users_own_observations(tmp_path: Path) -> None:
     # The notes have no registers: a function and a null address prove nothing yet.
-    told = {row.id: row.value for row in seed.observations()}
+    told = {row.id: row.value for row in observations.observations()}
     before = lldb_text(*SITE * 4, stop="breakpoint 1.1")
     text = lldb_text(f"{told['function']} + {told['offset']}", *WRITER[1:], "exit")
     found = judged(tmp_path, f"{before}\n{text}")
@@ -282,7 +285,12 @@ def test_nothing_but_a_lab_error(data: st.DataObject) -> None:
 
 def test_the_command(tmp_path: Path, lab: Lab) -> None:
     def pgo_lab(*args: str | Path) -> subprocess.CompletedProcess[str]:
-        entry = [sys.executable, "-c", "from nbsupport.cli import entry; entry()", "explain"]
+        entry = [
+            sys.executable,
+            "-c",
+            "from nbsupport.cli.commands import entry; entry()",
+            "explain",
+        ]
         return subprocess.run([*entry, *args], capture_output=True, text=True, check=False)
 
     (path := tmp_path / "report").write_text(CRASH)

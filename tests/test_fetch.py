@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import apt, contain, fetch, files, progress, settings
-from nbsupport.errors import LabError, MissingError
+from nbsupport.base import files, process, progress, settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.toolchains import apt, download
 
 UNREACHABLE = "http://127.0.0.1:9/a.tar"
 Offer = Callable[..., None]
@@ -45,7 +46,7 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
 
 
 def get(tmp_path: Path, say: files.Say = progress.say) -> Path:
-    return fetch.source("thing", cache=tmp_path / "cache", say=say)
+    return download.source("thing", cache=tmp_path / "cache", say=say)
 
 
 def made(folder: Path) -> list[str]:
@@ -57,7 +58,7 @@ def made(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["mimalloc", "jemalloc", "rustc-web"])
 def test_every_file_has_a_hash_and_comes_from_the_systems_archive_or_its_project(name: str) -> None:
-    for archive in fetch.pinned(name)[1]:
+    for archive in download.pinned(name)[1]:
         assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
         assert bool(archive.apt) != bool(archive.url)
         assert not archive.url or archive.url.startswith("https://github.com/")
@@ -65,7 +66,7 @@ def test_every_file_has_a_hash_and_comes_from_the_systems_archive_or_its_project
 
 def test_an_unknown_name_says_which_there_are(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"tcmalloc.*mimalloc, jemalloc"):
-        fetch.source("tcmalloc", cache=tmp_path)
+        download.source("tcmalloc", cache=tmp_path)
 
 
 # -- fetching
@@ -123,19 +124,19 @@ def test_a_download_of_another_length_is_refused(
         threading.Thread(target=answer, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/a.tar"
         with pytest.raises(error, match=what):
-            fetch.from_url(url, tmp_path / "a.tar", size)
+            download.from_url(url, tmp_path / "a.tar", size)
 
 
 def test_a_full_disk_is_not_taken_for_a_bad_network(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(bytes(9999))
     with pytest.raises(OSError, match="No space left"):
-        fetch.from_url((tmp_path / "a.tar").as_uri(), Path("/dev/full"))
+        download.from_url((tmp_path / "a.tar").as_uri(), Path("/dev/full"))
 
 
 def test_what_there_is_no_room_for_is_not_begun(tmp_path: Path) -> None:
-    archive = fetch.Archive("a.tar", "", size=1 << 60, url=UNREACHABLE)
+    archive = download.Archive("a.tar", "", size=1 << 60, url=UNREACHABLE)
     with pytest.raises(LabError, match="a.tar: it needs .* MB are free"):
-        fetch.get(archive, tmp_path, tmp_path)
+        download.get(archive, tmp_path, tmp_path)
 
 
 # -- made once, alone, whole
@@ -215,12 +216,12 @@ def test_lists_are_fetched_when_needed_and_then_kept(fake_apt: Path) -> None:
 
 def test_a_package_that_the_archive_no_longer_has_is_missing(fake_apt: Path) -> None:
     with pytest.raises(MissingError, match=r"downloading rustc-web_.*: Unable to find it; "):
-        fetch.rustc_web(cache=fake_apt / "cache")
+        download.rustc_web(cache=fake_apt / "cache")
 
 
 def test_mimalloc_comes_from_the_systems_archive(tmp_path: Path) -> None:
     try:
-        folder = fetch.source("mimalloc", cache=tmp_path)
+        folder = download.source("mimalloc", cache=tmp_path)
     except MissingError as error:
         pytest.skip(str(error))
     assert "patch 9" in (folder / "cmake" / "mimalloc-config-version.cmake").read_text()
@@ -230,7 +231,7 @@ def test_mimalloc_comes_from_the_systems_archive(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_rustc_web_runs_and_keeps_its_libraries_to_itself(tmp_path: Path) -> None:
     try:
-        prefix = fetch.rustc_web(cache=tmp_path)
+        prefix = download.rustc_web(cache=tmp_path)
     except MissingError as error:
         pytest.skip(str(error))
     rustc = prefix / "usr" / "bin" / "rustc"
@@ -239,8 +240,8 @@ def test_rustc_web_runs_and_keeps_its_libraries_to_itself(tmp_path: Path) -> Non
     linker.write_text(f'#!/bin/sh\necho "[$LD_LIBRARY_PATH]" > {tmp_path}/seen\n')
     linker.chmod(0o755)
     (tmp_path / "a.rs").write_text("fn main() {}\n")
-    said = contain.run([rustc, "-vV"], cwd=tmp_path).stdout
+    said = process.run([rustc, "-vV"], cwd=tmp_path).stdout
     assert "release: 1.85.0" in said and "LLVM version: 19.1.7" in said
     env = {"LD_LIBRARY_PATH": str(prefix / "usr" / "lib" / "x86_64-linux-gnu")}
-    contain.run([rustc, f"-Clinker={linker}", "a.rs"], cwd=tmp_path, env=env)
+    process.run([rustc, f"-Clinker={linker}", "a.rs"], cwd=tmp_path, env=env)
     assert (tmp_path / "seen").read_text() == "[]\n"

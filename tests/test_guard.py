@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nbsupport import build, guard, toolchains
-from nbsupport.errors import MissingError
-from nbsupport.probe import Toolchain
+from nbsupport.audit import guard
+from nbsupport.base.errors import MissingError
+from nbsupport.lab import build
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 MAIN = """
 #include <stdio.h>
@@ -42,7 +44,7 @@ def made(*words: str | Path, cwd: Path) -> None:
 
 
 def guarded(linker: str | Path, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = (sys.executable, "-m", "nbsupport.guard", *words)
+    command = (sys.executable, "-m", "nbsupport.audit.guard", *words)
     return run(*command, cwd=cwd, **{guard.LINKER: str(linker)})
 
 
@@ -90,7 +92,7 @@ def runs(folder: Path) -> str:
 
 def find_rustc() -> Toolchain:
     try:
-        return toolchains.find_rustc("19")
+        return discovery.find_rustc("19")
     except MissingError as error:
         pytest.skip(str(error))
 
@@ -219,7 +221,7 @@ def test_raw_versions_9_and_10_link_only_where_counts_survive(
     done = link("19/main.o", "18/part.o")
     assert done.returncode == 0 and "guard: linked in this order: Rebuild 18/part.o" in done.stderr
     assert runs(folder) == "42\n"
-    show: Words = [toolchains.profdata(toolchain("19")), "show", "--all-functions", "out.profraw"]
+    show: Words = [discovery.profdata(toolchain("19")), "show", "--all-functions", "out.profraw"]
     assert "Total functions: 2" in run(*show, cwd=folder).stdout
     assert link("18/part.o", "19/main.o").returncode == 1
     assert link("19/main.o", "18/libpart.a").returncode == 0
@@ -291,7 +293,7 @@ def test_a_linker_that_dies_or_is_not_there(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     expected = f"guard: absent-linker: it cannot be started; set {guard.LINKER}"
     assert done.stderr == f"pgo-lab: {expected}\n"
-    code = "import sys; from nbsupport import guard; sys.exit(guard.guard([]))"
+    code = "import sys; from nbsupport.audit import guard; sys.exit(guard.guard([]))"
     done = run(sys.executable, "-c", code, cwd=folder)
     assert done.returncode == 2 and "guard: no linker: it cannot be started" in done.stderr
 
@@ -301,7 +303,7 @@ def test_the_first_look_needs_no_reader_of_objects(folder: Path, toolchain: Find
     objects = ["19/main.o", "22/libpart.a", "gcc/main.o", "main.c", str(runtime)]
     code = f"""if True:
         import sys
-        from nbsupport import guard
+        from nbsupport.audit import guard
         said = guard.refused(["{toolchain("19").compiler}", "-fprofile-generate", *{objects}])
         print([said, *({{"lief", "numpy", "typer", "rich", "pandas"}} & set(sys.modules))])
     """
@@ -326,7 +328,7 @@ def test_rustc_takes_it_for_its_linker(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "main.rs").write_text(RUST)
     (tmp_path / "Cargo.toml").touch()
     linker = tmp_path / "pgo-lab-guard"
-    linker.write_text(f'#!/bin/sh\nexec {sys.executable} -m nbsupport.guard "$@"\n')
+    linker.write_text(f'#!/bin/sh\nexec {sys.executable} -m nbsupport.audit.guard "$@"\n')
     linker.chmod(0o755)
     flags = ["-Cprofile-generate", f"-Clinker={linker}", "-lstatic=part", "main.rs", "-o", "out"]
     for name, refused in (("17", True), ("19", False), ("gcc", False)):

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import build, contain, harness, seed, settings
-from nbsupport.errors import LabError
-from nbsupport.probe import Toolchain
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
 from nbsupport.profile import layout
-from nbsupport.trials import Lab
+from nbsupport.studies import harness, observations
+from nbsupport.toolchains.probe import Toolchain
 
 #: Calls the real functions as they are meant to be called, with each Begin and End given.
 ASK = r"""
@@ -31,7 +33,7 @@ int main(int count, char **words) {
 
 
 def test_the_users_numbers_are_two_neighbours() -> None:
-    seen = {observation.id: observation.value for observation in seed.observations()}
+    seen = {observation.id: observation.value for observation in observations.observations()}
     decoded = harness.decode(int(seen["entries"]), int(seen["counters"]))
     assert (decoded.data[0], decoded.data[-1]) == (0x102271FC1, 0x102272000)
     assert (decoded.counters[0], decoded.counters[-1]) == (0x102271F49, 0x102271F50)
@@ -50,9 +52,9 @@ def test_what_the_real_functions_were_given_is_in_the_decoded_ranges(
     pairs += [[0, 0], [0, 1], [1, 0], [64, 0], [0, 64], [0, 65], [0, 2**64 - 1]]
     (tmp_path / "ask.c").write_text(ASK)
     link = ["-fprofile-generate", *build.linker_flags(tool), "ask.c", "-o", "ask"]
-    assert contain.run([tool.compiler, *link], cwd=tmp_path, limits=settings.COMPILER).ok
+    assert process.run([tool.compiler, *link], cwd=tmp_path, limits=settings.COMPILER).ok
     words = [str(word) for pair in pairs for word in pair]
-    said = contain.run([tmp_path / "ask", *words], cwd=tmp_path).stdout.splitlines()
+    said = process.run([tmp_path / "ask", *words], cwd=tmp_path).stdout.splitlines()
     record = layout.LAYOUTS[tool.raw_version or 0].record_size()
     for (begin, end), *lines in zip(pairs, said[::2], said[1::2], strict=True):
         decoded = harness.decode(*harness.numbers("\n".join(lines)), record_size=record)
@@ -66,7 +68,7 @@ def test_a_healthy_build_shows_numbers_of_that_kind(program: str, lab: Lab, tmp_
     made = lab.trial(program, "19", "19")
     outcome = lab.run(made)
     assert (outcome.kind, outcome.profile.valid) == ("ok", True), outcome.detail
-    said = contain.run([build.linked(made, lab.cache)], cwd=tmp_path).stdout
+    said = process.run([build.linked(made, lab.cache)], cwd=tmp_path).stdout
     entries, counters = harness.numbers(said)
     # A program of this size has not a million of either.
     assert min(entries, counters) > 1_000_000 > outcome.profile.functions > 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from nbsupport import hypotheses, mechanisms, results
-from nbsupport.hypotheses import Hypothesis, Prediction
-from nbsupport.results import Run
+from nbsupport.notebooks import results
+from nbsupport.notebooks.results import Run
+from nbsupport.studies import hypotheses, mechanisms
+from nbsupport.studies.hypotheses import Hypothesis, Prediction
 
 KNOWN = {one.id: one for one in hypotheses.known()}
 RECORDED = results.recorded()

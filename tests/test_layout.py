@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import headers, probe, toolchains
-from nbsupport.errors import LabError, MissingError
-from nbsupport.probe import Toolchain
+from nbsupport.base.errors import LabError, MissingError
 from nbsupport.profile import layout
 from nbsupport.profile.layout import LAYOUTS, VARIANTS, Bits, Field, changes
+from nbsupport.toolchains import discovery, headers, probe
+from nbsupport.toolchains.probe import Toolchain
 
 #: What VARIANTS calls the masks.
 MASKS = {
@@ -34,7 +34,7 @@ def header_of(toolchain: Toolchain) -> Path | None:
     return found if found.is_file() else None
 
 
-CLANGS = [t for t in toolchains.discover() if t.kind == "clang" and header_of(t)]
+CLANGS = [t for t in discovery.discover() if t.kind == "clang" and header_of(t)]
 
 
 def test_every_released_layout_that_installs_is_checked_below() -> None:

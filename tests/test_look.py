@@ -16,14 +16,26 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from nbsupport import benefit, drawing, look, mechanisms, results, ruler, seed, sources, views
-from nbsupport import writing as writings
-from nbsupport.probe import Toolchain
-from nbsupport.sources import picture, walk
-from nbsupport.trace import Traces, pictures
-from nbsupport.trials import Lab
-from nbsupport.views import Shown
-from nbsupport.writing import Written
+from nbsupport.lab import tables
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.tables import Shown
+from nbsupport.notebooks import results
+from nbsupport.show import look
+from nbsupport.studies import (
+    benefit,
+    call_graph,
+    drawing,
+    mechanisms,
+    observations,
+    ruler,
+    sources,
+    writer,
+)
+from nbsupport.studies import profile_file as writings
+from nbsupport.studies.profile_file import Written
+from nbsupport.studies.traces import Traces
+from nbsupport.toolchains.probe import Toolchain
+from nbsupport.trace import pictures
 
 #: Behind a figure, by day and by night: of the site's theme, the darkest and lightest there are.
 _PAGES = ("#FFFFFF", "#131416")
@@ -36,7 +48,7 @@ _CODE = Path(look.__file__).parent
 def _graph(lab: Lab) -> Shown:
     traces, structure = Traces(lab, "recorded"), sources.of("19.1.7").structure
     runs = [traces.of("cold", "19", foreign) for foreign in ("19", "17")]
-    return picture.figure(structure, runs[1], *(walk.steps(structure, run) for run in runs))
+    return call_graph.figure(structure, runs[1], *(writer.steps(structure, run) for run in runs))
 
 
 def _kills(_: Lab) -> Shown:
@@ -49,9 +61,9 @@ def _kills(_: Lab) -> Shown:
 
 
 _FIGURES: dict[str, Callable[[Lab], Shown]] = {
-    "grid": lambda _: views.grid(results.recorded().tables["trials"]),
+    "grid": lambda _: tables.grid(results.recorded().tables["trials"]),
     "matrix": lambda _: mechanisms.figure(
-        results.recorded().tables["mechanisms"], seed.observations()
+        results.recorded().tables["mechanisms"], observations.observations()
     ),
     "benefit": lambda _: benefit.figure(results.recorded().tables["benefit"]),
     "map": lambda lab: pictures.memory_map(Traces(lab, "recorded").of("cold", "19", "17")),
@@ -77,7 +89,7 @@ def drawn(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "svg", keep)
         first, second = (_FIGURES[request.param](lab) for _ in range(2))
-    root = ET.fromstring(views.svg(first))  # noqa: S314 - ours
+    root = ET.fromstring(tables.svg(first))  # noqa: S314 - ours
     return SimpleNamespace(shown=first, again=second, svg=root, figure=kept[0])
 
 

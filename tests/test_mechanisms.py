@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import contain, mechanisms, programs, seed, settings
-from nbsupport.changes import Change
-from nbsupport.crash import Crash, Frame
-from nbsupport.errors import LabError, MissingError
-from nbsupport.lab import Lab
-from nbsupport.mechanisms import Signature
-from nbsupport.outcome import Kind, Outcome
-from nbsupport.probe import Toolchain
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.crash.crash import Crash, Frame
+from nbsupport.lab import programs
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.outcome import Kind, Outcome
+from nbsupport.studies import mechanisms, observations
+from nbsupport.studies.build_change import Change
+from nbsupport.studies.mechanisms import Signature
+from nbsupport.toolchains.probe import Toolchain
 
 SEEN = {
-    one.id: one for one in seed.observations() if one.id not in ("program", "offset", "counters")
+    one.id: one
+    for one in observations.observations()
+    if one.id not in ("program", "offset", "counters")
 }
 WRITER, SITE = "initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"
 #: What a program that ends normally comes to, and where it dies.
@@ -246,7 +250,7 @@ def test_the_header_compiles_without_a_warning(define: str, clang: Path, tmp_pat
     flags = ("-Wall", "-Wextra", "-Werror", "-std=gnu11", f"-D{define}", *more)
     header = settings.data_dir() / "hypotheses" / "mechanism.h"
     argv = (clang, *flags, "-include", header, "-c", main.source, "-o", tmp_path / "main.o")
-    done = contain.run(argv, cwd=main.folder, limits=settings.COMPILER)
+    done = process.run(argv, cwd=main.folder, limits=settings.COMPILER)
     assert done.ok, done.stderr
 
 

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from nbsupport import notebook
+from nbsupport.notebooks import document
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -42,8 +42,8 @@ def test_only_measurements_are_not_compared() -> None:
     found = {
         (path.stem, cell.source)
         for path in NOTEBOOKS
-        for cell in notebook.code(notebook.read(path))
-        if any("nbval" in tag or tag == "raises-exception" for tag in notebook.tags(cell))
+        for cell in document.code(document.read(path))
+        if any("nbval" in tag or tag == "raises-exception" for tag in document.tags(cell))
         or "NBVAL" in cell.source
     }
     assert found == IGNORED
@@ -55,16 +55,16 @@ def test_only_measurements_are_not_compared() -> None:
 def wrong(text: str, path: Path) -> str:
     """Say what is wrong with the file of a committed notebook, "" for nothing."""
     path.write_text(text)
-    found = notebook.read(path)
-    cells = notebook.code(found)
+    found = document.read(path)
+    cells = document.code(found)
     numbers = [cell.execution_count for cell in cells if cell.source.strip()]
     if numbers != list(range(1, len(numbers) + 1)):
         return "not executed in order"
     if any(output.output_type == "error" for cell in cells for output in cell.outputs):
         return "failed"
-    if shown := notebook.machine_paths(found):
+    if shown := document.machine_paths(found):
         return f"shows {shown[0][1]}"
-    return "" if notebook.dump(notebook.normalize(found)) == text else "not normal"
+    return "" if document.dump(document.normalize(found)) == text else "not normal"
 
 
 def test_there_are_notebooks() -> None:
@@ -79,27 +79,27 @@ def test_committed_notebook_is_executed_and_normal(path: Path, tmp_path: Path) -
 def printing(**outputs: Any) -> Callable[[NotebookNode], None]:
     def change(found: NotebookNode) -> None:
         made = {"output_type": "display_data", "metadata": {}, "data": outputs}
-        notebook.code(found)[-1].outputs.append(nbformat.from_dict(made))  # type: ignore[no-untyped-call]
+        document.code(found)[-1].outputs.append(nbformat.from_dict(made))  # type: ignore[no-untyped-call]
 
     return change
 
 
 def unexecuted(found: NotebookNode) -> None:
-    cell = notebook.code(found)[-1]
+    cell = document.code(found)[-1]
     cell.execution_count, cell.outputs = None, []
 
 
 def twice(found: NotebookNode) -> None:
-    notebook.code(found)[-1].execution_count += 1
+    document.code(found)[-1].execution_count += 1
 
 
 def failed(found: NotebookNode) -> None:
     made = {"output_type": "error", "ename": "E", "evalue": "", "traceback": []}
-    notebook.code(found)[-1].outputs.append(nbformat.from_dict(made))  # type: ignore[no-untyped-call]
+    document.code(found)[-1].outputs.append(nbformat.from_dict(made))  # type: ignore[no-untyped-call]
 
 
 def timed(found: NotebookNode) -> None:
-    notebook.code(found)[-1].metadata["execution"] = {"iopub.execute_input": "2026-11-22"}
+    document.code(found)[-1].metadata["execution"] = {"iopub.execute_input": "2026-11-22"}
 
 
 def with_state(found: NotebookNode) -> None:
@@ -116,7 +116,7 @@ EXCERPT = '<figure class="source"><figcaption>f</figcaption><pre>{}</pre></figur
         (twice, "not executed in order"),
         (failed, "failed"),
         (printing(**{"text/plain": "/home/me/x"}), "shows /home/me/x"),
-        (printing(**{notebook.WIDGET: {"model_id": "1"}, "text/plain": "w"}), "not normal"),
+        (printing(**{document.WIDGET: {"model_id": "1"}, "text/plain": "w"}), "not normal"),
         (printing(**{"text/html": EXCERPT.format("int theirs;")}), "not normal"),
         (printing(**{"text/html": '<pre class="source">int theirs;</pre>'}), "not normal"),
         (timed, "not normal"),
@@ -126,9 +126,9 @@ EXCERPT = '<figure class="source"><figcaption>f</figcaption><pre>{}</pre></figur
 def test_what_should_not_be_committed_is_seen(
     change: Callable[[NotebookNode], None], said: str, tmp_path: Path
 ) -> None:
-    found = notebook.read(NOTEBOOKS[1])
+    found = document.read(NOTEBOOKS[1])
     change(found)
-    assert wrong(notebook.dump(found), tmp_path / "copy.ipynb") == said
+    assert wrong(document.dump(found), tmp_path / "copy.ipynb") == said
 
 
 def test_of_an_excerpt_all_but_the_lines_is_committed() -> None:
@@ -136,10 +136,10 @@ def test_of_an_excerpt_all_but_the_lines_is_committed() -> None:
     book = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
     two = EXCERPT.format("int theirs;\n<b>int marked;</b>")
     printing(**{"text/html": f"{two}<p>ours</p>{two}", "text/plain": "x.c: f"})(book)
-    (made,) = notebook.normalize(book).cells[0].outputs
-    note = EXCERPT.format(notebook.LEFT_OUT)
+    (made,) = document.normalize(book).cells[0].outputs
+    note = EXCERPT.format(document.LEFT_OUT)
     assert made.data["text/html"] == f"{note}<p>ours</p>{note}"
-    (kept,) = notebook.normalize(book, excerpts=True).cells[0].outputs
+    (kept,) = document.normalize(book, excerpts=True).cells[0].outputs
     assert "int theirs;" in kept.data["text/html"]
 
 
@@ -254,15 +254,15 @@ def alter_all(path: Path, folder: Path) -> set[str]:
 
     Not the HTML: of a figure, pytest takes minutes to say how it differs.
     """
-    found, names = notebook.read(path), set()
-    for n, cell in enumerate(notebook.code(found)):
+    found, names = document.read(path), set()
+    for n, cell in enumerate(document.code(found)):
         for place, key in texts(cell.outputs):
             if (path.stem, cell.source) not in IGNORED and key in ("text", "text/plain"):
                 text = place[key]
                 at = [m.start() for m in WORD.finditer(text) if not is_replaced(text, m.start())]
                 place[key] = alter(text, at[len(at) // 2])
                 names.add(f"{path.stem} Cell {n}")
-    (folder / path.name).write_text(notebook.dump(found))
+    (folder / path.name).write_text(document.dump(found))
     return names
 
 

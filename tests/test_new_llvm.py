@@ -14,13 +14,17 @@ import papermill
 import pytest
 import tomorrow
 
-from nbsupport import build, contain, counts, headers, hypotheses, ruler, settings, toolchains
-from nbsupport.errors import LabError, MissingError
-from nbsupport.probe import Toolchain
-from nbsupport.profile import audit, evidence, layout, profraw, training
-from nbsupport.profile.fate import Piece, fate
-from nbsupport.sources import tree
-from nbsupport.trials import Lab
+from nbsupport.audit import evidence, judge
+from nbsupport.audit.fate import Piece, fate
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab import build, counts
+from nbsupport.lab.lab import Lab
+from nbsupport.profile import layout, profraw, training
+from nbsupport.studies import hypotheses, ruler
+from nbsupport.studies.sources import tree
+from nbsupport.toolchains import discovery, headers
+from nbsupport.toolchains.probe import Toolchain
 
 PLACES = {"NumCallSites": 56, "NumCounters": 64, "NumValueSites": 68, "NumBitmapBytes": 76}
 
@@ -54,7 +58,7 @@ def _forgotten() -> Iterator[None]:
     yield
     layout.LAYOUTS.clear()
     layout.LAYOUTS.update(before)
-    toolchains._given.clear()
+    discovery._given.clear()
 
 
 @pytest.fixture
@@ -82,39 +86,39 @@ def altered(opt: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_it_is_found_by_its_path_and_called_by_number_and_folder(opt: dict[str, Path]) -> None:
-    found = toolchains.find(str(opt["llvm-24"]))
+    found = discovery.find(str(opt["llvm-24"]))
     assert (found.name, found.version, found.raw_version) == ("24@llvm-24", "24.1.0", 12)
     assert found.runtime
     assert found.runtime.is_relative_to(opt["llvm-24"])
-    assert toolchains.find(str(opt["llvm-24"] / "bin" / "clang")) == found
-    assert toolchains.find("24@llvm-24") == found
+    assert discovery.find(str(opt["llvm-24"] / "bin" / "clang")) == found
+    assert discovery.find("24@llvm-24") == found
 
 
 def test_two_of_one_name_are_told_apart(
     opt: dict[str, Path], altered: Callable[..., Path], tmp_path: Path
 ) -> None:
-    one = toolchains.find(str(opt["llvm-24"]))
+    one = discovery.find(str(opt["llvm-24"]))
     link, again = tmp_path / "link", altered()
     link.symlink_to(opt["llvm-24"])
-    assert toolchains.find(str(link)) == one
-    other = toolchains.find(str(again))
+    assert discovery.find(str(link)) == one
+    other = discovery.find(str(again))
     assert (one.name, other.name) == ("24@llvm-24", str(again / "bin" / "clang"))
-    assert toolchains.find(other.name) == other
+    assert discovery.find(other.name) == other
     wheel = again.rename(tmp_path / "wheel")  # not one of the lab's own
-    assert toolchains.find(str(wheel)).name == str(wheel / "bin" / "clang")
+    assert discovery.find(str(wheel)).name == str(wheel / "bin" / "clang")
 
 
 def test_it_is_found_on_the_system(
     opt: dict[str, Path], monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
     monkeypatch.setenv("CONDA_PREFIX", str(opt["llvm-24"]))
-    assert toolchains.find("24", place).name == "24@conda"
+    assert discovery.find("24", place).name == "24@conda"
     assert layout.LAYOUTS[12].record_size() == 80
 
 
 def test_its_layout_is_read_from_its_own_header(opt: dict[str, Path]) -> None:
     assert 12 not in layout.LAYOUTS
-    found = toolchains.find(str(opt["llvm-24"]))
+    found = discovery.find(str(opt["llvm-24"]))
     known = layout.LAYOUTS[12]
     assert {name: known.offsets()[name] for name in PLACES} == PLACES
     assert layout.sizes() == {48: (5, 6, 7, 8), 64: (9, 10), 72: (11,), 80: (12,)}
@@ -132,7 +136,7 @@ def test_its_layout_is_read_from_its_own_header(opt: dict[str, Path]) -> None:
         ("header", "VNamesSize", (136, 8), (144, 8)),
         ("header", "ValueKindLast", (144, 8), (152, 8)),
     ]
-    assert headers.news(toolchains.find("23")) == ()
+    assert headers.news(discovery.find("23")) == ()
 
 
 def test_what_changed_between_known_layouts() -> None:
@@ -175,7 +179,7 @@ def test_what_becomes_of_a_link_is_predicted_and_so_it_comes(
     assert hypotheses.predict(trial) == {kind}
     assert fresh.run(trial).kind == kind
 
-    report = audit.audit([build.linked(trial, fresh.cache)])
+    report = judge.audit([build.linked(trial, fresh.cache)])
     (image,) = report.files
     said = image.to_json()
     assert kind in report.judgement.outcomes
@@ -198,7 +202,7 @@ def test_the_address_where_it_dies_is_read_off_the_file(fresh: Lab, opt: dict[st
 def test_objects_are_judged_before_they_are_linked(fresh: Lab, opt: dict[str, Path]) -> None:
     trial = fresh.trial("cold", "23", str(opt["llvm-24"]))
     objects = [build.compiled(job, fresh.cache) for job in build.jobs(trial)]
-    report = audit.audit(objects)
+    report = judge.audit(objects)
     assert report.verdict == "mixed"
     assert report.judgement.outcomes == ["crash", "malformed", "version-mismatch"]
     assert "raw version 12 (LLVM 24)" in report.judgement.why
@@ -210,7 +214,7 @@ def test_other_processes_that_read_files_know_it_too(
     trial = fresh.trial("cold", str(opt["llvm-24"]), str(opt["llvm-24"]))
     objects = [build.compiled(job, fresh.cache) for job in build.jobs(trial)]
     monkeypatch.setattr(evidence, "_PARALLEL", 0)
-    (alone,), many = audit.audit(objects[:1]).files, audit.audit(objects, jobs=2).files
+    (alone,), many = judge.audit(objects[:1]).files, judge.audit(objects, jobs=2).files
     assert many[0].to_json() == alone.to_json()
     assert [run.raw_versions for one in many for run in one.parts[0].records] == [(12,), (12,)]
 
@@ -219,7 +223,7 @@ def test_its_raw_profile_is_read(fresh: Lab, opt: dict[str, Path], tmp_path: Pat
     trial = fresh.trial("cold", str(opt["llvm-24"]), str(opt["llvm-24"]))
     file = tmp_path / "run.profraw"
     env = {"LLVM_PROFILE_FILE": str(file)}
-    assert contain.run([build.linked(trial, fresh.cache)], cwd=tmp_path, env=env).ok
+    assert process.run([build.linked(trial, fresh.cache)], cwd=tmp_path, env=env).ok
     raw = profraw.read(file)
     assert (raw.raw_version, raw.problems) == (12, ())
     merged = counts.parse(fresh.once(trial)[0])
@@ -235,13 +239,13 @@ def test_its_raw_profile_is_read(fresh: Lab, opt: dict[str, Path], tmp_path: Pat
 
     del layout.LAYOUTS[12]
     assert training.state(profraw.read(file)) == "other-version"
-    toolchains.find(str(opt["llvm-24"]))
+    discovery.find(str(opt["llvm-24"]))
     file.write_bytes(whole)
     assert training.state(profraw.read(file)) == "ok"
 
 
 def test_without_its_header_nothing_is_guessed(altered: Callable[..., Path]) -> None:
-    found = toolchains.find(str(altered(None)))
+    found = discovery.find(str(altered(None)))
     assert (found.major, found.raw_version) == ("24", 12)
     assert 12 not in layout.LAYOUTS
     with pytest.raises(MissingError, match="InstrProfData.inc of 24@llvm-24: not installed with"):
@@ -274,7 +278,7 @@ def test_without_its_header_nothing_is_guessed(altered: Callable[..., Path]) -> 
 def test_a_header_that_contradicts_is_not_believed(
     altered: Callable[..., Path], change: tuple[str, str], why: str
 ) -> None:
-    found = toolchains.find(str(altered(change)))
+    found = discovery.find(str(altered(change)))
     assert {12, 13}.isdisjoint(layout.LAYOUTS)
     with pytest.raises(LabError, match=re.escape(why)):
         headers.of(found)

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nbsupport import toolchains
-from nbsupport.errors import LabError, MissingError
-from nbsupport.probe import Toolchain
-from nbsupport.profile import images, infer, layout, objects, runtime
+from nbsupport.audit import images, machine_code, objects
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.profile import infer, layout
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 LLVMS = ("17", "18", "19", "22", "23")
 FOO = "static int inner(int x) { return x + 1; }\nint foo(int x) { return x > 3 ? inner(x) : 2; }\n"
@@ -335,7 +336,9 @@ def arm(
         0x52800003 | passed << 5,  # mov w3, #passed
         *more,
     ]
-    data = struct.pack(f"<{len(code)}I", *code).ljust(0x2010, b"\0") + runtime._MISMATCH + b"\0"
+    data = (
+        struct.pack(f"<{len(code)}I", *code).ljust(0x2010, b"\0") + machine_code._MISMATCH + b"\0"
+    )
     image = images.Image("elf", "executable", "aarch64-linux", 64, "<")
     text = 0x7000 if pages > 0 else 0x3000
     image.loaded = [(0x5000, 0, 4 * len(code), True), (text, 0x2000, len(data) - 0x2000, False)]
@@ -355,10 +358,10 @@ def arm(
 def test_an_aarch64_runtime_is_named_only_when_certain(
     compared: int, passed: int, more: tuple[int, ...], expected: int | None
 ) -> None:
-    assert runtime.raw_version(*arm(compared, passed, *more)) == expected
-    assert runtime.raw_version(*arm(compared, passed, *more, pages=-2)) == expected
-    assert runtime.raw_version(*arm(compared, passed, *more, pages=3)) is None
-    assert runtime.raw_version(*arm(compared, passed, *more, low=0x20)) is None
+    assert machine_code.raw_version(*arm(compared, passed, *more)) == expected
+    assert machine_code.raw_version(*arm(compared, passed, *more, pages=-2)) == expected
+    assert machine_code.raw_version(*arm(compared, passed, *more, pages=3)) is None
+    assert machine_code.raw_version(*arm(compared, passed, *more, low=0x20)) is None
 
 
 def test_images_without_what_is_needed_say_so(bench: Bench) -> None:
@@ -465,7 +468,7 @@ def test_the_runtimes_own_archive_tells_its_version(bench: Bench, llvm: str) -> 
 
 def test_a_rust_library_and_program(tmp_path: Path) -> None:
     try:
-        rustc = toolchains.find_rustc("19")
+        rustc = discovery.find_rustc("19")
     except MissingError as error:
         pytest.skip(str(error))
     source = tmp_path / "lib.rs"

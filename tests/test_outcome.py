@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from nbsupport import counts
-from nbsupport.contain import Finished
-from nbsupport.crash import Crash, Frame
-from nbsupport.outcome import KINDS, Outcome, Profile, classify
+from nbsupport.base.process import Finished
+from nbsupport.crash.crash import Crash, Frame
+from nbsupport.lab import counts
+from nbsupport.lab.outcome import KINDS, Outcome, Profile, classify
 
 MISMATCH = (
     "LLVM Profile Error: Runtime and instrumentation version mismatch : expected 10, but get 8\n"

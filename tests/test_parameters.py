@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from nbsupport import notebook, parameters, programs, settings, toolchains
-from nbsupport.errors import LabError
-from nbsupport.probe import Toolchain
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError
+from nbsupport.lab import programs
+from nbsupport.notebooks import document, parameters
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 BOOKS = sorted(settings.notebooks_dir().glob("*.ipynb"))
-DEFAULTS = {path.stem: notebook.defaults(notebook.read(path)) for path in BOOKS}
+DEFAULTS = {path.stem: document.defaults(document.read(path)) for path in BOOKS}
 FIRST = "01-reproduction"
 
 
@@ -35,14 +38,14 @@ def given(toolchain: Callable[[str], Toolchain]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", BOOKS, ids=[path.stem for path in BOOKS])
 def test_each_notebook_has_its_form_below_its_parameters(path: Path) -> None:
-    book = notebook.read(path)
-    cells = notebook.code(book)
+    book = document.read(path)
+    cells = document.code(book)
     sources = [cell.source for cell in cells]
-    (at,) = [n for n, cell in enumerate(cells) if notebook.PARAMETERS in notebook.tags(cell)]
+    (at,) = [n for n, cell in enumerate(cells) if document.PARAMETERS in document.tags(cell)]
     call = f'parameters.form("{path.stem}", globals())'
-    assert sources[at + 1] == f"from nbsupport import parameters\n\n{call}"
+    assert sources[at + 1] == f"from nbsupport.notebooks import parameters\n\n{call}"
     assert set(DEFAULTS[path.stem]) <= set(parameters.KINDS)
-    assert all(notebook.comments(book).values())
+    assert all(document.comments(book).values())
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -93,7 +96,7 @@ def test_what_may_name_an_llvm(name: str) -> None:
 
 def test_a_recording_asks_for_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("discover", "find"):
-        monkeypatch.setattr(toolchains, name, lambda *_: pytest.fail("asked"))
+        monkeypatch.setattr(discovery, name, lambda *_: pytest.fail("asked"))
     parameters.form(FIRST, {**DEFAULTS[FIRST], "source": "recorded", "llvm": "99"})
 
 
@@ -140,7 +143,7 @@ def test_a_page_without_a_kernel_shows_names_values_and_meanings(given: dict[str
     assert [line[0] for line in lines] == list(DEFAULTS[FIRST])
     assert lines[0] == ["llvm", "22", "main's LLVM: compiles main, brings the runtime"]
     assert "<td>or &quot;recorded&quot;: needs no compiler</td>" in twin["text/html"]
-    assert notebook.WIDGET in twin
+    assert document.WIDGET in twin
 
 
 def test_an_installed_wheel_has_no_notebooks(
@@ -152,18 +155,18 @@ def test_an_installed_wheel_has_no_notebooks(
 
 def test_what_papermill_injects_is_shown_and_checked(tmp_path: Path) -> None:
     """The form stands below the injected cell; a wrong value ends the notebook there."""
-    book = notebook.read(settings.notebooks_dir() / f"{FIRST}.ipynb")
-    cells = notebook.code(book)
+    book = document.read(settings.notebooks_dir() / f"{FIRST}.ipynb")
+    cells = document.code(book)
     book.cells = [cell for cell in cells[:4] if "replay" not in cell.source][:2]
     path = tmp_path / f"{FIRST}.ipynb"
-    path.write_text(notebook.dump(book))
+    path.write_text(document.dump(book))
 
     def run(*options: str) -> tuple[int, str]:
         out = tmp_path / "out.ipynb"
         command = [sys.executable, "-m", "papermill", str(path), str(out), *options]
         command += ["--no-progress-bar", "--log-level", "ERROR", "-k", "python3"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        shown = [o for c in notebook.code(notebook.read(out)) for o in c.outputs]
+        shown = [o for c in document.code(document.read(out)) for o in c.outputs]
         return done.returncode, str(shown)
 
     code, shown = run("-r", "order", "foreign-first")

@@ -21,13 +21,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from synthetic import Function, names_blob
 
-from nbsupport import cli, contain, settings, toolchains
-from nbsupport.errors import LabError
-from nbsupport.probe import Toolchain
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError
+from nbsupport.cli import commands
 from nbsupport.profile import layout, profraw, training, values
 from nbsupport.profile.layout import Bits, Order
 from nbsupport.profile.names import Doubt
 from nbsupport.profile.profraw import RawProfile
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 VERSIONS = ("17", "18", "19", "22", "23")
 MAIN = """
@@ -83,8 +85,8 @@ Find = Callable[[str], Toolchain]
 Content = dict[tuple[str, int], tuple[list[int], list[int], dict[int, list[dict[str, int]]]]]
 
 
-def run(*argv: str | Path, cwd: Path, **env: str) -> contain.Finished:
-    return contain.run(argv, cwd=cwd, env=contain.environment(env), limits=settings.COMPILER)
+def run(*argv: str | Path, cwd: Path, **env: str) -> process.Finished:
+    return process.run(argv, cwd=cwd, env=process.environment(env), limits=settings.COMPILER)
 
 
 class Maker:
@@ -127,8 +129,8 @@ class Maker:
         run(image, cwd=self.folder, LLVM_PROFILE_FILE=str(found))
         return found
 
-    def merge(self, version: str, *arguments: str | Path) -> contain.Finished:
-        tool = toolchains.profdata(self.find(version))
+    def merge(self, version: str, *arguments: str | Path) -> process.Finished:
+        tool = discovery.profdata(self.find(version))
         return run(tool, "merge", *arguments, "-text", "-o", "merged", cwd=self.folder)
 
     def content(self, version: str, *paths: Path) -> Content:
@@ -820,7 +822,7 @@ def test_a_mix_of_kinds_is_merged_silently_and_so_is_said(maker: Maker, tmp_path
 @pytest.fixture
 def pgo_lab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     def call(*argv: str | Path) -> tuple[int, str, str]:
-        code = cli.main([*map(str, argv)])
+        code = commands.main([*map(str, argv)])
         said = capsys.readouterr()
         return code, said.out, said.err
 

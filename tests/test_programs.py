@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import contain, programs, settings
-from nbsupport.errors import BuildError, LabError, MissingError
-from nbsupport.probe import Toolchain
+from nbsupport.base import process, settings
+from nbsupport.base.errors import BuildError, LabError, MissingError
+from nbsupport.lab import programs
+from nbsupport.toolchains.probe import Toolchain
 
 OURS = ["cold", "hot", "allocator"]  # nothing to download
 WARN = ("-Wall", "-Wextra", "-Werror")
@@ -21,8 +22,8 @@ WARN = ("-Wall", "-Wextra", "-Werror")
 
 def run(folder: Path, *command: str | Path, **env: str) -> str:
     """Run a tool that must succeed and return what it printed."""
-    whole = contain.environment(env)
-    done = contain.run(command, cwd=folder, env=whole, limits=settings.COMPILER)
+    whole = process.environment(env)
+    done = process.run(command, cwd=folder, env=whole, limits=settings.COMPILER)
     assert done.ok, done.stderr
     return done.stdout
 

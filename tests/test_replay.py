@@ -10,8 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nbsupport import notebook, replay, settings
-from nbsupport.errors import LabError, MissingError
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.notebooks import document, replay
 
 BOOKS = sorted(
     path for path in settings.notebooks_dir().glob("*.ipynb") if "replay.start" in path.read_text()
@@ -29,8 +30,8 @@ def execute(path: Path, folder: Path) -> list[nbformat.NotebookNode]:
         [*command, *options], env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    cells = notebook.code(notebook.normalize(notebook.read(out)))
-    return [cell for cell in cells if notebook.INJECTED not in notebook.tags(cell)]
+    cells = document.code(document.normalize(document.read(out)))
+    return [cell for cell in cells if document.INJECTED not in document.tags(cell)]
 
 
 def bundles(cell: nbformat.NotebookNode) -> list[object]:
@@ -40,13 +41,13 @@ def bundles(cell: nbformat.NotebookNode) -> list[object]:
 def test_every_notebook_that_runs_trials_can_be_replayed() -> None:
     assert {path.stem[:2] for path in BOOKS} >= {"01", "03", "06", "07", "09"}
     for path in set(settings.notebooks_dir().glob("*.ipynb")) - set(BOOKS):
-        assert {"source", "run_folder"} & set(notebook.declared(notebook.read(path))), path
+        assert {"source", "run_folder"} & set(document.declared(document.read(path))), path
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=[path.stem for path in BOOKS])
 def test_a_recording_is_shown_and_says_so(path: Path, tmp_path: Path) -> None:
     cells = execute(path, tmp_path)
-    committed = notebook.code(notebook.read(path))
+    committed = document.code(document.read(path))
     (start,) = [n for n, cell in enumerate(cells) if "replay.start" in cell.source]
     said = cells[start].outputs[0]["data"]["text/plain"]
     assert "A recording that came with the project, of 20" in said
@@ -56,17 +57,17 @@ def test_a_recording_is_shown_and_says_so(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_cell_that_was_changed_is_executed(tmp_path: Path) -> None:
-    book = notebook.read(BOOKS[0])
+    book = document.read(BOOKS[0])
     book.cells.append(nbformat.v4.new_code_cell("print('mine', 6 * 7)"))  # type: ignore[no-untyped-call]
     path = tmp_path / BOOKS[0].name
-    path.write_text(notebook.dump(book))
+    path.write_text(document.dump(book))
     assert execute(path, tmp_path)[-1].outputs[0].text == "mine 42\n"
 
 
 def test_what_is_above_the_recording_runs_and_live_ends_it(tmp_path: Path) -> None:
     """The form, run again, shows what is set now; with `live` the cells below run."""
-    book = notebook.read(BOOKS[0])
-    cells = notebook.code(book)
+    book = document.read(BOOKS[0])
+    cells = document.code(book)
     form = next(cell for cell in cells if "parameters.form(" in cell.source)
     last = cells[-1].source
     again = f'replay.start("{BOOKS[0].stem}", "live", {{}})\nprint({last!r} in replay._recorded)'
@@ -75,7 +76,7 @@ def test_what_is_above_the_recording_runs_and_live_ends_it(tmp_path: Path) -> No
     new = nbformat.v4.new_code_cell
     book.cells = [*book.cells[: start + 1], *(new(text) for text in more)]  # type: ignore[no-untyped-call]
     path = tmp_path / BOOKS[0].name
-    path.write_text(notebook.dump(book))
+    path.write_text(document.dump(book))
     shown, *states = [str(bundles(cell)) for cell in execute(path, tmp_path)[-3:]]
     assert re.search("source +recorded", shown)
     assert states == ["['True\\n']", "['False\\n']"]
@@ -90,7 +91,7 @@ def test_what_is_above_the_recording_runs_and_live_ends_it(tmp_path: Path) -> No
 )
 def test_what_was_not_recorded_says_so(source: str, given: dict[str, str], said: str) -> None:
     book = settings.notebooks_dir() / "06-hypotheses.ipynb"
-    defaults = notebook.defaults(notebook.read(book))
+    defaults = document.defaults(document.read(book))
     with pytest.raises(LabError) as error:
         replay.start(book.stem, source, {**defaults, **given})
     assert said in str(error.value)
@@ -105,7 +106,7 @@ def test_without_a_checkout_or_a_kernel_it_says_what_to_do(
 ) -> None:
     book = settings.notebooks_dir() / "06-hypotheses.ipynb"
     with pytest.raises(LabError, match="open it in JupyterLab"):
-        replay.start(book.stem, "recorded", notebook.defaults(notebook.read(book)))
+        replay.start(book.stem, "recorded", document.defaults(document.read(book)))
     monkeypatch.setattr(settings, "notebooks_dir", lambda: tmp_path)
     with pytest.raises(MissingError, match="notebooks come with a checkout"):
         replay.start("06-hypotheses", "recorded", {})

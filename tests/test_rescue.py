@@ -18,17 +18,21 @@ import psutil
 import pytest
 from test_trace import without_ptrace
 
-from nbsupport import build, cases, counts, rescue, settings, toolchains
-from nbsupport.build import Trial
-from nbsupport.counts import Counts
-from nbsupport.errors import LabError, MissingError
-from nbsupport.probe import Toolchain
-from nbsupport.profile import layout, objects, profraw
-from nbsupport.profile.images import Image
+from nbsupport.audit import objects
+from nbsupport.audit.images import Image
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab import build, cases, counts
+from nbsupport.lab.build import Trial
+from nbsupport.lab.counts import Counts
+from nbsupport.lab.lab import Lab
+from nbsupport.profile import layout, profraw
 from nbsupport.profile.names import decode
-from nbsupport.rescue import Rescued, live, mend, parts, proof, scan
-from nbsupport.rescue.rescued import VALUES
-from nbsupport.trials import Lab
+from nbsupport.rescue import live, profdata, rescue, scan, value_sites
+from nbsupport.rescue.rescued import VALUES, Rescued
+from nbsupport.studies import rescued_counts
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 PROGRAMS = settings.data_dir() / "programs"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
@@ -135,7 +139,7 @@ def compiled(
 
 def strip(path: Path, folder: Path) -> Path:
     made = Path(shutil.copy(path, folder / f"stripped-{path.name}"))
-    tool = toolchains.find("19").prefix / "bin" / "llvm-strip"
+    tool = discovery.find("19").prefix / "bin" / "llvm-strip"
     command(tool, "--strip-all", made)
     return made
 
@@ -147,7 +151,7 @@ def pgo_lab(*argv: object, **more: object) -> subprocess.CompletedProcess[str]:
 
 def test_every_pair_has_the_whole_profile_of_a_uniform_build(lab: Lab) -> None:
     """Counters, value sites and what these saw, function by function."""
-    rows = proof.table(lab, ("hot", "rich", "cold"), VERSIONS)
+    rows = rescued_counts.table(lab, ("hot", "rich", "cold"), VERSIONS)
     assert len(rows) == 3 * 10  # 18 and 19 have one record size
     assert set(rows["outcome"]) == {"crash"} and set(rows["layouts"]) == {2}
     assert set(rows["lost"]) == set(rows["wrong"]) == {""}
@@ -167,7 +171,7 @@ def uniform(lab: Lab, trial: Trial, folder: Path) -> dict[tuple[str, str], tuple
         out = folder / "uniform.profdata"
         program = build.linked(part, lab.cache)
         assert rescue.run([program], out, env=ENVIRONMENT, cwd=folder).healthy
-        found |= proof.functions(lab, out)
+        found |= rescued_counts.functions(lab, out)
     return found
 
 
@@ -193,7 +197,7 @@ def test_stripped_programs_allocators_and_rust(
     for _ in range(5):
         found = rescue.run([path], out, env=ENVIRONMENT, cwd=tmp_path)
         assert not found.notes and not found.lost and not found.healthy
-        seen, wanted = proof.functions(lab, out), uniform(lab, trial, tmp_path)
+        seen, wanted = rescued_counts.functions(lab, out), uniform(lab, trial, tmp_path)
         if wrong := [key for key in {**seen, **wanted} if seen.get(key) != wanted.get(key)]:
             continue
         return
@@ -240,7 +244,7 @@ def test_the_real_project(lab: Lab, tmp_path: Path) -> None:
     """A library of Rust and C, which a program that is not instrumented loads: orjson."""
     found = {}
     for cc in ("17", "22"):
-        rustc, clang = toolchains.find_rustc("22"), toolchains.find(cc)
+        rustc, clang = discovery.find_rustc("22"), discovery.find(cc)
         made = cases.build(cases.get("orjson"), rustc, clang, cache=lab.cache)
         words = [part.replace("{python}", sys.executable) for part in made.case.command]
         out = tmp_path / f"{cc}.proftext"
@@ -487,7 +491,7 @@ def test_where_ptrace_is_forbidden(compiled: Compile, tmp_path: Path) -> None:
 
 
 def test_without_lldb(compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchains, "find_lldb", lambda _: None)
+    monkeypatch.setattr(discovery, "find_lldb", lambda _: None)
     with pytest.raises(MissingError, match="toolchains --install 23"):
         rescue.run([compiled()], tmp_path / "o.profdata")
 
@@ -501,7 +505,7 @@ def test_a_disk_that_fills_up_meanwhile_loses_nothing(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "write", full)
+        patch.setattr(profdata, "write", full)
         with pytest.raises(
             LabError, match="No space left on device; what was counted is in"
         ) as one:
@@ -514,7 +518,7 @@ def test_a_disk_that_fills_up_meanwhile_loses_nothing(
 def test_without_an_llvm_profdata_it_is_text(
     compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "_profdata", lambda _: (None, 0))
+    monkeypatch.setattr(profdata, "_profdata", lambda _: (None, 0))
     found = rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
     assert found.path.read_text().startswith(":ir\n")
     assert [one.indexed for one in found.parts] == [None, None]
@@ -528,7 +532,7 @@ def test_what_a_compiler_could_not_read_is_text(
 ) -> None:
     """Where the oldest llvm-profdata is LLVM 19's, LLVM 17 does not read what it makes."""
     tool = toolchain("19").llvm_profdata
-    monkeypatch.setattr(parts, "_profdata", lambda _: (tool, 19))
+    monkeypatch.setattr(profdata, "_profdata", lambda _: (tool, 19))
     found = rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
     assert [(one.path.name, one.indexed) for one in found.parts] == [
         ("o.48.proftext", None),
@@ -549,7 +553,7 @@ def test_memory_as_a_raw_profile_is_read_back(raw_version: int) -> None:
     counters = np.array([5, 6, 7], "<u8").tobytes()
     held = {"data": rows.tobytes(), "counters": counters, "names": names}
     version = raw_version | 1 << layout.VARIANTS["ir"]
-    made = parts.parse(parts.raw(known, version, 64, "<", held, {"counters": 1000}))
+    made = profdata.parse(profdata.raw(known, version, 64, "<", held, {"counters": 1000}))
     assert list(made.functions.rows()) == [(b"a", 0x12, [5]), (b"b", 0x34, [6, 7])]
     assert not [one for one in made.problems if "value" not in one.what]
 
@@ -590,7 +594,7 @@ def test_where_the_runtime_looks_beyond_the_records_nothing_is_mended(
     link = (toolchain("23").compiler, "-fuse-ld=lld", *flags, "main.o", "last.o", "-o", "out")
     command(*link, cwd=tmp_path)
     file = objects.read(tmp_path / "out")
-    assert file and mend.slots(file.parts[0], 11) is None
+    assert file and value_sites.slots(file.parts[0], 11) is None
     found, seen = saved(tmp_path / "out")
     assert found.lost == (VALUES,) and not found.notes
     assert {name: row for (name, _), row in seen.items()} == {"main": (1,), "copy": (1,)}

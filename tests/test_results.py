@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nbsupport import results, seed, views
-from nbsupport.errors import LabError, MissingError
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab import tables
+from nbsupport.notebooks import results
+from nbsupport.studies import observations
 
 AT = {"program": "cold", "main": "clang 19"}
 
@@ -130,17 +132,17 @@ def test_the_recording_is_of_a_real_run_and_says_of_when() -> None:
     assert run.manifest["started"]
     assert len(run.tables["trials"]) == 100
     assert bool(run.claims["holds"].all())
-    assert views.provenance(run).text.startswith("A recording that came with the project, of 20")
+    assert tables.provenance(run).text.startswith("A recording that came with the project, of 20")
 
 
 # -- what the user saw
 
 
 def test_what_the_user_saw_has_sources() -> None:
-    observed = {one.id: one for one in seed.observations()}
+    observed = {one.id: one for one in observations.observations()}
     assert observed["entries"].value == "67673216"
     assert observed["function"].value == "initializeValueProfRuntimeRecord"
-    assert all(one.source for one in seed.observations())
+    assert all(one.source for one in observations.observations())
 
 
 def test_the_baseline_has_the_claims_of_all_llvms() -> None:

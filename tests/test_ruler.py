@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import build, drawing, notebook, ruler
-from nbsupport.errors import LabError
-from nbsupport.probe import Toolchain
-from nbsupport.profile import infer, layout, objects
+from nbsupport.audit import objects
+from nbsupport.base.errors import LabError
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.notebooks import document
+from nbsupport.profile import infer, layout
 from nbsupport.profile.layout import LAYOUTS
-from nbsupport.ruler import Ruler
-from nbsupport.trials import Lab
+from nbsupport.studies import drawing, ruler
+from nbsupport.studies.ruler import Ruler
+from nbsupport.toolchains.probe import Toolchain
 
 MAJORS = ("17", "18", "19", "22", "23")
 NodeOf = Callable[[str, str], Ruler]
@@ -154,7 +157,7 @@ def test_the_figure_says_what_it_shows(ruled: NodeOf) -> None:
     assert "0x1000100000003" in told
     for word in ("written", "read", "UniformCounterPtr"):
         assert (f">{word}<" in first.html) == (word != "UniformCounterPtr")
-    assert not notebook._MACHINE_PATH.findall(first.html)
+    assert not document._MACHINE_PATH.findall(first.html)
 
 
 def test_what_has_no_ruler(lab: Lab, tmp_path: Path, toolchain: Callable[[str], Toolchain]) -> None:

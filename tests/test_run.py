@@ -16,13 +16,14 @@ import psutil
 import pytest
 from test_batch import book, cell
 
-from nbsupport import batch, contain, notebook, progress, refresh, results
-from nbsupport.errors import LabError
+from nbsupport.base import process, progress
+from nbsupport.base.errors import LabError
+from nbsupport.notebooks import batch, document, refresh, results
 
 GRID = ("--llvm=18", "--llvm=19", "--foreign=17", "--foreign=23", "-o")
 CODE = """
 import pandas as pd
-from nbsupport import results
+from nbsupport.notebooks import results
 at = {"llvm": llvm, "foreign": foreign}
 results.record("seen", pd.DataFrame([{"main": llvm, "foreign": foreign, "steps": steps}]))
 results.claim("sum", "they add up", predicted=int(llvm) + steps, observed=int(llvm) + steps, at=at)
@@ -33,7 +34,7 @@ PARAMETERS = 'llvm: str = "19"\nforeign: str = "17"\nsteps: int = 1\ngrid: str =
 def pgo_lab(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [str(Path(sys.executable).with_name("pgo-lab")), "run", *map(str, arguments)]
     quiet = ("PYTEST_CURRENT_TEST", progress.QUIET)
-    env = {name: value for name, value in contain.environment({}).items() if name not in quiet}
+    env = {name: value for name, value in process.environment({}).items() if name not in quiet}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True)
 
@@ -84,7 +85,7 @@ def test_each_combination_that_a_notebook_declares_is_a_cell(grid: Path) -> None
     names = sorted(path.stem for path in (grid / "notebooks").glob("*.ipynb"))
     plain = [f"01-plain--{main}-{other}" for main in (18, 19) for other in (17, 23)]
     assert names == ["00-start-here", *plain, "02-fixed--18", "02-fixed--19"]
-    (front,) = notebook.code(notebook.read(grid / "notebooks" / "00-start-here.ipynb"))[-1:]
+    (front,) = document.code(document.read(grid / "notebooks" / "00-start-here.ipynb"))[-1:]
     assert front.outputs[0].text == "12\n"  # of 6 cells, each with its note: they came before
 
 

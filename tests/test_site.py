@@ -15,8 +15,11 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from nbsupport import hypotheses, notebook, report, results, settings, site
-from nbsupport.errors import LabError
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError
+from nbsupport.notebooks import document, recording, results
+from nbsupport.report import site
+from nbsupport.studies import hypotheses
 
 WIDGET_TEXT = "HBox(children=())"
 ERROR = "cell 2: ValueError: a `quoted` <b> thing"
@@ -69,7 +72,7 @@ def make_run(folder: Path, **books: list[NotebookNode]) -> Path:
     (folder / "notebooks").mkdir(parents=True)
     for name, cells in books.items():
         whole = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
-        (folder / "notebooks" / f"{name}.ipynb").write_text(notebook.dump(whole))
+        (folder / "notebooks" / f"{name}.ipynb").write_text(document.dump(whole))
     entries = {name: {"status": "executed"} for name in books} | MANIFEST["notebooks"]
     (folder / "manifest.json").write_text(json.dumps({**MANIFEST, "notebooks": entries}))
     return folder
@@ -88,7 +91,7 @@ FRONT = [
 ]
 FAILED = nbformat.v4.new_code_cell("llvm = '99'", outputs=[ADVICE])  # type: ignore[no-untyped-call]
 SECOND = [
-    prose("An Exception was encountered", notebook.PAPERMILL_ERROR),
+    prose("An Exception was encountered", document.PAPERMILL_ERROR),
     prose(
         "# Reproduction\n\n## A raw version\n\n`raw version`, raw version, raw version\n\n#### A level left out\n\n```nosuchlanguage\nx\n```"
     ),
@@ -97,8 +100,8 @@ SECOND = [
         {"text/html": "<figure><svg viewBox='0 0 9 9'></svg><figcaption>C</figcaption></figure>"}
     ),
     shown({"text/plain": "frame", "text/html": WIDE}, source="x = " + "'long' + " * 60 + "''"),
-    shown({"text/plain": WIDGET_TEXT, notebook.WIDGET: {"model_id": "m"}}),
-    shown({"text/plain": "t", "text/html": "<b>the twin</b>", notebook.WIDGET: {"model_id": "n"}}),
+    shown({"text/plain": WIDGET_TEXT, document.WIDGET: {"model_id": "m"}}),
+    shown({"text/plain": "t", "text/html": "<b>the twin</b>", document.WIDGET: {"model_id": "n"}}),
 ]
 
 
@@ -230,7 +233,7 @@ def test_claims_say_whether_they_hold(built: Path) -> None:
 def test_code_that_sets_up_or_claims_is_folded_away(tmp_path: Path) -> None:
     made = shown(claim(holds=True, sentence="19 with 17 crashes"), source="results.claim(1)")
     set_up = shown(source="llvm = 19")
-    set_up.metadata["tags"] = [notebook.PARAMETERS]
+    set_up.metadata["tags"] = [document.PARAMETERS]
     form = shown({"text/html": "<p>llvm is 19</p>"}, source="parameters.form('x', globals())")
     plain = shown({"text/html": "<p>seen</p>"}, source="views.look()")
     run = make_run(tmp_path / "run", x=[prose("# X"), set_up, form, plain, made])
@@ -378,7 +381,7 @@ def test_a_run_of_several_llvms_is_recorded_beside_that_of_one(
     manifest = {**MANIFEST, "notebooks": notebooks, "arguments": arguments}
     (run / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
-    report.record(run)
+    recording.record(run)
     folder = tmp_path / "data" / "recorded"
     assert [path.name for path in folder.iterdir()] == ["versions"]
     kept = (folder / "versions" / "manifest.json").read_text()

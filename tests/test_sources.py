@@ -14,14 +14,15 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nbsupport import notebook, sources
-from nbsupport.errors import LabError, MissingError
-from nbsupport.lab import Lab
-from nbsupport.sources import compare, parse, picture, structure, tree, walk
-from nbsupport.sources.structure import Structure
-from nbsupport.sources.tree import Tree
-from nbsupport.trace import Trace, Traces, open_trace
-from nbsupport.trace.kept import recorded
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab.lab import Lab
+from nbsupport.notebooks import document
+from nbsupport.studies import call_graph, sources, writer
+from nbsupport.studies.sources import compare, parse, structure, tree
+from nbsupport.studies.sources.structure import Structure
+from nbsupport.studies.sources.tree import Tree
+from nbsupport.studies.traces import Traces
+from nbsupport.trace.trace import Trace, open_trace, recorded
 
 LIST = """
 #define INSTR_PROF_RAW_VERSION 7
@@ -164,7 +165,7 @@ def test_lines_of_the_text_are_shown_and_never_committed(newest: tuple[Tree, Str
     new = nbformat.v4
     outputs = [new.new_output("display_data", data=one) for one in data]  # type: ignore[no-untyped-call]
     cell = new.new_code_cell("x", outputs=outputs)  # type: ignore[no-untyped-call]
-    kept = notebook.normalize(new.new_notebook(cells=[cell]))  # type: ignore[no-untyped-call]
+    kept = document.normalize(new.new_notebook(cells=[cell]))  # type: ignore[no-untyped-call]
     for one, shown in zip((found, other), kept.cells[0].outputs, strict=True):
         assert shown.data["text/plain"] == repr(one)
         assert repr(one) in html.unescape(shown.data["text/html"])  # its head stays
@@ -189,7 +190,7 @@ def test_no_line_of_llvms_is_in_what_is_committed(newest: tuple[Tree, Structure]
     notebooks = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
     assert notebooks
     for path in notebooks:
-        assert not held(lines, notebook.read(path).cells), path
+        assert not held(lines, document.read(path).cells), path
 
 
 # -- where the text cannot be had
@@ -367,8 +368,8 @@ def runs() -> Iterator[tuple[Trace, Trace]]:
 def test_two_runs_are_walked_side_by_side_until_they_part(
     newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
 ) -> None:
-    healthy, crashing = (walk.steps(newest[1], run) for run in runs)
-    n = walk.parting(healthy, crashing)
+    healthy, crashing = (writer.steps(newest[1], run) for run in runs)
+    n = writer.parting(healthy, crashing)
     assert n is not None
     step = crashing[n]
     assert (step.function, step.reads) == (
@@ -377,10 +378,10 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
     )
     assert not any(one.misread for one in (*healthy, *crashing[:n]))
     assert step.written.startswith("NameRef of ") and healthy[n].value == "1, 1, 0"
-    assert walk.parting(healthy, healthy) is None
-    assert walk.parting(crashing, crashing) is None  # they do not part, both misread
-    assert (walk.counted(healthy, 64), walk.counted(crashing, 64)) == ((9, 9), (8, 8))
-    rows = walk.side_by_side(healthy, crashing).text.splitlines()
+    assert writer.parting(healthy, healthy) is None
+    assert writer.parting(crashing, crashing) is None  # they do not part, both misread
+    assert (writer.counted(healthy, 64), writer.counted(crashing, 64)) == ((9, 9), (8, 8))
+    rows = writer.side_by_side(healthy, crashing).text.splitlines()
     notes = [re.split("  +", row)[-1] for row in rows]
     assert notes == ["note", "differs", "differs", "16", *["the same"] * 3] + [
         "they part",
@@ -391,28 +392,29 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
 
 def test_only_the_writers_own_steps_are_told(newest: tuple[Tree, Structure]) -> None:
     run = open_trace(recorded() / "harness-19-19-main-first")  # its main asks for counts, too
-    first = walk.steps(newest[1], run)[0]
+    first = writer.steps(newest[1], run)[0]
     assert (
-        first.function == "lprofWriteData" and walk.counted(walk.steps(newest[1], run), 64)[0] < 20
+        first.function == "lprofWriteData"
+        and writer.counted(writer.steps(newest[1], run), 64)[0] < 20
     )
 
 
 def test_the_frames_are_a_way_of_calls_in_the_sources(
     newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
 ) -> None:
-    way = walk.spine(newest[1], runs[1])
+    way = writer.spine(newest[1], runs[1])
     assert [name for name, _ in way] == list(newest[1].path(*compare.WAYS[1]))
     assert [name for name, seen in way if not seen] == ["writeValueProfData"]
-    assert walk.spine(newest[1], runs[0]) == ()  # did not die
+    assert writer.spine(newest[1], runs[0]) == ()  # did not die
     alone = dataclasses.replace(newest[1], tables={})  # no way through the pointer
-    assert walk.spine(alone, runs[1]) == ()
+    assert writer.spine(alone, runs[1]) == ()
 
 
 def test_the_call_graph_marks_the_fork_and_who_comes_past_the_check(
     newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
 ) -> None:
-    healthy, crashing = (walk.steps(newest[1], run) for run in runs)
-    drawn = picture.figure(newest[1], runs[1], healthy, crashing)
+    healthy, crashing = (writer.steps(newest[1], run) for run in runs)
+    drawn = call_graph.figure(newest[1], runs[1], healthy, crashing)
     assert "version is checked in __llvm_profile_write_file; 4 other" in drawn.text
     assert (
         "__llvm_profile_write_buffer" in drawn.text
@@ -420,5 +422,5 @@ def test_the_call_graph_marks_the_fork_and_who_comes_past_the_check(
     )
     for said in ("inlined: no frame of its own", "by the pointer InitRTRecord", "(past the check)"):
         assert said in drawn.html
-    alive = picture.figure(newest[1], runs[0], healthy, healthy)
+    alive = call_graph.figure(newest[1], runs[0], healthy, healthy)
     assert alive.text == "No fork to draw: this run did not die in the profile writer."

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import fetch, settings
-from nbsupport.errors import LabError, MissingError
-from nbsupport.probe import Toolchain
-from nbsupport.sources import tree
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.studies.sources import tree
+from nbsupport.toolchains import download
+from nbsupport.toolchains.probe import Toolchain
 
 RUNTIME, HEADERS = "compiler-rt/lib/profile", "compiler-rt/include/profile"
 PORT = f"{RUNTIME}/Port.h"
@@ -307,7 +308,7 @@ def test_what_is_pinned_is_whole() -> None:
     llvm = {name: entry for name, entry in pinned.items() if name.startswith("llvm-")}
     assert tree.known() == tuple(entry["version"] for entry in llvm.values())
     for name, entry in llvm.items():
-        (archive,) = fetch.pinned(name)[1]
+        (archive,) = download.pinned(name)[1]
         assert archive.file == f"{archive.pool}_{entry['version']}.orig.tar.xz" and archive.size
         assert archive.pool == f"llvm-toolchain-{entry['version'].split('.')[0]}"
 

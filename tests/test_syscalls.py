@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import build
-from nbsupport.errors import LabError, MissingError
-from nbsupport.settings import MIB, Limits
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.base.settings import MIB, Limits
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
 from nbsupport.trace import syscalls
 from nbsupport.trace.syscalls import Calls, profile_story, trace, why_empty
-from nbsupport.trials import Lab
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="apt-get install strace")
 QUICK = Limits(seconds=10, memory=256 * MIB, output=1 * MIB, file=64 * MIB)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import probe, toolchains
-from nbsupport.errors import LabError, MissingError
-from nbsupport.probe import Toolchain
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.toolchains import discovery, probe
+from nbsupport.toolchains.probe import Toolchain
 
 
 def test_raw_versions_are_read_from_what_each_emits(toolchain: Callable[[str], Toolchain]) -> None:
@@ -48,34 +48,34 @@ def test_each_is_described_whole(toolchain: Callable[[str], Toolchain]) -> None:
 @pytest.mark.parametrize("name", ["99", "19@homebrew", "zig"])
 def test_an_unknown_one_names_those_there_are(name: str, clang: Path) -> None:
     with pytest.raises(MissingError, match=rf"toolchain {name}: not found \(there are .*19@wheel"):
-        toolchains.find(name)
+        discovery.find(name)
 
 
 def test_one_that_can_be_installed_says_how(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"pgo-lab toolchains --install 19\.1\.7"):
-        toolchains.find("19@wheel", tmp_path)
+        discovery.find("19@wheel", tmp_path)
 
 
 def test_a_path_is_asked_too(clang: Path, tmp_path: Path) -> None:
-    assert toolchains.find(str(clang)).name == "19@wheel"
+    assert discovery.find(str(clang)).name == "19@wheel"
     wrapper = tmp_path / "my-clang"
     wrapper.write_text(f'#!/bin/sh\nexec "{clang}" "$@"\n')
     wrapper.chmod(0o755)
-    one = toolchains.find(str(wrapper))
+    one = discovery.find(str(wrapper))
     assert (one.name, one.version, one.raw_version) == ("19@my-clang", "19.1.7", 10)
 
 
 def test_a_path_that_is_no_compiler_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no compiler there"):
-        toolchains.find(str(tmp_path / "nothing"))
+        discovery.find(str(tmp_path / "nothing"))
     with pytest.raises(LabError, match="does not say a clang version"):
-        toolchains.find("/bin/echo")
+        discovery.find("/bin/echo")
 
 
 def test_gcc_is_known_and_does_not_instrument() -> None:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc; apt-get install gcc")
-    gcc = toolchains.find("gcc")
+    gcc = discovery.find("gcc")
     said = subprocess.run(["gcc", "-dumpfullversion"], check=True, capture_output=True, text=True)
     assert (gcc.kind, gcc.version, gcc.raw_version) == ("gcc", said.stdout.strip(), None)
 
@@ -106,18 +106,18 @@ def test_a_lost_tool_is_noticed(clang: Path, tmp_path: Path) -> None:
 
 def test_the_users_rustc(toolchain: Callable[[str], Toolchain]) -> None:
     try:
-        rustc = toolchains.find_rustc("19")
+        rustc = discovery.find_rustc("19")
     except MissingError as error:
         pytest.skip(str(error))
     assert (rustc.version, rustc.raw_version) == ("19.1.7", 10)
     assert rustc.runtime
-    assert toolchains.profdata(rustc) == toolchain("19").llvm_profdata
-    assert toolchains.companion(rustc).name == "19@wheel"
+    assert discovery.profdata(rustc) == toolchain("19").llvm_profdata
+    assert discovery.companion(rustc).name == "19@wheel"
 
 
 def test_a_rustc_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="a rustc with LLVM 17: not found"):
-        toolchains.find_rustc("17")
+        discovery.find_rustc("17")
 
 
 def stand_in(folder: Path, clang: Path, says: str = "") -> Path:
@@ -135,9 +135,9 @@ def test_condas_clang_is_found(
 ) -> None:
     compiler = stand_in(tmp_path / "env" / "bin", clang)
     monkeypatch.setenv("CONDA_PREFIX", str(tmp_path / "env"))
-    found = toolchains.find("19@conda")
+    found = discovery.find("19@conda")
     assert (found.compiler, found.raw_version, found.lldb) == (compiler, 10, None)
-    assert toolchains.find("19").provider == "wheel"  # it comes after the wheel
+    assert discovery.find("19").provider == "wheel"  # it comes after the wheel
 
 
 def test_apples_numbers_are_not_llvms(clang: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_apples_numbers_are_not_llvms(clang: Path, tmp_path: Path) -> None:
     found = probe.probe(compiler, "system", tmp_path / "cache")
     assert (found.name, found.version, found.raw_version) == ("16@apple", "16.0.0", 10)
     with pytest.raises(MissingError):  # not LLVM 16
-        toolchains.find("16", tmp_path / "cache")
+        discovery.find("16", tmp_path / "cache")
 
 
 def test_one_that_does_not_start_is_left_out(
@@ -156,4 +156,4 @@ def test_one_that_does_not_start_is_left_out(
     compiler = stand_in(tmp_path / "env" / "bin", clang)
     compiler.write_text("#!/nonexistent\n")
     monkeypatch.setenv("CONDA_PREFIX", str(tmp_path / "env"))
-    assert "19@conda" not in [one.name for one in toolchains.discover()]
+    assert "19@conda" not in [one.name for one in discovery.discover()]

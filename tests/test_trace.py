@@ -1,4 +1,4 @@
-"""Specification of nbsupport.trace, with real LLDBs, real strace and real crashes."""
+"""Specification of nbsupport.studies.traces, with real LLDBs, real strace and real crashes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from typing import Any
 import psutil
 import pytest
 
-from nbsupport import build, cli, ruler, settings, toolchains
-from nbsupport.errors import LabError, MissingError
-from nbsupport.probe import Toolchain
-from nbsupport.trace import Trace, Tracer, Traces, memory, open_trace, tables
-from nbsupport.trials import Lab
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.cli import commands
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.studies import ruler
+from nbsupport.studies.traces import Traces
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
+from nbsupport.trace import memory, tables
+from nbsupport.trace.trace import Trace, open_trace
+from nbsupport.trace.tracer import Tracer
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="apt-get install strace")
 
@@ -588,18 +595,18 @@ def test_the_command_line(
     mixed_crash: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["trace", "-o", "t", "--json", "--", str(mixed_crash)]) == 0
+    assert commands.main(["trace", "-o", "t", "--json", "--", str(mixed_crash)]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ended"] == "SIGSEGV" and told["record"]["function"] == "library_step"
-    assert cli.main(["trace", "-o", "u", "--", str(mixed_crash)]) == 0
+    assert commands.main(["trace", "-o", "u", "--", str(mixed_crash)]) == 0
     said = capsys.readouterr().out
     assert "SIGSEGV in initializeValueProfRuntimeRecord" in said and "NumCounters of" in said
-    assert cli.main(["trace", "-o", "v", "--stdin", "none", "--", str(mixed_crash)]) == 2
+    assert commands.main(["trace", "-o", "v", "--stdin", "none", "--", str(mixed_crash)]) == 2
     assert "check --stdin" in capsys.readouterr().err
 
 
 def test_no_lldb_is_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchains, "find_lldb", lambda _: None)
+    monkeypatch.setattr(discovery, "find_lldb", lambda _: None)
     with pytest.raises(MissingError, match="LLDB: there is none"):
         Tracer()
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import build
-from nbsupport.probe import Toolchain
-from nbsupport.trace import Trace, Tracer, open_trace, pictures, shown
-from nbsupport.trials import Lab
-from nbsupport.views import Shown
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.tables import Shown
+from nbsupport.toolchains.probe import Toolchain
+from nbsupport.trace import pictures, words
+from nbsupport.trace.trace import Trace, open_trace
+from nbsupport.trace.tracer import Tracer
 
 #: How a run can end: program, foreign LLVM, link order. `again` is the same once more.
 _RUNS = {
@@ -44,9 +46,9 @@ def runs(lab: Lab, toolchain: Find, lldb: Path, tmp_path_factory: pytest.TempPat
 
 
 def _all(found: Trace) -> dict[str, Shown]:
-    page = shown.timeline, shown.pointers, shown.record, pictures.memory_map
-    made = {show.__name__: show(found) for show in (*page, shown.twin, shown.aligned)}
-    return {**made, "story": shown.story({"a run": found})}
+    page = words.timeline, words.pointers, words.record, pictures.memory_map
+    made = {show.__name__: show(found) for show in (*page, words.twin, words.aligned)}
+    return {**made, "story": words.story({"a run": found})}
 
 
 def _cells(page: Shown, *terms: str) -> list[list[str]]:
@@ -69,31 +71,31 @@ def test_two_runs_of_one_program_give_the_same_bytes(runs: Runs) -> None:
 
 
 def test_the_timeline_is_a_story_on_a_page(runs: Runs) -> None:
-    page = shown.timeline(runs["at exit"])
+    page = words.timeline(runs["at exit"])
     kinds = [cells[1] for cells in _cells(page)]
     order = [kinds.index(kind) for kind in ("runtime", "main", "value site", "write", "crash")]
     assert order == sorted(order)
     assert len(kinds) <= 40
     assert _cells(page, "44-45", "__llvm_profile_get_num_data", "returned 8")
     assert _cells(page, "record of main x 2", "record of library_step x 2")
-    assert _cells(shown.timeline(runs["mismatch"]), "__llvm_profile_write_file", "returned -1")
-    some = shown.timeline(runs["at exit"], ["main", "crash"])
+    assert _cells(words.timeline(runs["mismatch"]), "__llvm_profile_write_file", "returned -1")
+    some = words.timeline(runs["at exit"], ["main", "crash"])
     assert [cells[1] for cells in _cells(some)] == ["main", "crash"]
 
 
 def test_the_pointer_that_was_misread_is_named_and_its_record_shown(runs: Runs) -> None:
-    page = shown.pointers(runs["at exit"])
+    page = words.pointers(runs["at exit"])
     assert _cells(page, "DataBegin", "passed", "cold: __llvm_prf_data")
     assert _cells(page, "Values of library_step", "0x1000100000003: the crash")
-    page = shown.record(runs["at exit"])
+    page = words.record(runs["at exit"])
     ((_, read, written, _),) = _cells(page, "followed")
     assert read == "Values = 0x1000100000003"
     assert written.startswith("NumCounters of library_step")
     (((said),),) = _cells(page, "SIGSEGV in initializeValueProfRuntimeRecord")
     assert " = 0x1000100000003" in said
     assert "the address is from the registers. Last good record: mix." in said
-    assert not _cells(shown.pointers(runs["healthy"]), "Values of")
-    assert "No record was being read" in shown.record(runs["healthy"]).text
+    assert not _cells(words.pointers(runs["healthy"]), "Values of")
+    assert "No record was being read" in words.record(runs["healthy"]).text
 
 
 @pytest.mark.parametrize("end", _RUNS)
@@ -132,7 +134,7 @@ def test_a_record_that_was_read_as_it_was_written_is_not_blamed(runs: Runs) -> N
     fine = {**told, "record": {**told["record"], "fields": fields}}
     found = dataclasses.replace(runs["at exit"], manifest=fine)
     assert "dies of" not in pictures.memory_map(found).html
-    assert not _cells(shown.pointers(found), "the crash")
+    assert not _cells(words.pointers(found), "the crash")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_a_record_that_was_read_as_it_was_written_is_not_blamed(runs: Runs) -> N
 def test_the_moments_are_those_that_there_were(
     runs: Runs, end: str, titles: str, last: str
 ) -> None:
-    moments = shown.moments(runs[end])
+    moments = words.moments(runs[end])
     assert [moment.title.split()[-1] for moment in moments] == titles.split()
     assert [moment.n for moment in moments] == sorted(moment.n for moment in moments)
     assert last in moments[-1].sentence
@@ -157,7 +159,7 @@ def test_the_moments_are_those_that_there_were(
 
 
 def test_the_story_says_what_is_missing_in_which_run(runs: Runs) -> None:
-    page = shown.story({end: runs[end] for end in ("healthy", "in main", "mismatch")})
+    page = words.story({end: runs[end] for end in ("healthy", "in main", "mismatch")})
     cells = {(row[0], row[1]): row[2:] for row in _cells(page)}
     assert cells["start-up", "created"] == ["yes", "yes", "yes"]
     assert cells["writing", "opened"] == ["yes", "MISSING", "MISSING"]
@@ -166,14 +168,14 @@ def test_the_story_says_what_is_missing_in_which_run(runs: Runs) -> None:
 
 
 def test_what_both_saw_is_on_one_line(runs: Runs) -> None:
-    page = shown.aligned(runs["healthy"])
+    page = words.aligned(runs["healthy"])
     both = [cells[:2] for cells in _cells(page, "both")]
     opened = ["open run.profraw", "openat run.profraw"]
     assert [*both[:2], both[2][0]] == [opened, opened, "_exit"]
     assert _cells(page, "lprofWriteDataImpl", "debugger")
     assert _cells(page, "write run.profraw", "bytes", "system calls")
-    assert _cells(shown.aligned(runs["at exit"]), "SIGSEGV in", "both")
-    grown = shown.aligned(runs["allocator"])
+    assert _cells(words.aligned(runs["at exit"]), "SIGSEGV in", "both")
+    grown = words.aligned(runs["allocator"])
     assert _cells(grown, "mmap 4194304 bytes  ", "both"), "the arena of allocator.c"
     assert ">mapped by the program<" in pictures.memory_map(runs["allocator"]).html
 
@@ -183,4 +185,4 @@ def test_a_trace_of_nothing_is_shown_too(tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text("{}")
     empty = open_trace(tmp_path)
     assert "No pointer of a writer was seen" in _all(empty)["memory_map"].text
-    assert shown.moments(empty) == ()
+    assert words.moments(empty) == ()

@@ -18,12 +18,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nbsupport import build, counts, hypotheses, programs, settings, trials
-from nbsupport.errors import BuildError, LabError, MissingError
-from nbsupport.probe import Toolchain
-from nbsupport.programs import Unit
-from nbsupport.settings import MIB, Limits
-from nbsupport.trials import Lab, Trial, sweep
+from nbsupport.base import settings
+from nbsupport.base.errors import BuildError, LabError, MissingError
+from nbsupport.base.settings import MIB, Limits
+from nbsupport.lab import build, counts, grid, programs
+from nbsupport.lab.build import Trial
+from nbsupport.lab.grid import sweep
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.programs import Unit
+from nbsupport.studies import hypotheses
+from nbsupport.toolchains.probe import Toolchain
 
 ALL = ("17", "18", "19", "22", "23")
 
@@ -311,7 +315,7 @@ def test_a_full_disk_is_said(
 def test_the_grid_is_as_predicted(lab: Lab, toolchain: Callable[[str], Toolchain]) -> None:
     for major in ALL:
         toolchain(major)
-    table = sweep(mains=ALL, foreigns=ALL, programs=("cold", "hot"), orders=trials.ORDERS, lab=lab)
+    table = sweep(mains=ALL, foreigns=ALL, programs=("cold", "hot"), orders=grid.ORDERS, lab=lab)
     assert len(table) == 100
     assert hypotheses.surprises(table).empty
     crashed = table[table["outcome"] == "crash"]
@@ -326,11 +330,11 @@ def test_all_instrumentations_are_as_predicted(
     majors = ("17", "18", "19", "23")
     for major in majors:
         toolchain(major)
-    ways = trials.INSTRUMENTS
+    ways = grid.INSTRUMENTS
     table = sweep(
         mains=majors,
         foreigns=majors,
-        orders=trials.ORDERS,
+        orders=grid.ORDERS,
         instruments=ways,
         main_instruments=ways,
         lab=lab,
@@ -366,7 +370,8 @@ SWEEP = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from nbsupport.trials import Lab, sweep
+from nbsupport.lab.grid import sweep
+from nbsupport.lab.lab import Lab
 lab = Lab(Path(sys.argv[1]))
 print(len(sweep(mains=("17", "18", "19", "22", "23"), foreigns=("17", "18", "19", "22", "23"),
                 programs=("cold", "hot"), orders=("main-first", "foreign-first"), lab=lab)))
@@ -404,8 +409,9 @@ HANGING = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from nbsupport import programs
-from nbsupport.trials import Lab, sweep
+from nbsupport.lab import programs
+from nbsupport.lab.grid import sweep
+from nbsupport.lab.lab import Lab
 data = programs._data()
 flags = ["-include", sys.argv[2]]
 data["programs"]["hanging"] = {**data["programs"]["cold"], "flags": flags}
@@ -447,7 +453,7 @@ def test_a_sweep_in_a_thread_of_a_kernel(lab: Lab) -> None:
 
 def test_the_same_sweep_several_times_at_once_is_whole_each_time(lab: Lab) -> None:
     def go(_: int) -> int:
-        return len(sweep(mains=["19"], foreigns=["17", "19"], orders=trials.ORDERS, lab=lab))
+        return len(sweep(mains=["19"], foreigns=["17", "19"], orders=grid.ORDERS, lab=lab))
 
     with ThreadPoolExecutor() as pool:
         assert list(pool.map(go, range(6))) == [4] * 6

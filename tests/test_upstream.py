@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbsupport import notebook, results, settings, upstream
-from nbsupport.errors import LabError, MissingError
-from nbsupport.lab import Invocation, Lab
-from nbsupport.probe import Toolchain
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab.lab import Invocation, Lab
+from nbsupport.notebooks import document, results
+from nbsupport.notebooks.results import Run
 from nbsupport.profile import layout
 from nbsupport.profile.layout import LAYOUTS
-from nbsupport.results import Run
+from nbsupport.report import upstream
+from nbsupport.toolchains.probe import Toolchain
 
 Find = Callable[[str], Toolchain]
 ALL = ("llvm", "cc-rs", "cargo-pgo", "analysis")
@@ -155,7 +157,7 @@ def test_the_archive_says_nothing_of_who_made_it() -> None:
 @pytest.mark.parametrize("to", ALL)
 def test_a_report_is_for_strangers(to: str) -> None:
     text = upstream.render(RECORDED, to)
-    assert not notebook._MACHINE_PATH.findall(text)
+    assert not document._MACHINE_PATH.findall(text)
     assert "wheel" not in text
     assert "nbsupport" not in text
     assert "{" not in re.sub(r"```.*?```", "", text, flags=re.S)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nbsupport import build, contain, settings, versioned
-from nbsupport.errors import BuildError, LabError
-from nbsupport.lab import Lab
-from nbsupport.probe import Toolchain
+from nbsupport.base import process, settings
+from nbsupport.base.errors import BuildError, LabError
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.studies import linker_check
+from nbsupport.toolchains.probe import Toolchain
 
 MAJORS = ("17", "18", "19", "22", "23")
 Find = Callable[[str], Toolchain]
@@ -27,7 +29,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def table(lab: Lab, toolchain: Find) -> pd.DataFrame:
-    return versioned.table(lab, [toolchain(name).major for name in MAJORS])
+    return linker_check.table(lab, [toolchain(name).major for name in MAJORS])
 
 
 def test_every_mix_is_a_link_error_and_nothing_else_is(table: pd.DataFrame) -> None:
@@ -50,9 +52,9 @@ def test_the_linker_names_the_raw_version_that_has_no_runtime(table: pd.DataFram
 
 
 def test_foreign_first_is_refused_too(lab: Lab) -> None:
-    row = versioned.links(lab, "19", "17", order="foreign-first")
+    row = linker_check.links(lab, "19", "17", order="foreign-first")
     assert (row["today"], row["guarded"]) == ("version-mismatch", "refused")
-    assert versioned.links(lab, "19", "22", order="foreign-first")["guarded"] == "ok"
+    assert linker_check.links(lab, "19", "22", order="foreign-first")["guarded"] == "ok"
 
 
 @pytest.mark.parametrize("linker", ["lld", "bfd", "gold"])
@@ -61,11 +63,11 @@ def test_any_linker_refuses_in_any_shape(
     lab: Lab, toolchain: Find, tmp_path: Path, linker: str, flag: str
 ) -> None:
     trial, tool = lab.trial("cold", "19", "17"), toolchain("19")
-    versioned.provide(tool, tmp_path / "give.o")
+    linker_check.provide(tool, tmp_path / "give.o")
     main, foreign = (build.compiled(job, lab.cache) for job in build.jobs(trial))
     own = build.compiled(build.jobs(lab.trial("cold", "19", "22"))[1], lab.cache)
     for name, made in (("main", main), ("foreign", foreign), ("own", own)):
-        versioned.require(made, tmp_path / f"{name}.o", tool)
+        linker_check.require(made, tmp_path / f"{name}.o", tool)
     for name in ("own", "foreign"):
         objects = ["main.o", f"{name}.o", "give.o", "-o", "out"]
         command: build.Command = [
@@ -75,7 +77,7 @@ def test_any_linker_refuses_in_any_shape(
             "-fprofile-generate",
             *objects,
         ]
-        done = contain.run(command, cwd=tmp_path, limits=settings.COMPILER)
+        done = process.run(command, cwd=tmp_path, limits=settings.COMPILER)
         assert done.ok == (name == "own"), done.stderr
         said = re.search(
             r"undefined.*__llvm_profile_runtime_v8|__llvm_profile_runtime_v8.*undefined|hidden symbol .__llvm_profile_runtime_v8. isn't defined",
@@ -91,9 +93,9 @@ def test_only_an_instrumented_object_can_refer_to_its_runtime(
     (tmp_path / "text").write_text("text")
     for made in (plain, tmp_path / "text", tmp_path / "absent"):
         with pytest.raises(LabError, match="not of one raw version; give an instrumented"):
-            versioned.require(made, tmp_path / "out.o", toolchain("19"))
+            linker_check.require(made, tmp_path / "out.o", toolchain("19"))
     with pytest.raises(BuildError, match=r"rewriting out\.o"):
-        versioned.provide(toolchain("19"), tmp_path / "absent" / "out.o")
+        linker_check.provide(toolchain("19"), tmp_path / "absent" / "out.o")
     assert not (tmp_path / "out.o").exists()
 
 
@@ -102,15 +104,15 @@ def test_the_test_for_llvm_fails_today_and_passes_with_the_guard(
     toolchain: Find, main: str, foreign: str
 ) -> None:
     tools = toolchain(main), toolchain(foreign)
-    passed, output = versioned.lit(*tools, guarded=False)
+    passed, output = linker_check.lit(*tools, guarded=False)
     assert not passed and re.search(r"error: command failed|Failed: 1", output)
     failed = re.findall(r"^# RUN: at line \d+\n(\S+)", output, re.MULTILINE)
     assert failed[-1] == "not" and failed.count("not") == 1  # the control before it passed
-    passed, output = versioned.lit(*tools, guarded=True)
+    passed, output = linker_check.lit(*tools, guarded=True)
     assert passed and "PASS: mixed records :: mixed-records.c (1 of 1)" in output
     assert "/pgo-lab-" not in output
 
 
 def test_the_test_for_llvm_does_not_pass_where_nothing_is_mixed(toolchain: Find) -> None:
-    passed, output = versioned.lit(toolchain("19"), toolchain("22"), guarded=True)
+    passed, output = linker_check.lit(toolchain("19"), toolchain("22"), guarded=True)
     assert not passed and output.count("\nnot ") == 1

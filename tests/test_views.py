@@ -7,10 +7,13 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 
-from nbsupport import results, seed, settings, views
-from nbsupport.crash import Crash, Frame
-from nbsupport.outcome import KINDS, Outcome
-from nbsupport.trials import Lab
+from nbsupport.base import settings
+from nbsupport.crash.crash import Crash, Frame
+from nbsupport.lab import tables
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.outcome import KINDS, Outcome
+from nbsupport.notebooks import results
+from nbsupport.studies import observations
 
 FRAMES = (
     Frame("initializeValueProfRuntimeRecord", 99, "cold"),
@@ -23,7 +26,7 @@ DEAD = Outcome("crash", "ended by SIGSEGV", None, "SIGSEGV", CRASH)
 
 
 def test_an_outcome_shows_the_programs_frames_only() -> None:
-    shown = views.outcome(DEAD)
+    shown = tables.outcome(DEAD)
     assert shown.text.splitlines()[0] == (
         "crash: ended by SIGSEGV, at 0x1000100000003 (from the registers)"
     )
@@ -34,13 +37,13 @@ def test_an_outcome_shows_the_programs_frames_only() -> None:
 
 
 def test_beside_what_the_user_saw() -> None:
-    text = views.compare(seed.observations(), DEAD).text
+    text = tables.compare(observations.observations(), DEAD).text
     assert "initializeValueProfRuntimeRecord                         initializeValue" in text
     assert "at exit" in text.splitlines()[-2]
 
 
 def test_what_comes_from_a_program_is_escaped() -> None:
-    shown = views.table(("<a>",), [("<script>",)])
+    shown = tables.table(("<a>",), [("<script>",)])
     assert "<script>" not in shown.html
     assert "&lt;script&gt;" in shown.html
 
@@ -49,23 +52,23 @@ def test_outcomes_crosswise_keep_the_order_asked_for() -> None:
     found = pd.DataFrame(
         {"p": ["z", "z", "a"], "f": ["17", "gcc", "17"], "outcome": ["crash", "ok", "crash"]}
     )
-    assert views.outcomes(found, "p", ["f"]).text.split("\n") == [
+    assert tables.outcomes(found, "p", ["f"]).text.split("\n") == [
         "p  17     gcc", "z  crash  ok", "a  crash  -",
     ]  # fmt: skip
 
 
 def test_an_empty_table_says_none() -> None:
     columns = ["program", "main", "foreign", "order", "instrument", "outcome", "detail"]
-    assert views.details(pd.DataFrame(columns=columns)).text == "none"
+    assert tables.details(pd.DataFrame(columns=columns)).text == "none"
 
 
 def test_the_grid_is_the_same_bytes_and_says_each_outcome_in_letters() -> None:
     table = results.recorded().tables["trials"]
-    first, second = views.grid(table), views.grid(table)
+    first, second = tables.grid(table), tables.grid(table)
     assert first.html == second.html
     # The README's picture is this one.
-    assert views.svg(first) == (settings.data_dir() / "recorded" / "grid.svg").read_text()
-    root = ET.fromstring(views.svg(first))  # noqa: S314 - ours
+    assert tables.svg(first) == (settings.data_dir() / "recorded" / "grid.svg").read_text()
+    root = ET.fromstring(tables.svg(first))  # noqa: S314 - ours
     label, told = root.attrib["aria-label"], root.find("{*}desc")
     # Read off the outcomes: raw versions 8 | 9 and 10, whose records are alike | 11.
     finding = "main first: 17 | 18, 19, 22 | 23; foreign first: 17 | 18 | 19, 22 | 23."
@@ -80,11 +83,11 @@ def test_the_grid_is_the_same_bytes_and_says_each_outcome_in_letters() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_a_look(kind: str) -> None:
     table = results.recorded().tables["trials"].head(1).assign(outcome=kind)
-    assert "<svg" in views.grid(table).html
+    assert "<svg" in tables.grid(table).html
 
 
 def test_a_trial_says_who_builds_what(lab: Lab) -> None:
-    text = views.trial(lab.trial("cold", "19", "gcc")).text
+    text = tables.trial(lab.trial("cold", "19", "gcc")).text
     assert "clang 19@wheel, 19.1.7" in text
     assert text.splitlines()[-1].startswith("library (cold)    gcc gcc, ")
 
@@ -102,9 +105,9 @@ def test_a_trial_says_who_builds_what(lab: Lab) -> None:
     ],
 )
 def test_a_verdict_has_its_mark(text: str, mark: str) -> None:
-    assert f'<td class="outcome {mark}">{text}</td>' in views.table(("a",), [(text,)]).html
+    assert f'<td class="outcome {mark}">{text}</td>' in tables.table(("a",), [(text,)]).html
 
 
 def test_only_long_names_break() -> None:
-    page = views.table(("a",), [("macOS, __llvm_profile_write_file",)]).html
+    page = tables.table(("a",), [("macOS, __llvm_profile_write_file",)]).html
     assert "macOS, __<wbr>llvm_<wbr>profile_<wbr>write_<wbr>file" in page

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport import install, settings, wheels
-from nbsupport.errors import LabError, MissingError
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.toolchains import install, wheels
 
 pytestmark = pytest.mark.skipif(not wheels.supported(), reason="wheels are for Linux x86-64")
 
-INSTALL = "import sys; from pathlib import Path; from nbsupport import wheels; "
+INSTALL = "import sys; from pathlib import Path; from nbsupport.toolchains import wheels; "
 INSTALL += "print(wheels.install('19', cache=Path(sys.argv[1])))"
 
 

@@ -12,20 +12,16 @@ import ipywidgets
 import pandas as pd
 import pytest
 
-from nbsupport import (
-    drawing,
-    mechanisms,
-    notebook,
-    results,
-    ruler,
-    seed,
-    views,
-    widgets,
-    workarounds,
-)
-from nbsupport.probe import Toolchain
-from nbsupport.trace import Traces, open_trace, shown
-from nbsupport.trials import ORDERS, Lab, sweep
+from nbsupport.lab import tables
+from nbsupport.lab.grid import sweep
+from nbsupport.lab.lab import ORDERS, Lab
+from nbsupport.notebooks import document, results
+from nbsupport.show import widgets
+from nbsupport.studies import drawing, mechanisms, observations, ruler, workarounds
+from nbsupport.studies.traces import Traces
+from nbsupport.toolchains.probe import Toolchain
+from nbsupport.trace import words
+from nbsupport.trace.trace import open_trace
 
 Find = Callable[[str], Toolchain]
 MECHANISMS = results.recorded().tables["mechanisms"]
@@ -85,7 +81,7 @@ def everything(
         "timeline": widgets.timeline(Traces(lab, "recorded").of("cold", "19", "17")),
         "grid": widgets.grid(cells, lab),
         "workarounds": widgets.workarounds(tried),
-        "matrix": widgets.matrix(MECHANISMS, seed.observations()),
+        "matrix": widgets.matrix(MECHANISMS, observations.observations()),
     }
 
 
@@ -94,10 +90,10 @@ def test_each_has_a_static_twin_and_is_built_of_what_no_runner_hangs_on(
 ) -> None:
     for name, live in everything.items():
         shown_by = bundle(live)
-        assert notebook.WIDGET in shown_by, name
+        assert document.WIDGET in shown_by, name
         assert shown_by["text/plain"], name
         assert re.search("<(table|figure)", shown_by["text/html"]), name
-        assert not notebook._MACHINE_PATH.findall(
+        assert not document._MACHINE_PATH.findall(
             str([one.value for one in parts(live) if isinstance(one, ipywidgets.HTML)])
         ), name
         kinds = {type(one) for one in parts(live)}
@@ -139,7 +135,7 @@ def test_the_timeline_follows_its_slider_and_jumps(lab: Lab) -> None:
     live = widgets.timeline(died)
     slider, jump = (controls(live)[name] for name in ("step:", "jump to:"))
     assert slider.max == len(died.events) - 1
-    write, end = shown.moments(died)[-2:]
+    write, end = words.moments(died)[-2:]
     slider.value = write.n
     assert jump.value == write.n
     assert "write: lprofWriteDataImpl" in below(live)
@@ -152,7 +148,7 @@ def test_the_timeline_follows_its_slider_and_jumps(lab: Lab) -> None:
     assert slider.value == end.n
     assert ("no such address", "taken for Values") in marked.findall(below(live))
     assert "<ol start=0><li>initializeValueProfRuntimeRecord</li>" in below(live)
-    assert bundle(live)["text/html"] == shown.twin(died).html
+    assert bundle(live)["text/html"] == words.twin(died).html
 
 
 def test_a_timeline_of_nothing(tmp_path: Path) -> None:
@@ -200,7 +196,7 @@ def test_the_chosen_cell_is_framed(cells: pd.DataFrame, lab: Lab) -> None:
 
 def test_the_page_of_the_grid_shows_each_way_to_end_once(cells: pd.DataFrame, lab: Lab) -> None:
     twin = bundle(widgets.grid(cells, lab))
-    assert twin["text/html"].startswith(views.grid(cells).html)
+    assert twin["text/html"].startswith(tables.grid(cells).html)
     ends = [(row[2], row[4].split(" ")[0]) for row in rows(twin["text/html"])]
     writer, site = "initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"
     assert ends == [("ok", ""), ("crash", writer), ("version-mismatch", ""), ("crash", site)]
@@ -245,7 +241,7 @@ def test_workarounds_are_filtered_and_explained(tried: tuple[workarounds.Row, ..
 
 
 def test_the_matrix_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = seed.observations()
+    seen = observations.observations()
     live = widgets.matrix(MECHANISMS, seen)
     mechanism, observation = (controls(live)[name] for name in ("mechanism:", "observation:"))
     assert mechanism.value == "C by another LLVM, of another raw version"
@@ -271,7 +267,7 @@ def test_what_was_not_made_says_why() -> None:
     made = MECHANISMS.copy()
     made.loc[5, "why"] = "on linux: no"
     made.loc[5, [str(name) for name in made if "agrees_" in str(name)]] = "untried"
-    live = widgets.matrix(made, seed.observations())
+    live = widgets.matrix(made, observations.observations())
     controls(live)["mechanism:"].value = made["what"][5]
     assert "not made: on linux: no." in below(live)
     assert "not tried here" in below(live)

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from nbsupport import build, contain, counts, settings, toolchains, workarounds
-from nbsupport.build import Trial
-from nbsupport.changes import Change
-from nbsupport.errors import LabError, MissingError
-from nbsupport.lab import Lab, environment
-from nbsupport.outcome import Outcome
-from nbsupport.probe import Toolchain
-from nbsupport.workarounds import Row
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab import build, counts
+from nbsupport.lab.build import Trial
+from nbsupport.lab.lab import Lab, environment
+from nbsupport.lab.outcome import Outcome
+from nbsupport.studies import workarounds
+from nbsupport.studies.build_change import Change
+from nbsupport.studies.workarounds import Row
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 KNOWN = {each.id: each for each in workarounds.known()}
 NOTES = [each.id for each in KNOWN.values() if each.source == "notes"]
@@ -147,7 +150,7 @@ def made(lab: Lab, name: str, program: str) -> Trial:
 def test_mimalloc_reads_its_variables(lab: Lab, tmp_path: Path) -> None:
     trial = made(lab, "mimalloc-keeps", "mimalloc")
     env = {**environment(tmp_path), **dict(trial.environment), "MIMALLOC_VERBOSE": "1"}
-    said = contain.run([build.linked(trial, lab.cache)], cwd=tmp_path, env=env).stderr.lower()
+    said = process.run([build.linked(trial, lab.cache)], cwd=tmp_path, env=env).stderr.lower()
     for name in ("page_reset", "abandoned_page_decommit", "allow_decommit", "destroy_on_exit"):
         assert f"option '{name}': 0" in said
     for name in ("decommit_delay", "segment_decommit_delay"):
@@ -196,9 +199,9 @@ def test_what_is_protected_cannot_be_written(
     lld = ["-fuse-ld=lld"] if clang.with_name("ld.lld").exists() else []
     command: build.Command = [clang, *lld, "-Wall", "-Werror", *flags, "-fprofile-generate", source]
     folder = settings.data_dir() / "programs"
-    built = contain.run([*command, "-o", program], cwd=folder, limits=settings.COMPILER)
+    built = process.run([*command, "-o", program], cwd=folder, limits=settings.COMPILER)
     assert built.ok, built.stderr
-    done = contain.run([program], cwd=tmp_path, env=environment(tmp_path))
+    done = process.run([program], cwd=tmp_path, env=environment(tmp_path))
     assert done.signal_name == ended
 
 
@@ -211,12 +214,10 @@ def test_what_a_workaround_needs_and_lacks_is_its_row(
     def missing(name: str, **_: Any) -> Toolchain:
         raise MissingError(f"{name} of this test", "not here", "get it")
 
-    find = toolchains.find
+    find = discovery.find
     toolchain("18")
-    monkeypatch.setattr(toolchains, "find_rustc", missing)
-    monkeypatch.setattr(
-        toolchains, "find", lambda n, **k: (missing if n == "gcc" else find)(n, **k)
-    )
+    monkeypatch.setattr(discovery, "find_rustc", missing)
+    monkeypatch.setattr(discovery, "find", lambda n, **k: (missing if n == "gcc" else find)(n, **k))
     only = ("c-not-instrumented", "gcc", "global-allocator", "cc-of-raw-version")
     with Lab(lab.cache) as poor:
         rows = workarounds.try_all(poor, "cold", "18", "17", only=only)

@@ -13,7 +13,8 @@ import nbformat
 import pytest
 import yaml
 
-from nbsupport import notebook, wheels
+from nbsupport.notebooks import document
+from nbsupport.toolchains import wheels
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = {
@@ -134,7 +135,7 @@ def small(checkout: Path) -> Path:
     """A notebook in place of ours, where the steps look for them."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])  # type: ignore[no-untyped-call]
     path = checkout / "small.ipynb"
-    path.write_text(notebook.dump(book))
+    path.write_text(document.dump(book))
     return path
 
 

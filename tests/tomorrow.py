@@ -11,9 +11,10 @@ import re
 import sys
 from pathlib import Path
 
-from nbsupport import contain, headers, settings
-from nbsupport.probe import Toolchain
-from nbsupport.sources.tree import Tree
+from nbsupport.base import process, settings
+from nbsupport.studies.sources.tree import Tree
+from nbsupport.toolchains import headers
+from nbsupport.toolchains.probe import Toolchain
 
 RAW_VERSION, FIELD, WORD = 12, "NumCallSites", "NumThreads"
 TARGET = "x86_64-unknown-linux-gnu"
@@ -147,7 +148,7 @@ def _build_runtime(prefix: Path, sources: Tree, folder: Path) -> None:
     flags += [f"-DCOMPILER_RT_HAS_{name}=1" for name in ("ATOMICS", "FCNTL_LCK", "UNAME")]
     flags += [f"-I{prefix / HEADER.parent.parent}", "-c"]
     flags += [str(sources.folder / unit) for unit in units]
-    done = contain.run([prefix / "bin" / "clang", *flags], cwd=folder, limits=settings.COMPILER)
+    done = process.run([prefix / "bin" / "clang", *flags], cwd=folder, limits=settings.COMPILER)
     assert done.ok, done.stderr
     objects = [folder / f"{Path(unit).stem}.o" for unit in units]
     command: list[str | Path] = [
@@ -156,6 +157,6 @@ def _build_runtime(prefix: Path, sources: Tree, folder: Path) -> None:
         folder / "libclang_rt.profile.a",
         *objects,
     ]
-    assert contain.run(command, cwd=folder, limits=settings.COMPILER).ok
+    assert process.run(command, cwd=folder, limits=settings.COMPILER).ok
     for each in objects:
         each.unlink()

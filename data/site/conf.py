@@ -2,7 +2,7 @@
 
 project = "PGO Crash Lab"
 root_doc = "index"
-extensions = ["myst_nb", "nbsupport.site.extension"]
+extensions = ["myst_nb", "nbsupport.report.sphinx_extension"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 

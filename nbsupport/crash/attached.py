@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nbsupport.errors import LabError, MissingError
+from nbsupport.base.errors import LabError, MissingError
 
 #: Bytes that are taken from a pipe at once.
 _CHUNK = 1 << 16

@@ -19,10 +19,11 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
-from nbsupport import contain, settings, toolchains
-from nbsupport.crash import Crash, Frame, fault_address, locate
-from nbsupport.crash.address import is_canonical
-from nbsupport.errors import LabError, first_line
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError, first_line
+from nbsupport.crash.address import fault_address, is_canonical
+from nbsupport.crash.crash import Crash, Frame, locate
+from nbsupport.toolchains import discovery
 
 #: Of a longer text, such as a log, the end is read.
 MOST_TEXT = 16 * settings.MIB
@@ -96,15 +97,15 @@ def read(path: Path, binary: Path | None = None) -> Report:
 def _debugged(core: Path, binary: Path | None, what: str) -> str:
     """Return what LLDB, or gdb, says of a core file."""
     program = [str(binary.absolute())] if binary else []
-    lldb, gdb = toolchains.find_lldb(), shutil.which("gdb")
+    lldb, gdb = discovery.find_lldb(), shutil.which("gdb")
     if not (lldb or gdb):
         raise LabError(what, "a core file, and no debugger here", "install LLDB or gdb")
     quiet = ["--no-lldbinit", "--batch", "-O", _SAFE] if lldb else ["-nx", "--batch"]
     asked = [part for c in _LLDB for part in ("-o", c)] if lldb else [f"-ex={c}" for c in _GDB]
     argv = [str(lldb or gdb), *quiet, *asked, "--core", str(core.absolute()), *program]
     # No symbols from the network; what this Python is told is not for LLDB's.
-    env = {k: v for k, v in contain.environment().items() if not k.startswith(("PY", "DEBUGINFOD"))}
-    done = contain.run(argv, cwd=Path("/"), env=env, limits=settings.COMPILER)
+    env = {k: v for k, v in process.environment().items() if not k.startswith(("PY", "DEBUGINFOD"))}
+    done = process.run(argv, cwd=Path("/"), env=env, limits=settings.COMPILER)
     if not re.search(r"^[ \t*]*(?:frame )?#0", done.stdout, re.M):
         raise LabError(what, f"the debugger says: {first_line(done.stderr)}", GIVE)
     return done.stdout

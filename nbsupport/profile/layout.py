@@ -14,7 +14,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from nbsupport.errors import LabError
+from nbsupport.base.errors import LabError
 
 if TYPE_CHECKING:
     import numpy as np

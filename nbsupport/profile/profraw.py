@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbsupport.errors import LabError, from_os
+from nbsupport.base.errors import LabError, from_os
 from nbsupport.profile import header as headers
 from nbsupport.profile import layout, names, records, values
 from nbsupport.profile.header import MAGICS, Header

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nbsupport import progress
-from nbsupport.errors import LabError
+from nbsupport.base import progress
+from nbsupport.base.errors import LabError
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.names import Doubt, Problem
 from nbsupport.profile.profraw import Array, RawProfile

@@ -7,9 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from nbsupport.errors import LabError
+from nbsupport.base.errors import LabError
 from nbsupport.profile import profraw
-from nbsupport.rescue import live, malformed, parts
+from nbsupport.rescue import live, malformed, profdata
 from nbsupport.rescue.rescued import VALUES, Rescued
 
 #: How the names of the runtime's functions begin that walk records.
@@ -31,11 +31,11 @@ def save(ran: live.Ran, own: Path, out: Path, cache: Path | None) -> Rescued:
         do = "give a time limit shorter than its run (--seconds), or link it dynamically"
         raise LabError(str(out), f"it ended before its memory was read ({ran.ended})", do)
     copies = [live.profile(ran.seen[path], image) for path, image in ran.images.items()]
-    recovered = [parts.recover(parts.parse(raw), nodes) for raw, nodes in copies]
+    recovered = [profdata.recover(profdata.parse(raw), nodes) for raw, nodes in copies]
     if not all(nodes for _, nodes in copies):
         lost.insert(0, VALUES)
     try:
-        made = parts.write(recovered, out, cache)
+        made = profdata.write(recovered, out, cache)
     except (LabError, OSError) as error:
         # Hours of training are not to be lost for a full disk.
         handle, name = tempfile.mkstemp(prefix="pgo-lab-rescued-", suffix=".profraw")

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from nbsupport import progress
+from nbsupport.audit import evidence, images, judge, machine_code, objects
+from nbsupport.base import progress
+from nbsupport.base.errors import LabError
 from nbsupport.crash import attached
-from nbsupport.crash.with_lldb import Lldb
-from nbsupport.errors import LabError
-from nbsupport.profile import audit, evidence, images, infer, layout, names, objects, runtime
-from nbsupport.rescue import mend, scan
-from nbsupport.rescue.parts import raw
+from nbsupport.crash.lldb import Lldb
+from nbsupport.profile import infer, layout, names
+from nbsupport.rescue import scan, value_sites
+from nbsupport.rescue.profdata import raw
 
 #: What value sites call, and what writes the profile to memory (which a program may call itself).
 #: Source: InstrProfilingValue.c, InstrProfilingBuffer.c.
@@ -80,12 +81,11 @@ def run(
     """Run a program until it ends; `save` is called with its memory when SIGUSR1 asks for it.
 
     Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. `streams` as
-    in `nbsupport.rescue.run`. Raises `LabError` where it cannot be run.
+    in `nbsupport.rescue.rescue.run`. Raises `LabError` where it cannot be run.
     """
     ran = Ran()
     plan = {
-        "folder": str(Path(__file__).parent),
-        "module": "rescuer",
+        "module": "rescuing",
         "entry": True,
         "functions": [*_VALUES, _BUFFER, images.WRITE_FILE],
         "version": images.VERSION,
@@ -154,12 +154,12 @@ def _answer(event: Mapping[str, Any]) -> tuple[Seen, dict[str, Any]]:
             found = evidence.of(file)
             one.healthy = _healthy(found)
             version = next((seen.runtime for seen in found.parts if seen.runtime), None)
-            slots = None if one.healthy else mend.slots(linked[0], version)
+            slots = None if one.healthy else value_sites.slots(linked[0], version)
     if not (values and writer) and (image := _image(path)):
         content, data = image
         slide = event["data"] - min(content.places["data"])[0]
         values = values or [slide + place for place in scan.value_functions(content, data)]
-        writer = writer or [slide + place for place in runtime.writer(content, data)]
+        writer = writer or [slide + place for place in machine_code.writer(content, data)]
     note: dict[str, Any] = {"patch": patch, "writer": writer, "values": [], "there": [], "own": []}
     if one.healthy:
         return one, {**note, "patch": [], "writer": []}
@@ -180,11 +180,11 @@ def _image(path: Path) -> tuple[images.Image, bytes] | None:
 
 
 def _healthy(found: evidence.Evidence) -> bool:
-    judged = [audit.judge_image(seen) for seen in found.parts if seen.linked]
+    judged = [judge.judge_image(seen) for seen in found.parts if seen.linked]
     return bool(judged) and all(one.verdict == "consistent" for one in judged)
 
 
-def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[bytes, mend.Nodes | None]:
+def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[bytes, value_sites.Nodes | None]:
     """Return an image's copy as a raw profile without values, and the value nodes.
 
     Without a version symbol (stripped) it is taken for instrumented for optimization (`ir`).
@@ -212,7 +212,7 @@ def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[bytes, mend.Nodes | N
         version = known.raw_version | bits
     nodes = None
     if seen.valued and "__llvm_prf_vals" in there and "__llvm_prf_vnds" in there:
-        nodes = mend.Nodes(*there["__llvm_prf_vals"], *there["__llvm_prf_vnds"], seen.order)
+        nodes = value_sites.Nodes(*there["__llvm_prf_vals"], *there["__llvm_prf_vnds"], seen.order)
     return raw(known, version, seen.bits, seen.order, parts, distances), nodes
 
 

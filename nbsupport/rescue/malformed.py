@@ -6,16 +6,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nbsupport import contain, files, settings, toolchains
-from nbsupport.errors import LabError, first_line, from_os
-from nbsupport.profile import images, layout, profraw
+from nbsupport.audit import images
+from nbsupport.base import files, process, settings
+from nbsupport.base.errors import LabError, first_line, from_os
+from nbsupport.profile import layout, profraw
 from nbsupport.profile.profraw import Profile
-from nbsupport.rescue import parts
+from nbsupport.rescue import profdata
 from nbsupport.rescue.rescued import VALUES, Part, Rescued
+from nbsupport.toolchains import discovery
 
 
 def rescue(path: Path, out: Path, binary: Path | None, cache: Path | None) -> Rescued:
-    """Write what is in a raw profile to `out`; see `nbsupport.rescue.from_profraw`."""
+    """Write what is in a raw profile to `out`; see `nbsupport.rescue.rescue.from_profraw`."""
     found = profraw.read(path)
     if not found.profiles:
         do = "run the program under it: pgo-lab rescue -o OUT -- PROGRAM ARGS"
@@ -25,8 +27,8 @@ def rescue(path: Path, out: Path, binary: Path | None, cache: Path | None) -> Re
         made = own([path], found.raw_version, out, cache)
         if made:
             return made
-    recovered = [parts.recover(one) for one in profiles]
-    written = parts.write(recovered, out, cache)
+    recovered = [profdata.recover(one) for one in profiles]
+    written = profdata.write(recovered, out, cache)
     short = sum(len(one.records.sound) - int(one.records.sound.sum()) for one in profiles)
     lost = [what for one in recovered for what in one.lost]
     lost += [f"{short} functions whose counters are not in the file"] * bool(short)
@@ -38,7 +40,7 @@ def own(
     written: Sequence[Path], version: int | None, out: Path, cache: Path | None
 ) -> Rescued | None:
     """Merge raw profiles that are healthy, by an llvm-profdata of their raw version, if any."""
-    there = [t for t in toolchains.discover(cache) if t.llvm_profdata and t.raw_version == version]
+    there = [t for t in discovery.discover(cache) if t.llvm_profdata and t.raw_version == version]
     tool = min(there, key=lambda t: int(t.major), default=None)
     found = [profraw.read(path) for path in written]
     if tool is None or not all(one.valid for one in found):
@@ -49,7 +51,7 @@ def own(
         assert tool.llvm_profdata
         inputs = [path.absolute() for path in written]
         command = (tool.llvm_profdata, "merge", *form, "-o", merged, *inputs)
-        done = contain.run(command, cwd=Path(name), limits=settings.INSTALL)
+        done = process.run(command, cwd=Path(name), limits=settings.INSTALL)
         if not done.ok:
             return None
         files.write(out, merged.read_bytes())
@@ -88,4 +90,6 @@ def _whole(profile: Profile, binary: Path) -> Profile:
         raise LabError(str(binary), "it is not what wrote that profile", "give that very build")
     distances["bitmaps"] = found.fields.get("BitmapDelta", 0)
     version = found.fields["Version"]
-    return parts.parse(parts.raw(found.layout, version, found.bits, found.order, own, distances))
+    return profdata.parse(
+        profdata.raw(found.layout, version, found.bits, found.order, own, distances)
+    )

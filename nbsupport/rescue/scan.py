@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nbsupport.profile.images import Image
+from nbsupport.audit.images import Image
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

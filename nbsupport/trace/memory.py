@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbsupport import ruler
 from nbsupport.profile import infer, layout
-from nbsupport.ruler import Record
+from nbsupport.studies import ruler
+from nbsupport.studies.ruler import Record
 
 if TYPE_CHECKING:
-    from nbsupport.profile.objects import Part
+    from nbsupport.audit.objects import Part
 
 _WORD = 8
 UNMAPPED = "nobody: unmapped"
@@ -90,7 +90,7 @@ class Memory:
 
 
 def of(shot: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Memory:
-    """Return the memory of a `map` event; `events` say who mapped what (see in_lldb.py)."""
+    """Return the memory of a `map` event; `events` say who mapped what (see tracing.py)."""
     image = PurePath(shot["image"]).name
     calls: dict[int, Mapping[str, Any]] = {}  # by thread
     mapped: list[tuple[int, int, str]] = []

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from nbsupport import look, views
-from nbsupport.trace.kept import Trace
-from nbsupport.trace.shown import (
-    BANDS,
-    GIVEN,
-    NOWHERE,
-    RECORDS,
-    Map,
-    end_of,
-    killer_of,
-    rows_of,
-)
-from nbsupport.views import Shown
+from nbsupport.lab import tables
+from nbsupport.lab.tables import Shown
+from nbsupport.show import look
+from nbsupport.trace.trace import Trace
+from nbsupport.trace.words import BANDS, GIVEN, NOWHERE, RECORDS, Map, end_of, killer_of, rows_of
 
 #: Of a band of memory, in points: middle, width, and from one to the next.
 _X, _WIDE, _HIGH = 212, 168, 26
@@ -86,4 +78,4 @@ def memory_map(found: Trace) -> Shown:
         axes.annotate("", (right - 5, y), (x + 1, y), arrowprops=arrow)
         axes.text(beside, y, "\n".join(said), **look.SMALL)
     told = "; ".join(f"{n} Values as {how} lead to {label}" for (label, how), n in lead.items())
-    return views.framed(drawn, _finding(found, known), told or "no Values")
+    return tables.framed(drawn, _finding(found, known), told or "no Values")

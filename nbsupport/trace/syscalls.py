@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nbsupport import contain
-from nbsupport.errors import LabError, MissingError, first_line, from_os
-from nbsupport.profile.runtime import MESSAGE
-from nbsupport.settings import PROGRAM, Limits
+from nbsupport.audit.machine_code import MESSAGE
+from nbsupport.base import process
+from nbsupport.base.errors import LabError, MissingError, first_line, from_os
+from nbsupport.base.settings import PROGRAM, Limits
 
 if TYPE_CHECKING:
-    from nbsupport.build import Command
+    from nbsupport.lab.build import Command
 
 #: With seccomp, what is not traced (a million reads) costs nothing.
 _STRACE = ("--seccomp-bpf", "-f", "-ttt", "-y", "-s64", "-q", "-e")
@@ -70,7 +70,7 @@ class Calls:
     rows: tuple[Call, ...]
     tool: str
     note: str
-    done: contain.Finished | None
+    done: process.Finished | None
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ def trace(
     try:
         with tempfile.NamedTemporaryFile("r", errors="replace", prefix="pgo-lab-") as out:
             how = [*_STRACE, _TRACED, "-o", out.name] if tool == "strace" else ["-f", "-d"]
-            done = contain.run([tool, *how, *argv], cwd=cwd, env=env, limits=limits)
+            done = process.run([tool, *how, *argv], cwd=cwd, env=env, limits=limits)
             found = _parse(out if tool == "strace" else _from_dtruss(done.stderr))
             # A call that another thread interrupts is said only when it returns.
             rows = tuple(sorted(itertools.islice(found, 10**6), key=lambda row: row.time))
-        name += contain.run([tool, "-V"], cwd=cwd).stdout.partition("version")[2][:4]
+        name += process.run([tool, "-V"], cwd=cwd).stdout.partition("version")[2][:4]
     except OSError as error:
         raise from_os(f"tracing {argv[0]}", error) from error
     if all(row.name == "exited" for row in rows):  # the tracer's child, not yet the program

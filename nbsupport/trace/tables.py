@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport import crash, files
-from nbsupport.errors import LabError
+from nbsupport.base import files
+from nbsupport.base.errors import LabError
+from nbsupport.crash import crash
 from nbsupport.trace import memory, syscalls, watch
 from nbsupport.trace.memory import Pointer, Records
 
 if TYPE_CHECKING:
-    from nbsupport.profile.objects import Part
+    from nbsupport.audit.objects import Part
 
 #: What LLDB's side streams into, line by line; all else is made of it.
 EVENTS = "events.jsonl"
@@ -98,7 +99,7 @@ def _content(path: Path) -> bytes:
 
 def _part(image: str) -> Part | None:
     """Return the image whose code ran, as its file tells it."""
-    from nbsupport.profile import objects  # noqa: PLC0415 - see `prepare`
+    from nbsupport.audit import objects  # noqa: PLC0415 - see `prepare`
 
     with contextlib.suppress(LabError):
         file = objects.read(Path(image))
@@ -217,7 +218,7 @@ def prepare() -> None:
     import pyarrow.json  # noqa: PLC0415
     import pyarrow.parquet  # noqa: F401, PLC0415
 
-    from nbsupport.profile import objects  # noqa: F401, PLC0415
+    from nbsupport.audit import objects  # noqa: F401, PLC0415
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from nbsupport import files, settings, toolchains
+from nbsupport.base import files, settings
+from nbsupport.base.errors import LabError, MissingError
 from nbsupport.crash import attached
-from nbsupport.crash.with_lldb import Lldb
-from nbsupport.errors import LabError, MissingError
+from nbsupport.crash.lldb import Lldb
+from nbsupport.toolchains import discovery
 from nbsupport.trace import syscalls, tables, watch
-from nbsupport.trace.kept import Trace, open_trace
+from nbsupport.trace.trace import Trace, open_trace
 
 
 class Tracer:
@@ -29,7 +30,7 @@ class Tracer:
     """
 
     def __init__(self, lldb: Path | None = None, cache: Path | None = None) -> None:
-        found = lldb or toolchains.find_lldb(cache)
+        found = lldb or discovery.find_lldb(cache)
         if found is None:
             do = "pgo-lab toolchains --install 23, or install lldb"
             raise MissingError("LLDB", "there is none on this machine", do)

@@ -74,7 +74,7 @@ _FREED = ("free", "mi_free", "je_free", "lab_free")
 
 
 def plan(copies: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what in_lldb.py is to watch; `copies` says where it copies which section of memory."""
+    """Return what tracing.py is to watch; `copies` says where it copies which section of memory."""
     # Elsewhere the C library's __libc_start_main tells where main is, even without symbols.
     darwin = (("main", "main", 1, {"back": True}),) if sys.platform == "darwin" else ()
     groups = [
@@ -82,8 +82,7 @@ def plan(copies: Mapping[str, Path]) -> dict[str, Any]:
         for kind, names, limit, more in (*_GROUPS, *darwin)
     ]
     return {
-        "folder": str(Path(__file__).parent),
-        "module": "in_lldb",
+        "module": "tracing",
         "groups": groups,
         "most": MOST_EVENTS,
         "copies": {name: str(path) for name, path in copies.items()},

@@ -20,7 +20,8 @@ import pytest
 from nbformat import NotebookNode
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, sync_playwright
 
-from nbsupport import notebook, settings
+from nbsupport.base import settings
+from nbsupport.notebooks import document
 
 #: Seconds for whatever starts a process or runs a notebook, on a slow and loaded machine.
 LONG = 240.0
@@ -163,7 +164,7 @@ class Book:
     def save(self) -> NotebookNode:
         """Save the notebook and return what is in its file."""
         self.command("docmanager:save")
-        return notebook.read(self.path)
+        return document.read(self.path)
 
     def shut_down(self) -> None:
         """End the notebook's kernel."""

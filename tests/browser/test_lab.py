@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Locator, expect
 
 from browser import harness
 from browser.harness import Book, Server
-from nbsupport import settings
+from nbsupport.base import settings
 
 #: Notebooks with widgets that are opened in `make test`; the others only in `make test-all`.
 QUICK = ("02-lldb-trace", "03-record-layout", "09-llvm-versions")

@@ -14,7 +14,8 @@ from playwright.sync_api import Browser
 
 from browser import harness
 from browser.harness import Window
-from nbsupport import contain, files, settings, site
+from nbsupport.base import files, process, settings
+from nbsupport.report import site
 
 PACKAGES = Path(__file__).parent
 SCREENS = [(1280, "light"), (390, "dark"), (1280, "dark"), (390, "light")]
@@ -37,7 +38,7 @@ def axe() -> str:
     def install(folder: Path) -> None:
         for name in ("package.json", "package-lock.json"):
             shutil.copyfile(PACKAGES / name, folder / name)
-        done = contain.run(
+        done = process.run(
             ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
             cwd=folder,
             limits=settings.INSTALL,

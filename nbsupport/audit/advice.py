@@ -1,0 +1,87 @@
+"""What to do about a mixed link, as a line to run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from nbsupport.audit.fate import Piece, alike
+from nbsupport.profile import layout
+
+#: How instrumentation is taken back, later on the command line than where it was asked for;
+#: the cc crate puts CFLAGS after the flags that it takes over from rustc.
+_UNDO = {
+    "ir": "-fno-profile-generate",
+    "front-end": "-fno-profile-instr-generate -fno-coverage-mapping",
+}
+_TRIPLES = {
+    "x86_64-linux": "x86_64-unknown-linux-gnu",
+    "aarch64-linux": "aarch64-unknown-linux-gnu",
+    "x86_64-windows": "x86_64-pc-windows-msvc",
+    "aarch64-windows": "aarch64-pc-windows-msvc",
+}
+_NOTE = ".rustc_info.json"
+
+
+def cargo_target(path: Path) -> Path | None:
+    """Return the cargo target folder that a path is in, or is, or None."""
+    path = path.absolute()
+    return next((folder for folder in (path, *path.parents) if (folder / _NOTE).is_file()), None)
+
+
+def advise(
+    path: Path, target: str, runtime: int, pieces: Sequence[Piece], blamed: Sequence[Path]
+) -> str:
+    """Return one or two sentences: what ends the mix, as exactly as can be said.
+
+    `path` is of what is mixed, `target` the start of its triple, `runtime` the raw version
+    that stays, `pieces` all that is in it, `blamed` the files that hold foreign records.
+    """
+    foreign = [piece for piece in pieces if piece.raw_version != runtime]
+    compilers = layout.llvm_of(runtime)
+    if not foreign:
+        return (
+            "Build all files with the same flags: "
+            + "; or ".join(sorted({str(piece) for piece in pieces}))
+            + "."
+        )
+    how = "front-end" if all(piece.how == "front-end" for piece in pieces) else "ir"
+    undo, ours = _UNDO[how], f"of {compilers} (raw version {runtime})"
+    folder = cargo_target(path)
+    if folder or _cargo_project(path):
+        triple = _triple(path, folder, target)
+        names = [f'{name}_{triple.replace("-", "_")}="{undo}"' for name in ("CFLAGS", "CXXFLAGS")]
+        profile = " --release" if "release" in path.parts else ""
+        cross = f" --target {triple}" if folder and (folder / triple).is_dir() else ""
+        return (
+            "Leave the C code out of the profile, with the RUSTFLAGS you had:\n"
+            f"{' '.join(names)} cargo build{profile}{cross}\n"
+            f"Or keep it in: set CC to a clang {ours}."
+        )
+    which = ", ".join(str(one) for one in blamed[:3]) + (", …" if len(blamed) > 3 else "")
+    what = which or f"what {layout.llvm_of(foreign[0].raw_version)} instrumented"
+    line = f"Rebuild {what} with a clang {ours}, or with {undo}."
+    if all(alike(piece.raw_version, runtime) for piece in foreign):
+        line += " Counts survive this mix only while the runtime's own objects come first."
+    return line
+
+
+def _cargo_project(path: Path) -> bool:
+    return any((folder / "Cargo.toml").is_file() for folder in path.absolute().parents)
+
+
+def _triple(path: Path, folder: Path | None, target: str) -> str:
+    """Return the target triple of a cargo build: of its folder, else the host's."""
+    parts = path.absolute().relative_to(folder).parts if folder else ()
+    if parts and parts[0].count("-") >= 2:
+        return parts[0]
+    if folder:
+        try:
+            said = json.loads((folder / _NOTE).read_text(errors="replace"))
+        except (OSError, ValueError):
+            said = {}
+        if host := re.search(r"host: ([\w.-]+)", json.dumps(said)):
+            return host[1].removesuffix("\\n")
+    return _TRIPLES.get(target, target)

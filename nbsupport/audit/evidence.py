@@ -1,0 +1,280 @@
+"""What files say of their own instrumentation: read, and not judged yet."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nbsupport.audit import objects
+from nbsupport.audit.fate import How, Piece
+from nbsupport.base import progress
+from nbsupport.base.errors import LabError
+from nbsupport.profile import infer, layout
+from nbsupport.profile.infer import Array
+from nbsupport.profile.names import Names
+
+#: Bytes to read that are worth other processes, which start in half a second.
+_PARALLEL = 200 << 20
+#: Record sizes in a section that are looked at; more is no section that a compiler made.
+_MOST_SIZES = 16
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records of one size (bytes) in a part, and what they tell.
+
+    `raw_versions` are those with such records; `counter_sizes` the widths of counters, in
+    bytes (8; 1: byte coverage), `bitmaps` the raw versions by which there are MC/DC bitmaps;
+    `references` the NameRefs; `keys` identify functions: NameRef mixed with FuncHash.
+    """
+
+    record_size: int
+    raw_versions: tuple[int, ...]
+    references: Array
+    keys: Array
+    names: Names
+    counter_sizes: tuple[int, ...] = ()
+    bitmaps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A part of a file, without its bytes: its records by size, and its runs.
+
+    `layouts` are record size and number of records of each run, in order.
+    """
+
+    part: objects.Part
+    records: tuple[Records, ...]
+    layouts: tuple[tuple[int, int], ...]
+
+    @property
+    def linked(self) -> bool:
+        """Whether a linker made it: an executable, a library."""
+        return self.part.kind != "object"
+
+    @property
+    def symbol(self) -> tuple[int | None, tuple[str, ...]]:
+        """Raw version and variants of the version symbol; None where no instrumentation made it.
+
+        An image's without variants is its runtime's own, which nothing instrumented replaced.
+        """
+        version, variants = layout.split(self.part.raw_version or 0)
+        return (version, variants) if version and (variants or not self.linked) else (None, ())
+
+    @property
+    def runtime(self) -> int | None:
+        """The raw version of the runtime in it."""
+        own = self.part.raw_version if self.linked and not self.symbol[0] else None
+        return self.part.runtime_raw_version or own
+
+    @functools.cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What it adds to a link, first the one whose version symbol won."""
+        version = self.symbol[0]
+        own = [self._piece(version)] if version and self.part.instrumented else []
+        found = [
+            self._piece(one, width, one in run.bitmaps)
+            for run in self.records
+            for one in self.versions(run)
+            for width in run.counter_sizes or (None,)
+        ]
+        return tuple(dict.fromkeys(own + found))
+
+    def _piece(self, version: int, width: int | None = None, bitmaps: bool = False) -> Piece:
+        variants = set(self.symbol[1])
+        if width:
+            # In an image this is the counters' own word, not that of the symbol that won.
+            variants = variants - {"byte-coverage"} | ({"byte-coverage"} if width == 1 else set())
+        # A stripped image does not say how; what it is for is more often optimization.
+        unsaid = self.linked and self.part.stripped and self.part.raw_version is None
+        how: How = "ir" if "ir" in variants or unsaid else "front-end"
+        ordered = tuple(name for name in layout.VARIANTS if name in variants)
+        return Piece(version, how, ordered, bitmaps)
+
+    def versions(self, run: Records) -> tuple[int, ...]:
+        """Return the raw versions that a run is taken for: one, unless bitmaps show two."""
+        if run.bitmaps and "ir" not in self.symbol[1]:
+            return run.bitmaps
+        newer = max(layout.LAYOUTS) + 1
+        for version in (self.symbol[0], self.runtime):
+            if version and (
+                version in run.raw_versions or (version >= newer and not run.raw_versions)
+            ):
+                return (version,)
+        return run.raw_versions[-1:] or (newer,)
+
+    @property
+    def raw_versions(self) -> set[int]:
+        """The raw versions that version symbol, runtime and records leave possible."""
+        found = {self.symbol[0]} if self.symbol[0] and self.part.instrumented else set()
+        for run in self.records:
+            told = self.part.raw_version or run.bitmaps or not run.raw_versions
+            found |= set(self.versions(run) if told else run.raw_versions)
+        return {version for version in found if version}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One file and what was found in it; `container` is as in `objects.File`."""
+
+    path: Path
+    container: str
+    parts: tuple[Seen, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def layouts(self) -> tuple[tuple[int, int], ...]:
+        """Record size (bytes) and number of records of each run, in order."""
+        found: list[tuple[int, int]] = []
+        for size, count in (run for seen in self.parts for run in seen.layouts):
+            before = found.pop()[1] if found and found[-1][0] == size else 0
+            found.append((size, before + count))
+        return tuple(found)
+
+    @property
+    def linked(self) -> bool:
+        """Whether it is an image."""
+        return any(seen.linked for seen in self.parts)
+
+
+def collect(paths: Iterable[Path], problems: list[str]) -> list[Path]:
+    """Return the regular files below the paths, each once; what is amiss goes to `problems`."""
+    found: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        if not path.is_dir() and not path.is_file():
+            what = "neither a regular file nor a folder" if path.exists() else "no such file"
+            problems.append(f"{path}: {what}")
+            continue
+        for file in objects.find(path, problems):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                found.setdefault((status.st_dev, status.st_ino), file)
+    return list(found.values())
+
+
+def read_all(
+    paths: Sequence[Path],
+    disassemble: objects.Disassemble | None,
+    jobs: int | None,
+    problems: list[str],
+) -> Iterator[Evidence]:
+    """Read files, by several processes when there is much to read; says how far it is.
+
+    `disassemble` as in `objects.read`, and picklable. Raises `LabError` when a process dies.
+    """
+    look = functools.partial(read, disassemble=disassemble)
+    jobs = min(jobs or os.cpu_count() or 1, len(paths))
+    with contextlib.ExitStack() as stack:
+        answers: Iterator[Evidence | str | None] = map(look, paths)
+        if jobs > 1 and sum(map(_size, paths)) > _PARALLEL:
+            # spawn: what is forked from a process with threads may hang.
+            spawn = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(jobs, spawn, layout.learn, tuple(layout.LAYOUTS.values()))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            with _uninterrupted():
+                answers = pool.map(look, paths)
+        for path in progress.over(paths, "reading files"):
+            try:
+                answer = next(answers)
+            except BrokenProcessPool as error:
+                why = "a process that read files died"
+                raise LabError(f"audit of {path}", why, "give files one by one") from error
+            if isinstance(answer, str):
+                problems.append(f"{path}: {answer}")
+            elif answer:
+                yield answer
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Leave Ctrl-C to this process: what it starts meanwhile never sees it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def read(path: Path, disassemble: objects.Disassemble | None = None) -> Evidence | str | None:
+    """Return what is in a file; why it cannot be read; None where it is not for us."""
+    try:
+        file = objects.read(path, disassemble)
+    except LabError as error:
+        return error.why
+    return of(file) if file else None
+
+
+def of(file: objects.File) -> Evidence:
+    """Return what the parts of a file say; its bytes may then go."""
+    parts = tuple(_see(part) for part in file.parts)
+    return Evidence(file.path, file.container, parts, file.problems)
+
+
+def _see(part: objects.Part) -> Seen:
+    records, layouts = list[Records](), list[tuple[int, int]]()
+    for section in part.sections:
+        found = infer.find(section)
+        layouts += [(run.record_size, run.records) for run in found.runs]
+        for size in list(dict.fromkeys(size for size, _ in layouts))[:_MOST_SIZES]:
+            runs = [run for run in found.runs if run.record_size == size]
+            if runs:
+                records.append(_records(section, found.offsets[found.sizes == size], runs))
+    return Seen(dataclasses.replace(part, sections=()), tuple(records), tuple(layouts))
+
+
+def _records(section: infer.Section, offsets: Array, runs: Sequence[infer.Run]) -> Records:
+    def field(name: str, version: int) -> Array:
+        known = layout.LAYOUTS[version]
+        inside = offsets[offsets + known.record_size(section.bits) <= len(section.data)]
+        kind = known.record_dtype(section.bits, section.order)[name]
+        words = np.frombuffer(section.data, kind, len(section.data) // kind.itemsize)
+        values: Array = words[(inside + known.offsets(section.bits)[name]) // kind.itemsize]
+        return values
+
+    versions = runs[0].raw_versions(section.bits)
+    # What every version has at the same place.
+    any_version = versions[-1] if versions else min(layout.LAYOUTS)
+    references = field("NameRef", any_version)
+    keys = references ^ field("FuncHash", any_version) * np.uint64(0x9E3779B97F4A7C15)
+    widths: tuple[int, ...] = ()
+    if section.counters and versions and len(references):
+        low, high = section.counters
+        pointers = field("CounterPtr", any_version).astype(f"i{section.bits // 8}")
+        targets = offsets[: len(pointers)] + pointers.astype(np.int64)
+        relative = bool(((targets >= low) & (targets < high)).any())
+        versions = tuple(v for v in versions if layout.LAYOUTS[v].relative == relative) or versions
+        eight = np.diff(targets) == 8 * field("NumCounters", any_version)[:-1].astype(np.int64)
+        # Counters of eight bytes are aligned to as many.
+        byte = relative and bool(((targets - low) % 8).any())
+        byte = byte or any(run.counter_size == 1 for run in runs)
+        widths = tuple(width for width, seen in ((1, byte), (8, bool(eight.any()))) if seen)
+    bitmaps = tuple(
+        version
+        for version in versions
+        if "NumBitmapBytes" in layout.LAYOUTS[version].offsets()
+        and field("NumBitmapBytes", version).any()
+    )
+    size, names = runs[0].record_size, section.names
+    return Records(size, versions, references.copy(), keys, names, widths, bitmaps)

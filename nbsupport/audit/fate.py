@@ -1,0 +1,141 @@
+"""What becomes of a link of instrumented objects: predicted from layouts and versions alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nbsupport.profile import layout
+
+How = Literal["ir", "front-end"]
+#: What can be predicted: of the kinds of `nbsupport.lab.outcome`, those that a layout decides.
+Predicted = Literal["ok", "crash", "version-mismatch", "no-profile", "malformed", "wrong-counts"]
+#: Whether a value site of an object runs before the profile is written (`hot`), or is only
+#: there (`cold`); None: not known, nor whether there is one.
+Sites = Literal["hot", "cold"]
+
+#: Variants that say how wide counters are, or what else stands among them.
+_COUNTING = ("byte-coverage", "temporal")
+#: Variants that only the compiler that uses a profile asks for: what is counted where.
+_PLACING = ("entry-first", "entry-only", "loop-entries", "context-sensitive")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What objects of one make add to a link.
+
+    `variants` are those of their version symbol (`layout.VARIANTS`; front end: none), `bitmaps`
+    says that records have MC/DC bitmaps.
+    """
+
+    raw_version: int
+    how: How = "ir"
+    variants: tuple[str, ...] = ()
+    bitmaps: bool = False
+
+    @property
+    def has_symbol(self) -> bool:
+        """Whether it has a version symbol (of the front end, byte coverage alone)."""
+        return self.how == "ir" or bool(self.variants)
+
+    def __str__(self) -> str:
+        extra = "".join(f", {name}" for name in self.variants if name != "ir")
+        what = "" if self.how == "ir" else "front-end "
+        return f"{what}raw version {self.raw_version} ({layout.llvm_of(self.raw_version)}){extra}"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What will happen (each of `outcomes` may) and why. `loss`: what is wrong though it is ok."""
+
+    outcomes: frozenset[Predicted]
+    why: str
+    loss: str = ""
+
+    @property
+    def fine(self) -> bool:
+        """Whether nothing is lost."""
+        return self.outcomes <= {"ok", "no-profile"} and not self.loss
+
+
+def alike(one: int, other: int) -> bool:
+    """Return whether a runtime of one raw version counts well in records of the other.
+
+    Up to version 7 CounterPtr was absolute: the stride alone does not tell.
+    """
+    known = [layout.LAYOUTS.get(version) for version in (one, other)]
+    relative = {each.relative for each in known if each}
+    return one == other or (len(relative) == 1 and layout.same_stride(one, other))
+
+
+def fate(runtime: int, pieces: Sequence[Piece], sites: Sites | None = None) -> Fate:
+    """Predict what a program does, from its runtime's raw version and its pieces in link order.
+
+    The runtime walks all records with its own stride: with two layouts it takes something else
+    for a pointer, or, without value sites, for a size. It compares versions only once, as it
+    starts to write, and only in the version symbol that the linker kept: the first
+    instrumented object's (front-end instrumentation has none; then it is the runtime's own).
+    A value site that runs before that may crash first.
+    Source: __llvm_profile_write_file (InstrProfilingFile.c), createIRLevelProfileFlagVar
+    (PGOInstrumentation.cpp), INSTR_PROF_RAW_VERSION_VAR (InstrProfilingVersionVar.c).
+    """
+    if not pieces:
+        return Fate(frozenset({"no-profile"}), "nothing is instrumented")
+    first = next((piece for piece in pieces if piece.has_symbol), None)
+    foreign = [piece for piece in pieces if not alike(piece.raw_version, runtime)]
+    mine = f"raw version {runtime} ({layout.llvm_of(runtime)})"
+    if first and first.raw_version != runtime:
+        why = f"the runtime is of {mine}, the version symbol of {first}: it writes no profile"
+        if not foreign or sites == "cold":
+            return Fate(frozenset({"version-mismatch"}), why)
+        crash = f"{why}, if no value site of other layout crashes it before"
+        return Fate(frozenset({"crash", "version-mismatch"}), crash)
+    if foreign:
+        if strange := {runtime, *(p.raw_version for p in foreign)} - layout.LAYOUTS.keys():
+            why = f"the runtime of {mine} walks records of {foreign[0]}; how raw version"
+            outcomes: set[Predicted] = {"ok", "crash", "malformed", "wrong-counts"}
+            return Fate(frozenset(outcomes), f"{why} {max(strange)} lays them out is not known")
+        why = f"the runtime of {mine} walks records of {foreign[0]} with its own stride"
+        certain = sites and any(piece.how == "ir" for piece in foreign)
+        return Fate(frozenset({"crash"} if certain else {"crash", "malformed"}), why)
+    return (
+        _variants(pieces, first)
+        or _bitmaps(runtime, pieces)
+        or Fate(frozenset({"ok"}), f"all records are laid out as the runtime of {mine} expects")
+    )
+
+
+def _variants(pieces: Sequence[Piece], first: Piece | None) -> Fate | None:
+    """Predict what mixed variants do: the first object's go into the profile's header.
+
+    Measured with LLVM 17, 18, 19, 22 and 23, both orders. Source: getDataVersion,
+    RawInstrProfReader::readRawCounts (InstrProfReader.cpp).
+    """
+    if first is None:
+        return None
+    rule = f"the profile says what the first object is, {first}"
+    if counting := _unlike(first, pieces, _COUNTING):
+        why = f"{rule}; the counters of {counting[0]} are read as if they were so, too"
+        # One byte for each counter, read as eight, may reach beyond the counters' end.
+        short = any("byte-coverage" in piece.variants for piece in counting)
+        return Fate(frozenset({"malformed", "wrong-counts"} if short else {"wrong-counts"}), why)
+    if placing := _unlike(first, pieces, _PLACING):
+        why = f"{rule}; counts of {placing[0]} are right"
+        return Fate(frozenset({"ok"}), why, "-fprofile-use misreads those counts, or ignores them")
+    return None
+
+
+def _unlike(first: Piece, pieces: Sequence[Piece], among: tuple[str, ...]) -> list[Piece]:
+    """Return the pieces with a version symbol that differ from the first in these variants."""
+    own = set(first.variants) & set(among)
+    return [p for p in pieces if p.has_symbol and set(p.variants) & set(among) != own]
+
+
+def _bitmaps(runtime: int, pieces: Sequence[Piece]) -> Fate | None:
+    """Predict what becomes of MC/DC bitmaps: NumBitmapBytes moved from version 9 to 10."""
+    for piece in pieces:
+        if piece.bitmaps and piece.raw_version != runtime:
+            why = f"counts of {piece} are right; raw version {runtime} has NumBitmapBytes elsewhere"
+            return Fate(frozenset({"ok"}), why, "its MC/DC bitmaps vanish without a word")
+    return None

@@ -1,0 +1,361 @@
+"""Object files and images of any format, reduced to what the profile is made of."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nbsupport.audit import images, machine_code
+from nbsupport.audit.images import Format, Image, Kind
+from nbsupport.base.errors import LabError
+from nbsupport.profile import names
+from nbsupport.profile.infer import Section
+from nbsupport.profile.layout import ALIGNMENT, Bits, Order
+
+#: Turns bitcode (its path) into LLVM assembly; None where no llvm-dis can.
+Disassemble = Callable[[Path], str | None]
+
+#: Larger files are not read.
+MOST_BYTES = 4 << 30
+
+_CONTAINERS = {b"!<arch>\n": "archive", b"!<thin>\n": "thin-archive"}
+_FAT = {b"\xca\xfe\xba\xbe": 20, b"\xca\xfe\xba\xbf": 32}  # magic: bytes of an entry
+#: In all that is instrumented, and in the runtime: names of sections, or in bitcode of symbols.
+_MARK = b"__llvm_pr"
+#: Source: CPU_TYPE in Apple's mach/machine.h.
+_CPUS = {7: "i386", 0x1000007: "x86_64", 12: "arm", 0x100000C: "aarch64"}
+_BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One object or image: a file's only one, a member of an archive, a slice of a fat file.
+
+    `name` is the member's or slice's, "" for the file itself. `target` is the start of a
+    target triple (`x86_64-linux`, `aarch64-apple-darwin`, `x86_64-windows`; "" unknown).
+    `sections` are its data sections (a linked image has one), `raw_version` the whole value
+    of `__llvm_profile_raw_version` (None: no such symbol, or stripped). `instrumented` is
+    True also where only symbols say so (bitcode without a tool). `carries_runtime` says that
+    the profile runtime is in it, `runtime_raw_version` which (None: cannot be told).
+    `note` says what could not be read, and why. `bitcode_sizes` are the bytes of the kinds of
+    records in bitcode, which has no sections.
+    """
+
+    name: str
+    format: Format
+    kind: Kind
+    target: str
+    bits: Bits
+    order: Order
+    sections: tuple[Section, ...] = ()
+    raw_version: int | None = None
+    instrumented: bool = False
+    carries_runtime: bool = False
+    runtime_raw_version: int | None = None
+    stripped: bool = False
+    note: str = ""
+    bitcode_sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class File:
+    """One file on disk, read: its parts, in order, and what was wrong with it.
+
+    `container` is "" (a plain object or image), `archive`, `rlib`, `thin-archive` or `fat`.
+    """
+
+    path: Path
+    container: str
+    parts: tuple[Part, ...]
+    problems: tuple[str, ...] = ()
+
+
+def read(path: Path, disassemble: Disassemble | None = None) -> File | None:
+    """Read one file; None when it is none of the formats (text, a build script, .rmeta).
+
+    Raises `LabError` for what cannot be read at all; what is wrong inside is in `problems`.
+    """
+    data = _content(path)
+    if data is None:
+        return None
+    problems: list[str] = []
+    parts = []
+    for name, content in _units(path, data, problems):
+        try:
+            part = _part(name, content, disassemble)
+        except LabError as error:
+            problems.append(f"{name}: {error.why}" if name else error.why)
+        else:
+            parts += [part] if part else []
+    container = _CONTAINERS.get(data[:8], "fat" if data[:4] in _FAT else "")
+    if container == "archive" and path.suffix == ".rlib":
+        container = "rlib"
+    found = File(path, container, tuple(parts), tuple(problems))
+    return found if container or parts or problems else None
+
+
+def find(path: Path, problems: list[str] | None = None) -> Iterator[Path]:
+    """Yield the regular files at or below a path, each once, loops of links or not.
+
+    By depth, then name; of several links to one file the first. What cannot be looked at is
+    added to `problems`.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = deque([path])
+    while waiting:
+        here = waiting.popleft()
+        try:
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            if stat.S_ISDIR(status.st_mode):
+                waiting.extend(sorted(here.iterdir()))
+            elif stat.S_ISREG(status.st_mode):
+                yield here
+        except OSError as error:
+            if problems is not None:
+                problems.append(f"{here}: {error.strerror}")
+
+
+def _content(path: Path) -> bytes | None:
+    """Return a regular file's bytes, None when it starts as none of the formats does."""
+    what = f"reading {path}"
+    try:
+        # Not mapped: a file that shrinks meanwhile would end the process. A FIFO must not wait.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise LabError(what, "not a regular file", "give a file or a folder")
+            start = file.read(8)
+            if not _known(start):
+                return None
+            if status.st_size > MOST_BYTES:
+                raise LabError(what, f"larger than {MOST_BYTES >> 30} GiB", "give its parts")
+            file.seek(0)
+            return file.read(status.st_size)
+    except (OSError, ValueError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or str(error) or "not enough memory"
+        raise LabError(what, why, "check that path") from error
+
+
+def _known(start: bytes) -> bool:
+    if start[:4] in _FAT:  # or a Java class, whose version would be over 40 slices
+        return 0 < int.from_bytes(start[4:8]) < 40
+    return start[:8] in _CONTAINERS or _single(start)
+
+
+def _single(start: bytes) -> bool:
+    """Return whether this starts one object, image or bitcode."""
+    return start[:4] in _BITCODE or images.recognize(start)
+
+
+def _units(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield what a file holds: itself, or its slices and members that may be instrumented.
+
+    Archives in a fat file are followed, no others.
+    """
+    if data[:4] in _FAT:
+        for name, content in _slices(data, problems):
+            if content[:8] in _CONTAINERS:
+                for member, inside in _units(path, content, problems):
+                    yield f"{name}/{member}", inside
+            elif _single(content[:8]):
+                yield name, content
+    elif data[:8] in _CONTAINERS:
+        for name, content in _members(path, data, problems):
+            if name != "lib.rmeta" and _single(content[:8]) and _MARK in content:
+                yield name, content
+    else:
+        yield "", data
+
+
+def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the slices of a fat file. Source: fat_arch in Apple's mach-o/fat.h."""
+    entry = _FAT[data[:4]]
+    wide = entry // 4  # 5: four bytes for place and size, 8: eight
+    size = 4 if wide == 5 else 8
+    left = len(data)
+    for index in range(int.from_bytes(data[4:8])):
+        here = 8 + index * entry
+        cpu = int.from_bytes(data[here : here + 4])
+        start, length = (
+            int.from_bytes(data[here + 8 + size * i : here + 8 + size * (i + 1)]) for i in (0, 1)
+        )
+        name = _CPUS.get(cpu, f"cpu {cpu}")
+        left -= length
+        if here + entry > len(data) or start + length > len(data) or left < 0:
+            problems.append(f"slice {name}: claims bytes {start} to {start + length}")
+        else:
+            yield name, data[start : start + length]
+
+
+#: Ends with a newline (GNU) or a zero (COFF).
+_LONG_NAME = re.compile(rb"[^\n\0]*")
+
+
+def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the members of an archive: GNU, BSD, COFF or thin, which names files beside it."""
+    thin, long, here, left = data[:8] == b"!<thin>\n", b"", 8, MOST_BYTES
+    while here < len(data):
+        head = data[here : here + 60]
+        start, digits = here + 60, head[48:58].strip()
+        if head[58:] != b"`\n" or not digits.isdigit():
+            problems.append(f"archive: expected a member at offset {here}, found none")
+            return
+        field, length = head[:16].rstrip(), int(digits)
+        index = field in (b"/", b"//", b"/SYM64/", b"/<ECSYMBOLS>/")
+        stored = 0 if thin and not index else length
+        if stored > len(data) - start:
+            found = len(data) - start
+            problems.append(f"archive: expected {length} bytes at offset {start}, found {found}")
+            return
+        here = start + stored + stored % 2
+        content = data[start : start + stored]
+        if field == b"//":
+            long = content
+        if index:
+            continue
+        if field[:1] == b"/" and field[1:].isdigit():
+            match = _LONG_NAME.match(long, int(field[1:]))
+            field = match[0] if match else b""
+        elif field[:3] == b"#1/" and field[3:].isdigit():
+            cut = int(field[3:])
+            field, content = content[:cut].rstrip(b"\0"), content[cut:]
+        name = os.fsdecode(field.removesuffix(b"/"))
+        if thin:
+            try:
+                content = _content(path.parent / name) or b""
+            except LabError as error:
+                problems.append(f"member {name}: {error.why}")
+            left -= len(content)
+            if left < 0:
+                problems.append(f"archive: members of more than {MOST_BYTES >> 30} GiB")
+                return
+        yield name, content
+
+
+def _part(name: str, data: bytes, disassemble: Disassemble | None) -> Part | None:
+    if data[:4] in _BITCODE:
+        return _bitcode(name, data, disassemble)
+    try:
+        image = images.parse(data)
+    except (ValueError, IndexError, OverflowError) as error:  # a table that lies
+        raise LabError("reading it", f"malformed ({error})", "build it again") from error
+    if image is None:
+        return None
+    linked = image.kind != "object"
+    sections = _sections(image, data, linked)
+    raw_version, place = None, image.symbols.get(images.VERSION, -1)
+    if 0 <= place <= len(data) - 8:
+        raw_version = int.from_bytes(
+            data[place : place + 8], "little" if image.order == "<" else "big"
+        )
+    instrumented = bool(image.places.get("data") or image.places.get("counters"))
+    # No variant: the runtime's own. Source: createIRLevelProfileFlagVar (PGOInstrumentation.cpp)
+    # sets at least one; front-end instrumentation makes no such symbol.
+    own = raw_version is not None and not raw_version >> 32
+    carries = own or bool({images.WRITE_FILE, images.WRITE_DATA} & set(image.symbols))
+    carries = carries or (linked and machine_code.MESSAGE in data)
+    of_runtime = raw_version if own else None
+    if carries and linked and not own:
+        of_runtime = machine_code.raw_version(image, data)
+    if instrumented and not sections:
+        image.note = image.note or "no records here (they are in debug information, if anywhere)"
+    return Part(
+        name=name,
+        format=image.format,
+        kind=image.kind,
+        target=image.target,
+        bits=image.bits,
+        order=image.order,
+        sections=sections,
+        raw_version=raw_version,
+        instrumented=instrumented,
+        carries_runtime=carries,
+        runtime_raw_version=of_runtime,
+        stripped=image.stripped,
+        note=image.note,
+    )
+
+
+def _sections(image: Image, data: bytes, linked: bool) -> tuple[Section, ...]:
+    """Return a linked image's data sections with their counters; an object's as one.
+
+    An object has one for each COMDAT function, of whole records but for the padding at its end.
+    """
+    if not (records := image.places.get("data")):
+        return ()
+    blobs = b"".join([data[start : start + n] for _, start, n in image.places.get("names", ())])
+    decoded = names.decode(blobs)
+    if not linked:
+        padded = [
+            data[start : start + n].ljust(-(-n // ALIGNMENT) * ALIGNMENT, b"\0")
+            for _, start, n in records
+        ]
+        return (Section(b"".join(padded), decoded, None, image.bits, image.order),)
+    counters = image.places.get("counters", [])
+    if image.format == "pe" and image.bits == 64:
+        counters = []  # COFF can relocate only the low half of a distance: it lands nowhere
+    low = min((address for address, _, _ in counters), default=0)
+    high = max((address + size for address, _, size in counters), default=0)
+    return tuple(
+        Section(
+            data[start : start + size],
+            decoded,
+            (low - address, high - address) if counters else None,
+            image.bits,
+            image.order,
+        )
+        for address, start, size in records
+    )
+
+
+#: A record's type: `{ i64, i64, ptr, [3 x i16] }`, pointers of LLVM before 15 `i8*`.
+_RECORD = re.compile(r'^@"?__profd_[^=]*= [^{]*global \{ ([^}]*) \}', re.MULTILINE)
+_FIELD = re.compile(r"(?:\[(\d+) x )?(?:i(\d+)(?!\d*\*)|[^,]*)")
+_RAW_VERSION = re.compile(r"^@__llvm_profile_raw_version = .* i64 (-?\d+)", re.MULTILINE)
+_TRIPLE = re.compile(r'^target triple = "(\w+)-[^"]*?(apple|windows|linux|")', re.MULTILINE)
+_ARCHITECTURES = {"arm64": "aarch64", "i686": "i386"}
+
+
+def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> Part:
+    """Read bitcode: that it is instrumented from its table of names, all else from assembly."""
+    instrumented = b"__profc_" in data or b"__profd_" in data
+    part = Part(name, "bitcode", "object", "", 64, "<", instrumented=instrumented)
+    text = None
+    if disassemble and instrumented:
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+            path = Path(folder, "member.bc")
+            path.write_bytes(data)
+            text = disassemble(path)
+    if text is None:
+        note = "bitcode: needs an llvm-dis at least as new as what made it"
+        return replace(part, note=note if instrumented else "")
+    machine, system = match.groups() if (match := _TRIPLE.search(text)) else ("", "")
+    system = "apple-darwin" if system == "apple" else system.strip('"')
+    bits: Bits = 32 if machine in ("i386", "i686") or machine.startswith("armv") else 64
+    version = _RAW_VERSION.search(text)
+    return replace(
+        part,
+        target=f"{_ARCHITECTURES.get(machine, machine)}-{system}",
+        bits=bits,
+        raw_version=int(version[1]) % (1 << 64) if version else None,
+        bitcode_sizes=tuple(sorted({_size(found, bits) for found in _RECORD.findall(text)})),
+    )
+
+
+def _size(fields: str, bits: Bits) -> int:
+    """Return the bytes of a structure, each field aligned to its size, the whole to eight."""
+    end = 0
+    for count, wide in (match.groups() for match in map(_FIELD.match, fields.split(", ")) if match):
+        size = int(wide or bits) // 8
+        end = -(-end // size) * size + size * int(count or 1)
+    return -(-end // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, settings, child processes, files, progress."""

@@ -1,0 +1,265 @@
+"""Child processes that cannot get away.
+
+Every program this package starts goes through `run`: its own session and process
+group, standard input closed, core files off, time, memory and output bounded, and
+whatever it left behind ended when it is done, or when this process dies. No shell reads
+the command; `/bin/sh` only sets the limits and then becomes the program, because Python's
+own hook for that (`preexec_fn`) is unsafe in a process with threads, as a kernel is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import psutil
+
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+
+#: Sets the limits, then becomes the program. The double-forked watcher holds the other end
+#: of a pipe of ours: when this process goes, even by SIGKILL, it ends the child's group.
+_LIMITER = """
+exec 3<&0 </dev/null
+((read -r _ <&3; kill -KILL -$$) >/dev/null 2>&1 &)
+exec 3<&-
+ulimit -c 0; ulimit -S -t "$1"; ulimit -f "$2"; shift 2
+exec "$@"
+"""
+Limit = Literal["time", "memory", "output"]
+
+_TICK = 0.05  # seconds between looks at memory; most programs here end before the first
+
+#: A child's own limits, set by the shell, end it with these.
+_LIMIT_SIGNALS: dict[int, Limit] = {signal.SIGXCPU: "time", signal.SIGXFSZ: "output"}
+
+_live: set[int] = set()
+_live_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a child ended: `exit_code` or `signal` (a number), and which limit, if any, ended it."""
+
+    argv: tuple[str, ...]
+    exit_code: int | None
+    signal: int | None
+    stdout: str
+    stderr: str
+    limit: Limit | None
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended by itself with exit code 0."""
+        return self.exit_code == 0 and self.limit is None
+
+    @property
+    def signal_name(self) -> str | None:
+        """`SIGSEGV` and the like."""
+        return None if self.signal is None else signal.Signals(self.signal).name
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    limits: settings.Limits = settings.PROGRAM,
+) -> Finished:
+    """Run a program to its end, or to its limit, and return how it ended.
+
+    `env` is its whole environment; None gives it `environment()`. Raises `MissingError`
+    when the program cannot be started. An interrupt (Ctrl-C) ends the child and passes on.
+    """
+    command = [str(part) for part in argv]
+    start = time.monotonic()
+    child = _start(command, cwd, env, limits)
+    try:
+        limit, streams = _watch(child, start, limits)
+    finally:
+        _end(child)
+    code = child.returncode
+    if limit is None:
+        limit = _LIMIT_SIGNALS.get(-code)
+    return Finished(
+        argv=tuple(command),
+        exit_code=code if code >= 0 else None,
+        signal=-code if code < 0 else None,
+        stdout=streams[0].decode(errors="replace"),
+        stderr=streams[1].decode(errors="replace"),
+        limit=limit,
+        seconds=time.monotonic() - start,
+    )
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment with `extra`, messages in English."""
+    return {**os.environ, "LC_ALL": "C", **(extra or {})}
+
+
+def _start(
+    command: list[str], cwd: Path, env: Mapping[str, str] | None, limits: settings.Limits
+) -> subprocess.Popen[bytes]:
+    if shutil.which(command[0]) is None:
+        raise MissingError(command[0], "no such program", "check the path, or install it")
+    # The processor time limit is a second fence, for a child that outlives this process.
+    fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
+    try:
+        child = subprocess.Popen(
+            ["/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512), *command],
+            cwd=cwd,
+            env=environment() if env is None else dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise LabError(
+            command[0], f"cannot start it ({error.strerror})", "check the path"
+        ) from error
+    register(child.pid)
+    return child
+
+
+def _watch(
+    child: subprocess.Popen[bytes], start: float, limits: settings.Limits
+) -> tuple[Limit | None, tuple[bytes, bytes]]:
+    """Read both streams until the child ends or passes a limit."""
+    assert child.stdout and child.stderr
+    buffers: dict[IO[bytes], bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
+    limit: Limit | None = None
+    next_look = start + _TICK
+    with selectors.DefaultSelector() as selector, _exit_notice(child) as notice:
+        for stream in buffers:
+            os.set_blocking(stream.fileno(), False)
+            selector.register(stream, selectors.EVENT_READ)
+        if notice is not None:
+            selector.register(notice, selectors.EVENT_READ)
+        # Ends with the child, not with its pipes: a grandchild may hold them open for ever.
+        while limit is None and child.poll() is None:
+            selector.select(_TICK if notice is not None else 0.005)
+            if _drain(selector, buffers, limits.output):
+                limit = "output"
+            now = time.monotonic()
+            if now - start > limits.seconds:
+                limit = "time"
+            elif now >= next_look:
+                next_look = now + _TICK
+                if _memory(child.pid) > limits.memory:
+                    limit = "memory"
+        kill_group(child.pid)
+        if _drain(selector, buffers, limits.output) and limit is None:
+            limit = "output"
+    out, err = (bytes(buffer[: limits.output]) for buffer in buffers.values())
+    return limit, (out, err)
+
+
+def _drain(
+    selector: selectors.BaseSelector, buffers: dict[IO[bytes], bytearray], limit: int
+) -> bool:
+    """Move what is waiting in the pipes to the buffers; return whether it is too much."""
+    for stream, buffer in buffers.items():
+        while len(buffer) <= limit:
+            try:
+                chunk = os.read(stream.fileno(), 1 << 16)
+            except BlockingIOError:
+                break
+            if not chunk:
+                with contextlib.suppress(KeyError):
+                    selector.unregister(stream)
+                break
+            buffer.extend(chunk)
+    return any(len(buffer) > limit for buffer in buffers.values())
+
+
+@contextlib.contextmanager
+def _exit_notice(child: subprocess.Popen[bytes]) -> Iterator[int | None]:
+    """Yield a descriptor that becomes readable when the child ends, where there is such a thing."""
+    descriptor: int | None = None
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(child.pid)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _memory(pid: int) -> int:
+    """Return the resident bytes of a process and its descendants."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+    return total
+
+
+def kill_group(pid: int) -> None:
+    """End a process group, if there (still) is one."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the child's whole group and close its pipes; safe to call at any time."""
+    kill_group(child.pid)
+    child.wait()
+    for stream in (child.stdin, child.stdout, child.stderr):
+        if stream:
+            stream.close()
+    unregister(child.pid)
+
+
+def register(group: int) -> None:
+    """Have `end_all` end this process group too (a child that is kept alive, as LLDB is)."""
+    with _live_lock:
+        _live.add(group)
+
+
+def unregister(group: int) -> None:
+    """Forget a process group that has ended."""
+    with _live_lock:
+        _live.discard(group)
+
+
+def end_all() -> None:
+    """End every child that any thread of this process is running (after Ctrl-C)."""
+    with _live_lock:
+        groups = tuple(_live)
+    for group in groups:
+        end_family(group)
+        kill_group(group)
+
+
+def end_family(pid: int) -> None:
+    """End a process and its descendants, whatever groups they have made.
+
+    All are frozen first, lest one starts another meanwhile: a debugger's server does, and
+    lets go of a program whose launch is under way.
+    """
+    family: set[psutil.Process] = set()
+    with contextlib.suppress(psutil.Error):
+        head = psutil.Process(pid)
+        while new := {head, *head.children(recursive=True)} - family:
+            family |= new
+            for process in new:
+                with contextlib.suppress(psutil.Error):
+                    process.suspend()
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            process.kill()

@@ -1,0 +1,284 @@
+"""LLDB's side of `nbsupport.crash.crash`: this file runs inside LLDB, never inside the lab.
+
+LLDB loads it with ``command script import`` and calls `__lldb_init_module`, which then
+serves requests, one JSON line each, until the other end of the socket closes. It keeps
+to the part of LLDB's Python interface that LLDB 14 to 23 and Apple's share, and to
+Python 3.8, because the Python is the one that LLDB was built with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+import lldb
+
+#: Signals that end a program because of what it did; all others are passed on to it.
+FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
+#: Darwin stops with a Mach exception instead (numbers: <mach/exception_types.h>).
+EXCEPTIONS = {1: "SIGSEGV", 2: "SIGILL", 3: "SIGFPE", 6: "SIGTRAP"}
+#: Names that LLDB makes up for functions without a symbol.
+UNNAMED = "___lldb_unnamed"
+FRAMES = 64
+SETTINGS = (
+    "target.preload-symbols false",
+    "target.load-script-from-symbol-file false",
+    "symbols.enable-external-lookup false",
+    "plugin.jit-loader.gdb.enable off",
+    "target.skip-prologue false",  # a tracer reads arguments where a function begins
+)
+#: Each target leaves its modules in LLDB's cache; dropping them for every target would
+#: also drop the C library, whose symbols all of them share.
+TARGETS_BETWEEN_CLEANINGS = 32
+
+
+def __lldb_init_module(_debugger: Any, _: Any) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    link = socket.socket(fileno=int(os.environ["NBSUPPORT_AGENT_SOCKET"]))
+    # LLDB's server asks lsb_release for the distribution's name at each launch, twice; where
+    # that is a shell script, it gives up at once without its tools (20 of 45 ms).
+    os.environ["PATH"] = "/nonexistent"
+    link.set_inheritable(False)  # it is for LLDB alone
+    # A debugger of our own: LLDB's also has a thread that reads the events, and LLDB 23
+    # crashes when that one looks at a process that has just been killed here.
+    debugger = lldb.SBDebugger.Create(False)
+    debugger.SetAsync(True)
+    for setting in SETTINGS:
+        # A setting that one LLDB does not have is only speed lost there.
+        debugger.HandleCommand("settings set " + setting)
+    _send(link, {"version": debugger.GetVersionString()})
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    agent = Agent(debugger, link)
+    threading.Thread(target=_receive, args=(link, requests, agent), daemon=True).start()
+    while True:
+        _send(link, agent.answer(requests.get()))
+
+
+def _send(link: socket.socket, message: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the lab has gone; `_receive` sees that too, and acts
+        link.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _receive(link: socket.socket, requests: queue.SimpleQueue[Any], agent: Agent) -> None:
+    """Queue requests; when the lab has gone, end the program and LLDB, whatever they are doing."""
+    with contextlib.suppress(OSError):  # killed with our message unread, it resets the link
+        for line in link.makefile("rb"):
+            message = json.loads(line)
+            (agent.notes if "note" in message else requests).put(message)
+    # LLDB's server lets go of a program whose launch is under way; so wait for its number.
+    agent.launching.acquire(timeout=5)
+    agent.end_program()
+    os._exit(0)
+
+
+class Agent:
+    """Runs one program after the other until a fatal signal."""
+
+    def __init__(self, debugger: Any, link: socket.socket) -> None:
+        self.debugger = debugger
+        self.link = link
+        self.pid = 0  # of the program that is running; 0: none
+        self.launching = threading.Lock()
+        self.notes: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # for the tracer
+        self.targets = 0
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return ``{"crash": ...}`` (null: it ended, or ran out of time) or ``{"error": ...}``.
+
+        Before that, ``{"pid": ...}`` goes out as soon as the program runs, and where a trace
+        is asked for (the request has a `trace`), each ``{"event": ...}`` as it happens; a
+        ``{"note": ...}`` that comes meanwhile is for the tracer.
+        """
+        error = lldb.SBError()
+        target = self.debugger.CreateTarget(request["argv"][0], None, None, False, error)
+        if not target.IsValid():
+            return {"error": error.GetCString() or "no target"}
+        try:
+            return self._run(target, request)
+        except Exception as defect:  # of ours: said, rather than the end of LLDB
+            return {"error": f"{type(defect).__name__}: {defect}"}
+        finally:
+            self.pid = 0
+            self.debugger.DeleteTarget(target)
+            self.targets += 1
+            if self.targets % TARGETS_BETWEEN_CLEANINGS == 0:
+                lldb.SBDebugger.MemoryPressureDetected()
+
+    def _run(self, target: Any, request: dict[str, Any]) -> dict[str, Any]:
+        listener = lldb.SBListener("nbsupport")
+        error = lldb.SBError()
+        while not self.notes.empty():
+            self.notes.get()  # of a run that has ended
+        deadline = time.monotonic() + request["seconds"]
+        tracer = self._tracer(target, request["trace"]) if "trace" in request else None
+        os.chdir(request["cwd"])  # else LLDB does not find what the program loads by ./name
+        with self.launching:
+            process = target.Launch(_launch(request, listener), error)
+            if not error.Success():
+                return {"error": error.GetCString() or "it does not start"}
+            self.pid = process.GetProcessID()
+        _send(self.link, {"pid": self.pid})
+        if hasattr(resource, "prlimit"):  # Linux; elsewhere the time limit has to do
+            with contextlib.suppress(OSError, ValueError):
+                resource.prlimit(self.pid, resource.RLIMIT_DATA, (request["memory"],) * 2)
+        try:
+            stop = _fatal_stop(process, listener, deadline, tracer)
+            crash = _describe(target, *stop) if stop else None
+            if tracer and stop and crash:
+                tracer.crashed(process, stop[0], crash)
+            return {"crash": crash}
+        finally:
+            process.Kill()
+            self.end_program()
+            os.chdir("/")
+
+    def _tracer(self, target: Any, plan: dict[str, Any]) -> Any:
+        folder = os.path.dirname(__file__)  # noqa: PTH120
+        if folder not in sys.path:
+            sys.path.append(folder)
+        module = importlib.import_module(plan["module"])
+        emit = lambda event: _send(self.link, {"event": event})  # noqa: E731
+        return module.Tracer(target, plan, emit, self.notes)
+
+    def end_program(self) -> None:
+        """End the program and what it started: LLDB's server makes it the head of a group."""
+        if self.pid:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def _launch(request: dict[str, Any], listener: Any) -> Any:
+    info = lldb.SBLaunchInfo(request["argv"][1:])
+    info.SetListener(listener)
+    info.SetWorkingDirectory(request["cwd"])
+    info.SetEnvironmentEntries([f"{k}={v}" for k, v in request["env"].items()], False)
+    entry = lldb.eLaunchFlagStopAtEntry if request.get("trace", {}).get("entry") else 0
+    info.SetLaunchFlags(lldb.eLaunchFlagDisableASLR | entry)
+    info.AddOpenFileAction(0, request.get("stdin", os.devnull), True, False)
+    output = request.get("output", os.devnull)
+    for stream, path in ((1, output), (2, request.get("errors", output))):
+        info.AddOpenFileAction(stream, path, False, True)
+    return info
+
+
+def _fatal_stop(
+    process: Any, listener: Any, deadline: float, tracer: Any = None
+) -> tuple[Any, str] | None:
+    """Let the program run; return the thread that a fatal signal stopped, and the signal's name."""
+    event = lldb.SBEvent()
+    ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
+    while time.monotonic() < deadline:
+        # Wakes at once for an event; the second is only how late deadline and notes are seen.
+        if tracer:
+            tracer.turn(process)
+        if not listener.WaitForEvent(1, event):
+            continue
+        if not event.GetType() & lldb.SBProcess.eBroadcastBitStateChanged:
+            continue
+        state = lldb.SBProcess.GetStateFromEvent(event)
+        if state in ended:
+            if tracer:
+                tracer.exited(process)
+            return None
+        if state == lldb.eStateStopped and not lldb.SBProcess.GetRestartedFromEvent(event):
+            for thread in process:
+                name = _signal(thread)
+                if name in FATAL and not (tracer and tracer.handled(process, thread, name)):
+                    return thread, name
+            if tracer:
+                tracer.stopped(process)
+            process.Continue()
+    if tracer:
+        tracer.late(process, listener)
+    return None
+
+
+def _signal(thread: Any) -> str:
+    reason = thread.GetStopReason()
+    if reason == lldb.eStopReasonException:
+        return EXCEPTIONS.get(thread.GetStopReasonDataAtIndex(0), "")
+    if reason == lldb.eStopReasonSignal:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(thread.GetStopReasonDataAtIndex(0)).name
+    return ""
+
+
+def _describe(target: Any, thread: Any, name: str) -> dict[str, Any]:
+    """Return what `nbsupport.crash.crash` calls a stop; gdb.py gives the same (without the size).
+
+    `instruction` is None where there is nothing to execute, `siginfo` where LLDB has none.
+    """
+    top = thread.GetFrameAtIndex(0)
+    flavor = ("intel",) if target.GetTriple().startswith(("x86", "i386")) else ()
+    instruction, size = None, 0
+    for decoded in target.ReadInstructions(top.GetPCAddress(), 1, *flavor):
+        instruction = f"{decoded.GetMnemonic(target)} {decoded.GetOperands(target)}".strip()
+        size = decoded.GetByteSize()
+    return {
+        "signal": name,
+        "frames": _frames(thread),
+        "instruction": instruction,
+        "instruction_size": size,
+        "pc": top.GetPC(),
+        "registers": _registers(top),
+        "siginfo": _siginfo(thread),
+    }
+
+
+def _frames(thread: Any) -> list[dict[str, Any]]:
+    """Return the innermost frames of functions as linked.
+
+    LLDB shows inlined functions as frames of their own before the function they are in,
+    whose frame then has another address: the first of such a group has the true one.
+    """
+    frames = []
+    inside = False
+    for index in range(FRAMES):
+        frame = thread.GetFrameAtIndex(index)
+        if frame.IsValid() and not inside:
+            frames.append(_frame(frame))
+        inside = frame.IsInlined()
+    return frames
+
+
+def _frame(frame: Any) -> dict[str, Any]:
+    address, symbol = frame.GetPCAddress(), frame.GetSymbol()
+    name = (symbol.GetName() if symbol.IsValid() else frame.GetFunctionName()) or ""
+    offset = None
+    if name.startswith(UNNAMED) or not name:
+        name = ""
+        if address.GetModule().IsValid():
+            offset = address.GetFileAddress()
+    elif symbol.IsValid():
+        offset = address.GetFileAddress() - symbol.GetStartAddress().GetFileAddress()
+    module = frame.GetModule().GetFileSpec().GetFilename() or ""
+    return {"function": name, "offset": offset, "module": module}
+
+
+def _registers(frame: Any) -> dict[str, int]:
+    """Return the general purpose registers of full width, without their aliased parts."""
+    general = frame.GetRegisters().GetValueAtIndex(0)
+    values = (general.GetChildAtIndex(i) for i in range(general.GetNumChildren()))
+    return {v.GetName(): v.GetValueAsUnsigned() for v in values if v.GetByteSize() == 8}
+
+
+def _siginfo(thread: Any) -> dict[str, int] | None:
+    """Return what the kernel said, as LLDB 14 and later know it on Linux."""
+    info = thread.GetSiginfo() if hasattr(thread, "GetSiginfo") else None
+    if info is None or not info.IsValid() or info.GetError().Fail():
+        return None
+    address = info.GetValueForExpressionPath("._sifields._sigfault.si_addr")
+    code = info.GetChildMemberWithName("si_code")
+    if not (address.IsValid() and code.IsValid()):
+        return None
+    return {"code": code.GetValueAsSigned(), "address": address.GetValueAsUnsigned()}

@@ -1,0 +1,198 @@
+"""LLDB kept alive as a child process, asked over a socket; its side is agent.py."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError
+
+_START = 20.0  # seconds for LLDB to start, which takes 0.3 on an idle machine
+_MARGIN = 5.0  # seconds that LLDB may take on top of the program's
+
+
+class Lldb:
+    """LLDB, one program at a time; started anew when it has ended or hangs.
+
+    Raises LabError when it does not start, or has no Python.
+    """
+
+    def __init__(self, lldb: Path) -> None:
+        self._lldb = lldb
+        self._lock = threading.Lock()
+        self._agent: _Agent | None = _Agent(lldb)
+        self.name = self._agent.name
+
+    def stop(
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        seconds: float,
+        more: Mapping[str, Any] | None = None,
+        see: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> dict[str, Any] | None:
+        """Run a program; return what LLDB sees at a fatal signal, None without one or in time.
+
+        `more` asks for a trace (see agent.py), each event of which goes to `see`.
+        """
+        request = {
+            "argv": argv,
+            "cwd": str(cwd),
+            "env": dict(env),
+            "seconds": seconds,
+            "memory": settings.PROGRAM.memory,
+            **(more or {}),
+        }
+        with self._lock:
+            if self._agent and self._agent.ended:
+                self._drop()
+            self._agent = self._agent or _Agent(self._lldb)
+            try:
+                reply = self._agent.ask(request, seconds + _MARGIN, see)
+            except TimeoutError:
+                self._drop()
+                return None
+            except BaseException:
+                self._drop()
+                raise
+        if "error" in reply:
+            raise LabError(argv[0], f"LLDB says: {reply['error']}", "check the program")
+        crash: dict[str, Any] | None = reply["crash"]
+        return crash
+
+    def tell(self, note: Mapping[str, Any]) -> None:
+        """Send a note to the tracer in LLDB while `stop` waits: from `see`, or a signal handler."""
+        if self._agent:
+            self._agent.send({"note": note})
+
+    def close(self) -> None:
+        """End LLDB and what it runs."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._agent:
+            self._agent.end()
+            self._agent = None
+
+
+class _Agent:
+    """One LLDB process running agent.py, and the socket to it."""
+
+    def __init__(self, lldb: Path) -> None:
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._child = _start(lldb, theirs.fileno())
+            except OSError as error:
+                self._socket.close()
+                raise LabError(str(lldb), str(error.strerror), "check the path") from error
+        self._replies = self._socket.makefile("rb")
+        self._groups = {self._child.pid}  # LLDB's, and while it runs the program's
+        try:
+            version = self._receive(_START)["version"]
+        except BaseException as error:
+            self.end()
+            if isinstance(error, TimeoutError):
+                raise LabError("LLDB", "it does not answer", "try again, or use gdb") from error
+            raise
+        # "lldb version 19.1.7 (…)", perhaps after a vendor's name; Apple's "lldb-1500.0.404.7".
+        number = re.search(r"lldb(?: version |-)([\d.]*\d)", version)
+        self.name = f"lldb {number[1]}" if number else "lldb"
+
+    @property
+    def ended(self) -> bool:
+        """Whether LLDB has gone since the last request (Ctrl-C ends it), or is about to."""
+        # Killed, it can be waited for only when the last of its threads is gone.
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._child.pid).status() == psutil.STATUS_ZOMBIE
+        return True
+
+    def ask(
+        self,
+        request: Mapping[str, Any],
+        seconds: float,
+        see: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
+        """Return the answer; raises TimeoutError, or LabError when LLDB has ended."""
+        deadline = time.monotonic() + seconds
+        self.send(request)
+        reply = self._receive(seconds)
+        if "pid" not in reply:
+            return reply
+        # LLDB puts the program into a group of its own, and its server lets go of the
+        # program when LLDB is killed: it must be ended by itself.
+        program = reply["pid"]
+        self._groups.add(program)
+        process.register(program)
+        while "event" in (reply := self._receive(deadline - time.monotonic())):
+            see(reply["event"])
+        self._groups.discard(program)
+        process.unregister(program)
+        return reply
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message; one that LLDB has gone for has no answer either."""
+        with contextlib.suppress(BrokenPipeError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        self._socket.settimeout(max(seconds, 0.001))
+        try:
+            line = self._replies.readline()
+        except ConnectionError:
+            line = b""
+        if not line:
+            raise LabError(
+                "LLDB",
+                "it ended unexpectedly",
+                "try again, or install LLDB with its Python (pgo-lab toolchains --install 23)",
+            )
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def end(self) -> None:
+        """End LLDB and the program, if one is running."""
+        process.end_family(self._child.pid)
+        for group in self._groups:
+            process.kill_group(group)
+            process.unregister(group)
+        self._child.wait()
+        self._replies.close()
+        self._socket.close()
+
+
+def _start(lldb: Path, fileno: int) -> subprocess.Popen[bytes]:
+    # What a kernel or a virtual environment says about Python is not for LLDB's own.
+    env = {k: v for k, v in process.environment().items() if not k.startswith("PYTHON")}
+    env |= {"PYTHONDONTWRITEBYTECODE": "1", "NBSUPPORT_AGENT_SOCKET": str(fileno)}
+    # Debian 12's LLDB 14 looks for its Python module in a folder that does not exist.
+    modules = lldb.resolve().parent.parent.glob("lib/python3*/*-packages/lldb/__init__.py")
+    for path in modules:
+        env["PYTHONPATH"] = str(path.parent.parent)
+    agent = str(Path(__file__).with_name("inside_lldb") / "agent.py")
+    quoted = agent.replace("\\", "\\\\").replace('"', '\\"')
+    child = subprocess.Popen(
+        [lldb, "--no-lldbinit", "--batch", "-o", f'command script import "{quoted}"'],
+        cwd="/",
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(fileno,),
+        start_new_session=True,
+    )
+    process.register(child.pid)
+    return child

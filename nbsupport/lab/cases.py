@@ -1,0 +1,394 @@
+"""Real projects: built for profiling by cargo, with a C compiler of choice, and run.
+
+What there is, is data (`data/cases`; orjson.toml explains the keys). cargo is given what people
+give it: rustc's -Cprofile-generate, CC, CFLAGS. The cc crate mirrors that flag to a clang
+(rust-lang/cc-rs, pull requests 1279 and 1363), as the compiler's command lines show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbsupport.audit import evidence
+from nbsupport.base import files, process, progress, settings
+from nbsupport.base.errors import BuildError, LabError, MissingError, first_line, from_os
+from nbsupport.lab import counts, programs
+from nbsupport.lab.lab import Invocation, Lab
+from nbsupport.lab.outcome import Outcome
+from nbsupport.profile.layout import same_stride
+from nbsupport.toolchains import discovery, download
+from nbsupport.toolchains.probe import Toolchain
+from nbsupport.toolchains.wheels import find_uv
+
+#: The first cargo that reads packages of the 2024 edition, as orjson is.
+_CARGO = (1, 85)
+
+#: A relative folder: no symbol's hash follows from where the lab builds.
+INSTRUMENT = ("-Cprofile-generate=profiles",)
+
+#: What a build sees of this process's environment: a reader's own CFLAGS are not the case's.
+_INHERITED = ("PATH", "HOME", "TMPDIR", "SDKROOT", "DEVELOPER_DIR")
+
+#: A row of a build that failed; `mirrored` is whether rustc's flag reached the C compiler.
+_NOTHING = {
+    "alike": None,
+    "mirrored": None,
+    "command": "",
+    "c_instrumented": 0,
+    "c_functions": 0,
+    "built_in": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A project: where it comes from, how to build and run it. orjson.toml explains each key."""
+
+    path: Path
+    what: str = ""
+    package: str = ""
+    url: str = ""
+    file: str = ""
+    sha256: str = ""
+    size: int = 0
+    folder: str = ""
+    program: str = ""
+    vendor: str = ""
+    vendored: str = ""
+    network: bool = False
+    cargo: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    made: tuple[str, ...] = ()
+    run_as: str = ""
+    command: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its file's name without the suffix."""
+        return self.path.stem
+
+
+@dataclass(frozen=True)
+class Built:
+    """A case as built: `folder` holds what cargo made, and in `objects` those of its C part.
+
+    `commands` compiled the C part, as cargo ran them; the build took `seconds`. `warnings` are
+    the first lines of what rustc and the C compiler warned of.
+    """
+
+    case: Case
+    rustc: Toolchain
+    folder: Path
+    commands: tuple[str, ...]
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def c_functions(self) -> set[str]:
+        """Return the instrumented functions of the C part, named as a profile names them."""
+        found = set[str]()
+        for path in (self.folder / "objects").iterdir():
+            seen = evidence.read(path)
+            parts = seen.parts if isinstance(seen, evidence.Evidence) else ()
+            for run in (run for part in parts for run in part.records):
+                places = run.names.index(run.references)
+                found |= {run.names.text[n].decode(errors="replace") for n in places if n >= 0}
+        return found
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the cases that come with the package."""
+    return tuple(sorted(path.stem for path in (settings.data_dir() / "cases").glob("*.toml")))
+
+
+def get(name: str) -> Case:
+    """Return a case by its name, or by the path of its file (`….toml`).
+
+    Raises `LabError` for an unknown name, or a file that does not say what it has to.
+    """
+    path = Path(name).absolute()
+    if path.suffix != ".toml":
+        if name not in names():
+            raise LabError(f"case {name}", "there is none", f"choose from {', '.join(names())}")
+        path = settings.data_dir() / "cases" / f"{name}.toml"
+    try:
+        return _checked(path, tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise from_os(f"case {path.name}", error) from error
+    except (ValueError, RecursionError) as error:
+        why = first_line(str(error))
+        raise LabError(f"case {path.name}", why, "data/cases/orjson.toml explains it") from error
+
+
+def _checked(path: Path, said: dict[str, Any]) -> Case:
+    """Return a case; raises ValueError where the file is not what orjson.toml explains."""
+    found: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+    defaults = vars(Case(path))
+    for key, value in found.items():
+        texts = value.values() if isinstance(value, dict) else value
+        texts = texts if isinstance(value, dict | tuple) else ()
+        known = type(value) is type(defaults.get(key))
+        if not known or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{key}: no such key, or not a value of it")
+    case = Case(path, **found)
+    if sum(map(bool, (case.package, case.url, case.folder))) != 1:
+        raise ValueError("it needs one of package, url, folder")
+    needed = (case.folder or case.file, case.made, case.run_as, case.command)
+    if not all(needed) or "/" in case.file + case.run_as:
+        raise ValueError("it needs made, command, run_as and (to fetch) file, without a folder")
+    if "\\x00" in repr(said) or any("=" in key or not key for key in case.env):
+        raise ValueError("it has a NUL, or a variable's name that is none")
+    if not re.fullmatch(r"(https?://[\w.-]+/|file:///)\S+|", case.url):
+        raise ValueError("url is no address")
+    return case
+
+
+def source(case: Case, cache: Path) -> Path:
+    """Return the folder of a case's sources, not to be changed; fetched and checked once.
+
+    An archive without `sha256` has to stay as it is at first. Raises `LabError` for a wrong
+    hash or no space, `MissingError` without network.
+    """
+    if case.folder:
+        folder = case.path.parent / case.folder
+        if not folder.is_dir():
+            raise MissingError(f"case {case.name}", f"no folder {folder}", "check `folder`")
+        return folder
+
+    name = case.sha256 or f"{case.package}{case.url}"
+    target = cache / "sources" / f"{case.name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    noted = target.with_name(f"{target.name}.sha256")
+
+    def make(staging: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=staging) as work:
+            url = case.url or _sdist(case.package, Path(work))
+            pinned = case.sha256 or (noted.read_text() if noted.exists() else "")
+            if pinned:
+                archive = download.Archive(case.file, pinned, case.size, url=url)
+                got = download.get(archive, Path(work), cache)
+            else:
+                got = download.from_url(url, Path(work, case.file), case.size)
+            found = files.digest(got)
+            unpack = ("tar", "-xf", got, "-C", staging, "--strip-components=1")
+            done = files.run_tool(unpack, staging)
+        if not done.ok:
+            raise LabError(f"unpacking {case.file}", first_line(done.stderr), "check it")
+        if not pinned:
+            files.write(noted, found)
+            progress.say(f"{case.file}: no SHA-256 is pinned; from now on it has to be {found}")
+
+    return files.once(target, make)
+
+
+def _sdist(package: str, folder: Path) -> str:
+    """Return where the package index that uv is set to has a package's sources."""
+    (folder / "requirements.in").write_text(package)
+    # A kernel asks all tools for colours (FORCE_COLOR), which are not TOML.
+    ask = ("pip", "compile", "-q", "--color", "never", "--no-deps", "--format", "pylock.toml")
+    where = ("requirements.in", "--python", sys.executable)
+    done = files.run_tool((find_uv(), *ask, *where), folder)
+    if not done.ok:
+        raise MissingError(package, first_line(done.stderr), "check the network, and the name")
+    with contextlib.suppress(ValueError, LookupError):
+        return str(tomllib.loads(done.stdout)["packages"][0]["sdist"]["url"])
+    raise LabError(package, "the package index has no sources of it", "give a `url`")
+
+
+def build(
+    case: Case,
+    rustc: Toolchain,
+    cc: Toolchain,
+    cflags: str = "",
+    *,
+    rustflags: tuple[str, ...] = INSTRUMENT,
+    profile: Path | None = None,
+    cache: Path | None = None,
+) -> Built:
+    """Build a case, for profiling unless `rustflags` say otherwise; once for all that makes it.
+
+    `profile` is an indexed one to optimize by; the cc crate mirrors that to a clang, too.
+    Raises `BuildError` where cargo says no, `MissingError` without a cargo that is new enough,
+    and what `source` and `programs.get` raise.
+    """
+    cache = cache or settings.cache_dir()
+    folder, cargo, main = source(case, cache), _cargo(rustc, cache), None
+    env = {key: value.replace("{python}", sys.executable) for key, value in case.env.items()}
+    if case.program:
+        linker = discovery.companion(rustc, cache).compiler
+        program = programs.get(case.program, cache=cache, cc=linker)
+        main, (below, *_) = program.main, program.library
+        env |= {"C_FOLDER": str(below.folder), "C_SOURCE": below.source}
+        env["C_FLAGS"] = "\n".join(below.flags)
+    env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
+    env |= {"CARGO_HOME": str(cache / "cargo"), "LC_ALL": "C", "CC_ENABLE_DEBUG_OUTPUT": "1"}
+    flags = "\x1f".join((*rustflags, *([f"-Cprofile-use={profile}"] if profile else [])))
+    command = [str(cargo), "build", "--release", *case.cargo]
+    command += [] if case.network else ["--offline"]
+    if case.vendored:
+        crates = (source(get(case.vendor), cache) if case.vendor else folder) / case.vendored
+        command += ["--config", 'source.crates-io.replace-with="vendored"', "--config"]
+        command += [f"source.vendored.directory={json.dumps(str(crates))}"]  # TOML's string, too
+
+    def make(staging: Path) -> None:
+        work = staging / "work"
+        shutil.copytree(folder, work, symlinks=True, ignore=lambda top, _: _not_source(top, folder))
+        if main:
+            shutil.copy(main.folder / main.source, work / "main.rs")
+        progress.say(f"{case.name}: cargo builds it with {rustc.name}, CC={cc.name}; 15 s or so")
+        # cargo instruments and runs build scripts too: LLVM_PROFILE_FILE is for theirs.
+        own = {"LLVM_PROFILE_FILE": str(work / "profiles" / "%p.profraw")}
+        own |= {"CARGO_ENCODED_RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(work / "target")}
+        inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        start = time.monotonic()
+        done = files.run_tool(command, work, {**inherited, **env, **own})
+        if not done.ok:
+            raise _failure(case, done)
+        _keep(case, work, staging, time.monotonic() - start, done.stderr)
+        shutil.rmtree(work)
+
+    parts = [files.digest(Path(__file__)), sys.version, rustc.identity, cc.identity, flags]
+    parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
+    parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    kept = files.once(cache / "cases" / f"{case.name}-{digest}", make)
+    note = json.loads((kept / "built.json").read_text())
+    told = (tuple(note["commands"]), note["seconds"], tuple(note["warnings"]))
+    return Built(case, rustc, kept, *told)
+
+
+def _cargo(rustc: Toolchain, cache: Path) -> Path:
+    """Return a cargo that is new enough: the rustc's own, else another's."""
+    there = [rustc, *(each for each in discovery.discover(cache) if each.kind == "rustc")]
+    why = "not found"
+    for name in [*(str(each.compiler.with_name("cargo")) for each in there), "cargo"]:
+        if found := shutil.which(name):
+            said = process.run((found, "--version"), cwd=Path("/")).stdout
+            version = re.search(r"(\d+)\.(\d+)", said)
+            if version and (int(version[1]), int(version[2])) >= _CARGO:
+                return Path(found)
+            why = f"too old ({first_line(said)})"
+    how = "install Rust with rustup, or Debian's package cargo-web"
+    raise MissingError(f"cargo {_CARGO[0]}.{_CARGO[1]} or newer", why, how)
+
+
+def _not_source(top: str, folder: Path) -> set[str]:
+    """Return what is not a project's source in its folder; further below, it may be."""
+    return {"target", ".git"} if Path(top) == folder else set()
+
+
+def _contents(case: Case, folder: Path, profile: Path | None) -> Iterator[str]:
+    """Yield what tells one state of sources that no hash pins, and of a profile, from another."""
+    try:
+        if profile:
+            yield hashlib.sha256(profile.read_bytes()).hexdigest()
+        for top, folders, inside in os.walk(folder) if case.folder or not case.sha256 else ():
+            folders[:] = sorted(set(folders) - _not_source(top, folder))
+            for path in sorted(Path(top, name) for name in inside):
+                if path.is_file():
+                    content = hashlib.sha256(path.read_bytes()).hexdigest()
+                    yield f"{path.relative_to(folder)} {content}"
+    except OSError as error:
+        raise from_os(f"case {case.name}", error) from error
+
+
+def _keep(case: Case, work: Path, kept: Path, seconds: float, said: str) -> None:
+    """Keep of a build what was made, the C objects, the commands that made those, and warnings."""
+    made = [path for name in case.made if (path := work / "target" / "release" / name).is_file()]
+    if not made:
+        raise BuildError(f"case {case.name}", f"cargo made no {case.made[0]}", "check `made`")
+    made[0].rename(kept / case.run_as)
+    (kept / "objects").mkdir()
+    commands = []
+    for number, (words, path) in enumerate(_commands(work / "target")):
+        path.rename(kept / "objects" / f"{number}-{path.name}")
+        commands.append(words.replace(f"{work}/", ""))
+    warnings = re.findall(r"^warning: (?!`.* generated )(.*)", said, re.MULTILINE)
+    note = {"commands": commands, "seconds": seconds, "warnings": warnings}
+    files.write(kept / "built.json", json.dumps(note))
+
+
+def _commands(target: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each command that compiled C, as the cc crate prints it, and its object."""
+    for output in sorted(target.glob("release/build/*/output")):
+        for line in output.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # not a command, or not one with -o
+                words = shlex.split(line.removeprefix("running: "))
+                made = Path(words[words.index("-o", 0, -1) + 1])
+                if "-c" in words and made.suffix == ".o" and made.is_file():
+                    yield shlex.join(words), made
+
+
+def _failure(case: Case, done: process.Finished) -> BuildError:
+    found = re.search(r"^error.*?(?=\n\n|\Z)", done.stderr, re.MULTILINE | re.DOTALL)
+    why = first_line(" ".join((found[0] if found else done.stderr).split()))
+    why = f"stopped at the {done.limit} limit" if done.limit else why
+    do = "mend it, or choose another compiler"
+    if re.search("--offline|network error|failed to download", done.stderr):
+        other = "check that" if case.network else "say network = true"
+        do = f"it needs the network: {other}, or vendor its crates (cargo vendor)"
+    return BuildError(f"cargo on {case.name}", why, do, done.stderr)
+
+
+def invocation(built: Built, cache: Path) -> Invocation:
+    """Return what runs a case as built, in its folder."""
+    places = {"{python}": sys.executable, "{made}": str(built.folder / built.case.run_as)}
+    places["{source}"] = str(source(built.case, cache))
+    argv = [re.sub("|".join(places), lambda m: places[m[0]], w) for w in built.case.command]
+    return Invocation(argv, built.rustc, settings.TRACED, cwd=built.folder)
+
+
+def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
+    """Run a case once; return what came of it, and the functions of its profile.
+
+    `ok` says that the profile merges: its counts are not compared with any.
+    """
+    outcome, text = lab.judge(invocation(built, lab.cache))
+    seen = counts.parse(text)
+    if outcome.kind == "ok":
+        detail = f"the profile merges: {len(seen)} functions"
+        detail += "" if built.commands else ", and no C part"
+        outcome = dataclasses.replace(outcome, detail=detail)
+    return outcome, seen
+
+
+def trial(
+    name: str, rustc: str, cc: str, cflags: str = "", *, lab: Lab | None = None
+) -> dict[str, Any]:
+    """Build and run a case; return a row of a table. What fails is said there, never raised.
+
+    `rustc` and `cc` are as `toolchains.find_rustc` and `find` take them. After these come
+    `alike` (have both compilers records of one size), `mirrored` (did rustc's flag reach the C
+    compiler; None: nothing was compiled), the `command` that compiled the first C file,
+    `c_instrumented` functions of the C part, `c_functions` of them in the profile, `built_in`
+    seconds; then the columns of `Outcome.to_row`.
+    """
+    row: dict[str, Any] = {"case": name, "rustc": rustc, "cc": cc, "cflags": cflags, **_NOTHING}
+    with contextlib.nullcontext(lab) if lab else Lab() as mine:
+        try:
+            main = discovery.find_rustc(rustc, mine.cache)
+            foreign = discovery.find(cc, mine.cache)
+            row["alike"] = same_stride(main.raw_version or 0, foreign.raw_version or 0)
+            built = build(get(name), main, foreign, cflags, cache=mine.cache)
+            theirs, commands = built.c_functions(), built.commands
+            row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
+            if commands:
+                row |= {"mirrored": "-fprofile-generate" in commands[0], "command": commands[0]}
+            outcome, seen = exercise(built, mine)
+            row["c_functions"] = sum(function in theirs for function, _ in seen)
+        except LabError as error:
+            outcome = Outcome("build-failed", str(error))
+    return {**row, **outcome.to_row()}

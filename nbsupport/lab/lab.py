@@ -1,0 +1,294 @@
+"""A trial: one program, built by one or two toolchains, run once, and what came of it.
+
+What stays from trial to trial (objects, programs, reference counts) is in the cache;
+the run itself is never reused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, get_args
+
+from nbsupport.base import files, process, settings
+from nbsupport.base.errors import BuildError, LabError, MissingError
+from nbsupport.crash import crash
+from nbsupport.lab import build, counts, programs
+from nbsupport.lab.build import Instrument, Order, Trial
+from nbsupport.lab.outcome import Outcome, Profile, classify
+from nbsupport.profile.layout import same_stride
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
+
+ORDERS: tuple[Order, ...] = get_args(Order)
+INSTRUMENTS: tuple[Instrument, ...] = get_args(Instrument)
+
+#: How often counts must be wrong before they are called so.
+_WRONG_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What to run: the command `argv`, in an empty folder, or in `cwd`.
+
+    Its profile goes to the empty folder in any case: the first of the `*.profraw` there, for
+    the llvm-profdata of `toolchain`. `environment` comes on top of what every program has.
+    """
+
+    argv: Sequence[str | Path]
+    toolchain: Toolchain
+    limits: settings.Limits
+    environment: dict[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+
+class Lab:
+    """Runs trials on this machine, and keeps debuggers alive between them.
+
+    A context manager; `close` ends the debuggers (so does the end of the process).
+    """
+
+    def __init__(
+        self,
+        cache: Path | None = None,
+        *,
+        limits: settings.Limits = settings.PROGRAM,
+        debugger: bool = True,
+    ) -> None:
+        self.cache = cache or settings.cache_dir()
+        self.limits = limits
+        self._debug = debugger
+        self._debuggers: list[crash.Debugger] = []
+        # Looked up once: the grid of a sweep names each toolchain many times.
+        self._find = functools.cache(functools.partial(discovery.find, cache=self.cache))
+        self._find_rustc = functools.cache(
+            functools.partial(discovery.find_rustc, cache=self.cache)
+        )
+        self._program = functools.cache(functools.partial(programs.get, cache=self.cache))
+        self.reference = functools.cache(self._reference)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the debuggers; the next crash starts one again."""
+        while self._debuggers:
+            self._debuggers.pop().close()
+
+    def trial(
+        self,
+        program: str,
+        llvm: str,
+        foreign: str,
+        *,
+        order: str = "main-first",
+        instrument: str | None = None,
+        main_instrument: str = "ir",
+    ) -> Trial:
+        """Return the trial that these names mean; raises `LabError` that says which are allowed.
+
+        `llvm` and `foreign` are as `toolchains.find` takes them. The library is instrumented
+        as main is, unless gcc compiles it, which cannot.
+        """
+        other = self._find(foreign)
+        if instrument is None:
+            instrument = "none" if other.kind == "gcc" else main_instrument
+        _allowed("order", order, ORDERS)
+        _allowed("instrument", instrument, INSTRUMENTS)
+        _allowed("main_instrument", main_instrument, INSTRUMENTS)
+        if instrument != "none" and other.raw_version is None:
+            raise LabError(other.name, "does not instrument as LLVM does", "use instrument none")
+        if instrument != "none":
+            _with_runtime(other)  # its own uniform build tells which counts are right
+        main, linker = self._main(program, llvm)
+        chosen = self._program(program, cc=linker.compiler)
+        return Trial(
+            program=chosen,
+            main=main,
+            foreign=other,
+            order=order,  # type: ignore[arg-type]
+            main_instrument=main_instrument,  # type: ignore[arg-type]
+            instrument=instrument,  # type: ignore[arg-type]
+            linker=linker,
+            runtime=main,
+        )
+
+    def available(
+        self, *, programs: Sequence[str] = (), toolchains: Sequence[str] = (), llvm: str = ""
+    ) -> tuple[str, ...]:
+        """Return those of the names that this machine has; says what it leaves out, and why.
+
+        A program is there when its sources and a compiler for its main, of LLVM `llvm`, are.
+        """
+        there = []
+        for name in (*programs, *toolchains):
+            try:
+                if name in programs:
+                    self.trial(name, llvm, llvm)
+                else:
+                    self._find(name)
+                there.append(name)
+            except MissingError as error:
+                print(f"left out {name}: {error}")  # noqa: T201 - the notebook shows it
+        return tuple(there)
+
+    def alike(self, llvm: str, asked: str) -> str:
+        """Return the toolchain asked for if its records have `llvm`'s size, else `llvm` itself.
+
+        Where `asked` is not here, it is returned: a recording may have it.
+        """
+        with contextlib.suppress(MissingError):
+            mine, other = (self._find(name).raw_version or 0 for name in (llvm, asked))
+            return asked if same_stride(mine, other) else llvm
+        return asked
+
+    def _main(self, program: str, llvm: str) -> tuple[Toolchain, Toolchain]:
+        """Return the toolchain that compiles main, and the clang that links."""
+        if programs.language(program) == "rust":
+            main = self._find_rustc(llvm)
+            linker = discovery.companion(main, self.cache)
+        else:
+            main = linker = self._find(llvm)
+        return _with_runtime(main), linker
+
+    def run(self, trial: Trial) -> Outcome:
+        """Build what is not built, run it, and say what came of it.
+
+        Wrong counts must persist: an allocator that looks at the clock, or at where the
+        kernel puts its memory, counts otherwise once in a hundred runs.
+        """
+        try:
+            run = self._run_of(trial)
+            for _ in range(_WRONG_RUNS):
+                outcome, _ = self.judge(run, lambda: self._expected(trial))
+                if outcome.kind != "wrong-counts":
+                    break
+        except BuildError as error:  # of the program, or of a reference
+            return Outcome("build-failed", str(error))
+        return outcome
+
+    def once(self, trial: Trial) -> tuple[str, float]:
+        """Run a program once; return its profile as llvm-profdata's text, or "", and seconds."""
+        outcome, text = self.judge(self._run_of(trial))
+        return text, outcome.seconds
+
+    def judge(
+        self, run: Invocation, expected: Callable[[], counts.Expected] | None = None
+    ) -> tuple[Outcome, str]:
+        """Run a command once; return what came of it, and its profile as text, or "".
+
+        `expected` is asked only where there are counts to compare. Raises `MissingError` for a
+        command that is not there, or for want of an llvm-profdata.
+        """
+        merged, text = None, ""
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+            folder = Path(name)
+            env = environment(folder) | run.environment
+            done = process.run(run.argv, cwd=run.cwd or folder, env=env, limits=run.limits)
+            left = min((p for p in folder.glob("*.profraw") if p.is_file()), default=None)
+            size = left.stat().st_size if left else 0
+            if left and size and done.ok:
+                tool = discovery.profdata(run.toolchain, self.cache)
+                merge: build.Command = (tool, "merge", "-text", "-o", "-", left)
+                # The text of a whole project is larger than what a compiler says.
+                merged = process.run(merge, cwd=folder, limits=settings.TRACED)
+                text = merged.stdout if merged.ok else ""
+        seen = counts.parse(text)
+        wrong = counts.difference(seen, expected()) if seen and expected else None
+        kind, detail = classify(done, size, merged, seen, wrong)
+        dead, note = self._crash(run) if kind == "crash" else (None, "")
+        state = Profile(bool(merged and merged.ok), size, len(seen))
+        how = (done.exit_code, done.signal_name, dead, state, done.seconds)
+        return Outcome(kind, detail + note, *how), text
+
+    def _run_of(self, trial: Trial) -> Invocation:
+        program = build.linked(trial, self.cache)
+        return Invocation([program], trial.runtime, self.limits, dict(trial.environment))
+
+    def _expected(self, trial: Trial) -> counts.Expected:
+        return counts.together(self.reference(part) for part in trial.references)
+
+    def _reference(self, trial: Trial) -> counts.Expected:
+        """Return the counts of a uniform build, from two runs, so that chance shows."""
+        note = self.cache / "references" / f"{trial.digest}.json"
+        with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or not whole
+            return {
+                (name, number): None if values is None else tuple(values)
+                for name, number, values in json.loads(note.read_text())
+            }
+        expected = counts.agreed(self._healthy(trial) for _ in range(2))
+        rows = [(*key, values) for key, values in expected.items()]
+        with contextlib.suppress(OSError):  # a full or read-only cache costs time, nothing else
+            files.write(note, json.dumps(rows))
+        return expected
+
+    def _healthy(self, trial: Trial) -> counts.Counts:
+        outcome, text = self.judge(self._run_of(trial))
+        if outcome.kind == "ok":
+            return counts.parse(text)
+        raise LabError(
+            f"the reference build of {trial.program.name} by {trial.runtime.name}",
+            f"{outcome.kind}: {outcome.detail}",
+            "this toolchain cannot profile even alone; choose another",
+        )
+
+    def _crash(self, run: Invocation) -> tuple[crash.Crash | None, str]:
+        """Run the command again under a debugger; the text says why there are no frames."""
+        try:
+            debugger = self._debugger()
+            if debugger is None:
+                return None, " (no frames: neither LLDB nor gdb is here)"
+            with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+                env = environment(Path(folder)) | run.environment
+                cwd, seconds = run.cwd or Path(folder), run.limits.seconds
+                found = debugger.crash(run.argv, cwd=cwd, env=env, seconds=seconds)
+            self._debuggers.append(debugger)
+        except LabError as error:
+            return None, f" (no frames: {error.what}: {error.why})"
+        return found, "" if found else f" (no frames: not again under {debugger.name})"
+
+    def _debugger(self) -> crash.Debugger | None:
+        if not self._debug:
+            return None
+        with contextlib.suppress(IndexError):
+            return self._debuggers.pop()
+        gdb = shutil.which("gdb")
+        lldb = discovery.find_lldb(self.cache)
+        return crash.open_debugger(lldb, Path(gdb) if gdb else None)
+
+
+def _with_runtime(toolchain: Toolchain) -> Toolchain:
+    """Return a toolchain that has a profile runtime; raises `LabError` for one that has none."""
+    if toolchain.kind == "gcc":
+        raise LabError("gcc", "does not write LLVM's profiles", "choose a clang for main")
+    if toolchain.runtime is None:
+        raise MissingError(
+            f"the profile runtime of {toolchain.name}",
+            "not installed with it",
+            f"install libclang-rt-{toolchain.major}-dev (or compiler-rt), or take LLVM's wheel",
+        )
+    return toolchain
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return a program's whole environment, always of the same variables.
+
+    An allocator that looks for its options reads each variable: counts would depend on
+    how many the reader has.
+    """
+    profile = str(folder / "run.profraw")
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "LLVM_PROFILE_FILE": profile}
+
+
+def _allowed(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise LabError(f"{what} {value!r}", "not known", f"choose one of {', '.join(allowed)}")

@@ -1,0 +1,1 @@
+"""Notebooks as values: run, kept, compared, replayed."""

@@ -1,0 +1,288 @@
+"""One run on disk: what its notebooks claimed and recorded, and how to read that back.
+
+Claims and tables travel in the notebooks themselves, as outputs of MIME types of our
+own, so that a notebook executed by any runner can be read. `collect` gathers them into
+Parquet tables beside the notebooks; `data/recorded` holds those of one real run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbsupport import __version__
+from nbsupport.base import files, settings
+from nbsupport.base.errors import LabError, MissingError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLAIM = "application/vnd.pgo-lab.claim+json"
+TABLE = "application/vnd.pgo-lab.table+json"
+
+#: What this process has claimed and recorded.
+_claims: list[dict[str, Any]] = []
+_tables: dict[str, pd.DataFrame] = {}
+
+#: Columns that differ from run to run, and so stay out of what a notebook records.
+_MEASURED = ("seconds",)
+
+
+def claim(
+    name: str, sentence: str, *, predicted: object, observed: object, at: Mapping[str, object]
+) -> None:
+    """State a claim: what was predicted, what was observed.
+
+    Shows one stable line and records the claim in the notebook. `name` identifies it for
+    ever, `at` gives the parameters that it was made for; a set of predictions is kept by any
+    of its members. A claim that does not hold is news to report, not an error.
+    """
+    several = isinstance(predicted, frozenset)
+    holds = observed in predicted if several else observed == predicted  # type: ignore[operator]
+    says = " or ".join(sorted(predicted)) if several else str(predicted)  # type: ignore[call-overload]
+    verb = "holds" if holds else "DOES NOT HOLD"
+    line = f"{verb}: {sentence} (predicted: {says}; observed: {observed})"
+    record = {
+        "name": name,
+        "sentence": sentence,
+        "holds": holds,
+        "predicted": says,
+        "observed": str(observed),
+        "at": _said(at),
+    }
+    _claims.append({"notebook": "", **record, "at": json.dumps(record["at"], sort_keys=True)})
+    _display({"text/plain": line, CLAIM: record})
+
+
+def _said(parameters: Mapping[str, object]) -> dict[str, str]:
+    """Return parameters as text, a toolchain's folder by its name: the same on each machine."""
+    texts = {key: str(value) for key, value in sorted(parameters.items())}
+    return {key: Path(text).name if text[:1] == "/" else text for key, text in texts.items()}
+
+
+def record(name: str, table: pd.DataFrame) -> None:
+    """Record a table in the notebook under a name; shows one line that says so."""
+    kept = table.drop(columns=[c for c in _MEASURED if c in table])
+    rows = json.loads(kept.to_json(orient="records"))
+    _tables[name] = kept
+    line = f"recorded: {name}, {len(table)} rows"
+    _display({"text/plain": line, TABLE: {"name": name, "rows": rows}})
+
+
+def here() -> Run:
+    """Return what this process, a notebook's kernel, has claimed and recorded so far."""
+    return Run({}, _claim_table(_claims), dict(_tables))
+
+
+def _display(bundle: dict[str, Any]) -> None:
+    from IPython.display import display  # noqa: PLC0415 - only notebooks show anything
+
+    display(bundle, raw=True)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run found: `claims` and `tables` as pandas tables, `manifest` as written.
+
+    `recorded` says that it came with the project, and was not made on this machine now.
+    `claims` has the columns notebook, name, sentence, holds, predicted, observed, at.
+    """
+
+    manifest: Mapping[str, Any]
+    claims: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+    recorded: bool = False
+
+    @property
+    def outdated(self) -> str:
+        """By which other version of the project it was made, "" if by this one or unknown."""
+        made = str(self.manifest.get("what", ""))
+        return "" if made in ("", f"PGO Crash Lab {__version__}") else made
+
+    def observed(self, name: str) -> tuple[str, ...]:
+        """Return what was observed for a claim, once for each time that it was made."""
+        return tuple(self.claims.loc[self.claims["name"] == name, "observed"])
+
+    def holds(self, name: str) -> bool:
+        """Return whether a claim was made and held each time."""
+        made = self.claims.loc[self.claims["name"] == name, "holds"]
+        return len(made) > 0 and bool(made.all())
+
+    def verdict(self) -> str:
+        """Return the run in one sentence."""
+        total = len(self.claims)
+        if not total:
+            return "no notebook claimed anything"
+        held = int(self.claims["holds"].sum())
+        if held < total:
+            names = ", ".join(self.claims.loc[~self.claims["holds"], "name"])
+            return f"{held} of {total} claims hold; not so: {names}"
+        return (
+            f"all {total} claims hold: the crash comes from linking objects of two LLVMs whose "
+            "raw profiles are laid out differently"
+        )
+
+    def changed(self, baseline: Run) -> tuple[str, ...]:
+        """Return the names of claims that came out otherwise, at equal parameters."""
+        key = ["name", "at"]
+        both = self.claims.merge(baseline.claims, on=key, suffixes=("", "_before"))
+        return tuple(both.loc[both["holds"] != both["holds_before"], "name"])
+
+
+def open_run(run: str) -> Run:
+    """Return the run in the folder of that name, or the `recorded` one."""
+    return recorded() if run == "recorded" else read(Path(run))
+
+
+def read(run: Path) -> Run:
+    """Read a run from its executed notebooks; raises `LabError` where there are none.
+
+    A table that several cells have recorded is one table, with a column `at`: the parameters of
+    its cell, as JSON.
+    """
+    import pandas as pd  # noqa: PLC0415
+
+    manifest = _manifest(run / "manifest.json")
+    claims: list[dict[str, Any]] = []
+    tables: dict[str, list[tuple[str, list[dict[str, Any]]]]] = {}
+    for path in executed(run, manifest):
+        entry = manifest.get("notebooks", {}).get(path.stem, {})
+        given = json.dumps(_said(entry.get("parameters", {})), sort_keys=True)
+        for kind, content in _outputs(path):
+            if kind == CLAIM:
+                at = json.dumps(content["at"], sort_keys=True)
+                name = entry.get("notebook", path.stem)
+                claims.append({"notebook": name, **content, "at": at})
+            else:
+                tables.setdefault(content["name"], []).append((given, content["rows"]))
+    whole = {
+        name: pd.DataFrame(
+            [{**row, "at": at} for at, rows in parts for row in rows] if parts[1:] else parts[0][1]
+        )
+        for name, parts in tables.items()
+    }
+    return Run(manifest, _claim_table(claims), whole)
+
+
+def executed(run: Path, manifest: Mapping[str, Any]) -> list[Path]:
+    """Return the executed notebooks of a run: those that its manifest names, if it has one."""
+    there = sorted((run / "notebooks").glob("*.ipynb"))
+    known = manifest.get("notebooks")
+    found = [path for path in there if not known or path.stem in known]
+    if not found:
+        raise MissingError(str(run), "no executed notebooks there", f"pgo-lab run -o {run}")
+    return found
+
+
+def _claim_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415
+
+    columns = ["notebook", "name", "sentence", "holds", "predicted", "observed", "at"]
+    return pd.DataFrame(claims, columns=columns).astype({"holds": bool})
+
+
+def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        cells = json.loads(path.read_text())["cells"]
+        for cell in cells:
+            for output in cell.get("outputs", ()):
+                for kind in (CLAIM, TABLE):
+                    if kind in output.get("data", {}):
+                        yield kind, output["data"][kind]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LabError(str(path), f"not a readable notebook ({error})", "run it again") from error
+
+
+def collect(run: Path) -> Run:
+    """Write the tables of a run's notebooks beside them, and a page that lists what there is.
+
+    Returns the run. Tables of an earlier batch that are no more are removed.
+    """
+    found = read(run)
+    for old in set(run.glob("*.parquet")) - {run / f"{name}.parquet" for name in found.tables}:
+        old.unlink()
+    save(found, run)
+    files.write(run / "index.html", _index(found))
+    return found
+
+
+def _index(run: Run) -> str:
+    """Return a page of a run: its verdict, and each executed notebook, how it fared, how long."""
+
+    def row(*cells: object, tag: str = "td") -> str:
+        inside = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+        return f"<tr>{inside}</tr>"
+
+    entries = run.manifest.get("notebooks", {}).items()
+    rows = [
+        row(
+            name,
+            ", ".join(f"{key} {value}" for key, value in entry["parameters"].items()),
+            f"{entry['status']}: {entry['error']}" if entry["error"] else entry["status"],
+            f"{entry['seconds']:.1f} s",
+        )
+        for name, entry in entries
+    ]
+    heads = row("notebook", "parameters", "outcome", "took", tag="th")
+    when = f"{run.manifest.get('started')} on {run.manifest.get('platform')}"
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>PGO Crash Lab</title>'
+        "<style>:root { color-scheme: light dark; font: 16px sans-serif } "
+        "th, td { padding: 0.2em 1em 0.2em 0; text-align: left; vertical-align: top }</style>"
+        f"<h1>{html.escape(run.verdict())}</h1><p>A run begun {html.escape(when)}. Executed "
+        "notebooks are in notebooks/, tables beside this page (Parquet); pgo-lab report makes a "
+        f"site of them, pgo-lab diff compares two runs.</p><table>{heads}{''.join(rows)}</table>\n"
+    )
+
+
+def save(run: Run, folder: Path) -> None:
+    """Write claims and tables as Parquet, each file atomically."""
+    for name, table in {"claims": run.claims, **run.tables}.items():
+        content = BytesIO()
+        table.to_parquet(content, index=False)
+        files.write(folder / f"{name}.parquet", content.getvalue())
+
+
+def load(folder: Path) -> Run:
+    """Read a run from its Parquet tables, without its notebooks."""
+    import pandas as pd  # noqa: PLC0415
+
+    try:
+        tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+        claims = tables.pop("claims")
+    except (OSError, ValueError, KeyError) as error:
+        raise LabError(str(folder), f"not a recorded run ({error})", "record it again") from error
+    return Run(_manifest(folder / "manifest.json"), claims, tables)
+
+
+def recorded() -> Run:
+    """Return the run that came with the project (data/recorded); its manifest says of when."""
+    return dataclasses.replace(load(settings.data_dir() / "recorded"), recorded=True)
+
+
+def baseline() -> Run:
+    """Return the recorded run with the claims of all LLVMs (data/recorded/versions), too."""
+    import pandas as pd  # noqa: PLC0415
+
+    found = recorded()
+    versions = load(settings.data_dir() / "recorded" / "versions")
+    claims = pd.concat([found.claims, versions.claims], ignore_index=True)
+    return dataclasses.replace(
+        found, claims=claims.drop_duplicates(["name", "at"], ignore_index=True)
+    )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise LabError(str(path), f"not JSON ({error})", "run it again") from error
+    return manifest

@@ -1,0 +1,233 @@
+"""One notebook in a process of its own: the job, its process, and how that is ended.
+
+papermill works here and nowhere else. A process, because a kernel may die and a notebook
+may hang; its own session, so that Ctrl-C reaches us first and we end it in good order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from nbsupport.base import process, progress
+from nbsupport.base.errors import first_line
+
+#: How long an interrupted kernel has to end its children and remove its folders (seconds).
+_GRACE = 5.0
+#: How long a notebook may take besides its cells: kernel start, saving, kernel end (seconds).
+_OVERHEAD = 120.0
+
+#: A kernel takes ports that were free a moment ago; seldom, another one is faster, and it
+#: dies before its first cell. Then it is started again.
+_NOT_STARTED, _STARTS = "Kernel died before replying to kernel_info", 3
+
+
+class StoppedError(Exception):
+    """`Crew.stop` came before this notebook was done."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook to execute: `folder` holds input.ipynb and receives output.ipynb.
+
+    The kernel runs in `cwd`; `timeout` is for each cell, `cells` their number. While it runs, the
+    file `progress` has the number of the cell. `tags` say what machine can do it (for a cluster).
+    """
+
+    folder: Path
+    cwd: Path
+    parameters: Mapping[str, object]
+    timeout: float
+    cells: int
+    tags: Mapping[str, int] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    """What executes jobs, several at once: here (`Crew`), or on a cluster."""
+
+    def execute(self, job: Job) -> str | None:
+        """Execute a notebook; return what went wrong, in one line, or None."""
+
+    def stop(self) -> None:
+        """End all that is executed, and start no more; `execute` raises `StoppedError`."""
+
+
+class Crew:
+    """The processes that execute notebooks; they end together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: dict[int, subprocess.Popen[bytes]] = {}
+        self._stopped = False
+
+    def execute(self, job: Job) -> str | None:
+        """Execute a notebook to its end; return what went wrong, in one line, or None.
+
+        Raises `StoppedError` when `stop` ended it.
+        """
+        (job.folder / "job.json").write_text(json.dumps(asdict(job), default=str))
+        with (job.folder / "log").open("wb") as log:
+            child = self._start(job, log.fileno())
+            try:
+                code = child.wait(job.timeout * max(job.cells, 1) + _OVERHEAD)
+            except subprocess.TimeoutExpired:
+                return "it hangs, though none of its cells does; it was ended"
+            finally:
+                _end([child])
+                with self._lock:
+                    del self._live[child.pid]
+                process.unregister(child.pid)
+        if self._stopped:
+            raise StoppedError
+        return _answer(job.folder, code)
+
+    def _start(self, job: Job, log: int) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._stopped:
+                raise StoppedError
+            child = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(job.folder)],
+                cwd=job.folder,
+                env=process.environment(_environment(job.folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            self._live[child.pid] = child
+            process.register(child.pid)
+            return child
+
+    def stop(self) -> None:
+        """End every process and its kernel, and start no more.
+
+        As Jupyter interrupts: a kernel that hears of it ends its own children first.
+        """
+        with self._lock:
+            self._stopped = True
+            live = list(self._live.values())
+        family = _below(live)
+        for member in family:
+            with contextlib.suppress(psutil.Error):
+                if any("ipykernel_launcher" in word for word in member.cmdline()):
+                    member.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + _GRACE
+        for child in live:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(deadline - time.monotonic(), 0))
+        _end(live, family)
+
+
+def _below(children: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
+    """Return the descendants of the children that are still there, in whatever session."""
+    found: list[psutil.Process] = []
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            if child.poll() is None:
+                found += psutil.Process(child.pid).children(recursive=True)
+    return found
+
+
+def _end(
+    children: Sequence[subprocess.Popen[bytes]], family: Sequence[psutil.Process] = ()
+) -> None:
+    """Kill what is left of the children and their family (a kernel is in a session of its own)."""
+    for member in [*family, *_below(children)]:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return what makes a kernel the same for everyone: no progress, no settings of the user."""
+    return {
+        progress.QUIET: "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",  # python3 is this environment's, not the user's
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "IPYTHONDIR": str(folder / "ipython"),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning on standard error
+    }
+
+
+def _answer(folder: Path, code: int) -> str | None:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        error: str | None = json.loads((folder / "answer.json").read_text())["error"]
+        return error
+    if code < 0:
+        return f"the process that executes it was ended by {signal.Signals(-code).name}"
+    said = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no message"]
+    return f"papermill failed: {first_line(said[-1])}"
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when its parent has ended, however that was; its kernel then ends, too."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def _work(folder: Path) -> None:
+    """Execute the job in a folder; what went wrong is in answer.json (in the child)."""
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    job = json.loads((folder / "job.json").read_text())
+    for _ in range(_STARTS):
+        error = _papermill(job)
+        if error is None or _NOT_STARTED not in error:
+            break
+    (folder / "answer.json").write_text(json.dumps({"error": error}))
+
+
+def _papermill(job: Mapping[str, Any]) -> str | None:
+    import papermill  # noqa: PLC0415 - only the child needs it
+    from nbclient import exceptions  # noqa: PLC0415
+
+    number = 0  # of the cell that runs, as its label In [number] says
+
+    def count(cell: Mapping[str, Any], **_: object) -> None:
+        nonlocal number
+        number += cell["cell_type"] == "code" and bool(cell["source"].strip())
+        Path(job["folder"], "progress").write_text(str(number))
+
+    try:
+        # Relative paths: papermill takes braces in a path for parameters.
+        papermill.execute_notebook(
+            "input.ipynb",
+            "output.ipynb",
+            job["parameters"],
+            kernel_name="python3",
+            language="python",
+            cwd=job["cwd"],
+            execution_timeout=job["timeout"],
+            shutdown_kernel="immediate",  # the polite way stalls for seconds, now and then
+            progress_bar=False,
+            on_cell_start=count,
+        )
+    except papermill.PapermillExecutionError as error:
+        message = first_line(papermill.exceptions.strip_color(f"{error.ename}: {error.evalue}"))
+        return f"cell {error.exec_count}: {message}"
+    except exceptions.DeadKernelError:
+        return f"cell {number}: the kernel died"
+    except exceptions.CellTimeoutError:
+        return f"cell {number}: not done after {job['timeout']:g} s"
+    except Exception as error:  # whatever it is, this notebook failed of it
+        return first_line(f"{type(error).__name__}: {error}")
+    return None
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""What a run is told with: the site, and the reports to send."""

@@ -1,0 +1,132 @@
+"""An executed notebook as a page: its claims can be linked to, its errors are advice."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from nbsupport.base import errors
+from nbsupport.notebooks import document, results
+
+#: A link of Markdown, or of HTML, to a notebook: what is before it, its stem, and an anchor.
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+_HREF = re.compile(r'<a href="([\w.@-]+)\.ipynb(#[^"]*)?">(.*?)</a>')
+#: Cells that set a notebook up.
+_SET_UP = re.compile(r"^(parameters\.form|replay\.start)\(", re.MULTILINE)
+
+
+def anchor(claim: str) -> str:
+    """Return the id of the cell's output that shows a claim."""
+    return f"claim-{claim}"
+
+
+def title(read: NotebookNode, name: str) -> str:
+    """Return what a page is called: its heading, and what of a grid it is (`01-x--19-17`)."""
+    heads = (re.match("# (.*)", cell.source) for cell in read.cells)
+    head = next((found[1] for found in heads if found), name)
+    _, _, variant = name.partition("--")
+    return f"{head} ({variant})" if variant else head
+
+
+def page(
+    executed: NotebookNode, names: Collection[str], *, error: str | None = None
+) -> NotebookNode:
+    """Return an executed notebook as a page of the site that has notebooks of these `names`.
+
+    Outputs that only a live notebook can show are left out; links to what is not in the
+    site become text; what went wrong (`error`) is said below the title.
+    """
+    cells = [cell for cell in executed.cells if document.PAPERMILL_ERROR not in document.tags(cell)]
+    claimed: set[str] = set()
+    formed = any("parameters.form(" in cell.source for cell in cells)
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source, names)
+        elif cell.cell_type == "code":
+            cell.metadata["tags"] = [*document.tags(cell), *_folded(cell, formed=formed)]
+            cell.outputs = list(_outputs(cell.outputs, names, claimed))
+    if error:
+        said = f":::{{error}}\nThis notebook failed: {_literal(error)}\n:::"
+        new = nbformat.v4.new_markdown_cell
+        cells.insert(1, new(said))  # type: ignore[no-untyped-call]
+    executed.cells = cells
+    return executed
+
+
+def _folded(cell: NotebookNode, *, formed: bool) -> list[str]:
+    """Return how MyST-NB shows the code of a cell, where a reader wants what it shows, not how.
+
+    `formed`: the notebook has a form, whose static twin shows the parameters.
+    """
+    set_up = {document.PARAMETERS, document.INJECTED} & set(document.tags(cell))
+    if formed and (set_up or _SET_UP.search(cell.source)):
+        return ["remove-input"]
+    claims = any(results.CLAIM in output.get("data", {}) for output in cell.outputs)
+    return ["hide-input"] if claims else []
+
+
+def linked(text: str, names: Collection[str]) -> str:
+    """Return Markdown whose links lead to notebooks of these `names`, or elsewhere, or are text.
+
+    Of a grid's notebooks (`01-x--19`) a link to `01-x` leads to the first.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        said, target, at = match[1], match[2], match[3] or ""
+        if re.match(r"[a-z]+:", target) or target.endswith(".md"):
+            return match[0]
+        there = find(target.removesuffix(".ipynb"), names) if target.endswith(".ipynb") else None
+        return f"[{said}]({there}.ipynb{at})" if there else said
+
+    return _LINK.sub(link, text)
+
+
+def find(stem: str, names: Collection[str]) -> str | None:
+    """Return the page of a notebook; of a grid's (`01-x--19`) the first. None: there is none."""
+    return next((one for one in sorted(names) if one.partition("--")[0] == stem), None)
+
+
+def _literal(text: str) -> str:
+    """Return text that Markdown does not read: as code, with a fence that it does not hold."""
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}"
+
+
+def _outputs(
+    outputs: list[NotebookNode], names: Collection[str], claimed: set[str]
+) -> Iterator[NotebookNode]:
+    for output in outputs:
+        data = output.get("data", {})
+        if results.TABLE in data or (document.WIDGET in data and "text/html" not in data):
+            continue  # for programs; a widget's static twin is another output
+        if claim := data.pop(results.CLAIM, None):
+            data["text/html"] = _claim(claim, first=claim["name"] not in claimed)
+            claimed.add(claim["name"])
+        if "text/html" in data:
+            data["text/html"] = _HREF.sub(lambda m: _href(m, names), data["text/html"])
+        if output.output_type == "error" and hasattr(errors, output.ename):
+            box = f'<div class="admonition error advice"><p>{html.escape(output.evalue)}</p></div>'
+            data = {"text/html": box, "text/plain": output.evalue}
+            new = nbformat.v4.new_output
+            yield new("display_data", data=data)  # type: ignore[no-untyped-call]
+            continue
+        yield output
+
+
+def _href(match: re.Match[str], names: Collection[str]) -> str:
+    there = find(match[1], names)
+    return f'<a href="{there}.html{match[2] or ""}">{match[3]}</a>' if there else match[3]
+
+
+def _claim(claim: Mapping[str, Any], *, first: bool) -> str:
+    word, kind = ("✓ holds", "holds") if claim["holds"] else ("✗ does not hold", "fails")
+    name = f' id="{anchor(claim["name"])}"' if first else ""
+    line = f'<p class="claim {kind}"{name}><strong>{word}</strong>'
+    line += html.escape(claim["sentence"])
+    seen = f"predicted: {claim['predicted']}; observed: {claim['observed']}"
+    return f"{line}<small>{html.escape(seen)}</small></p>"

@@ -1,0 +1,221 @@
+"""From records and counters to profiles that llvm-profdata merges: one for each layout, one of all.
+
+Text profiles carry no version, so each llvm-profdata reads them; an indexed profile is read by
+the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedInstrProfReader
+(InstrProfReader.cpp), ProfVersion (InstrProf.h).
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nbsupport.base import files, process, settings
+from nbsupport.base.errors import LabError, first_line
+from nbsupport.profile import header, layout
+from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
+from nbsupport.profile.profraw import Profile
+from nbsupport.rescue.rescued import Part
+from nbsupport.rescue.value_sites import Nodes
+from nbsupport.toolchains import discovery
+
+#: Variants that a text profile can say, and how. Source: readHeader (TextInstrProfReader).
+_SAID = {
+    "context-sensitive": b":csir",
+    "ir": b":ir",
+    "entry-first": b":entry_first",
+    "byte-coverage": b":single_byte_coverage",
+}
+#: Kinds of value sites that each llvm-profdata knows; vtables came with LLVM 19.
+_KINDS = 2
+#: A target that no record is of. Source: getExternalSymbol (InstrProf.h).
+_EXTERNAL = "** External Symbol **"
+#: What a part of the memory is called in a raw profile's header: its size and its distance from
+#: the records. Source: INSTR_PROF_RAW_HEADER (InstrProfData.inc).
+_SIZES = {
+    "counters": (("NumCounters", "CountersSize"), "CountersDelta"),
+    "bitmaps": (("NumBitmapBytes",), "BitmapDelta"),
+}
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The functions of one image, by record size: each as a text profile, and what is lost."""
+
+    variants: tuple[str, ...]
+    texts: Mapping[int, bytes]
+    functions: Mapping[int, int]
+    lost: tuple[str, ...]
+
+    @property
+    def header(self) -> bytes:
+        """What a text profile of it begins with."""
+        said = [line for name, line in _SAID.items() if name in self.variants]
+        said = said if "ir" in self.variants or not said else [b":fe", *said]
+        said = [line for line in said if line != b":ir" or b":csir" not in said]
+        return b"".join(line + b"\n" for line in said or [b":fe"])
+
+
+def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
+    """Return what is in a profile, whether or not its records are of one layout.
+
+    Without nodes, value sites are there without values: without sites a compiler takes the
+    profile for stale. Source: annotateValueSites (PGOInstrumentation.cpp).
+    """
+    found, records = profile.functions, profile.records
+    ends, lines = found.first.tolist(), list(map(str, found.counts.tolist()))
+    sites = [piece.rows["NumValueSites"][:, :_KINDS] for piece in records.pieces]
+    kinds = np.concatenate([np.zeros((0, _KINDS), np.uint16), *sites])[records.sound]
+    pointers = records.column("Values")[records.sound].tolist()
+    targets = records.column("FunctionPointer")[records.sound].tolist()
+    named = {at: name.decode("latin-1") for at, name in zip(targets, found.names, strict=True)}
+    named[0] = ""
+    texts: dict[int, list[str]] = {}
+    nameless = 0
+    rows = zip(
+        found.names, found.hashes.tolist(), found.record_sizes.tolist(), kinds.tolist(), pointers,
+        strict=True,
+    )  # fmt: skip
+    for n, (name, number, size, numbers, pointer) in enumerate(rows):
+        if not name:
+            nameless += 1
+            continue
+        own = lines[ends[n] : ends[n + 1]]
+        seen = nodes.values(pointer, numbers) if nodes else itertools.repeat([])
+        text = [name.decode("latin-1"), str(number), str(len(own)), *own]
+        texts.setdefault(size, []).append("\n".join([*text, *_sites(numbers, seen, named), "\n"]))
+    whole = {size: "".join(rows).encode("latin-1") for size, rows in texts.items()}
+    functions = {size: len(rows) for size, rows in texts.items()}
+    lost = {
+        f"{nameless} functions whose names are not there": nameless,
+        "its MC/DC bitmaps": len(profile.header.part("bitmaps")),
+        "when functions were first executed (temporal profile)": profile.header.timed,
+        "its vtable values": any(
+            piece.rows["NumValueSites"][:, _KINDS:].any() for piece in records.pieces
+        ),
+    }
+    said = tuple(what for what, any_ in lost.items() if any_)
+    return Recovered(profile.header.variants, whole, functions, said)
+
+
+def _sites(
+    numbers: Sequence[int], seen: Iterator[Sequence[tuple[int, int]]], named: Mapping[int, str]
+) -> Iterator[str]:
+    """Yield value sites and what they saw. Source: readValueProfileData (TextInstrProfReader)."""
+    if any(numbers):
+        yield str(sum(n > 0 for n in numbers))
+    for kind, number in enumerate(numbers):
+        if number:
+            yield from (str(kind), str(number))
+        for values in itertools.islice(seen, number):
+            yield str(len(values))
+            for value, count in values:
+                yield f"{value if kind else named.get(value) or _EXTERNAL}:{count}"
+
+
+def raw(
+    known: Layout,
+    version: int,
+    bits: Bits,
+    order: Order,
+    parts: Mapping[str, bytes],
+    distances: Mapping[str, int],
+) -> bytes:
+    """Return a raw profile of sections in memory, as a runtime would write it without values.
+
+    `parts` are `data`, `counters`, `names` and `bitmaps`; `distances` in bytes, from the records.
+    """
+    stride = known.record_size(bits)
+    data = parts["data"] + bytes(-len(parts["data"]) % stride)
+    width = 1 if "byte-coverage" in layout.split(version)[1] else 8
+    fields = dict.fromkeys(known.header, 0)
+    fields |= {"Magic": int.from_bytes(MAGIC[bits], "big"), "Version": version}
+    fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": known.value_kinds - 1}
+    fields["NumData" if "NumData" in fields else "DataSize"] = len(data) // stride
+    content = [data]
+    for name, (sizes, delta) in _SIZES.items():
+        held = parts.get(name, b"")
+        padded = held + bytes(-len(held) % 8)
+        size = next((each for each in sizes if each in fields), "")
+        if not size:
+            continue
+        fields[size] = len(padded) // (width if name == "counters" else 1)
+        fields[delta] = distances.get(name, 0) % (1 << bits)
+        content.append(padded)
+    row = np.array([tuple(fields[name] for name in known.header)], known.header_dtype(order))
+    return b"".join([row.tobytes(), *content, parts["names"], bytes(-len(parts["names"]) % 8)])
+
+
+def parse(content: bytes) -> Profile:
+    """Return the profile that `raw` has made."""
+    found = header.read(memoryview(content), 0)
+    assert isinstance(found, header.Header)
+    return Profile(found)
+
+
+def write(found: Sequence[Recovered], out: Path, cache: Path | None = None) -> tuple[Part, ...]:
+    """Write the profile of all functions to `out`, and of several layouts each beside it.
+
+    The oldest llvm-profdata there is makes it: each newer compiler reads that. Without one, or
+    where `out` ends with `.proftext`, it is a text profile. Returns what is in it, by layout.
+    Raises `LabError` where nothing was found, or it cannot be written.
+    """
+    sizes = sorted({size for one in found for size in one.texts})
+    if not sizes:
+        do = "give the program that wrote it (--binary), or run it again under rescue"
+        raise LabError(str(out), "nothing that can be rescued is in the file", do)
+    tool, major = _profdata(cache) if out.suffix != ".proftext" else (None, 0)
+    wanted = [(tuple(sizes), out, tool)]
+    made = []
+    for size in sizes:
+        versions = tuple(v for v in layout.sizes().get(size, ()) if layout.LAYOUTS[v].relative)
+        last = max((known[1] for v in versions if (known := layout.LAYOUTS[v].llvm)), default=major)
+        able = tool if len(sizes) == 1 or major <= last else None
+        path = out
+        if len(sizes) > 1:
+            path = out.with_name(f"{out.stem}.{size}{out.suffix if able else '.proftext'}")
+            wanted.append(((size,), path, able))
+        number = sum(one.functions.get(size, 0) for one in found)
+        made.append(Part(size, versions, number, path, major if able else None))
+    with ThreadPoolExecutor() as pool:  # each waits for an llvm-profdata
+        list(pool.map(lambda one: _index(found, *one), wanted))
+    return tuple(made)
+
+
+def _profdata(cache: Path | None) -> tuple[Path | None, int]:
+    """Return the oldest llvm-profdata on this machine, and the major version of its LLVM."""
+    there = [(int(t.major), t.llvm_profdata) for t in discovery.discover(cache) if t.llvm_profdata]
+    major, tool = min(there, default=(0, None))
+    return tool, major
+
+
+def _index(found: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Path | None) -> None:
+    """Merge the profiles of these sizes into one; raises `LabError` where that does not go."""
+    texts: dict[bytes, bytes] = {}
+    for one in found:
+        body = b"".join(one.texts[size] for size in sizes if size in one.texts)
+        texts[one.header] = texts.get(one.header, b"") + body
+    if tool is None and len(texts) == 1:
+        files.write(out, b"".join([*texts, *texts.values()]))
+        return
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        folder = Path(name)
+        for n, (head, text) in enumerate(texts.items()):
+            (folder / f"{n}.proftext").write_bytes(head + text)
+        merged = folder / "merged.profdata"
+        merge: list[str | Path] = [tool or "llvm-profdata", "merge", "-o", merged]
+        done = process.run(
+            [*merge, *folder.glob("*.proftext")], cwd=folder, limits=settings.INSTALL
+        )
+        if not done.ok:
+            why = first_line(done.stderr).replace(f"{folder}/", "")
+            raise LabError(
+                str(out), f"llvm-profdata: {why}", "give -o OUT.proftext, and look at it"
+            )
+        files.write(out, merged.read_bytes())

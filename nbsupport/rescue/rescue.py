@@ -1,0 +1,106 @@
+"""A valid, mergeable profile out of what is called lost: a malformed file, a crashing program.
+
+The counters of a mixed program are right: each function increments its own, whoever
+instrumented it. Only the runtime, which walks records of two layouts with one stride, loses
+them. Here records are recognized by their names, and a profile is written for each layout.
+A running program keeps what its value sites saw, too (live.py); a file does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+from nbsupport.base.errors import LabError, MissingError, from_os
+from nbsupport.crash import attached
+from nbsupport.crash.lldb import Lldb
+from nbsupport.rescue.rescued import Part, Rescued
+from nbsupport.toolchains import discovery
+
+__all__ = ["FOREVER", "Part", "Rescued", "from_profraw", "run"]
+
+Streams = tuple[IO[str] | None, IO[str] | None]
+#: Seconds; a socket cannot wait longer.
+FOREVER = 1e6
+
+
+def from_profraw(
+    path: Path, out: Path, *, binary: Path | None = None, cache: Path | None = None
+) -> Rescued:
+    """Write what is in a raw profile to `out`, whatever is malformed in it.
+
+    `binary`, the program that wrote it, gives the records and names that a cut file lacks.
+    Raises `LabError` for what is no raw profile, is empty, or cannot be written.
+    """
+    _writable(out)
+    from nbsupport.rescue import malformed  # noqa: PLC0415 - see `run`
+
+    return malformed.rescue(path, out, binary, cache)
+
+
+def run(
+    argv: Sequence[str | Path],
+    out: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = FOREVER,
+    cache: Path | None = None,
+    streams: Streams = (None, None),
+) -> Rescued:
+    """Run a program to its end, and write its profile, although it would crash otherwise.
+
+    Nothing is built anew. Where all its images are of one layout, it writes its profile itself.
+    `streams` are where its standard output and error go (None: nowhere). SIGUSR1 to this process
+    writes what there is at once; Ctrl-C and the time limit end the program, with its profile.
+    Raises `MissingError` without LLDB or program, `LabError` for a program that is not
+    instrumented or cannot be run, or an `out` that cannot be written.
+    """
+    _writable(out)
+    program = attached.program(argv[0])
+    lldb = discovery.find_lldb(cache)
+    if lldb is None:
+        do = "pgo-lab toolchains --install 23, or install lldb"
+        raise MissingError("LLDB", "there is none on this machine", do)
+    with ThreadPoolExecutor(1) as pool, tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        starting = pool.submit(Lldb, lldb)
+        from nbsupport.rescue import ended, live  # noqa: PLC0415 - as long as LLDB takes to start
+
+        with contextlib.closing(starting.result()) as debugger:
+            folder = Path(name)
+            own = folder / "own"
+            own.mkdir()
+            variables = dict(os.environ if env is None else env)
+            variables["LLVM_PROFILE_FILE"] = str(own / "%p.profraw")
+            ran = live.run(
+                debugger,
+                [program, *argv[1:]],
+                folder,
+                env=variables,
+                cwd=cwd or Path.cwd(),
+                seconds=min(seconds, FOREVER),
+                save=lambda ran: ended.save(ran, own, out, cache),
+                streams=streams,
+            )
+        if not ran.seen:
+            do = "build it with -fprofile-generate (rustc: -Cprofile-generate)"
+            raise LabError(str(argv[0]), "no image of it is instrumented", do)
+        return ended.save(ran, own, out, cache)
+
+
+def _writable(out: Path) -> None:
+    """Raise `LabError` unless a file can be made there: before a program has run for hours."""
+    if out.is_dir():
+        raise LabError(str(out), "it is a folder", "give the file to write: -o FILE.profdata")
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=out.absolute().parent, prefix=".pgo-lab-")
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as error:
+        raise from_os(f"writing {out}", error) from error

@@ -1,0 +1,80 @@
+"""Value profiling across layouts: where the runtime looks in foreign records, and what it leaves.
+
+A record's `Values` leads to a pointer for each of its value sites, and these to lists of nodes:
+value, count, next. Both are the same in each raw version; only where `Values` stands is not.
+Source: ValueProfNode, INSTR_PROF_VALUE_NODE (InstrProfData.inc), instrumentTargetValueImpl
+(InstrProfilingValue.c), getOrCreateRegionCounters (InstrProfiling.cpp).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nbsupport.audit import objects
+from nbsupport.profile import infer, layout
+from nbsupport.profile.layout import Order
+
+#: Values of one site that are kept. Source: INSTR_PROF_MAX_NUM_VAL_PER_SITE (InstrProfData.inc).
+_MOST = 255
+
+
+def slots(image: objects.Part, runtime: int | None) -> dict[str, list[int]] | None:
+    """Return where in its data section an image's runtime looks for `Values` of foreign records.
+
+    `there` and `own` (where those records have it) are offsets in bytes. None: cannot be mended,
+    since the runtime is not known, or looks beyond the section, or where another record's is.
+    """
+    known = layout.LAYOUTS.get(runtime or 0)
+    if known is None or len(image.sections) != 1 or image.bits != 64:
+        return None
+    (section,) = image.sections
+    found, wanted = infer.find(section), known.offsets()["Values"]
+    there, own, mine = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], np.zeros(0, np.int64)
+    for size in np.unique(found.sizes).tolist():
+        versions = layout.sizes().get(size, ())
+        if not versions:
+            return None
+        offsets = found.offsets[found.sizes == size]
+        fields = layout.LAYOUTS[versions[-1]].offsets()
+        if size == known.record_size():
+            mine = offsets + wanted
+            continue
+        words = np.frombuffer(section.data, f"{section.order}u2", len(section.data) // 2)
+        first = (offsets + fields["NumValueSites"]) // 2
+        sites = words[first[:, None] + np.arange(layout.LAYOUTS[versions[-1]].value_kinds)]
+        chosen = offsets[sites.any(axis=1)]
+        there.append(chosen + wanted)
+        own.append(chosen + fields["Values"])
+    places = np.concatenate(there)
+    if (places + 8 > len(section.data)).any() or np.isin(places, mine).any():
+        return None
+    return {"there": places.tolist(), "own": np.concatenate(own).tolist()}
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """What value sites left, copied: their pointers (`sites`) and nodes, and where these stood."""
+
+    sites_at: int
+    sites: bytes
+    nodes_at: int
+    nodes: bytes
+    order: Order
+
+    def values(self, pointer: int, numbers: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
+        """Yield value and count of each that a record's sites saw, site by site, kind by kind."""
+        here = pointer - self.sites_at
+        for _ in range(sum(numbers)):
+            seen: list[tuple[int, int]] = []
+            if 0 <= here <= len(self.sites) - 8:
+                (node,) = struct.unpack_from(f"{self.order}Q", self.sites, here)
+                while 0 <= node - self.nodes_at <= len(self.nodes) - 24 and len(seen) < _MOST:
+                    place = node - self.nodes_at
+                    value, count, node = struct.unpack_from(f"{self.order}QQQ", self.nodes, place)
+                    seen.append((value, count))
+            here += 8
+            yield seen

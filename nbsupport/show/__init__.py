@@ -1,0 +1,1 @@
+"""How things are shown: the look of figures, text and HTML, widgets."""

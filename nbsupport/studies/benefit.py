@@ -1,0 +1,295 @@
+"""What PGO is worth: builds with and without it, measured in turns, and how sure that is.
+
+What is measured is a case (`nbsupport.lab.cases`) that takes SEED RECORDS ROUNDS as arguments, and
+prints a checksum and the seconds of its fastest round; orjson is driven to do so by
+data/benefit/documents.py. What a program is trained with, it is not measured with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nbsupport.base import files, process, progress, settings
+from nbsupport.base.errors import LabError, MissingError, first_line
+from nbsupport.lab import cases, tables
+from nbsupport.lab.cases import Built
+from nbsupport.lab.lab import Lab, environment
+from nbsupport.rescue import rescue
+from nbsupport.show import look
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
+
+#: What each build is, in the order to show them, and its colour.
+BUILDS = {
+    "none": ("no PGO", look.GREY),
+    "rust": ("PGO of Rust", look.ORANGE),
+    "both": ("PGO of Rust and C", look.GREEN),
+    "clean": ("the same, C by another LLVM", look.SKY),
+    "rescued": ("that, from the crash", look.VERMILION),
+}
+#: SEED RECORDS ROUNDS: of the training, of a measured run, and of one whose instructions count.
+_TRAINING, _MEASURED, _COUNTED = ("1", "2000", "2"), ("2", "3000", "5"), ("3", "300")
+#: Warns of a function whose profile has another shape and, in Rust, of one without a profile:
+#: warned of that, the cc crate would take the mirrored flag for one that clang does not know.
+#: Source: PGOUseFunc::handleInstrProfError (PGOInstrumentation.cpp).
+_RUST_WARNS = ("-Cllvm-args=-pgo-warn-missing-function",)
+_C_WARNS = "-Wno-everything -Wbackend-plugin"
+_SAMPLES = 2000  # of a bootstrap
+
+#: Instructions of a build, by (program, build).
+Counted = Mapping[tuple[str, str], int]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One build of a program (a case's name); `build` is a key of `BUILDS`."""
+
+    program: str
+    build: str
+    built: Built
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the compilers said of the profile; not of build scripts, which have none."""
+        said = (one for one in self.built.warnings if not one.startswith("build_script_"))
+        return tuple(one for one in said if re.search("profile|count discarded", one))
+
+
+def variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
+    """Return a case without PGO, with PGO of its Rust part, and of both, by rustc and clang `llvm`.
+
+    Both have one training: counts of Rust do not depend on whether C is instrumented. Raises
+    `LabError` where a compiler is missing, or a build or the training fails.
+    """
+    maker = _Maker.of(lab, name, llvm, llvm)
+    profile = maker.indexed(maker.trained(maker.build(), maker.main))
+    return (
+        Variant(name, "none", maker.build(rustflags=())),
+        Variant(name, "rust", maker.using(profile, "-fno-profile-use")),
+        Variant(name, "both", maker.using(profile)),
+    )
+
+
+def mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
+    """Return a case with PGO of both parts where clang `foreign` compiles C, by clean profiles.
+
+    They come from two builds: only Rust is instrumented in one, only C in the other, which
+    has the runtime of `foreign`. Raises `LabError` as `variants` does.
+    """
+    maker = _Maker.of(lab, name, llvm, foreign)
+    # No object of rustc's asks for the runtime where Rust is not instrumented: the linker does.
+    words = ("-Wl,-u,__llvm_profile_runtime", str(maker.cc.runtime), "-lc")
+    runtime = tuple(f"-Clink-arg={word}" for word in words)
+    parts = (
+        maker.trained(maker.build("-fno-profile-generate"), maker.main),
+        maker.trained(maker.build("-fprofile-generate", rustflags=runtime), maker.cc),
+    )
+    return (Variant(name, "clean", maker.using(maker.indexed(*parts))),)
+
+
+def rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
+    """Return the build of `mixed` by a profile that is saved from the mixed program.
+
+    Its training crashes unless it is rescued. Raises `LabError` as `mixed` does, or without LLDB.
+    """
+    maker = _Maker.of(lab, name, llvm, foreign)
+    built = maker.build()
+    argv = (*cases.invocation(built, lab.cache).argv, *_TRAINING)
+
+    def save(staging: Path) -> None:
+        out = staging / "profile.profdata"
+        rescue.run(argv, out, env=environment(staging), cwd=built.folder, cache=lab.cache)
+
+    package = Path(rescue.__file__).parent
+    sources = [*package.glob("*.py"), package.parent / "crash" / "inside_lldb" / "rescuing.py"]
+    code = (files.digest(path) for path in sorted(sources))
+    key = _digest("rescued", built.folder.name, *maker.case.command, *_TRAINING, *code)
+    profile = files.once(lab.cache / "trained" / key, save) / "profile.profdata"
+    return (Variant(name, "rescued", maker.using(profile)),)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes builds and profiles of one case with two compilers; what was made once is kept."""
+
+    lab: Lab
+    case: cases.Case
+    main: Toolchain
+    cc: Toolchain
+
+    @classmethod
+    def of(cls, lab: Lab, name: str, llvm: str, cc: str) -> _Maker:
+        case = cases.get(name)
+        if name == "orjson":
+            driver = (settings.data_dir() / "benefit" / "documents.py").read_text()
+            case = dataclasses.replace(case, command=("{python}", "-c", driver))
+        main, other = discovery.find_rustc(llvm, lab.cache), discovery.find(cc, lab.cache)
+        return cls(lab, case, main, other)
+
+    def build(self, cflags: str = "", **how: Any) -> Built:
+        parts = (self.case, self.main, self.cc, cflags)
+        return cases.build(*parts, cache=self.lab.cache, **how)
+
+    def using(self, profile: Path, cflags: str = _C_WARNS) -> Built:
+        return self.build(cflags, rustflags=_RUST_WARNS, profile=profile)
+
+    def trained(self, built: Built, runtime: Toolchain) -> Path:
+        """Return the profile of a training, as text by the toolchain that brought the runtime."""
+        run = cases.invocation(built, self.lab.cache)
+        argv = (*run.argv, *_TRAINING)
+
+        def train(staging: Path) -> None:
+            outcome, text = self.lab.judge(dataclasses.replace(run, argv=argv, toolchain=runtime))
+            if outcome.kind != "ok":
+                why = f"{outcome.kind}: {outcome.detail}"
+                raise LabError(f"training {self.case.name}", why, "choose compilers that agree")
+            files.write(staging / "profile.proftext", text)
+
+        key = _digest(built.folder.name, *self.case.command, *_TRAINING, runtime.identity)
+        return files.once(self.lab.cache / "trained" / key, train) / "profile.proftext"
+
+    def indexed(self, *texts: Path) -> Path:
+        """Return profiles merged to one that both compilers can read: by the older one's LLVM."""
+        older = min(self.main, self.cc, key=lambda one: int(one.major))
+        tool = discovery.profdata(older, self.lab.cache)
+
+        def merge(staging: Path) -> None:
+            done = files.run_tool((tool, "merge", "-o", "profile.profdata", *texts), staging)
+            if not done.ok:
+                raise LabError(str(tool), first_line(done.stderr), "train it again")
+
+        key = _digest(older.identity, *(path.read_text() for path in texts))
+        return files.once(self.lab.cache / "trained" / key, merge) / "profile.profdata"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def measure(
+    lab: Lab, builds: Sequence[Variant], *, repetitions: int = 5, seed: int = 8
+) -> pd.DataFrame:
+    """Run each build once a block, in an order that chance chooses anew; return a row for a run.
+
+    Columns: program, build, block, checksum, seconds (of the fastest round of that run). A
+    block before the first warms up, and is dropped. Raises `LabError` for a run that fails.
+    """
+    chance = np.random.default_rng(seed)
+    blocks = range(repetitions + 1)
+    turns = [(block, builds[n]) for block in blocks for n in chance.permutation(len(builds))]
+    rows = []
+    for block, one in progress.over(turns, "runs"):
+        said = dict(re.findall(r"^(\w+) (\S+)$", _run(lab, one, _MEASURED).stdout, re.MULTILINE))
+        row = {"program": one.program, "build": one.build, "block": block}
+        rows.append({**row, "checksum": said["checksum"], "seconds": float(said["seconds"])})
+    return pd.DataFrame([row for row in rows if row["block"]])
+
+
+def instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
+    """Return how many instructions each build executes in one round: once counted, it is kept.
+
+    By valgrind's callgrind, as the difference between a run of one round and one of none.
+    Raises `MissingError` without valgrind.
+    """
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        raise MissingError("instructions", "valgrind is not here", "apt-get install valgrind")
+    counter = (valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    found = {}
+    for one in progress.over(builds, "instructions"):
+        key = _digest(*_COUNTED, *one.built.case.command, one.built.folder.name)
+        note = lab.cache / "instructions" / f"{key}.json"
+        if not note.is_file():
+            runs = [_run(lab, one, (*_COUNTED, rounds), counter).stderr for rounds in ("1", "0")]
+            whole, start = (int(re.findall(r"Collected : (\d+)", said)[0]) for said in runs)
+            files.write(note, json.dumps(whole - start))
+        found[one.program, one.build] = int(note.read_text())
+    return found
+
+
+def _run(
+    lab: Lab, one: Variant, arguments: Sequence[str], before: Sequence[str] = ()
+) -> process.Finished:
+    run = cases.invocation(one.built, lab.cache)
+    env = {**environment(one.built.folder), "PYTHONHASHSEED": "0"}
+    argv = (*before, *run.argv, *arguments)
+    done = process.run(argv, cwd=one.built.folder, env=env, limits=run.limits)
+    if not done.ok:
+        why = done.limit or done.signal_name or first_line(done.stderr)
+        raise LabError(f"{one.program}, {BUILDS[one.build][0]}", why, "run it by hand")
+    return done
+
+
+def summary(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.DataFrame:
+    """Return a row for each build of each program, beside its build without PGO.
+
+    `seconds` is the median of the runs, `ratio` that of the medians, `low` to `high` its 95 %
+    interval: a bootstrap of whole blocks, so that what slows a block does so on both sides.
+    `instructions` is a ratio too (NaN: not counted). `note` says when noise wins.
+    """
+    chance, rows = np.random.default_rng(seed), []
+    for program, part in runs.groupby("program"):
+        table = part.pivot(index="block", columns="build", values="seconds")
+        sample = chance.integers(len(table), size=(_SAMPLES, len(table)))
+        medians = {b: np.median(table[b].to_numpy()[sample], axis=1) for b in table}
+        for build in (name for name in BUILDS if name in medians):
+            seconds, usual = (float(table[b].median()) for b in (build, "none"))
+            low, high = np.percentile(medians[build] / medians["none"], [2.5, 97.5])
+            executed = [counted.get((str(program), name), np.nan) for name in (build, "none")]
+            noisy = low <= 1 <= high or high - low > abs(1 - seconds / usual)
+            row = {"program": program, "build": build, "seconds": seconds, "ratio": seconds / usual}
+            row |= {"low": low, "high": high, "instructions": executed[0] / executed[1]}
+            note = "the noise is larger than the effect" if noisy and build != "none" else ""
+            rows.append({**row, "note": note})
+    return pd.DataFrame(rows)
+
+
+def shown(found: pd.DataFrame) -> tables.Shown:
+    """Show a summary as a table; ratios are to the build without PGO."""
+    heads = ("program", "build", "seconds", "ratio", "95 % interval", "instructions", "note")
+    rows = []
+    for one in found.to_dict("records"):
+        numbers = [f"{one[key]:.3f}" for key in ("seconds", "ratio", "low", "high")]
+        between = f"{numbers[2]} to {numbers[3]}" if one["build"] != "none" else "-"
+        executed = "-" if np.isnan(one["instructions"]) else f"{one['instructions']:.3f}"
+        name = BUILDS[one["build"]][0]
+        rows.append((one["program"], name, *numbers[:2], between, executed, one["note"]))
+    return tables.table(heads, rows)
+
+
+def figure(found: pd.DataFrame) -> tables.Shown:
+    """Show a summary as a figure: times beside no PGO, with intervals; the finding as caption."""
+    rows = found[found["build"] != "none"].to_dict("records")
+    drawn, ((axes,),) = look.charts(50 + 26 * len(rows))
+    axes.axvline(1, color=look.INK, linewidth=1)
+    for y, one in enumerate(rows):
+        colour = BUILDS[one["build"]][1]
+        axes.plot([one["low"], one["high"]], [y, y], linewidth=3, color=colour)
+        inside = "white" if one["note"] else colour
+        axes.plot(one["ratio"], y, "o", markersize=9, color=colour, markerfacecolor=inside)
+        axes.plot(one["instructions"], y, "|", markersize=16, color=look.INK)
+    names = [f"{one['program']}: {BUILDS[one['build']][0]}" for one in rows]
+    axes.set_yticks(range(len(rows)), names)
+    axes.invert_yaxis()
+    axes.spines["bottom"].set_visible(True)
+    axes.set_xlabel(
+        "time beside no PGO (less is faster), with its 95 % interval\n"
+        "hollow: the noise is larger than the effect; thin bar: instructions"
+    )
+    sure = [one for one in rows if one["build"] == "both" and not one["note"]]
+    saved = [f"{100 * (1 - one['ratio']):.0f} % of {one['program']}" for one in sure]
+    caption = f"Time that PGO of Rust and C saves beyond the noise: {', '.join(saved) or 'none'}."
+    ranges = [f"{one['low']:.2f} to {one['high']:.2f}" for one in rows]
+    told = map(": ".join, zip(names, ranges, strict=True))
+    return tables.framed(drawn, caption, f"time beside no PGO: {'; '.join(told)}")

@@ -1,0 +1,101 @@
+"""A small change to a case: what is tried as a workaround, and what is made to happen as a rival.
+
+Which there are is data: `data/workarounds/workarounds.toml`, `data/hypotheses/mechanisms.toml`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab import programs
+from nbsupport.lab.build import Trial
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.programs import Unit
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change; the fields are those that `workarounds.toml` explains."""
+
+    id: str
+    source: str
+    what: str
+    needs: str = ""
+    on: tuple[str, ...] = ()
+    platform: str = ""
+    why: str = ""
+    main: tuple[str, ...] = ()
+    rust: tuple[str, ...] = ()
+    library: tuple[str, ...] = ()
+    link: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    foreign: str = ""
+    order: str = "main-first"
+    main_instrument: str = "ir"
+    instrument: str | None = None
+    without_library: bool = False
+
+    def changed(self, lab: Lab, program: str, llvm: str, foreign: str) -> Trial:
+        """Return the case with the change; raises `LabError` where it does not apply."""
+        if self.platform not in ("", sys.platform):
+            raise LabError(f"on {sys.platform}", self.why, f"try it on {self.platform}")
+        chosen = foreign
+        if self.foreign == "same":
+            chosen = _same(lab, lab.trial(program, llvm, llvm).main).name
+        elif self.foreign:
+            chosen = llvm if self.foreign == "main" else self.foreign
+        how = {"order": self.order, "main_instrument": self.main_instrument}
+        trial = lab.trial(program, llvm, chosen, instrument=self.instrument, **how)
+        made = trial.program
+        main = _flagged(made.main, self.rust if made.language == "rust" else self.main)
+        # gcc knows nothing of LLVM's flags, which are about instrumentation.
+        flags = () if trial.foreign.kind == "gcc" else self.library
+        units = () if self.without_library else made.library
+        library = tuple(_flagged(unit, flags) for unit in units)
+        made = dataclasses.replace(made, main=main, library=library)
+        link = self.link
+        if "{runtime}" in link:  # of the other LLVM, whoever compiles the library
+            runtime = lab.trial(program, llvm, foreign).foreign.runtime
+            link = tuple(str(runtime) if word == "{runtime}" else word for word in link)
+        return dataclasses.replace(trial, program=made, environment=self.environment, link=link)
+
+
+def known(path: str) -> tuple[Change, ...]:
+    """Return the changes of a file below `data`, in the order to try them."""
+    data = tomllib.loads((settings.data_dir() / path).read_text())
+    found = []
+    for name, entry in data.items():
+        fields: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in entry.items()}
+        fields["environment"] = tuple(entry.get("environment", {}).items())
+        found.append(Change(id=name, **fields))
+    return tuple(found)
+
+
+def _flagged(unit: Unit, flags: tuple[str, ...]) -> Unit:
+    """Return a unit with more flags, which may name headers beside the changes."""
+    if not flags:
+        return unit
+    folders = (Path("workarounds"), Path("hypotheses"))
+    digest = "".join(programs.digest(settings.data_dir() / folder) for folder in folders)
+    return dataclasses.replace(
+        unit, flags=(*unit.flags, *flags), inputs_digest=unit.inputs_digest + digest
+    )
+
+
+def _same(lab: Lab, main: Toolchain) -> Toolchain:
+    """Return the newest clang of another LLVM that writes main's raw version."""
+    what = f"a clang of another LLVM with raw version {main.raw_version}"
+    for each in reversed(discovery.discover(lab.cache)):
+        same = each.kind == "clang" and each.raw_version == main.raw_version
+        if same and each.runtime and each.major != main.major:
+            return each
+    raise MissingError(what, "there is none here", "pgo-lab toolchains --install 22")

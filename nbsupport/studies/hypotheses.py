@@ -1,0 +1,161 @@
+"""Hypotheses on trial: what is predicted before a trial runs, and the ledger of what came of it.
+
+What is on trial is data (`data/hypotheses/hypotheses.toml`); verdicts come from a run's claims and
+tables, never from here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from nbsupport.audit.fate import Piece, fate
+from nbsupport.base import settings
+from nbsupport.lab import tables
+from nbsupport.lab.build import Trial
+from nbsupport.lab.outcome import Kind
+from nbsupport.notebooks.results import Run
+from nbsupport.studies import mechanisms
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Verdict = Literal["refuted", "supported", "open"]
+
+
+def predict(trial: Trial) -> frozenset[Kind]:
+    """Return the outcomes that mixed record layouts, and nothing else, would produce."""
+    return _predict(trial.to_row())
+
+
+def surprises(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a sweep whose outcome was not predicted."""
+    unexpected = [row["outcome"] not in _predict(row) for row in table.to_dict("records")]
+    return table[unexpected]
+
+
+def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
+    """Predict from a row's parameters alone, as `nbsupport.audit.fate` does."""
+    runtime: int = row["main_raw_version"]
+    parts = [(runtime, row["main_instrument"]), (row["foreign_raw_version"], row["instrument"])]
+    if row["order"] == "foreign-first":
+        parts.reverse()
+    pieces = [Piece(version, how) for version, how in parts if how != "none"]
+    return fate(runtime, pieces, "cold" if row["program"].endswith("cold") else "hot").outcomes
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What follows from a hypothesis; the fields are those that `hypotheses.toml` explains."""
+
+    says: str
+    claim: str
+    so: str = ""
+    unless: str = ""
+
+    def verdict(self, run: Run) -> Verdict:
+        """Return what a run's claim makes of it: open where it says nothing."""
+        observed = set(run.observed(self.claim))
+        if self.unless in observed:
+            return "refuted"
+        return "supported" if self.so in observed else "open"
+
+    def seen(self, run: Run) -> str:
+        """Return what was observed, in a claim's own words, and in which notebook."""
+        made = run.claims[run.claims["name"] == self.claim].to_dict("records")
+        where = f" ({made[0]['notebook'][:2]})" if made[0]["notebook"] else ""
+        return f"{made[0]['sentence']}: {' and '.join(run.observed(self.claim))}{where}"
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """An explanation on trial; the fields are those that `hypotheses.toml` explains."""
+
+    id: str
+    claim: str
+    source: str
+    mechanism: str
+    rows: tuple[str, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    decide: str = ""
+
+    def verdict(self, run: Run) -> tuple[Verdict, tuple[str, ...]]:
+        """Return what a run makes of it, and the observations: claims, and what rows lack.
+
+        One prediction that does not come true refutes it, and so do its rows, if each lacks
+        something of the user's crash. It is supported if all that was tested came true.
+        """
+        words, why = list[Verdict](), list[str]()
+        for prediction in self.predictions:
+            word = prediction.verdict(run)
+            why += [prediction.seen(run)] if word != "open" else []
+            words.append(word)
+        made = _made(run)
+        if lacks := {row: made[row] for row in self.rows if row in made}:
+            words.append("refuted" if all(lacks.values()) else "supported")
+            for row, some in lacks.items():
+                why.append(f"{row} contradicts {', '.join(some)}" if some else f"{row} shows all")
+        told = [word for word in words if word != "open"]
+        if not told:
+            return "open", ()
+        return "refuted" if "refuted" in told else "supported", tuple(why)
+
+
+def known() -> tuple[Hypothesis, ...]:
+    """Return the hypotheses, ours first."""
+    path = settings.data_dir() / "hypotheses" / "hypotheses.toml"
+    found = []
+    for name, entry in tomllib.loads(path.read_text()).items():
+        predictions = tuple(
+            Prediction(**{{"if": "so"}.get(key, key): value for key, value in one.items()})
+            for one in entry.pop("prediction", ())
+        )
+        entry["rows"] = tuple(entry.get("rows", ()))
+        found.append(Hypothesis(id=name, predictions=predictions, **entry))
+    return tuple(found)
+
+
+def _made(run: Run) -> dict[str, list[str]]:
+    """Return, for each mechanism that a run made happen, what of the user's crash it lacks.
+
+    The impossible numbers are no part of the crash: the harness reports them without one.
+    """
+    table = run.tables.get("mechanisms")
+    rows = [] if table is None else table.to_dict("records")
+    return {row["mechanism"]: mechanisms.lacks(row) for row in rows if not row["why"]}
+
+
+def ledger(run: Run) -> pd.DataFrame:
+    """Return a row for each hypothesis with what a run makes of it.
+
+    Columns: hypothesis, claim, source, mechanism, predictions, verdict, observations, decide.
+    """
+    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
+
+    rows = []
+    for one in known():
+        verdict, why = one.verdict(run)
+        row = {"hypothesis": one.id, "claim": one.claim, "source": one.source}
+        row |= {"mechanism": one.mechanism, "verdict": verdict, "observations": "; ".join(why)}
+        row |= {"predictions": "; ".join(each.says for each in one.predictions)}
+        tests = ", ".join(dict.fromkeys(each.claim for each in one.predictions))
+        row |= {"decide": one.decide or (f"the claims {tests}" if tests else "notebook 06")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shown(found: pd.DataFrame) -> tables.Shown:
+    """Show a ledger: each hypothesis with its verdict and what decided it, or would."""
+    rows = [
+        (
+            one["claim"],
+            one["source"],
+            one["verdict"],
+            one["decide"] if one["verdict"] == "open" else one["observations"],
+        )
+        for one in found.to_dict("records")
+    ]
+    return tables.table(
+        ("hypothesis", "said by", "verdict", "decided by; if open, what would"), rows
+    )

@@ -1,0 +1,281 @@
+"""What the profile runtime does with its file: each thing shown by runs in an empty folder.
+
+Source of what is said of it: InstrProfilingFile.c (compiler-rt), in the functions named here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import tempfile
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbsupport.base import process, settings
+from nbsupport.base.errors import LabError, MissingError, first_line
+from nbsupport.crash.crash import Crash, Frame
+from nbsupport.lab import build, counts, tables
+from nbsupport.lab.build import Command, Trial
+from nbsupport.lab.lab import ORDERS, Lab, environment
+from nbsupport.lab.outcome import Outcome
+from nbsupport.show import look
+from nbsupport.toolchains import discovery
+from nbsupport.trace import syscalls
+
+#: Ways to what reads records: the program and its instrumentation.
+_WAYS = {
+    "the exit handler": ("cold", "ir"),
+    "__llvm_profile_write_file in main": ("explicit", "ir"),
+    "the same in a forked child": ("forked", "ir"),
+    "a value site, before anything is written": ("hot", "ir"),
+    "__llvm_profile_write_buffer in main": ("buffer", "ir"),
+    "the exit handler, front-end instrumentation": ("cold", "front-end"),
+    "__llvm_profile_write_buffer, front end": ("buffer", "front-end"),
+}
+#: Starts all programs before it waits for the first; ends as the last of those that fail.
+_AT_ONCE = """for one; do "$one" & all="$all $!"; done
+for one in $all; do wait $one || bad=$?; done; exit $bad"""
+_ROW = 86  # points of a figure, from one row to the next
+#: What a call is about to do to the profile (`{}`: the bytes that it writes, or its last number).
+_DOING = {
+    r"open(at)?\(.*O_TRUNC": "creates or empties it",
+    r"open(at)?\(": "opens it",
+    r"fcntl\(.*F_SETLK": "locks it",
+    r"mmap\(": "maps it",
+    r"ftruncate\(": "cuts it to {} bytes",
+    r"p?writev?(64)?\(": "writes {} bytes",
+    r"close\(": "closes it",
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What runs left in a folder, and how each ended.
+
+    `files` are (name, bytes), `found` says what llvm-profdata makes of them (`valid`), `counts`
+    are those of all together, `said` has the runtime's messages, each once. Names and messages
+    have words for what differs between runs and machines (`<pid>`, `<host>`, `<signature>`).
+    """
+
+    files: tuple[tuple[str, int], ...]
+    found: str
+    counts: counts.Expected
+    ended: tuple[str, ...]
+    said: tuple[str, ...]
+
+    def times(self, once: Written) -> int | None:
+        """Return how many times the counts of `once` these are; None if there is no such number."""
+        total, single = (sum(sum(n or ()) for n in w.counts.values()) for w in (self, once))
+        number = total // max(single, 1)
+        exact = {
+            key: tuple(number * n for n in values or ()) for key, values in once.counts.items()
+        }
+        return number if self.counts in ({}, exact) else None
+
+
+def runs(lab: Lab, trials: Sequence[Trial], pattern: str, *, at_once: bool = False) -> Written:
+    """Run programs in one folder, one after the other or `at_once`; return what they left.
+
+    `pattern` is LLVM_PROFILE_FILE, below that folder (else `LabError`).
+    """
+    programs = [build.linked(trial, lab.cache) for trial in trials]
+    together: Command = ["/bin/sh", "-c", _AT_ONCE, "sh", *programs]
+    commands = [together] if at_once else [[program] for program in programs]
+    return _written(lab, trials[0], pattern, commands)
+
+
+def kills(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[str, Written]]:
+    """Return (what a program would do to its profile, what is left if it is killed before that).
+
+    Each time in a folder with so many `earlier` runs. strace sends SIGKILL at the entry of the
+    call, which then does nothing. Raises `MissingError` where there is no strace.
+    """
+    program = build.linked(trial, lab.cache)
+    before: list[Command] = [[program]] * earlier
+
+    def kill(moment: tuple[str, str, int]) -> tuple[str, Written]:
+        doing, name, number = moment
+        how = ["-e", f"trace={name}", "-e", f"inject={name}:signal=SIGKILL:when={number}"]
+        last: Command = ["strace", "-qo/dev/null", *how, program]
+        left = _written(lab, trial, pattern, [*before, last])
+        if left.ended[-1] != "SIGKILL":
+            raise LabError(f"killing before it {doing}", f"{left.ended[-1]}", "run it again")
+        return doing, left
+
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        folder = Path(name)
+        env = _environment(folder, pattern)
+        for command in before:
+            _run(lab, command, folder, pattern)
+        calls = syscalls.trace([program], cwd=folder, env=env, limits=lab.limits)
+        if not calls.rows or calls.tool.startswith("dtruss"):
+            why = calls.note or "dtruss cannot kill a program at a call"
+            raise MissingError("a kill at each system call", why, "do this on Linux, with strace")
+        moments = list(_moments(calls.rows, folder.resolve()))
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(kill, moments))
+
+
+def moments(
+    lab: Lab, asked: Mapping[str, tuple[Trial, str, int]]
+) -> dict[str, list[tuple[str, Written]]]:
+    """Return the kills of several trials by label: (trial, pattern, earlier runs) as `kills`.
+
+    Where that cannot be done, it says so, and returns none.
+    """
+    try:
+        return {label: kills(lab, *one) for label, one in asked.items()}
+    except MissingError as error:
+        print(f"left out: {error}")  # noqa: T201 - the notebook shows it
+        return {}
+
+
+def ways(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
+    """Return the outcome of each way to what reads records: of one LLVM alone, in both orders."""
+    links = {"one LLVM": (llvm, "main-first")}
+    links |= {order.replace("-", " "): (foreign, order) for order in ORDERS}
+
+    def go(way: tuple[str, str]) -> dict[str, Outcome]:
+        found = {}
+        for label, (other, order) in links.items():
+            trial = lab.trial(way[0], llvm, other, order=order, main_instrument=way[1])
+            found[label] = lab.run(trial)
+            if way[0] == "forked" and found[label].kind == "failed":
+                found[label] = dataclasses.replace(found[label], crash=_of_child(lab, trial))
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(_WAYS, pool.map(go, _WAYS.values()), strict=True))
+
+
+def shown(what: str, found: Iterable[tuple[str, Written]], once: Written) -> tables.Shown:
+    """Show what is left, a line each, below the heading `what`; `once` is what one run leaves."""
+    rows = []
+    for label, left in found:
+        disk = "; ".join(sorted({f"{name}, {size} bytes" for name, size in left.files}))
+        disk += f" ({len(left.files)} files)" if left.files[1:] else ""
+        rows.append((label, disk, left.found, f"{left.times(once)}", " ".join(left.said)))
+    return tables.table((what, "on disk", "llvm-profdata", "runs in it", "the runtime says"), rows)
+
+
+def figure(
+    found: Mapping[str, Sequence[tuple[str, Written]]], once: Mapping[str, Written]
+) -> tables.Shown:
+    """Draw what a kill at each of the `moments` leaves, a row for each label.
+
+    In order, not to scale. `once` is what one whole run leaves, by label.
+    """
+    drawn, axes = look.sheet(_ROW * len(found))
+    said, told = [], []
+    for n, (label, row) in enumerate(found.items()):
+        y = n * _ROW
+        axes.text(0, y + 10, f"{label}: killed before it ...", **look.HEAD)
+        runs_in = [left.times(once[label]) or 0 for _, left in row]
+        wide = look.WIDTH / len(row)
+        for x, ((doing, left), kept) in enumerate(zip(row, runs_in, strict=True)):
+            size = sum(size for _, size in left.files)
+            broken = size and left.found != "valid"
+            fill = look.GOOD if kept else look.BAD if broken else "none"
+            state = "broken file" if broken else "no counts"
+            state = f"{kept} run{'s' * (kept > 1)} kept" if kept else state
+            middle, box = (x + 0.5) * wide, (wide - 2, 28)
+            what = textwrap.fill(doing, 10)
+            look.cell(axes, (middle, y + 34), box, fill, what, edgecolor=look.INK, linewidth=0.5)
+            axes.text(middle, y + 56, state, ha="center", **look.SMALL)
+            disk = f"{size} bytes" if left.files else "no file"
+            axes.text(middle, y + 67, disk, ha="center", **look.MUTED)
+        said.append(f"{label}: {sum(map(bool, runs_in))} of {len(row)} moments leave counts")
+        pairs = zip((doing for doing, _ in row), runs_in, strict=True)
+        told.append(f"{label}: {', '.join(f'{doing} {n}' for doing, n in pairs)}")
+    caption = f"What a kill leaves, by the moment. {'; '.join(said)}."
+    return tables.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(told)}")
+
+
+def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
+    """Return in which functions programs died, by way; "" for none."""
+    return {
+        way: ", ".join(sorted({one.crash.function for one in outcomes.values() if one.crash}))
+        for way, outcomes in found.items()
+    }
+
+
+def shown_ways(found: Mapping[str, Mapping[str, Outcome]]) -> tables.Shown:
+    """Show the outcome of each way, and in which functions programs died."""
+    dead = where(found)
+    rows = [
+        (way, *(one.kind for one in outcomes.values()), dead[way])
+        for way, outcomes in found.items()
+    ]
+    return tables.table(("records are read by", *next(iter(found.values())), "dies in"), rows)
+
+
+def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) -> Written:
+    """Run commands one after the other in an empty folder; return what is in it then."""
+    tool = discovery.profdata(trial.runtime, lab.cache)
+    files, found, parts = [], set(), list[counts.Expected]()
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        folder = Path(name)
+        done = [_run(lab, command, folder, pattern) for command in commands]
+        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            merge: Command = [tool, "merge", "-text", "-o", "-", path]
+            merged = process.run(merge, cwd=folder, limits=settings.COMPILER)
+            parts.append(dict(counts.parse(merged.stdout)) if merged.ok else {})
+            why = first_line(merged.stderr).rpartition(f"{path.name}: ")[2]
+            why = f"llvm-profdata dies of {merged.signal_name}" if merged.signal_name else why
+            found.add("valid" if parts[-1] else "skipped without a word" if merged.ok else why)
+            files.append((_stable(str(path.relative_to(folder)), pattern), path.stat().st_size))
+    lines = (line for one in done for line in one.stderr.splitlines())
+    said = (_stable(line, pattern) for line in lines if line.startswith("LLVM Profile"))
+    ended = (one.limit or one.signal_name or f"exit code {one.exit_code}" for one in done)
+    what, whole = "; ".join(sorted(found)) or "no file", counts.together(parts)
+    return Written(tuple(files), what, whole, tuple(ended), tuple(dict.fromkeys(said)))
+
+
+def _run(lab: Lab, command: Command, folder: Path, pattern: str) -> process.Finished:
+    return process.run(command, cwd=folder, env=_environment(folder, pattern), limits=lab.limits)
+
+
+def _environment(folder: Path, pattern: str) -> dict[str, str]:
+    if pattern[:1] in ("", "/") or ".." in pattern or "\0" in pattern:
+        raise LabError(f"profile name {pattern!r}", "not one below a folder", "give a relative one")
+    return {**environment(folder), "LLVM_PROFILE_FILE": pattern, "TMPDIR": "temp"}
+
+
+def _stable(text: str, pattern: str) -> str:
+    """Return a name or message with words for a signature and slot, host name and process id."""
+    text = re.sub(r"\d{12,20}_\d+", "<signature>", text)
+    if "%h" in pattern:
+        text = text.replace(os.uname().nodename, "<host>")
+    after = re.search("%p([^%]?)", pattern)  # a version in a message is not a process
+    return re.sub(rf"\d+(?={re.escape(after[1])})", "<pid>", text) if after else text
+
+
+def _moments(rows: Iterable[syscalls.Call], folder: Path) -> Iterator[tuple[str, str, int]]:
+    """Yield (what it would do, call, how many-th of that name) where a kill makes a difference."""
+    number: Counter[str] = Counter()
+    for row in rows:
+        number[row.name] += 1
+        call, doing = f"{row.name}({row.arguments}", ""
+        if Path(row.path).is_relative_to(folder):
+            doing = next((words for by, words in _DOING.items() if re.match(by, call)), "")
+        elif row.name == "exit_group" or re.match(r"writev?\(1,", call):
+            doing = "ends" if row.name == "exit_group" else "leaves main"
+        if doing:
+            last = row.size or re.findall(r"\d+", call)[-1]
+            yield doing.format(last), row.name, number[row.name]
+
+
+def _of_child(lab: Lab, trial: Trial) -> Crash | None:
+    """Return where a forked child dies, as strace sees it; None if it cannot look at stacks."""
+    how: Command = ["strace", "-f", "-q", "-k", "-e", "trace=none", build.linked(trial, lab.cache)]
+    with contextlib.suppress(MissingError), tempfile.TemporaryDirectory() as folder:  # no strace
+        said = _run(lab, how, Path(folder), "run.profraw").stderr
+        if top := re.search(r"--- (SIG(?!CHLD)\w+) .*\n > .*\((\w+)\+0x([0-9a-f]+)\)", said):
+            return Crash(top[1], (Frame(top[2], int(top[3], 16), ""),), debugger="strace")
+    return None

@@ -1,0 +1,127 @@
+"""The sources of LLVM's profile runtime: fetched, read by symbol, compared between versions.
+
+Their structure (names, calls, fields, digests; no line of the text) of each version that the
+project knows is recorded, so that it can be read where the sources cannot be had.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbsupport.base import files, progress, settings
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab.tables import Shown
+from nbsupport.studies.sources import compare, parse, structure, tree
+from nbsupport.studies.sources.parse import Part
+from nbsupport.studies.sources.structure import Structure
+from nbsupport.studies.sources.tree import Tree, at
+from nbsupport.toolchains import discovery
+
+__all__ = ["Sources", "at", "keep", "of", "recorded"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """One version: its structure, and its text where that could be had (`tree`).
+
+    `note` says what is not as it was asked for.
+    """
+
+    structure: Structure
+    tree: Tree | None
+    note: str = ""
+
+    @property
+    def provenance(self) -> str:
+        """Where this comes from, for the reader."""
+        said = self.tree.provenance if self.tree else f"LLVM {self.structure.version}: a RECORDING"
+        return f"{said} ({self.note})" if self.note else said
+
+    def excerpt(
+        self,
+        symbol: str,
+        *,
+        part: Part = "",
+        about: str = "",
+        file: str = "",
+        mark: str = "",
+    ) -> parse.Excerpt | Shown:
+        """Return an excerpt (see `parse.excerpt`); without the text, one line that says so."""
+        if self.tree:
+            try:
+                return parse.excerpt(
+                    self.tree, symbol, part=part, about=about, file=file, mark=mark
+                )
+            except LabError as error:
+                raise LabError(error.what, f"{error.why}{_seen(symbol)}", error.do) from error
+        said = f"{symbol}, LLVM {self.structure.version}: its text is not at hand"
+        return Shown(said, f"<p>{html.escape(said)}</p>")
+
+    def difference(self, other: Sources, name: str) -> Shown:
+        """Show how a function of `self` differs from that of `other`, as `compare.difference`."""
+        if self.tree and other.tree:
+            return compare.difference(name, other.tree, self.tree)
+        versions = f"{other.structure.version} -> {self.structure.version}"
+        return Shown(f"{name}: LLVM {versions}, its text is not at hand", "")
+
+
+def of(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Sources:
+    """Return a version of the profile runtime; where it cannot be had, as it was recorded.
+
+    `version` as `tree.at` takes it, or a toolchain (`19@debian`, a path), whose version is
+    meant. Of a release that is neither known nor to be had, the one of the same major version
+    that is known takes its place, and the note says so. Raises `MissingError` where nothing of
+    that major is known.
+    """
+    if "@" in version or Path(version, "bin").is_dir():
+        version = discovery.find(version, cache=cache).version
+    try:
+        found = at(version, cache=cache, say=say)
+        return Sources(structure.of(found), found)
+    except MissingError as error:
+        major = version.partition(".")[0]
+        known = [one for one in tree.known() if one.partition(".")[0] == major]
+        if not known:
+            raise
+        why = f"{error.what}: {error.why}"
+    if version not in (major, *known):
+        one = of(known[-1], cache=cache, say=say)
+        return Sources(one.structure, one.tree, f"in place of {version}; {why}")
+    return Sources(_load(_path(version if version in known else known[-1])), None, why)
+
+
+def recorded() -> tuple[Structure, ...]:
+    """Return the recorded structures, oldest first."""
+    return tuple(_load(path) for version in tree.known() if (path := _path(version)).is_file())
+
+
+def keep(*, cache: Path | None = None) -> None:
+    """Record the structure of each known version that can be had."""
+    for version in tree.known():
+        found = at(version, cache=cache)
+        if found.pinned:
+            files.write(_path(version), structure.of(found).to_json())
+
+
+def _path(version: str) -> Path:
+    return settings.data_dir() / "recorded" / "sources" / f"{version}.json"
+
+
+def _load(path: Path) -> Structure:
+    try:
+        return structure.load(path.read_text())
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise LabError(str(path), f"not a structure ({error})", "restore it from git") from error
+
+
+def _seen(symbol: str) -> str:
+    """Say which recorded versions have a function, and where."""
+    where = [
+        f"{one.version} ({function.file})"
+        for one in recorded()
+        for function in one.functions
+        if function.name == symbol
+    ]
+    return f"; it is in LLVM {', '.join(dict.fromkeys(where))}" if where else ""

@@ -1,0 +1,266 @@
+"""Workarounds on trial: a small change to a case that crashes, and how the program fares then.
+
+What each changes is data (`data/workarounds/workarounds.toml`); how it fares is seen in runs:
+of the case with the change, and of the same change where one LLVM makes all (the control).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from nbsupport.base import progress
+from nbsupport.base.errors import LabError
+from nbsupport.lab import build, counts, tables
+from nbsupport.lab.build import Trial
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.outcome import Outcome
+from nbsupport.studies import build_change
+from nbsupport.studies.build_change import Change
+
+PARTS = ("main", "library")
+#: How often a program is run, for its counts (which chance may spoil) and for its time.
+_RUNS = 5
+#: A value of a value site in llvm-profdata's text, with its count.
+#: Source: InstrProfWriter::writeRecordInText (InstrProfWriter.cpp).
+_VALUE = re.compile(r"^[^:#\n].*:\d+$", re.MULTILINE)
+#: Outcomes of a program that is no better off.
+_DEAD = ("crash", "failed", "limit", "build-failed")
+
+
+#: Columns of the two tables.
+_SHOWN = ("workaround", "source", "verdict", "outcome", "why", *PARTS, "control")
+_COSTS = ("workaround", "change", "needs", "rebuilt", "values", "usual_values", "build", "run")
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a workaround fared on a program; without a trial it was not tried.
+
+    `why` says where the program dies, what it prints, or why it was not tried. `case`,
+    `outcome` and `control` are without the change, with it, and with it where one LLVM makes
+    all. By part: `right` is the number of functions with right counts, `functions` how many it
+    has when instrumented. `values` is the number of values in the profile, `seconds` are of a
+    clean build and of a run; `usual_` are those of the case unchanged, by one LLVM. `rebuilt`
+    are the parts to compile again.
+    """
+
+    workaround: Change
+    program: str
+    why: str = ""
+    trial: Trial | None = None
+    case: Outcome | None = None
+    outcome: Outcome | None = None
+    control: Outcome | None = None
+    right: tuple[int, ...] = (0, 0)
+    functions: tuple[int, ...] = (0, 0)
+    values: int = 0
+    usual_values: int = 0
+    rebuilt: tuple[str, ...] = ()
+    seconds: tuple[float, float] = (0.0, 0.0)
+    usual_seconds: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def verdict(self) -> str:
+        """`cures` (every function is right), `survives, loses ...`, `does not help`, or none.
+
+        It does not help where the program dies, fails or does not build. Values are lost when
+        there is not one in the profile.
+        """
+        if not self.case or not self.outcome:
+            return "not applicable"
+        if self.case.kind == "ok":
+            return "not needed"
+        if self.outcome.kind in _DEAD:
+            return "does not help"
+        if not any(self.right):
+            return "survives, loses the profile"
+        parts = zip(PARTS, self.right, self.functions, strict=True)
+        lost = [f"{all_ - n} of {all_} functions of {part}" for part, n, all_ in parts if n < all_]
+        lost += ["all values"] * (self.values == 0 < self.usual_values)
+        return f"survives, loses {' and '.join(lost)}" if lost else "cures"
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the columns of a table; `build` and `run` are times, relative to the usual ones.
+
+        They alone differ from run to run. None: not tried, or not measured.
+        """
+        parts = zip(PARTS, self.right, self.functions, strict=True)
+        times = zip(("build", "run"), self.seconds, self.usual_seconds, strict=True)
+        return {
+            "workaround": self.workaround.id,
+            "source": self.workaround.source,
+            "change": self.workaround.what,
+            "needs": self.workaround.needs,
+            "program": self.program,
+            "case": self.case and self.case.kind,
+            "outcome": self.outcome and self.outcome.kind,
+            "control": self.control and self.control.kind,
+            **{part: f"{n} of {total}" if total else None for part, n, total in parts},
+            "verdict": self.verdict,
+            "why": self.why,
+            "rebuilt": ", ".join(self.rebuilt),
+            "values": self.values if self.trial else None,
+            "usual_values": self.usual_values if self.trial else None,
+            **{name: round(new / old, 1) if new and old else None for name, new, old in times},
+        }
+
+
+def known() -> tuple[Change, ...]:
+    """Return the workarounds, in the order to try them; the first changes nothing."""
+    return build_change.known("workarounds/workarounds.toml")
+
+
+def try_all(
+    lab: Lab, program: str, llvm: str, foreign: str, *, only: Sequence[str] = ()
+) -> tuple[Row, ...]:
+    """Try the workarounds (or `only` those named) on a case; return a row for each, in order.
+
+    One that cannot be tried on `program` is tried on the first program that it is for. Raises
+    `LabError` where the case itself cannot be made, or there is no such workaround.
+    """
+    everything = {each.id: each for each in known()}
+    for name in only:
+        if name not in everything:
+            choice = f"choose from {', '.join(everything)}"
+            raise LabError(f"workaround {name}", "there is none", choice)
+    chosen = [each for each in everything.values() if each.id in (only or everything)]
+    lab.trial(program, llvm, foreign)
+    case = functools.cache(functools.partial(_case, lab, llvm=llvm, foreign=foreign))
+
+    def go(workaround: Change) -> Row:
+        name = program if program in (workaround.on or (program,)) else workaround.on[0]
+        try:
+            trials = [workaround.changed(lab, name, llvm, other) for other in (foreign, llvm)]
+            return _tried(lab, workaround, case(name), *trials)
+        except LabError as error:
+            return Row(workaround, name, f"{error.what}: {error.why}")
+
+    rows = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("workarounds", len(chosen)) as on:
+        for row in pool.map(go, chosen):
+            rows.append(row)
+            on()
+    usual = functools.cache(lambda name: _seconds(lab, lab.trial(name, llvm, llvm)))
+    for n, row in enumerate(rows):  # when nothing else of ours runs
+        if row.trial and row.outcome and row.outcome.kind not in _DEAD:
+            took, usually = _seconds(lab, row.trial), usual(row.program)
+            rows[n] = dataclasses.replace(row, seconds=took, usual_seconds=usually)
+    return tuple(rows)
+
+
+def shown(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> tables.Shown:
+    """Show how each fared, or those `kept`, on the case of the first.
+
+    `control` is by one LLVM, `main` and `library` are functions with right counts.
+    """
+    return _table(rows, _SHOWN, kept)
+
+
+def costs(rows: Sequence[Row]) -> tables.Shown:
+    """Show what each changes, needs and costs; times are measured, relative to the usual ones."""
+    return _table(rows, _COSTS)
+
+
+def _table(
+    rows: Sequence[Row], columns: Sequence[str], kept: Sequence[Row] | None = None
+) -> tables.Shown:
+    kept = rows if kept is None else kept
+    cells = [[_text(row.to_row()[c]) for c in columns] for row in kept]
+    for row, line in zip(kept, cells, strict=True):
+        line[0] += f" ({row.program})" * (row.program != rows[0].program)
+    return tables.table([name.replace("_", " ") for name in columns], cells)
+
+
+def _text(value: object) -> str:
+    """Return a cell; times have a sign by which nbval knows them (tests/notebooks/sanitize.cfg)."""
+    if isinstance(value, float):
+        return f"{value:4.1f} ×"
+    return "-" if value is None else str(value)
+
+
+def _case(lab: Lab, program: str, *, llvm: str, foreign: str) -> tuple[Trial, Outcome, int]:
+    """Return a case without a change, what comes of it, and the values by one LLVM."""
+    trial, uniform = (lab.trial(program, llvm, other) for other in (foreign, llvm))
+    return trial, lab.run(trial), _values(_texts(lab, uniform))
+
+
+def _tried(
+    lab: Lab,
+    workaround: Change,
+    case: tuple[Trial, Outcome, int],
+    trial: Trial,
+    control: Trial,
+) -> Row:
+    unchanged, before, values = case
+    parts = _expected(lab, trial, unchanged)
+    outcome = lab.run(trial)
+    why = re.sub(r"/\S*/", "", outcome.detail) if outcome.kind != "ok" else ""
+    row = Row(
+        workaround,
+        trial.program.name,
+        f"dies in {outcome.crash.function}" if outcome.crash else why,
+        trial,
+        before,
+        outcome,
+        lab.run(control),
+        functions=tuple(map(len, parts)),
+        usual_values=values,
+        rebuilt=_rebuilt(trial, unchanged),
+    )
+    if outcome.kind in _DEAD:
+        return row
+    texts = _texts(lab, trial)
+    right = max((_right(counts.parse(text), parts) for text in texts), key=sum)
+    return dataclasses.replace(row, right=right, values=_values(texts))
+
+
+def _texts(lab: Lab, trial: Trial) -> list[str]:
+    return [lab.once(trial)[0] for _ in range(_RUNS)]
+
+
+def _seconds(lab: Lab, trial: Trial) -> tuple[float, float]:
+    """Return the seconds of a clean build, and of the fastest of some runs."""
+    return build.seconds(trial, lab.cache), min(lab.once(trial)[1] for _ in range(_RUNS))
+
+
+def _values(texts: Sequence[str]) -> int:
+    return max(len(_VALUE.findall(text)) for text in texts)
+
+
+def _right(seen: counts.Counts, parts: Sequence[counts.Expected]) -> tuple[int, ...]:
+    """Return how many functions of each part have the counts that they should."""
+    whole = counts.together(parts)
+    right = {key for key in seen if key in whole and whole[key] in (None, seen[key])}
+    return tuple(len(right & part.keys()) for part in parts)
+
+
+def _expected(lab: Lab, trial: Trial, case: Trial) -> list[counts.Expected]:
+    """Return the counts that both parts should have, instrumented or not.
+
+    Where the changed part profiles not even alone, or cannot, they are those of the part unchanged.
+    """
+    changed = list(dataclasses.replace(trial, main_instrument="ir", instrument="ir").references)
+    if not trial.program.library or trial.foreign.raw_version is None:
+        changed[1:] = case.references[1:]
+    found = []
+    for part, unchanged in zip(changed, case.references, strict=False):
+        try:
+            found.append(lab.reference(part))
+        except LabError:
+            found.append(lab.reference(unchanged))
+    return found + [{}] * (len(PARTS) - len(found))  # a library by gcc is not instrumented
+
+
+def _rebuilt(trial: Trial, case: Trial) -> tuple[str, ...]:
+    """Return which parts of a case are to be compiled again for a changed one."""
+    mains = {(each.program.main, each.main, each.main_instrument) for each in (trial, case)}
+    libraries = {(each.program.library, each.foreign, each.instrument) for each in (trial, case)}
+    again = len(mains) > 1, len(libraries) > 1 and bool(trial.program.library)
+    return tuple(part for part, differs in zip(PARTS, again, strict=True) if differs)

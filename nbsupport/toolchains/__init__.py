@@ -1,0 +1,1 @@
+"""The compilers: found, asked, installed."""

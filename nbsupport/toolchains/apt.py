@@ -1,0 +1,144 @@
+"""The system's Debian archive, without root and without touching the system's own state.
+
+apt-get gets its lists, state and cache in a folder of ours. Where the archive is, and whom
+to trust, is copied from the system's configuration; its source packages are asked for too,
+which most systems leave out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+from nbsupport.base import files, progress
+from nbsupport.base.errors import MissingError
+
+Kind = Literal["source", "download"]
+
+#: The system's configuration.
+_ETC = Path("/etc/apt")
+
+#: How apt-get is asked for one file: a source package's tar archive, or a binary package.
+_ASK = {"source": ("source", "--download-only", "--tar-only"), "download": ("download",)}
+
+#: Lists younger than this (seconds) are not asked for again.
+_FRESH = 3600
+
+#: What the lists and their index take (bytes), twice over: apt-get hangs on a full disk.
+_ROOM = 80e6
+
+_ADVICE = "check the network and the system's apt sources"
+
+_CONFIGURATION = """\
+Dir::State "{home}/state";
+Dir::State::status "/dev/null";
+Dir::Cache "{home}/cache";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "{home}/sources";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+Acquire::Retries "2";
+Acquire::http::Timeout "30";
+Acquire::https::Timeout "30";
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+
+
+def download(
+    kind: Kind, package: str, folder: Path, *, cache: Path, say: files.Say = progress.say
+) -> Path:
+    """Download one file of a package (`name=version`) into an empty folder and return it.
+
+    Package lists (20 MB) are kept in `cache` and brought up to date when they do not have
+    the package. Raises `MissingError` without apt-get, where the archive does not have the
+    package, or cannot be reached.
+    """
+    _ask((*_ASK[kind], package), folder, cache, say)
+    got = list(folder.iterdir())
+    if len(got) != 1:
+        raise MissingError(package, "the archive does not have it", _ADVICE)
+    return got[0]
+
+
+def source(package: str, *, cache: Path, say: files.Say = progress.say) -> tuple[str, int, str]:
+    """Return what the tar archive of a source package is: file, size in bytes, SHA-256.
+
+    It is not downloaded; lists are, and `MissingError` is raised, as `download` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = _ask((*_ASK["source"], "--print-uris", package), Path(folder), cache, say)
+    found = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", said, re.M)
+    if found is None:
+        raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)
+    return found[1], int(found[2]), found[3]
+
+
+def archives(*, cache: Path, say: files.Say = progress.say) -> list[str]:
+    """Return the base addresses of the system's archives (`http://host/debian/`); no lists needed.
+
+    Raises `MissingError` without apt-get.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        said = _ask(("--print-uris", "update"), Path(folder), cache, say)
+    return list(dict.fromkeys(re.findall(r"^'(https?://\S+?/)dists/\S+/InRelease'", said, re.M)))
+
+
+def _ask(ask: tuple[str, ...], folder: Path, cache: Path, say: files.Say) -> str:
+    """Return what apt-get prints; its lists are brought up to date where they may be why not."""
+    home = cache / "apt"
+    home.mkdir(parents=True, exist_ok=True)
+    with files.alone(home, say):
+        command = ("apt-get", "-q", "-c", _configure(home))
+        done, said = files.run_tool((*command, *ask), folder), ""
+        if not done.ok and not _fresh(home):
+            say(f"package lists of the system's archive: about 20 MB, into {home}")
+            files.require(_ROOM, home, "package lists")
+            # Its exit code says little: one archive out of several may be out of reach.
+            said = files.run_tool((*command, "update"), home).stderr
+            if "Failed to fetch" not in said:
+                (home / "updated").touch()
+            done = files.run_tool((*command, *ask), folder)
+    if not done.ok:
+        why = _error(done.stderr) or "the archive does not have it"
+        # What the update said may be why there are no lists to look in, or be about another.
+        why += f" ({_error(said)})" if _error(said) else ""
+        raise MissingError(ask[-1], why, _ADVICE)
+    return done.stdout
+
+
+def _fresh(home: Path) -> bool:
+    stamp = home / "updated"
+    return stamp.exists() and time.time() - stamp.stat().st_mtime < _FRESH
+
+
+def _error(said: str) -> str:
+    """Return the first error that apt-get reports (`E:`), or its first failure to fetch."""
+    found = re.search(r"^E: (.+)", said, re.M) or re.search(r"^W: (Failed to fetch.+)", said, re.M)
+    return found[1].strip() if found else ""
+
+
+def _configure(home: Path) -> Path:
+    """Write the private configuration and return its file."""
+    shutil.rmtree(home / "sources", ignore_errors=True)
+    for name in ("sources", "state/lists/partial", "cache/archives/partial"):
+        (home / name).mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate((_ETC / "sources.list", *_ETC.glob("sources.list.d/*"))):
+        if path.suffix in (".list", ".sources") and os.access(path, os.R_OK):
+            text = with_sources(path.read_text(errors="replace"))
+            (home / "sources" / f"{number}-{path.name}").write_text(text)
+    configuration = home / "apt.conf"
+    configuration.write_text(_CONFIGURATION.format(home=home))
+    return configuration
+
+
+def with_sources(text: str) -> str:
+    """Return a sources file, of either format (sources.list(5)), with source packages too."""
+    text = re.sub(r"^[ \t]*deb([ \t].*)", r"deb\1\ndeb-src\1", text, flags=re.M)
+    return re.sub(r"^Types:.*", "Types: deb deb-src", text, flags=re.M | re.I)

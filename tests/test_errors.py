@@ -201,7 +201,7 @@ def test_gcc_is_not_told_to_install_a_header(lab: Lab) -> None:
 
 
 def test_one_llvm_makes_an_empty_table_of_rescues(lab: Lab) -> None:
-    found = rescued_counts.table(lab, ["hot"], ["19"])
+    found = rescued_counts.try_all(lab, ["hot"], ["19"])
     assert list(found["lost"]) == []
 
 

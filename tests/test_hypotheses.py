@@ -77,7 +77,7 @@ def test_before_a_run_all_is_open_and_says_what_would_decide() -> None:
     ledger = hypotheses.ledger(run())
     assert set(ledger["verdict"]) == {"open"}
     assert ledger["decide"].astype(bool).all()
-    text = hypotheses.shown(ledger).text
+    text = hypotheses.table(ledger).text
     assert "the claims allocator-is-innocent" in text
     assert "an ARM Mac: the registers at the crash" in text
 

@@ -60,13 +60,13 @@ def made(lab: Lab, toolchain: Callable[[str], Toolchain]) -> dict[str, Signature
 
 
 def test_each_comes_to_what_it_is_made_to(made: dict[str, Signature]) -> None:
-    table = mechanisms.table(list(made.values()), list(SEEN.values()))
+    table = mechanisms.try_all(list(made.values()), list(SEEN.values()))
     ends = table[["ends", "function", "address"]].agg(" ".join, axis=1).str.strip()
     assert dict(zip(table["mechanism"], ends, strict=True)) == ENDS
 
 
 def test_what_is_left_is_judged_by_llvm_profdata(made: dict[str, Signature]) -> None:
-    table = mechanisms.table(list(made.values()), list(SEEN.values())).set_index("mechanism")
+    table = mechanisms.try_all(list(made.values()), list(SEEN.values())).set_index("mechanism")
     assert table.loc["mixed", "merge"] == "too much profile data"
     assert table.loc["continuous-pool", "merge"] == "truncated profile data"
     assert table.loc["variant-block", "merge"] == "malformed instrumentation profile data"
@@ -202,9 +202,9 @@ def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
     assert "no-such.o" in found[1].why
     assert "/nowhere" not in found[1].why
     assert capsys.readouterr().out == ""  # the table says it
-    table = mechanisms.table(found, list(SEEN.values()))
+    table = mechanisms.try_all(found, list(SEEN.values()))
     assert table["why"].astype(bool).tolist() == [True, True, False]
-    assert "not made: on linux: it is of Plan 9" in mechanisms.shown(table).text
+    assert "not made: on linux: it is of Plan 9" in mechanisms.table(table).text
     figure = mechanisms.figure(table, list(SEEN.values()))
     assert "Of 1 mechanisms, these show all that was seen of the crash: none." in figure.text
 
@@ -227,7 +227,7 @@ def test_what_one_program_lacks_is_untried_and_said_once(
     fits = found["mixed"].fits(list(SEEN.values()))
     assert [name for name, word in fits.items() if word == "untried"] == ["systems"]
     assert not found["mixed"].why
-    row = mechanisms.table(list(found.values()), list(SEEN.values())).to_dict("records")[1]
+    row = mechanisms.try_all(list(found.values()), list(SEEN.values())).to_dict("records")[1]
     assert (row["gcc"], row["cold"]) == ("", "crash")
     assert mechanisms.lacks(row) == []
 
@@ -255,15 +255,15 @@ def test_the_header_compiles_without_a_warning(define: str, clang: Path, tmp_pat
 
 
 def test_shown_is_text_for_each_mechanism(made: dict[str, Signature]) -> None:
-    table = mechanisms.table(list(made.values()), list(SEEN.values()))
-    text = mechanisms.shown(table).text
+    table = mechanisms.try_all(list(made.values()), list(SEEN.values()))
+    text = mechanisms.table(table).text
     assert "nan" not in text
     assert all(one.mechanism.what in text for one in made.values())
     assert len({change.what for change in mechanisms.known()}) == len(mechanisms.known())
 
 
 def test_the_caption_names_the_rows_that_fit(made: dict[str, Signature]) -> None:
-    table = mechanisms.table(list(made.values()), list(SEEN.values()))
+    table = mechanisms.try_all(list(made.values()), list(SEEN.values()))
     figure = mechanisms.figure(table, list(SEEN.values()))
     fits = [made[name].mechanism.what for name in ("mixed", "mixed-newer")]
     assert f"these show all that was seen of the crash: {'; '.join(fits)}." in figure.text

@@ -151,7 +151,7 @@ def pgo_lab(*argv: object, **more: object) -> subprocess.CompletedProcess[str]:
 
 def test_every_pair_has_the_whole_profile_of_a_uniform_build(lab: Lab) -> None:
     """Counters, value sites and what these saw, function by function."""
-    rows = rescued_counts.table(lab, ("hot", "rich", "cold"), VERSIONS)
+    rows = rescued_counts.try_all(lab, ("hot", "rich", "cold"), VERSIONS)
     assert len(rows) == 3 * 10  # 18 and 19 have one record size
     assert set(rows["outcome"]) == {"crash"} and set(rows["layouts"]) == {2}
     assert set(rows["lost"]) == set(rows["wrong"]) == {""}

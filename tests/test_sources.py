@@ -336,10 +336,10 @@ def test_a_rerun_on_a_new_llvm_reads_what_changed_on_the_crashs_path() -> None:
         "lprofWriteDataImpl",
     )
     assert "raw version 10 -> 11; record: UniformCounterPtr is new" in found.summary
-    shown = compare.shown(found)
+    shown = compare.table(found)
     assert shown.text.startswith(found.summary) and shown.html.count("<details open>") == 1
     quiet = compare.compare(by_major["22"], by_major["22"])
-    assert (quiet.path, compare.shown(quiet).text) == ((), quiet.summary)
+    assert (quiet.path, compare.table(quiet).text) == ((), quiet.summary)
 
 
 def test_what_came_or_went_on_the_way_counts_as_changed_there() -> None:

@@ -26,14 +26,14 @@ DEAD = Outcome("crash", "ended by SIGSEGV", None, "SIGSEGV", CRASH)
 
 
 def test_an_outcome_shows_the_programs_frames_only() -> None:
-    shown = tables.outcome(DEAD)
-    assert shown.text.splitlines()[0] == (
+    page = tables.outcome(DEAD)
+    assert page.text.splitlines()[0] == (
         "crash: ended by SIGSEGV, at 0x1000100000003 (from the registers)"
     )
-    assert "initializeValueProfRuntimeRecord  +99" in shown.text
-    assert "from libc.so.6" in shown.text
-    assert "4711" not in shown.text  # differs with the C library
-    assert "+99" in shown.html
+    assert "initializeValueProfRuntimeRecord  +99" in page.text
+    assert "from libc.so.6" in page.text
+    assert "4711" not in page.text  # differs with the C library
+    assert "+99" in page.html
 
 
 def test_beside_what_the_user_saw() -> None:
@@ -43,9 +43,9 @@ def test_beside_what_the_user_saw() -> None:
 
 
 def test_what_comes_from_a_program_is_escaped() -> None:
-    shown = tables.table(("<a>",), [("<script>",)])
-    assert "<script>" not in shown.html
-    assert "&lt;script&gt;" in shown.html
+    page = tables.table(("<a>",), [("<script>",)])
+    assert "<script>" not in page.html
+    assert "&lt;script&gt;" in page.html
 
 
 def test_outcomes_crosswise_keep_the_order_asked_for() -> None:

@@ -222,7 +222,7 @@ def test_a_rust_main_is_compiled_as_it_is_linked(lab: Lab, toolchain: Find) -> N
 def test_workarounds_are_filtered_and_explained(tried: tuple[workarounds.Row, ...]) -> None:
     live = widgets.workarounds(tried)
     verdict, source, one = (controls(live)[n] for n in ("verdict:", "source:", "workaround:"))
-    twin = workarounds.shown(tried)
+    twin = workarounds.table(tried)
     assert bundle(live)["text/html"] == twin.html
     assert below(live).startswith(widgets.page(twin.html).removesuffix("</div>"))
     assert verdict.options == ("all", "does not help", "not applicable", "survives", "cures")

@@ -85,14 +85,14 @@ def test_with_one_llvm_no_change_does_harm(tried: dict[str, Row]) -> None:
 
 def test_the_tables_say_the_same_of_every_run(lab: Lab, tried: dict[str, Row]) -> None:
     again = workarounds.try_all(lab, "mimalloc", "19", "17")
-    first = workarounds.shown(tuple(tried.values())).text
-    assert workarounds.shown(again).text == first and "/" not in first
+    first = workarounds.table(tuple(tried.values())).text
+    assert workarounds.table(again).text == first and "/" not in first
     rows = [[row.to_row() for row in rows] for rows in (tried.values(), again)]
     for row in (*rows[0], *rows[1]):
         measured = {row.pop("build"), row.pop("run")}
         assert (None in measured) == row["verdict"].startswith(("does", "not"))
     assert rows[0] == rows[1]
-    costs = workarounds.costs(again).text
+    costs = workarounds.costs_table(again).text
     assert all(each.what in costs and each.needs in costs for each in KNOWN.values())
 
 
@@ -227,7 +227,7 @@ def test_what_a_workaround_needs_and_lacks_is_its_row(
         "global-allocator": "18 of this test: not here",
         "cc-of-raw-version": "a clang of another LLVM with raw version 9: there is none here",
     }
-    assert len(rows) == 4 and "not here" in workarounds.shown(rows).text
+    assert len(rows) == 4 and "not here" in workarounds.table(rows).text
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_a_kill_in_continuous_mode_loses_nothing(llvm: str, lab: Lab, trial: Mak
 @pytest.mark.parametrize(("llvm", "foreign"), [("19", "17"), ("17", "19"), ("23", "22")])
 def test_only_the_file_writer_compares(llvm: str, foreign: str, lab: Lab, trial: Make) -> None:
     trial("cold", llvm, foreign)
-    found = profile_file.ways(lab, llvm, foreign)
+    found = profile_file.readers(lab, llvm, foreign)
     kinds = {way: [one.kind for one in row.values()] for way, row in found.items()}
     at_exit, explicit, forked, hot, buffer, front_end, front_end_buffer = kinds.values()
     assert at_exit == explicit == ["ok", "crash", "version-mismatch"]
@@ -169,7 +169,7 @@ def test_only_the_file_writer_compares(llvm: str, foreign: str, lab: Lab, trial:
     dead = [found[way]["main first"].crash for way in tuple(found)[:3]]
     assert all(one and one.function == "initializeValueProfRuntimeRecord" for one in dead)
     assert len({one.frames[0].offset for one in dead if one}) == 1
-    shown = profile_file.shown_ways(found).text
+    shown = profile_file.readers_table(found).text
     assert "in a forked child" in shown and "__llvm_profile_instrument_target" in shown
 
 
@@ -204,7 +204,7 @@ def test_what_is_left_is_shown_without_what_differs(lab: Lab, trial: Make) -> No
 
     def shown() -> str:
         found = [(name, profile_file.runs(lab, [one] * 2, name)) for name in ("%p_%h_7", "7_%m.x")]
-        return profile_file.shown("name", found, once(lab, one)).text
+        return profile_file.table("name", found, once(lab, one)).text
 
     first = shown()
     assert first == shown()

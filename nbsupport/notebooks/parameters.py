@@ -99,8 +99,8 @@ def _rows(
         changed = [n for n, value in defaults.items() if namespace.get(n, value) != value]
         said = f"Not the default: {', '.join(f'{n} = {namespace[n]!r}' for n in changed)}. {_RERUN}"
         lines = [*wrong.values(), said if changed else "All values are the defaults."]
-        shown = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        status.value = widgets.page(f'<div class="form-status" role="status">{shown}</div>')
+        paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+        status.value = widgets.page(f'<div class="form-status" role="status">{paragraphs}</div>')
 
     def change(name: str, event: Mapping[str, Any]) -> None:
         wrong.pop(name, None)

@@ -61,8 +61,8 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]
         self._static = static
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        shown: dict[str, Any] = super()._repr_mimebundle_(**options)
-        return {**shown, "text/plain": self._static.text, "text/html": self._static.html}
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**options)
+        return {**bundle, "text/plain": self._static.text, "text/html": self._static.html}
 
 
 def live(controls: Sequence[Any], draw: Callable[[], str], static: Shown, *above: Any) -> Live:
@@ -312,9 +312,9 @@ def workarounds(rows: Sequence[tried.Row]) -> Live:
             and source.value in (_ALL, row.workaround.source)
         ]
         (chosen,) = [row for row in rows if row.workaround.id == one.value]
-        return tried.shown(rows, kept).html + _explained(chosen)
+        return tried.table(rows, kept).html + _explained(chosen)
 
-    return live([verdict, source, one], draw, tried.shown(rows))
+    return live([verdict, source, one], draw, tried.table(rows))
 
 
 def _explained(row: tried.Row) -> str:

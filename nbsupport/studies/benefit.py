@@ -255,7 +255,7 @@ def summary(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def shown(found: pd.DataFrame) -> tables.Shown:
+def table(found: pd.DataFrame) -> tables.Shown:
     """Show a summary as a table; ratios are to the build without PGO."""
     heads = ("program", "build", "seconds", "ratio", "95 % interval", "instructions", "note")
     rows = []

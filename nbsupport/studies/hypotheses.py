@@ -145,7 +145,7 @@ def ledger(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shown(found: pd.DataFrame) -> tables.Shown:
+def table(found: pd.DataFrame) -> tables.Shown:
     """Show a ledger: each hypothesis with its verdict and what decided it, or would."""
     rows = [
         (

@@ -108,7 +108,7 @@ def links(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> di
     return row
 
 
-def table(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.DataFrame:
+def try_all(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.DataFrame:
     """Return `links` of every toolchain as main with every one as foreign, a row each."""
     import pandas as pd  # noqa: PLC0415 - not part of the base installation
 

@@ -170,7 +170,7 @@ def _run(lab: Lab, mechanism: Change, name: str, llvm: str, foreign: str) -> tup
     return outcome, profile_file.runs(lab, [trial], pattern).found
 
 
-def table(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.DataFrame:
+def try_all(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.DataFrame:
     """Return a row for each signature, of what differs from machine to machine only if it does.
 
     Columns: mechanism, source, what, `why` it was not made, the outcome of each program; how and
@@ -210,7 +210,7 @@ def measured(row: Mapping[Any, Any], observation: str) -> str:
     return ", ".join(dict.fromkeys(row[name] for name in asked if row[name]))
 
 
-def shown(found: pd.DataFrame) -> tables.Shown:
+def table(found: pd.DataFrame) -> tables.Shown:
     """Show a table of signatures: what each mechanism comes to, measured."""
     columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
     heads = ("mechanism", "ends in", "function", "a debugger prints", "if main writes", "profile")

@@ -136,7 +136,7 @@ def moments(
         return {}
 
 
-def ways(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
+def readers(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
     """Return the outcome of each way to what reads records: of one LLVM alone, in both orders."""
     links = {"one LLVM": (llvm, "main-first")}
     links |= {order.replace("-", " "): (foreign, order) for order in ORDERS}
@@ -154,7 +154,7 @@ def ways(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
         return dict(zip(_WAYS, pool.map(go, _WAYS.values()), strict=True))
 
 
-def shown(what: str, found: Iterable[tuple[str, Written]], once: Written) -> tables.Shown:
+def table(what: str, found: Iterable[tuple[str, Written]], once: Written) -> tables.Shown:
     """Show what is left, a line each, below the heading `what`; `once` is what one run leaves."""
     rows = []
     for label, left in found:
@@ -205,7 +205,7 @@ def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
     }
 
 
-def shown_ways(found: Mapping[str, Mapping[str, Outcome]]) -> tables.Shown:
+def readers_table(found: Mapping[str, Mapping[str, Outcome]]) -> tables.Shown:
     """Show the outcome of each way, and in which functions programs died."""
     dead = where(found)
     rows = [

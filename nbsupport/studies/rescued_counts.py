@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def table(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """Rescue each program that two of the toolchains, of different record sizes, have made.
 
     Columns: program, main, foreign; `outcome` of the program by itself; `functions` and `layouts`

@@ -155,20 +155,20 @@ def try_all(
     return tuple(rows)
 
 
-def shown(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> tables.Shown:
+def table(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> tables.Shown:
     """Show how each fared, or those `kept`, on the case of the first.
 
     `control` is by one LLVM, `main` and `library` are functions with right counts.
     """
-    return _table(rows, _SHOWN, kept)
+    return _cells_table(rows, _SHOWN, kept)
 
 
-def costs(rows: Sequence[Row]) -> tables.Shown:
+def costs_table(rows: Sequence[Row]) -> tables.Shown:
     """Show what each changes, needs and costs; times are measured, relative to the usual ones."""
-    return _table(rows, _COSTS)
+    return _cells_table(rows, _COSTS)
 
 
-def _table(
+def _cells_table(
     rows: Sequence[Row], columns: Sequence[str], kept: Sequence[Row] | None = None
 ) -> tables.Shown:
     kept = rows if kept is None else kept

@@ -183,10 +183,10 @@ def record(found: Trace) -> Shown:
     )
     mark = "followed"
     rows = [(*map(words, row), mark * row[1].startswith("Values =")) for row in read["fields"]]
-    shown = tables.table(
+    fields = tables.table(
         ("byte", "as the runtime reads it", "as its compiler wrote it", "note"), rows, marked=False
     )
-    return Shown(f"{shown.text}\n{note}", f"{shown.html}<p>{html.escape(note)}</p>")
+    return Shown(f"{fields.text}\n{note}", f"{fields.html}<p>{html.escape(note)}</p>")
 
 
 def moments(found: Trace) -> tuple[Moment, ...]:

@@ -95,7 +95,7 @@ def compare(old: Structure, new: Structure) -> Changes:
     )
 
 
-def shown(found: Changes) -> Shown:
+def table(found: Changes) -> Shown:
     """Show the changes: the summary, those on the crash's path, all others folded."""
     lists = {
         "changed on the crash's path": found.path,

@@ -16,7 +16,6 @@ from nbformat import NotebookNode
 
 from nbsupport.base import progress, settings
 from nbsupport.base.errors import BuildError, LabError
-from nbsupport.lab import tables
 from nbsupport.lab.lab import Lab
 from nbsupport.notebooks import batch, document, replay, results
 from nbsupport.studies import rescued_counts
@@ -225,7 +224,7 @@ def test_a_stale_recording_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPat
     (path,) = settings.notebooks_dir().glob("06-*.ipynb")
     found, run = recording(path, what="PGO Crash Lab 0.0.1")
     assert replay.stale(found, run, path.stem) == "the recorded run was made by PGO Crash Lab 0.0.1"
-    assert "made by PGO Crash Lab 0.0.1" in tables.provenance(run).text
+    assert "made by PGO Crash Lab 0.0.1" in results.provenance(run).text
     found, run = recording(path)
     claims = [cell for cell in document.code(found) if "results.claim(" in cell.source]
     claims[0].execution_count = None

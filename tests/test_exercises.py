@@ -14,8 +14,8 @@ from test_errors import papermill
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
-from nbsupport.lab.tables import Shown
 from nbsupport.notebooks import document, exercises
+from nbsupport.show.shown import Shown
 
 NOTEBOOKS = sorted(p for p in settings.notebooks_dir().glob("*.ipynb") if p.stem[:2] != "00")
 KEPT = tomllib.loads((settings.data_dir() / "exercises.toml").read_text())

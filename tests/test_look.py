@@ -18,9 +18,9 @@ from matplotlib.transforms import Bbox
 
 from nbsupport.lab import tables
 from nbsupport.lab.lab import Lab
-from nbsupport.lab.tables import Shown
 from nbsupport.notebooks import results
-from nbsupport.show import look
+from nbsupport.show import look, shown
+from nbsupport.show.shown import Shown
 from nbsupport.studies import (
     benefit,
     call_graph,
@@ -89,7 +89,7 @@ def drawn(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(look, "svg", keep)
         first, second = (_FIGURES[request.param](lab) for _ in range(2))
-    root = ET.fromstring(tables.svg(first))  # noqa: S314 - ours
+    root = ET.fromstring(shown.svg(first))  # noqa: S314 - ours
     return SimpleNamespace(shown=first, again=second, svg=root, figure=kept[0])
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.lab import tables
 from nbsupport.notebooks import results
 from nbsupport.studies import observations
 
@@ -132,7 +131,7 @@ def test_the_recording_is_of_a_real_run_and_says_of_when() -> None:
     assert run.manifest["started"]
     assert len(run.tables["trials"]) == 100
     assert bool(run.claims["holds"].all())
-    assert tables.provenance(run).text.startswith("A recording that came with the project, of 20")
+    assert results.provenance(run).text.startswith("A recording that came with the project, of 20")
 
 
 # -- what the user saw

@@ -12,7 +12,7 @@ import pytest
 
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
-from nbsupport.lab.tables import Shown
+from nbsupport.show.shown import Shown
 from nbsupport.toolchains.probe import Toolchain
 from nbsupport.trace import pictures, words
 from nbsupport.trace.trace import Trace, open_trace

@@ -13,6 +13,7 @@ from nbsupport.lab import tables
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import KINDS, Outcome
 from nbsupport.notebooks import results
+from nbsupport.show import shown
 from nbsupport.studies import observations
 
 FRAMES = (
@@ -37,13 +38,13 @@ def test_an_outcome_shows_the_programs_frames_only() -> None:
 
 
 def test_beside_what_the_user_saw() -> None:
-    text = tables.compare(observations.observations(), DEAD).text
+    text = observations.compare(observations.observations(), DEAD).text
     assert "initializeValueProfRuntimeRecord                         initializeValue" in text
     assert "at exit" in text.splitlines()[-2]
 
 
 def test_what_comes_from_a_program_is_escaped() -> None:
-    page = tables.table(("<a>",), [("<script>",)])
+    page = shown.table(("<a>",), [("<script>",)])
     assert "<script>" not in page.html
     assert "&lt;script&gt;" in page.html
 
@@ -67,8 +68,8 @@ def test_the_grid_is_the_same_bytes_and_says_each_outcome_in_letters() -> None:
     first, second = tables.grid(table), tables.grid(table)
     assert first.html == second.html
     # The README's picture is this one.
-    assert tables.svg(first) == (settings.data_dir() / "recorded" / "grid.svg").read_text()
-    root = ET.fromstring(tables.svg(first))  # noqa: S314 - ours
+    assert shown.svg(first) == (settings.data_dir() / "recorded" / "grid.svg").read_text()
+    root = ET.fromstring(shown.svg(first))  # noqa: S314 - ours
     label, told = root.attrib["aria-label"], root.find("{*}desc")
     # Read off the outcomes: raw versions 8 | 9 and 10, whose records are alike | 11.
     finding = "main first: 17 | 18, 19, 22 | 23; foreign first: 17 | 18 | 19, 22 | 23."
@@ -105,9 +106,9 @@ def test_a_trial_says_who_builds_what(lab: Lab) -> None:
     ],
 )
 def test_a_verdict_has_its_mark(text: str, mark: str) -> None:
-    assert f'<td class="outcome {mark}">{text}</td>' in tables.table(("a",), [(text,)]).html
+    assert f'<td class="outcome {mark}">{text}</td>' in shown.table(("a",), [(text,)]).html
 
 
 def test_only_long_names_break() -> None:
-    page = tables.table(("a",), [("macOS, __llvm_profile_write_file",)]).html
+    page = shown.table(("a",), [("macOS, __llvm_profile_write_file",)]).html
     assert "macOS, __<wbr>llvm_<wbr>profile_<wbr>write_<wbr>file" in page

@@ -9,6 +9,7 @@ from typing import Any
 
 from nbsupport.base import settings
 from nbsupport.base.errors import first_line
+from nbsupport.show import shown
 
 #: What may change, most important first, and how its line begins.
 KINDS = {
@@ -97,10 +98,8 @@ class Difference:
 
     def html(self) -> str:
         """Return one page that needs nothing else, with every line."""
-        from nbsupport.lab import tables  # noqa: PLC0415 - only the page needs it
-
         head, *lines = self.lines([len(self.changes) + 10_000] * 4)
-        table = tables.table(("what changed",), [(line.strip(),) for line in lines], marked=False)
+        table = shown.table(("what changed",), [(line.strip(),) for line in lines], marked=False)
         css = (settings.data_dir() / "site" / "_static" / "lab.css").read_text()
         body = f"<h1>{html.escape(head)}</h1>{table.html if lines else ''}"
         return f"{_HEAD}{css}</style></head><body>{body}</body></html>\n"

@@ -17,7 +17,7 @@ from typing import Any
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
-from nbsupport.lab.tables import Shown
+from nbsupport.show.shown import Shown
 
 #: What an exercise may ask for.
 KINDS = {

@@ -13,10 +13,10 @@ import ipywidgets
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
-from nbsupport.lab import programs, tables
+from nbsupport.lab import programs
 from nbsupport.lab.lab import INSTRUMENTS, ORDERS
 from nbsupport.notebooks import document
-from nbsupport.show import widgets
+from nbsupport.show import shown, widgets
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
@@ -86,7 +86,7 @@ def form(name: str, namespace: dict[str, Any]) -> widgets.Live:
         check(each, value, values.get("source", "live"))
     columns = ("parameter", "value", "what it is")
     rows = [(each, str(value), told.get(each, "")) for each, value in values.items()]
-    return widgets.Live(_rows(defaults, told, namespace), tables.table(columns, rows, marked=False))
+    return widgets.Live(_rows(defaults, told, namespace), shown.table(columns, rows, marked=False))
 
 
 def _rows(

@@ -12,6 +12,7 @@ from pathlib import Path
 from nbsupport.base import files, settings
 from nbsupport.lab import tables
 from nbsupport.notebooks import results
+from nbsupport.show import shown
 
 
 def record(run: Path) -> None:
@@ -33,7 +34,7 @@ def record(run: Path) -> None:
     }
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     if not several:
-        files.write(recorded / "grid.svg", tables.svg(tables.grid(found.tables["trials"])))
+        files.write(recorded / "grid.svg", shown.svg(tables.grid(found.tables["trials"])))
         traces.keep(settings.cache_dir())
 
 

@@ -16,9 +16,8 @@ from nbformat import NotebookNode
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.lab import tables
 from nbsupport.notebooks import document, results
-from nbsupport.show import look
+from nbsupport.show import look, shown
 
 #: What to do about a stale recording, and how it looks in JupyterLab.
 _RENEW = (
@@ -30,7 +29,7 @@ _BOX = f"border-left: 4px solid {look.ORANGE}; padding-left: 1em"
 _recorded: dict[str, Sequence[Mapping[str, Any]]] = {}
 
 
-def start(name: str, source: str, given: Mapping[str, object]) -> tables.Shown | None:
+def start(name: str, source: str, given: Mapping[str, object]) -> shown.Shown | None:
     """Show recorded outputs from the next cell on, if `source` is `recorded` (not `live`).
 
     `given` are the parameters; `name` is that of the notebook. Returns what says so on the
@@ -64,7 +63,7 @@ def start(name: str, source: str, given: Mapping[str, object]) -> tables.Shown |
         shell.input_transformers_cleanup.append(_replayed)
     shell.set_custom_exc((NameError,), _unmade)  # type: ignore[no-untyped-call]
     run = results.recorded()
-    made = tables.provenance(run)
+    made = results.provenance(run)
     told = "Nothing below was run here, unless you change a cell."
     page = f"{made.html}<p><strong>{told}</strong></p>"
     text = f"{made.text}. {told}"
@@ -72,7 +71,7 @@ def start(name: str, source: str, given: Mapping[str, object]) -> tables.Shown |
         line = f"Stale recording: {why}. {_RENEW}"
         text += f"\n{line}"
         page += f'<div class="admonition warning" style="{_BOX}"><p>{html.escape(line)}</p></div>'
-    return tables.Shown(text, page)
+    return shown.Shown(text, page)
 
 
 def stale(book: NotebookNode, run: results.Run, name: str) -> str:

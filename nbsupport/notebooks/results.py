@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Any
 from nbsupport import __version__
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
+from nbsupport.show.shown import Shown, table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -243,9 +247,9 @@ def _index(run: Run) -> str:
 
 def save(run: Run, folder: Path) -> None:
     """Write claims and tables as Parquet, each file atomically."""
-    for name, table in {"claims": run.claims, **run.tables}.items():
+    for name, recorded_table in {"claims": run.claims, **run.tables}.items():
         content = BytesIO()
-        table.to_parquet(content, index=False)
+        recorded_table.to_parquet(content, index=False)
         files.write(folder / f"{name}.parquet", content.getvalue())
 
 
@@ -286,3 +290,29 @@ def _manifest(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise LabError(str(path), f"not JSON ({error})", "run it again") from error
     return manifest
+
+
+def claims_table(run: Run) -> Shown:
+    """Show the claims of a run, one a line, each with a link to the notebook that shows it."""
+    columns = ["holds", "sentence", "observed", "notebook"]
+    rows = [
+        ("holds" if holds else "DOES NOT HOLD", *said)
+        for holds, *said in run.claims[columns].itertuples(index=False)
+    ]
+    shown = table(("verdict", "claim", "observed", "shown in"), rows)
+    page = shown.html
+    for name, notebook in run.claims[["name", "notebook"]].itertuples(index=False):
+        link = f'<a href="{notebook}.ipynb#claim-{name}">{notebook}</a>'
+        page = page.replace(f"<td>{notebook}</td></tr>", f"<td>{link}</td></tr>", 1)
+    return Shown(shown.text, page)
+
+
+def provenance(run: Run) -> Shown:
+    """Show of when and what a run is."""
+    manifest = run.manifest
+    names = ", ".join(t["name"] for t in manifest.get("toolchains", ()))
+    when = str(manifest.get("started", "")).partition("T")[0] or "an unknown day"
+    what = "A recording that came with the project" if run.recorded else "A run on this machine"
+    line = f"{what}, of {when}, {manifest.get('platform', '')}, with {names}"
+    line += f" (stale: made by {run.outdated}; make it again)" if run.outdated else ""
+    return Shown(line, f'<p class="provenance">{html.escape(line)}</p>')

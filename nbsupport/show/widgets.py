@@ -23,8 +23,8 @@ import ipywidgets
 
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build, tables
-from nbsupport.lab.tables import Shown
-from nbsupport.show import look
+from nbsupport.show import look, shown
+from nbsupport.show.shown import Shown
 from nbsupport.studies import drawing, mechanisms
 from nbsupport.studies import ruler as rulers
 from nbsupport.studies import workarounds as tried
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nbsupport.lab.build import Trial
     from nbsupport.lab.lab import Lab
 
-_ALL = "all"
+ALL = "all"
 _STYLE = (
     ".lab-live{color:var(--jp-content-font-color1,inherit);overflow-x:auto}"
     ".jp-RenderedHTMLCommon.lab-live table{margin-left:0}"
@@ -78,10 +78,10 @@ def live(controls: Sequence[Any], draw: Callable[[], str], static: Shown, *above
     for control in controls:
         control.observe(redraw, names="value")
     redraw()
-    return Live([*above, _row(controls), pane], static)
+    return Live([*above, control_row(controls), pane], static)
 
 
-def _row(controls: Sequence[Any]) -> Any:
+def control_row(controls: Sequence[Any]) -> Any:
     for control in controls:
         control.style.description_width = "initial"
     return ipywidgets.HBox(controls, layout={"flex_flow": "row wrap"})
@@ -92,7 +92,7 @@ def page(content: str) -> str:
     return f'<style>{_STYLE}</style><div class="jp-RenderedHTMLCommon lab-live">{content}</div>'
 
 
-def _choice(what: str, options: Sequence[Any], value: Any = None) -> Any:
+def choice(what: str, options: Sequence[Any], value: Any = None) -> Any:
     """Return a labelled choice of `options`, each once, as wide as its words; else the first."""
     given = list(dict.fromkeys(options))
     chosen = {} if value is None else {"value": value}
@@ -118,7 +118,7 @@ def ruler(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
             asyncio.get_running_loop().call_later(0.5, gc.collect)
         return drawing.figure(found) if isinstance(found, Ruler) else found
 
-    choices = [_choice("main", given, main), _choice("library", given, foreign)]
+    choices = [choice("main", given, main), choice("library", given, foreign)]
     static = drawn(main, foreign)
     return live(choices, lambda: drawn(*(choice.value for choice in choices)).html, static)
 
@@ -139,7 +139,7 @@ def timeline(found: Trace) -> Live:
     slider = ipywidgets.IntSlider(0, 0, max(0, len(events) - 1), description="step:")
     slider.layout.width = "30em"
     options = [("-", _NONE), *((f"{one.n}: {one.title}", one.n) for one in decisive)]
-    jump = _choice("jump to", options)
+    jump = choice("jump to", options)
 
     def stepped(_: object = None) -> None:
         jump.value = slider.value if slider.value in {one.n for one in decisive} else _NONE
@@ -155,7 +155,7 @@ def timeline(found: Trace) -> Live:
         return "".join(_event(found, known, one) for one in events[slider.value :][:1])
 
     made = live([slider], draw, twin(found))
-    made.children = (_row([slider, jump]), *made.children[1:])
+    made.children = (control_row([slider, jump]), *made.children[1:])
     return made
 
 
@@ -195,7 +195,7 @@ def grid(found: pd.DataFrame, lab: Lab) -> Live:
     """
     rows = {tuple(row[k] for k in _CELL): row for row in found.to_dict("records")}
     names = [list(dict.fromkeys(found[column])) for column in _CELL]
-    choices = [_choice(k, values) for k, values in zip(_CELL, names, strict=False)][:2]
+    choices = [choice(k, values) for k, values in zip(_CELL, names, strict=False)][:2]
     pane = ipywidgets.HTML(page("<p>Choose a cell: who compiles main, and who the library.</p>"))
     pairs = list(itertools.product(*names[2:]))
     shape = {"width": "auto", "height": "34px", "border": _EDGES[False]}
@@ -236,7 +236,7 @@ def grid(found: pd.DataFrame, lab: Lab) -> Live:
     columns = f"minmax(7em, max-content) repeat({len(names[3])}, minmax(5.5em, 8em))"
     layout = ipywidgets.Layout(grid_template_columns=columns, overflow="auto")
     whole = ipywidgets.GridBox(body, layout=layout)
-    return Live([_row(choices), whole, pane], _ways(found))
+    return Live([control_row(choices), whole, pane], _ways(found))
 
 
 #: Columns of a sweep that tell the cells of its grids apart.
@@ -261,7 +261,7 @@ def _told(row: Mapping[Any, Any], lab: Lab) -> str:
     how = {name: row[name] for name in ("order", "instrument", "main_instrument")}
     made = commands(lab.trial(row["program"], row["main"], row["foreign"], **how))
     lines = html.escape("\n".join(made))
-    return f"{tables.table((row['program'], head), said).html}<pre>{lines}</pre>"
+    return f"{shown.table((row['program'], head), said).html}<pre>{lines}</pre>"
 
 
 def commands(trial: Trial) -> tuple[str, ...]:
@@ -290,7 +290,7 @@ def _ways(found: pd.DataFrame) -> Shown:
         pair = f"main {main}, library {other}, {row['order']}"
         said = (row["program"], pair, row["outcome"], row["detail"], own[0] if own else "")
         rows.setdefault((row["outcome"], row["function"]), said)
-    ways = tables.table(("program", "for example", "outcome", "detail", "frames"), [*rows.values()])
+    ways = shown.table(("program", "for example", "outcome", "detail", "frames"), [*rows.values()])
     return Shown(f"{figure.text}\n{ways.text}", figure.html + ways.html)
 
 
@@ -299,17 +299,17 @@ def workarounds(rows: Sequence[tried.Row]) -> Live:
 
     A page without a kernel shows the whole table.
     """
-    sources = [_ALL, *(row.workaround.source for row in rows)]
-    verdicts = [_ALL, *(re.sub(",.*", "", row.verdict) for row in rows)]
-    verdict, source = _choice("verdict", verdicts), _choice("source", sources)
-    one = _choice("workaround", [row.workaround.id for row in rows])
+    sources = [ALL, *(row.workaround.source for row in rows)]
+    verdicts = [ALL, *(re.sub(",.*", "", row.verdict) for row in rows)]
+    verdict, source = choice("verdict", verdicts), choice("source", sources)
+    one = choice("workaround", [row.workaround.id for row in rows])
 
     def draw() -> str:
         kept = [
             row
             for row in rows
-            if row.verdict.startswith("" if verdict.value == _ALL else verdict.value)
-            and source.value in (_ALL, row.workaround.source)
+            if row.verdict.startswith("" if verdict.value == ALL else verdict.value)
+            and source.value in (ALL, row.workaround.source)
         ]
         (chosen,) = [row for row in rows if row.workaround.id == one.value]
         return tried.table(rows, kept).html + _explained(chosen)
@@ -329,7 +329,7 @@ def _explained(row: tried.Row) -> str:
     said["functions with right counts"] = "; ".join(parts)
     said["by one LLVM alone"] = cells["control"] or ""
     kept = [(name, value) for name, value in said.items() if value]
-    return tables.table(("workaround", change.id), kept).html
+    return shown.table(("workaround", change.id), kept).html
 
 
 def matrix(found: pd.DataFrame, seen: Sequence[Observation]) -> Live:
@@ -340,12 +340,12 @@ def matrix(found: pd.DataFrame, seen: Sequence[Observation]) -> Live:
     rows = found.to_dict("records")
     asked = [one for one in seen if f"agrees_{one.id}" in found]
     whole = [row["what"] for row in rows if not row["why"] and not mechanisms.lacks(row)]
-    mechanism = _choice("mechanism", [_ALL, *found["what"]], next(iter(whole), _ALL))
-    observation = _choice("observation", [_ALL, *(one.what for one in asked)])
+    mechanism = choice("mechanism", [ALL, *found["what"]], next(iter(whole), ALL))
+    observation = choice("observation", [ALL, *(one.what for one in asked)])
 
     def draw() -> str:
-        mine = [row for row in rows if mechanism.value in (_ALL, row["what"])]
-        ours = [one for one in asked if observation.value in (_ALL, one.what)]
+        mine = [row for row in rows if mechanism.value in (ALL, row["what"])]
+        ours = [one for one in asked if observation.value in (ALL, one.what)]
         if len(mine) == 1:
             return _judged(mine[0], ours)
         if len(ours) == 1:
@@ -354,7 +354,7 @@ def matrix(found: pd.DataFrame, seen: Sequence[Observation]) -> Live:
         else:
             heads = ("mechanism", "contradicts", "of the crash")
             lines = [(row["what"], *_lacking(row, asked)) for row in mine]
-        return tables.table(heads, lines, marked=False).html
+        return shown.table(heads, lines, marked=False).html
 
     figure = mechanisms.figure(found, seen)
     return live([mechanism, observation], draw, figure, ipywidgets.HTML(page(figure.html)))
@@ -388,4 +388,4 @@ def _judged(row: Mapping[Any, Any], ours: Sequence[Observation]) -> str:
     said = f"<p><b>{html.escape(row['what'])}</b> {html.escape(said)}.</p>"
     heads = ("the user saw", "namely", "here", "so it")
     lines = [(one.what, one.value, *_measured(row, one)) for one in ours]
-    return said + tables.table(heads, lines, marked=False).html
+    return said + shown.table(heads, lines, marked=False).html

@@ -22,11 +22,11 @@ import pandas as pd
 
 from nbsupport.base import files, process, progress, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
-from nbsupport.lab import cases, tables
+from nbsupport.lab import cases
 from nbsupport.lab.cases import Built
 from nbsupport.lab.lab import Lab, environment
 from nbsupport.rescue import rescue
-from nbsupport.show import look
+from nbsupport.show import look, shown
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
@@ -255,7 +255,7 @@ def summary(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame) -> tables.Shown:
+def table(found: pd.DataFrame) -> shown.Shown:
     """Show a summary as a table; ratios are to the build without PGO."""
     heads = ("program", "build", "seconds", "ratio", "95 % interval", "instructions", "note")
     rows = []
@@ -265,10 +265,10 @@ def table(found: pd.DataFrame) -> tables.Shown:
         executed = "-" if np.isnan(one["instructions"]) else f"{one['instructions']:.3f}"
         name = BUILDS[one["build"]][0]
         rows.append((one["program"], name, *numbers[:2], between, executed, one["note"]))
-    return tables.table(heads, rows)
+    return shown.table(heads, rows)
 
 
-def figure(found: pd.DataFrame) -> tables.Shown:
+def figure(found: pd.DataFrame) -> shown.Shown:
     """Show a summary as a figure: times beside no PGO, with intervals; the finding as caption."""
     rows = found[found["build"] != "none"].to_dict("records")
     drawn, ((axes,),) = look.charts(50 + 26 * len(rows))
@@ -292,4 +292,4 @@ def figure(found: pd.DataFrame) -> tables.Shown:
     caption = f"Time that PGO of Rust and C saves beyond the noise: {', '.join(saved) or 'none'}."
     ranges = [f"{one['low']:.2f} to {one['high']:.2f}" for one in rows]
     told = map(": ".join, zip(names, ranges, strict=True))
-    return tables.framed(drawn, caption, f"time beside no PGO: {'; '.join(told)}")
+    return shown.framed(drawn, caption, f"time beside no PGO: {'; '.join(told)}")

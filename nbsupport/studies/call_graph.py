@@ -6,9 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nbsupport.lab import tables
-from nbsupport.lab.tables import Shown
-from nbsupport.show import look
+from nbsupport.show import look, shown
+from nbsupport.show.shown import Shown
 from nbsupport.studies.sources.compare import WAYS
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.studies.writer import CHECK, START, Step, parting, spine
@@ -74,7 +73,7 @@ def figure(
     _arrow(axes, (_X - 30, y - 32), (_X - 55, y - 8), look.BAD)
     died = f"{run.manifest['crash']['signal']} in {run.where}"
     axes.text(0, y, died, **_SMALL)
-    return tables.framed(drawn, _finding(found, names, gate, crashing[part]), " -> ".join(names))
+    return shown.framed(drawn, _finding(found, names, gate, crashing[part]), " -> ".join(names))
 
 
 def _beside(axes: Axes, y: float, said: str) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.lab import tables
-from nbsupport.lab.tables import Shown
 from nbsupport.profile.layout import Layout
-from nbsupport.show import look
+from nbsupport.show import look, shown
+from nbsupport.show.shown import Shown
 from nbsupport.studies import ruler
 from nbsupport.studies.ruler import Record, Ruler
 
@@ -48,7 +47,7 @@ def layouts(read: Mapping[str, Layout]) -> Shown:
     rows["value kinds"] = [known.value_kinds for known in each]
     rows["bytes of a record"] = [known.record_size() for known in each]
     rows["bytes of the header"] = [known.header_size for known in each]
-    return tables.table(("field", *heads), [(name, *map(str, row)) for name, row in rows.items()])
+    return shown.table(("field", *heads), [(name, *map(str, row)) for name, row in rows.items()])
 
 
 def runs(found: infer.Found) -> Shown:
@@ -63,7 +62,7 @@ def runs(found: infer.Found) -> Shown:
         )
         for run in found.runs
     ]
-    return tables.table(columns, rows)
+    return shown.table(columns, rows)
 
 
 def figure(found: Ruler) -> Shown:
@@ -92,7 +91,7 @@ def figure(found: Ruler) -> Shown:
             axes.text(102, y + 14 * line, does, ha="right", **look.MUTED)
             axes.text(110, y + 14 * line, what, family="monospace", **bold)
     told = "; ".join(f"{does}: {what}" for does, what in steps) or "no field is misread"
-    return tables.framed(drawn, ruler.caption(found), told)
+    return shown.framed(drawn, ruler.caption(found), told)
 
 
 def _x(window: range, place: float) -> float:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nbsupport.audit.fate import Piece, fate
 from nbsupport.base import settings
-from nbsupport.lab import tables
 from nbsupport.lab.build import Trial
 from nbsupport.lab.outcome import Kind
 from nbsupport.notebooks.results import Run
+from nbsupport.show import shown
 from nbsupport.studies import mechanisms
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def ledger(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame) -> tables.Shown:
+def table(found: pd.DataFrame) -> shown.Shown:
     """Show a ledger: each hypothesis with its verdict and what decided it, or would."""
     rows = [
         (
@@ -156,6 +156,6 @@ def table(found: pd.DataFrame) -> tables.Shown:
         )
         for one in found.to_dict("records")
     ]
-    return tables.table(
+    return shown.table(
         ("hypothesis", "said by", "verdict", "decided by; if open, what would"), rows
     )

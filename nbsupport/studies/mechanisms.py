@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from nbsupport.base import progress
 from nbsupport.base.errors import BuildError, LabError
 from nbsupport.crash.crash import Crash
-from nbsupport.lab import tables
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import Outcome
-from nbsupport.show import look
+from nbsupport.show import look, shown
 from nbsupport.studies import build_change, profile_file
 from nbsupport.studies.build_change import Change
 from nbsupport.studies.observations import Observation
@@ -210,7 +209,7 @@ def measured(row: Mapping[Any, Any], observation: str) -> str:
     return ", ".join(dict.fromkeys(row[name] for name in asked if row[name]))
 
 
-def table(found: pd.DataFrame) -> tables.Shown:
+def table(found: pd.DataFrame) -> shown.Shown:
     """Show a table of signatures: what each mechanism comes to, measured."""
     columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
     heads = ("mechanism", "ends in", "function", "a debugger prints", "if main writes", "profile")
@@ -220,10 +219,10 @@ def table(found: pd.DataFrame) -> tables.Shown:
         else tuple(row[name] or "-" for name in columns)
         for row in found.to_dict("records")
     ]
-    return tables.table(heads, rows)
+    return shown.table(heads, rows)
 
 
-def figure(found: pd.DataFrame, seen: Sequence[Observation]) -> tables.Shown:
+def figure(found: pd.DataFrame, seen: Sequence[Observation]) -> shown.Shown:
     """Draw the matrix, mechanism x observation; the caption says which rows lack nothing."""
     asked = [one for one in seen if one.id in _ASKED]
     made = [row for row in found.to_dict("records") if not row["why"]]
@@ -244,7 +243,7 @@ def figure(found: pd.DataFrame, seen: Sequence[Observation]) -> tables.Shown:
     caption = f"Of {len(made)} mechanisms, these show all that was seen of the crash: "
     caption += f"{'; '.join(whole) or 'none'}."
     told = (f"{row['mechanism']}: {', '.join(lacks(row)) or 'nothing'}" for row in made)
-    return tables.framed(drawn, caption, f"what each contradicts: {'; '.join(told)}")
+    return shown.framed(drawn, caption, f"what each contradicts: {'; '.join(told)}")
 
 
 def _end(signature: Signature, program: str) -> str:

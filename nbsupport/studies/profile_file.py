@@ -20,11 +20,11 @@ from pathlib import Path
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
 from nbsupport.crash.crash import Crash, Frame
-from nbsupport.lab import build, counts, tables
+from nbsupport.lab import build, counts
 from nbsupport.lab.build import Command, Trial
 from nbsupport.lab.lab import ORDERS, Lab, environment
 from nbsupport.lab.outcome import Outcome
-from nbsupport.show import look
+from nbsupport.show import look, shown
 from nbsupport.toolchains import discovery
 from nbsupport.trace import syscalls
 
@@ -154,19 +154,19 @@ def readers(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
         return dict(zip(_WAYS, pool.map(go, _WAYS.values()), strict=True))
 
 
-def table(what: str, found: Iterable[tuple[str, Written]], once: Written) -> tables.Shown:
+def table(what: str, found: Iterable[tuple[str, Written]], once: Written) -> shown.Shown:
     """Show what is left, a line each, below the heading `what`; `once` is what one run leaves."""
     rows = []
     for label, left in found:
         disk = "; ".join(sorted({f"{name}, {size} bytes" for name, size in left.files}))
         disk += f" ({len(left.files)} files)" if left.files[1:] else ""
         rows.append((label, disk, left.found, f"{left.times(once)}", " ".join(left.said)))
-    return tables.table((what, "on disk", "llvm-profdata", "runs in it", "the runtime says"), rows)
+    return shown.table((what, "on disk", "llvm-profdata", "runs in it", "the runtime says"), rows)
 
 
 def figure(
     found: Mapping[str, Sequence[tuple[str, Written]]], once: Mapping[str, Written]
-) -> tables.Shown:
+) -> shown.Shown:
     """Draw what a kill at each of the `moments` leaves, a row for each label.
 
     In order, not to scale. `once` is what one whole run leaves, by label.
@@ -194,7 +194,7 @@ def figure(
         pairs = zip((doing for doing, _ in row), runs_in, strict=True)
         told.append(f"{label}: {', '.join(f'{doing} {n}' for doing, n in pairs)}")
     caption = f"What a kill leaves, by the moment. {'; '.join(said)}."
-    return tables.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(told)}")
+    return shown.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(told)}")
 
 
 def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
@@ -205,14 +205,14 @@ def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
     }
 
 
-def readers_table(found: Mapping[str, Mapping[str, Outcome]]) -> tables.Shown:
+def readers_table(found: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
     """Show the outcome of each way, and in which functions programs died."""
     dead = where(found)
     rows = [
         (way, *(one.kind for one in outcomes.values()), dead[way])
         for way, outcomes in found.items()
     ]
-    return tables.table(("records are read by", *next(iter(found.values())), "dies in"), rows)
+    return shown.table(("records are read by", *next(iter(found.values())), "dies in"), rows)
 
 
 def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) -> Written:

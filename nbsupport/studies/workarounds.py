@@ -17,10 +17,11 @@ from typing import Any
 
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
-from nbsupport.lab import build, counts, tables
+from nbsupport.lab import build, counts
 from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import Outcome
+from nbsupport.show import shown
 from nbsupport.studies import build_change
 from nbsupport.studies.build_change import Change
 
@@ -155,7 +156,7 @@ def try_all(
     return tuple(rows)
 
 
-def table(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> tables.Shown:
+def table(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> shown.Shown:
     """Show how each fared, or those `kept`, on the case of the first.
 
     `control` is by one LLVM, `main` and `library` are functions with right counts.
@@ -163,19 +164,19 @@ def table(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> tables.Show
     return _cells_table(rows, _SHOWN, kept)
 
 
-def costs_table(rows: Sequence[Row]) -> tables.Shown:
+def costs_table(rows: Sequence[Row]) -> shown.Shown:
     """Show what each changes, needs and costs; times are measured, relative to the usual ones."""
     return _cells_table(rows, _COSTS)
 
 
 def _cells_table(
     rows: Sequence[Row], columns: Sequence[str], kept: Sequence[Row] | None = None
-) -> tables.Shown:
+) -> shown.Shown:
     kept = rows if kept is None else kept
     cells = [[_text(row.to_row()[c]) for c in columns] for row in kept]
     for row, line in zip(kept, cells, strict=True):
         line[0] += f" ({row.program})" * (row.program != rows[0].program)
-    return tables.table([name.replace("_", " ") for name in columns], cells)
+    return shown.table([name.replace("_", " ") for name in columns], cells)
 
 
 def _text(value: object) -> str:

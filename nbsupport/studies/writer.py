@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbsupport.lab import tables
-from nbsupport.lab.tables import Shown
+from nbsupport.show import shown
+from nbsupport.show.shown import Shown
 from nbsupport.studies.sources.compare import crash_path
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.trace import words
@@ -112,7 +112,7 @@ def side_by_side(healthy: Sequence[Step], crashing: Sequence[Step]) -> Shown:
             value = f"{two.value}, written as {two.written}" if two.misread else two.value
             rows.append((two.function, two.reads, one.value, value, note))
     columns = ("function", "reads", "healthy run", "crashing run", "note")
-    return tables.table(columns, rows, marked=False)
+    return shown.table(columns, rows, marked=False)
 
 
 def spine(found: Structure, run: Trace) -> tuple[tuple[str, bool], ...]:
@@ -143,7 +143,7 @@ def table(found: Structure, names: Sequence[str]) -> Shown:
         calls = ", ".join([call for call in one.calls if call in names] + pointers)
         rows.append((name, one.file, str(one.lines), calls, reads or "-", uses or "-"))
     columns = ("function", "file", "lines", "calls", "fields of a record", "variables")
-    return tables.table(columns, rows, marked=False)
+    return shown.table(columns, rows, marked=False)
 
 
 def comes_from(found: Structure, name: str, file: str) -> str:

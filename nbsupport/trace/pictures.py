@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from nbsupport.lab import tables
-from nbsupport.lab.tables import Shown
-from nbsupport.show import look
+from nbsupport.show import look, shown
+from nbsupport.show.shown import Shown
 from nbsupport.trace.trace import Trace
 from nbsupport.trace.words import BANDS, GIVEN, NOWHERE, RECORDS, Map, end_of, killer_of, rows_of
 
@@ -78,4 +77,4 @@ def memory_map(found: Trace) -> Shown:
         axes.annotate("", (right - 5, y), (x + 1, y), arrowprops=arrow)
         axes.text(beside, y, "\n".join(said), **look.SMALL)
     told = "; ".join(f"{n} Values as {how} lead to {label}" for (label, how), n in lead.items())
-    return tables.framed(drawn, _finding(found, known), told or "no Values")
+    return shown.framed(drawn, _finding(found, known), told or "no Values")

@@ -13,9 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbsupport.lab import tables
-from nbsupport.lab.tables import Shown
-from nbsupport.show import look
+from nbsupport.show import look, shown
+from nbsupport.show.shown import Shown
 from nbsupport.trace.memory import UNMAPPED, Memory, Place
 from nbsupport.trace.trace import Trace
 
@@ -144,7 +143,7 @@ def timeline(found: Trace, kinds: Collection[str] = ()) -> Shown:
         columns = [event.function for event in calls], [event.caller for event in calls], said
         step = "-".join(dict.fromkeys(str(event.n) for event in (group[0], group[-1])))
         rows.append((step, group[0].kind, *map(_listed, columns)))
-    return tables.table(
+    return shown.table(
         ("step", "what happens", "function", "called from", "details"), rows, marked=False
     )
 
@@ -166,7 +165,7 @@ def pointers(found: Trace) -> Shown:
         what = Map(found).words(f"{killer[1]:#x}: the crash")
         rows.append((f"Values of {killer[0]}", "read", "1 of them", what))
     columns = ("pointer", "passed, written or read", "how many", "leads to")
-    return tables.table(columns, rows, marked=False)
+    return shown.table(columns, rows, marked=False)
 
 
 def record(found: Trace) -> Shown:
@@ -183,7 +182,7 @@ def record(found: Trace) -> Shown:
     )
     mark = "followed"
     rows = [(*map(words, row), mark * row[1].startswith("Values =")) for row in read["fields"]]
-    fields = tables.table(
+    fields = shown.table(
         ("byte", "as the runtime reads it", "as its compiler wrote it", "note"), rows, marked=False
     )
     return Shown(f"{fields.text}\n{note}", f"{fields.html}<p>{html.escape(note)}</p>")
@@ -213,7 +212,7 @@ def twin(found: Trace) -> Shown:
     """Show the decisive moments one after another, each with its frames."""
     frames = {event.n: event.frames for event in rows_of(found)}
     rows = [(str(one.n), one.title, one.sentence, frames[one.n]) for one in moments(found)]
-    return tables.table(
+    return shown.table(
         ("step", "moment", "what happens", "frames, innermost first"), rows, marked=False
     )
 
@@ -230,7 +229,7 @@ def story(traces: Mapping[str, Trace]) -> Shown:
         rows["outcome", {"ended": "how it ended", "empty": "why it is empty"}[what]] = said
     order = sorted(rows, key=lambda key: ("start-up", "writing", "end", "outcome").index(key[0]))
     cells = [(*key, *(rows[key].get(name, "-") for name in traces)) for key in order]
-    return tables.table(("when", "what", *traces), cells, marked=False)
+    return shown.table(("when", "what", *traces), cells, marked=False)
 
 
 def aligned(found: Trace) -> Shown:
@@ -263,7 +262,7 @@ def aligned(found: Trace) -> Shown:
             rows += [("", said, "system calls") for said in right[c:d]]
     if len(rows) > 44:
         rows[22:-22] = [("…", "…", f"{len(rows) - 44} more")]
-    return tables.table(("debugger", "system calls", "seen by"), rows, marked=False)
+    return shown.table(("debugger", "system calls", "seen by"), rows, marked=False)
 
 
 def _same(said: str) -> str:

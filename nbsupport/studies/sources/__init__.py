@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.lab.tables import Shown
+from nbsupport.show.shown import Shown
 from nbsupport.studies.sources import compare, parse, structure, tree
 from nbsupport.studies.sources.parse import Part
 from nbsupport.studies.sources.structure import Structure

@@ -6,7 +6,7 @@ import difflib
 import html
 from dataclasses import dataclass
 
-from nbsupport.lab.tables import Shown
+from nbsupport.show.shown import Shown
 from nbsupport.studies.sources.parse import excerpt
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.studies.sources.tree import Tree

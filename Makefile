@@ -41,6 +41,7 @@ lint: install ## Check style and types only
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/shellcheck data/build_pgo.sh .ci/run
 
 pytest: toolchains ## Run the tests only

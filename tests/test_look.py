@@ -24,7 +24,6 @@ from nbsupport.show.shown import Shown
 from nbsupport.studies import (
     benefit,
     call_graph,
-    drawing,
     mechanisms,
     observations,
     ruler,
@@ -67,7 +66,7 @@ _FIGURES: dict[str, Callable[[Lab], Shown]] = {
     ),
     "benefit": lambda _: benefit.figure(results.recorded().tables["benefit"]),
     "map": lambda lab: pictures.memory_map(Traces(lab, "recorded").of("cold", "19", "17")),
-    "ruler": lambda lab: drawing.figure(ruler.of(lab, lab.trial("cold", "23", "17"))),
+    "ruler": lambda lab: ruler.figure(ruler.of(lab, lab.trial("cold", "23", "17"))),
     "graph": _graph,
     "kills": _kills,
 }

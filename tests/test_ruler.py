@@ -15,9 +15,9 @@ from nbsupport.base.errors import LabError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.notebooks import document
-from nbsupport.profile import infer, layout
+from nbsupport.profile import infer, layout, stride
 from nbsupport.profile.layout import LAYOUTS
-from nbsupport.studies import drawing, ruler
+from nbsupport.studies import ruler
 from nbsupport.studies.ruler import Ruler
 from nbsupport.toolchains.probe import Toolchain
 
@@ -104,17 +104,17 @@ def test_nothing_is_misread_where_the_records_are_alike(ruled: NodeOf) -> None:
 
 @pytest.mark.parametrize("raw_version", LAYOUTS)
 def test_the_fields_of_a_record_lie_side_by_side(raw_version: int) -> None:
-    record = ruler.Record(96, "f", LAYOUTS[raw_version])
+    record = stride.Record(96, "f", LAYOUTS[raw_version])
     ends = [start + size for _, start, size in record.fields()]
     starts = [start for _, start, _ in record.fields()]
     assert starts[0] == 96
     assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
     assert ends[-1] <= record.end
-    assert {name for name, _, _ in record.fields()} <= drawing._COLOURS.keys()
+    assert {name for name, _, _ in record.fields()} <= ruler._COLOURS.keys()
 
 
 def test_layouts_side_by_side() -> None:
-    table = drawing.layouts({"18": LAYOUTS[9], "19": LAYOUTS[10], "22": LAYOUTS[10]})
+    table = ruler.layouts_table({"18": LAYOUTS[9], "19": LAYOUTS[10], "22": LAYOUTS[10]})
     lines = [line.split("  ") for line in table.text.splitlines()]
     rows = {line[0]: [cell.strip() for cell in line[1:] if cell] for line in lines}
     assert rows["field"] == ["LLVM 18 (v9)", "LLVM 19, 22 (v10)"]
@@ -122,7 +122,7 @@ def test_layouts_side_by_side() -> None:
     assert rows["NumBitmapBytes"] == ["56", "60"]
     assert rows["value kinds"] == ["2", "3"]
     assert rows["bytes of the header"] == ["112", "128"]
-    newer = drawing.layouts({"17": LAYOUTS[8], "23": LAYOUTS[11]}).text
+    newer = ruler.layouts_table({"17": LAYOUTS[8], "23": LAYOUTS[11]}).text
     fields = [line.split()[0] for line in newer.splitlines()]
     assert fields.index("UniformCounterPtr") == fields.index("CounterPtr") + 1
     assert "UniformCounterPtr      -             24" in newer
@@ -132,7 +132,7 @@ def test_runs_side_by_side(lab: Lab, toolchain: Callable[[str], Toolchain]) -> N
     toolchain("17")
     file = objects.read(build.linked(lab.trial("cold", "19", "17"), lab.cache))
     assert file
-    table = drawing.runs(infer.find(file.parts[0].sections[0]))
+    table = ruler.runs_table(infer.find(file.parts[0].sections[0]))
     assert [line.split("  ")[0] for line in table.text.splitlines()] == ["from byte", "0", "192"]
     words = " ".join(table.text.splitlines()[-1].split())
     assert words == "192 6 48 NameRef and CounterPtr 5, 6, 7, 8"
@@ -148,7 +148,7 @@ def test_a_stripped_image_reads_the_same(lab: Lab, ruled: NodeOf, tmp_path: Path
 
 def test_the_figure_says_what_it_shows(ruled: NodeOf) -> None:
     found = ruled("19", "17")
-    first, second = drawing.figure(found), drawing.figure(found)
+    first, second = ruler.figure(found), ruler.figure(found)
     assert first.html == second.html
     for part in ("64 bytes", "48 long", "NumCounters and NumValueSites of library_step"):
         assert part in first.html.split("<figcaption>")[1]

@@ -24,6 +24,7 @@ from nbsupport.base.errors import LabError, MissingError
 from nbsupport.cli import commands
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
+from nbsupport.profile import names
 from nbsupport.studies import ruler
 from nbsupport.studies.traces import Traces
 from nbsupport.toolchains import discovery
@@ -222,7 +223,7 @@ def test_the_record_at_the_crash_is_the_one_that_the_file_says(
     (values,) = [row for row in record["fields"] if row[1].startswith("Values")]
     assert values[1] == f"Values = {misread.value:#x}" or misread.value < 1 << 16
     assert values[2].split("; ") == [
-        f"{name} of {ruler.short(misread.record.name)}: "
+        f"{name} of {names.short(misread.record.name)}: "
         + ", ".join(str(n) if n < 1 << 16 else hex(n) for n in numbers)
         for name, numbers in misread.written.items()
     ]
@@ -574,12 +575,12 @@ def test_traces_of_the_labs_trials_live_and_recorded(lab: Lab, tmp_path: Path) -
         assert live.mixed and not traces.of("cold", "19", "22").mixed
     assert not re.search(r"/(tmp|home|root|work|var)/", live.table("calls").to_csv())
     assert not live.recorded and open_trace(live.folder).manifest == live.manifest
-    for source, names, why in (
+    for source, parts, why in (
         ("dead", ("cold", "19", "17"), "choose live or recorded"),
         ("recorded", ("cold", "1", "2"), "no trace there"),
     ):
         with pytest.raises(LabError, match=why):
-            Traces(lab, source).of(*names)
+            Traces(lab, source).of(*parts)
 
 
 def test_a_recorded_trace_is_whole_and_names_no_folder(lab: Lab) -> None:

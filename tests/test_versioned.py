@@ -70,7 +70,7 @@ def test_any_linker_refuses_in_any_shape(
         linker_check.require(made, tmp_path / f"{name}.o", tool)
     for name in ("own", "foreign"):
         objects = ["main.o", f"{name}.o", "give.o", "-o", "out"]
-        command: build.Command = [
+        command: process.Command = [
             tool.compiler,
             f"-fuse-ld={linker}",
             flag,

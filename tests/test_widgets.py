@@ -17,10 +17,10 @@ from nbsupport.lab.grid import sweep
 from nbsupport.lab.lab import ORDERS, Lab
 from nbsupport.notebooks import document, results
 from nbsupport.show import widgets
-from nbsupport.studies import drawing, mechanisms, observations, ruler, workarounds
+from nbsupport.studies import mechanisms, observations, ruler, workarounds
 from nbsupport.studies.traces import Traces
 from nbsupport.toolchains.probe import Toolchain
-from nbsupport.trace import words
+from nbsupport.trace import pictures, words
 from nbsupport.trace.trace import open_trace
 
 Find = Callable[[str], Toolchain]
@@ -55,7 +55,7 @@ def rows(page: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def ruled(lab: Lab, toolchain: Find) -> Any:
     toolchain("17"), toolchain("23")
-    return widgets.ruler(lab, ["17", "19", "23", "7"], "19", "17")
+    return ruler.widget(lab, ["17", "19", "23", "7"], "19", "17")
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def everything(
 ) -> dict[str, Any]:
     return {
         "ruler": ruled,
-        "timeline": widgets.timeline(Traces(lab, "recorded").of("cold", "19", "17")),
-        "grid": widgets.grid(cells, lab),
-        "workarounds": widgets.workarounds(tried),
-        "matrix": widgets.matrix(MECHANISMS, observations.observations()),
+        "timeline": pictures.timeline(Traces(lab, "recorded").of("cold", "19", "17")),
+        "grid": tables.grid_widget(cells, lab),
+        "workarounds": workarounds.widget(tried),
+        "matrix": mechanisms.widget(MECHANISMS, observations.observations()),
     }
 
 
@@ -109,7 +109,7 @@ def test_each_has_a_static_twin_and_is_built_of_what_no_runner_hangs_on(
 
 def test_the_ruler_draws_what_is_chosen(lab: Lab, ruled: Any) -> None:
     def picture(main: str, foreign: str) -> str:
-        return drawing.figure(ruler.of(lab, lab.trial("cold", main, foreign))).html
+        return ruler.figure(ruler.of(lab, lab.trial("cold", main, foreign))).html
 
     main, foreign = (controls(ruled)[name] for name in ("main:", "library:"))
     assert bundle(ruled)["text/html"] == picture("19", "17")
@@ -132,7 +132,7 @@ def test_a_choice_neither_links_nor_reads(ruled: Any, monkeypatch: pytest.Monkey
 
 def test_the_timeline_follows_its_slider_and_jumps(lab: Lab) -> None:
     died = Traces(lab, "recorded").of("cold", "19", "17")
-    live = widgets.timeline(died)
+    live = pictures.timeline(died)
     slider, jump = (controls(live)[name] for name in ("step:", "jump to:"))
     assert slider.max == len(died.events) - 1
     write, end = words.moments(died)[-2:]
@@ -154,11 +154,11 @@ def test_the_timeline_follows_its_slider_and_jumps(lab: Lab) -> None:
 def test_a_timeline_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").touch()
     (tmp_path / "trace.json").write_text("{}")
-    assert below(widgets.timeline(open_trace(tmp_path))) == widgets.page("")
+    assert below(pictures.timeline(open_trace(tmp_path))) == widgets.page("")
 
 
 def test_a_cell_of_the_grid_says_what_came_of_it(cells: pd.DataFrame, lab: Lab) -> None:
-    live = widgets.grid(cells, lab)
+    live = tables.grid_widget(cells, lab)
     program, order = (controls(live)[name] for name in ("program:", "order:"))
     buttons = {one.tooltip: one for one in parts(live) if isinstance(one, ipywidgets.Button)}
     assert [one.description for one in buttons.values()] == ["ok", "crash", "crash", "ok"]
@@ -186,7 +186,7 @@ def test_a_cell_of_the_grid_says_what_came_of_it(cells: pd.DataFrame, lab: Lab) 
 
 
 def test_the_chosen_cell_is_framed(cells: pd.DataFrame, lab: Lab) -> None:
-    live = widgets.grid(cells, lab)
+    live = tables.grid_widget(cells, lab)
     one, other, *_ = [each for each in parts(live) if isinstance(each, ipywidgets.Button)]
     one.click(), other.click()
     assert ["transparent" in each.layout.border_top for each in (one, other)] == [True, False]
@@ -195,7 +195,7 @@ def test_the_chosen_cell_is_framed(cells: pd.DataFrame, lab: Lab) -> None:
 
 
 def test_the_page_of_the_grid_shows_each_way_to_end_once(cells: pd.DataFrame, lab: Lab) -> None:
-    twin = bundle(widgets.grid(cells, lab))
+    twin = bundle(tables.grid_widget(cells, lab))
     assert twin["text/html"].startswith(tables.grid(cells).html)
     ends = [(row[2], row[4].split(" ")[0]) for row in rows(twin["text/html"])]
     writer, site = "initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"
@@ -204,7 +204,7 @@ def test_the_page_of_the_grid_shows_each_way_to_end_once(cells: pd.DataFrame, la
 
 
 def test_another_machine_s_sweep_with_a_gap(cells: pd.DataFrame, lab: Lab) -> None:
-    live = widgets.grid(cells.drop(index=2), lab)
+    live = tables.grid_widget(cells.drop(index=2), lab)
     empty = [one for one in parts(live) if isinstance(one, ipywidgets.Button)][1]
     assert empty.description == "-"
     empty.click()
@@ -212,7 +212,7 @@ def test_another_machine_s_sweep_with_a_gap(cells: pd.DataFrame, lab: Lab) -> No
 
 
 def test_a_rust_main_is_compiled_as_it_is_linked(lab: Lab, toolchain: Find) -> None:
-    lines = widgets.commands(lab.trial("rust-mimalloc", "19", "17"))
+    lines = tables.commands(lab.trial("rust-mimalloc", "19", "17"))
     assert lines[0].startswith("# by 17@wheel\nclang -O1 -fPIC ")
     assert lines[1].startswith("# by 19@rustc-")
     assert "-Cprofile-generate" in lines[1]
@@ -220,7 +220,7 @@ def test_a_rust_main_is_compiled_as_it_is_linked(lab: Lab, toolchain: Find) -> N
 
 
 def test_workarounds_are_filtered_and_explained(tried: tuple[workarounds.Row, ...]) -> None:
-    live = widgets.workarounds(tried)
+    live = workarounds.widget(tried)
     verdict, source, one = (controls(live)[n] for n in ("verdict:", "source:", "workaround:"))
     twin = workarounds.table(tried)
     assert bundle(live)["text/html"] == twin.html
@@ -242,7 +242,7 @@ def test_workarounds_are_filtered_and_explained(tried: tuple[workarounds.Row, ..
 
 def test_the_matrix_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = observations.observations()
-    live = widgets.matrix(MECHANISMS, seen)
+    live = mechanisms.widget(MECHANISMS, seen)
     mechanism, observation = (controls(live)[name] for name in ("mechanism:", "observation:"))
     assert mechanism.value == "C by another LLVM, of another raw version"
     assert "contradicts nothing." in below(live)
@@ -267,7 +267,7 @@ def test_what_was_not_made_says_why() -> None:
     made = MECHANISMS.copy()
     made.loc[5, "why"] = "on linux: no"
     made.loc[5, [str(name) for name in made if "agrees_" in str(name)]] = "untried"
-    live = widgets.matrix(made, observations.observations())
+    live = mechanisms.widget(made, observations.observations())
     controls(live)["mechanism:"].value = made["what"][5]
     assert "not made: on linux: no." in below(live)
     assert "not tried here" in below(live)

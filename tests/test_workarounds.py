@@ -197,7 +197,15 @@ def test_what_is_protected_cannot_be_written(
     source, program = tmp_path / "main.c", tmp_path / "main"
     source.write_text(body)
     lld = ["-fuse-ld=lld"] if clang.with_name("ld.lld").exists() else []
-    command: build.Command = [clang, *lld, "-Wall", "-Werror", *flags, "-fprofile-generate", source]
+    command: process.Command = [
+        clang,
+        *lld,
+        "-Wall",
+        "-Werror",
+        *flags,
+        "-fprofile-generate",
+        source,
+    ]
     folder = settings.data_dir() / "programs"
     built = process.run([*command, "-o", program], cwd=folder, limits=settings.COMPILER)
     assert built.ok, built.stderr

@@ -263,3 +263,7 @@ def end_family(pid: int) -> None:
     for process in family:
         with contextlib.suppress(psutil.Error):
             process.kill()
+
+
+#: A program and its arguments.
+Command = Sequence[str | Path]

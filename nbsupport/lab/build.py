@@ -20,14 +20,13 @@ from typing import Any, Literal
 
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError, first_line, from_os
+from nbsupport.base.process import Command
 from nbsupport.lab.programs import Program, Unit
 from nbsupport.toolchains.probe import Toolchain
 
 Instrument = Literal["ir", "front-end", "none"]
 Order = Literal["main-first", "foreign-first"]
 
-#: A program and its arguments.
-Command = Sequence[str | Path]
 
 #: How clang is asked for each kind of instrumentation (clang's user manual,
 #: "Profile Guided Optimization").

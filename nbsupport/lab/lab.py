@@ -198,7 +198,7 @@ class Lab:
             size = left.stat().st_size if left else 0
             if left and size and done.ok:
                 tool = discovery.profdata(run.toolchain, self.cache)
-                merge: build.Command = (tool, "merge", "-text", "-o", "-", left)
+                merge: process.Command = (tool, "merge", "-text", "-o", "-", left)
                 # The text of a whole project is larger than what a compiler says.
                 merged = process.run(merge, cwd=folder, limits=settings.TRACED)
                 text = merged.stdout if merged.ok else ""

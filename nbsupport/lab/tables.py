@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import html
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import ipywidgets
+
+from nbsupport.lab import build
 from nbsupport.lab.build import Trial
 from nbsupport.lab.outcome import Outcome
 from nbsupport.show import look
 from nbsupport.show.shown import Shown, framed, table
+from nbsupport.show.widgets import Live, choice, control_row, page
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+    from nbsupport.lab.lab import Lab
+
 
 _BESIDE = 5  # so many LLVMs at most leave room for a second panel beside the first
 
@@ -142,3 +153,114 @@ def _crosstab(found: pd.DataFrame) -> str:
     return "; ".join(
         f"{kind} {count}" for kind, count in found["outcome"].value_counts(sort=True).items()
     )
+
+
+#: The edge of a chosen cell, and of the others.
+_EDGES = ("3px solid transparent", "3px solid var(--jp-brand-color1, #1976d2)")
+
+
+def grid_widget(found: pd.DataFrame, lab: Lab) -> Live:
+    """Return a sweep over main x foreign as buttons; a click says what came of that pair.
+
+    `found` is a sweep's table, `lab` the one that made it. A page without a kernel shows the
+    figure, and each way to end with an example.
+    """
+    rows = {tuple(row[k] for k in _CELL): row for row in found.to_dict("records")}
+    names = [list(dict.fromkeys(found[column])) for column in _CELL]
+    choices = [choice(k, values) for k, values in zip(_CELL, names, strict=False)][:2]
+    pane = ipywidgets.HTML(page("<p>Choose a cell: who compiles main, and who the library.</p>"))
+    pairs = list(itertools.product(*names[2:]))
+    shape = {"width": "auto", "height": "34px", "border": _EDGES[False]}
+    cells = {pair: ipywidgets.Button(layout=shape) for pair in pairs}
+    chosen: list[tuple[str, str]] = []
+
+    def key(pair: tuple[str, str]) -> tuple[str, ...]:
+        return (*(choice.value for choice in choices), *pair)
+
+    def show(pair: tuple[str, str], _: object = None) -> None:
+        for one in (*chosen, pair):
+            cells[one].layout.border = _EDGES[one == pair]
+        chosen[:] = [pair]
+        row = rows.get(key(pair))
+        pane.value = page(_told(row, lab) if row else "<p>not run</p>")
+
+    def colour(_: object = None) -> None:
+        for pair, button in cells.items():
+            kind = rows.get(key(pair), {"outcome": "-"})["outcome"]
+            button.style.button_color, button.description = look.OUTCOMES.get(
+                kind, (look.PALE, "-")
+            )
+            button.tooltip = f"main {pair[0]}, library {pair[1]}: {kind}"
+        for pair in chosen[:1]:
+            show(pair)
+
+    for pair, button in cells.items():
+        button.style.text_color = "black"
+        button.on_click(functools.partial(show, pair))
+    for control in choices:
+        control.observe(colour, names="value")
+    colour()
+    versions = dict(zip(found["main"], found["main_raw_version"], strict=True))
+    versions |= dict(zip(found["foreign"], found["foreign_raw_version"], strict=True))
+    body = [_head("main \\ library"), *(_head(_short(n, versions[n])) for n in names[3])]
+    for main in names[2]:
+        body += [_head(_short(main, versions[main])), *(cells[main, other] for other in names[3])]
+    columns = f"minmax(7em, max-content) repeat({len(names[3])}, minmax(5.5em, 8em))"
+    layout = ipywidgets.Layout(grid_template_columns=columns, overflow="auto")
+    whole = ipywidgets.GridBox(body, layout=layout)
+    return Live([control_row(choices), whole, pane], _ways(found))
+
+
+#: Columns of a sweep that tell the cells of its grids apart.
+_CELL = ("program", "order", "main", "foreign")
+
+
+def _short(name: str, raw_version: float) -> str:
+    return f"{name.partition('@')[0]} (v{raw_version:.0f})"
+
+
+def _head(words: str) -> Any:
+    return ipywidgets.HTML(f"<b>{html.escape(words)}</b>")
+
+
+def _told(row: Mapping[Any, Any], lab: Lab) -> str:
+    """Return what came of a row of a sweep, and the command lines that built it."""
+    said = [("outcome", f"{row['outcome']}: {row['detail']}")]
+    if row["outcome"] == "crash":
+        at = f"{row['fault_address']} (from the {row['fault_address_from']})"
+        said += [("fault address", at), ("frames", row["frames"])]
+    head = f"main {row['main']}, library {row['foreign']}, {row['order']}"
+    how = {name: row[name] for name in ("order", "instrument", "main_instrument")}
+    made = commands(lab.trial(row["program"], row["main"], row["foreign"], **how))
+    lines = html.escape("\n".join(made))
+    return f"{table((row['program'], head), said).html}<pre>{lines}</pre>"
+
+
+def commands(trial: Trial) -> tuple[str, ...]:
+    """Return the command lines that build a trial, without folders: its objects, and the link."""
+    jobs = build.jobs(trial)
+    objects = [Path(job.unit.source).with_suffix(".o") for job in jobs]
+    made = [
+        (job.toolchain, [job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o", out])
+        for job, out in zip(jobs, objects, strict=True)
+    ]
+    linker = trial.main if trial.program.language == "rust" else trial.linker
+    made.append((linker, [*build.link_line(trial, objects), trial.program.name]))
+    return tuple(
+        f"# by {by.name}\n{re.sub(r'[^ =]*/', '', ' '.join(map(str, line)))}" for by, line in made
+    )
+
+
+def _ways(found: pd.DataFrame) -> Shown:
+    """Show the figure of a sweep, and below it each way in which its programs end."""
+    figure = grid(found)
+    rows: dict[tuple[str, str], tuple[str, ...]] = {}
+    for row in found.to_dict("records"):
+        # The C library's frames differ from machine to machine.
+        own = re.match(r".*(?:[Pp]rof\w*|\bmain)(?= < |$)", row["frames"])
+        main, other = (row[name].partition("@")[0] for name in ("main", "foreign"))
+        pair = f"main {main}, library {other}, {row['order']}"
+        said = (row["program"], pair, row["outcome"], row["detail"], own[0] if own else "")
+        rows.setdefault((row["outcome"], row["function"]), said)
+    ways = table(("program", "for example", "outcome", "detail", "frames"), [*rows.values()])
+    return Shown(f"{figure.text}\n{ways.text}", figure.html + ways.html)

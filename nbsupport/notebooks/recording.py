@@ -13,6 +13,7 @@ from nbsupport.base import files, settings
 from nbsupport.lab import tables
 from nbsupport.notebooks import results
 from nbsupport.show import shown
+from nbsupport.trace import trace
 
 
 def record(run: Path) -> None:
@@ -20,8 +21,6 @@ def record(run: Path) -> None:
 
     A run of several LLVMs becomes the recording of all of them (data/recorded/versions).
     """
-    from nbsupport.studies import traces  # noqa: PLC0415 - a fifth of a second, only here
-
     found = results.read(run)
     entries = found.manifest["notebooks"]
     several = any(name != entry["notebook"] for name, entry in entries.items())
@@ -35,7 +34,7 @@ def record(run: Path) -> None:
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     if not several:
         files.write(recorded / "grid.svg", shown.svg(tables.grid(found.tables["trials"])))
-        traces.keep(settings.cache_dir())
+        trace.keep(settings.cache_dir())
 
 
 if __name__ == "__main__":

@@ -24,8 +24,6 @@ from nbsupport.show.shown import Shown, table
 if TYPE_CHECKING:
     import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
 
 CLAIM = "application/vnd.pgo-lab.claim+json"
 TABLE = "application/vnd.pgo-lab.table+json"

@@ -14,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 #: Between two names of a blob. Source: getInstrProfNameSeparator (InstrProf.h).
 SEPARATOR = b"\x01"
 #: All blobs together may inflate to so many times their size. zlib can do 1032 to 1; names,
@@ -139,3 +140,8 @@ def _uleb(data: memoryview, here: int) -> tuple[int, int]:
         if byte < 128:
             return value, here + count + 1
     return 0, -1
+
+
+def short(name: str) -> str:
+    """Return a function's name without its file's. Source: getIRPGOObjectName (InstrProf.cpp)."""
+    return re.split("[;:]", name)[-1]

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from nbsupport.lab.outcome import Kind
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 VERMILION, PURPLE, GREY, PALE = "#D55E00", "#CC79A7", "#999999", "#DDDDDD"
@@ -24,7 +23,7 @@ GOOD, BAD = GREEN, VERMILION
 #: Stands for the page's colour of text, which only the page knows.
 INK = "#010101"
 #: Colour and label of each outcome; a label must fit a cell.
-OUTCOMES: dict[Kind, tuple[str, str]] = {
+OUTCOMES: dict[str, tuple[str, str]] = {
     "ok": (GOOD, "ok"),
     "crash": (BAD, "crash"),
     "version-mismatch": (ORANGE, "mismatch"),

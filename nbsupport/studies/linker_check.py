@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from nbsupport.audit import evidence
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError, first_line
+from nbsupport.base.process import Command
 from nbsupport.lab import build, counts
-from nbsupport.lab.build import Command
 from nbsupport.lab.lab import Invocation, Lab
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain

@@ -6,6 +6,7 @@ one program for each observation of the user's, changed in the same way, and run
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import textwrap
@@ -14,18 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import ipywidgets
+
 from nbsupport.base import progress
 from nbsupport.base.errors import BuildError, LabError
 from nbsupport.crash.crash import Crash
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import Outcome
 from nbsupport.show import look, shown
+from nbsupport.show.widgets import ALL, Live, choice, live, page
 from nbsupport.studies import build_change, profile_file
 from nbsupport.studies.build_change import Change
 from nbsupport.studies.observations import Observation
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 #: Does a signature agree with an observation? "assumed": only if the mechanism, for a reason of
 #: its own, is absent where the user saw no crash. "untried": a tool or a program is missing.
@@ -261,3 +266,64 @@ def _printed(dead: Crash) -> str:
     if dead.fault_address is None or dead.fault_address_from == "registers":
         return "0x0"
     return f"{dead.fault_address:#x}" if dead.fault_address < _PAGE else "a real address"
+
+
+def widget(found: pd.DataFrame, seen: Sequence[Observation]) -> Live:
+    """Return the matrix of mechanisms and observations, and in words what was measured for one.
+
+    `found` is of `table`. A page without a kernel shows the figure.
+    """
+    rows = found.to_dict("records")
+    asked = [one for one in seen if f"agrees_{one.id}" in found]
+    whole = [row["what"] for row in rows if not row["why"] and not lacks(row)]
+    mechanism = choice("mechanism", [ALL, *found["what"]], next(iter(whole), ALL))
+    observation = choice("observation", [ALL, *(one.what for one in asked)])
+
+    def draw() -> str:
+        mine = [row for row in rows if mechanism.value in (ALL, row["what"])]
+        ours = [one for one in asked if observation.value in (ALL, one.what)]
+        if len(mine) == 1:
+            return _judged(mine[0], ours)
+        if len(ours) == 1:
+            heads = ("mechanism", "here", f"{ours[0].what}: {ours[0].value}")
+            lines = [(row["what"], *_measured(row, ours[0])) for row in mine]
+        else:
+            heads = ("mechanism", "contradicts", "of the crash")
+            lines = [(row["what"], *_lacking(row, asked)) for row in mine]
+        return shown.table(heads, lines, marked=False).html
+
+    drawn = figure(found, seen)
+    return live([mechanism, observation], draw, drawn, ipywidgets.HTML(page(drawn.html)))
+
+
+#: What the agreement of a mechanism with an observation means (see 06, section 3).
+_AGREEMENTS = {
+    "yes": "agrees",
+    "no": "contradicts it",
+    "assumed": "agrees only if it was absent where the user saw no crash",
+    "untried": "not tried here",
+}
+
+
+def _measured(row: Mapping[Any, Any], one: Observation) -> tuple[str, str]:
+    said = measured(row, one.id) or "-"
+    return said, _AGREEMENTS[row[f"agrees_{one.id}"]]
+
+
+def _lacking(row: Mapping[Any, Any], asked: Sequence[Observation]) -> tuple[str, str]:
+    if row["why"]:
+        return "-", f"not made: {row['why']}"
+    contradicted = lacks(row)
+    return str(len(contradicted)), "; ".join(
+        one.what for one in asked if one.id in contradicted
+    ) or "nothing"
+
+
+def _judged(row: Mapping[Any, Any], ours: Sequence[Observation]) -> str:
+    """Return what was measured for one mechanism, beside what the user saw."""
+    which = _lacking(row, ours)[1]
+    said = which if row["why"] else f"contradicts {which}"
+    said = f"<p><b>{html.escape(row['what'])}</b> {html.escape(said)}.</p>"
+    heads = ("the user saw", "namely", "here", "so it")
+    lines = [(one.what, one.value, *_measured(row, one)) for one in ours]
+    return said + shown.table(heads, lines, marked=False).html

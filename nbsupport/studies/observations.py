@@ -5,14 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nbsupport.base import settings
 from nbsupport.lab.outcome import Outcome
 from nbsupport.show.shown import Shown, table
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

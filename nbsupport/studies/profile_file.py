@@ -19,9 +19,10 @@ from pathlib import Path
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
+from nbsupport.base.process import Command
 from nbsupport.crash.crash import Crash, Frame
 from nbsupport.lab import build, counts
-from nbsupport.lab.build import Command, Trial
+from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import ORDERS, Lab, environment
 from nbsupport.lab.outcome import Outcome
 from nbsupport.show import look, shown

@@ -5,9 +5,16 @@ What is read from the image decides everything that is said: nothing here knows 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import gc
+import html
+import itertools
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +22,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nbsupport.base.errors import LabError
+from nbsupport.lab import build
 from nbsupport.profile import infer
 from nbsupport.profile.layout import LAYOUTS, Layout
+from nbsupport.profile.names import short
+from nbsupport.profile.stride import Record, lay
+from nbsupport.show import look, shown
+from nbsupport.show.shown import Shown
+from nbsupport.show.widgets import Live, choice, live
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from nbsupport.lab.build import Trial
     from nbsupport.lab.lab import Lab
+
 
 #: Where Linux puts a position-independent program that it does not move about, as under a
 #: debugger. Source: ELF_ET_DYN_BASE (arch/x86/include/asm/elf.h) and the page above it.
@@ -30,28 +46,6 @@ _NEXT = 16
 #: Source: INSTR_PROF_MAX_NUM_VAL_PER_SITE in InstrProfData.inc.
 _MOST_NODES = 255
 _WORD = 8
-
-
-@dataclass(frozen=True)
-class Record:
-    """A record as somebody takes it: where it starts, whose it is ("" unknown), which layout."""
-
-    offset: int
-    name: str
-    layout: Layout
-
-    @property
-    def end(self) -> int:
-        """Where the next record starts."""
-        return self.offset + self.layout.record_size()
-
-    def fields(self) -> tuple[tuple[str, int, int], ...]:
-        """Return (name, offset in the section, bytes) of each field."""
-        starts = self.layout.offsets()
-        return tuple(
-            (f.name, self.offset + starts[f.name], (f.size or _WORD) * f.count)
-            for f in self.layout.record
-        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,6 @@ class Ruler:
 
 def of(lab: Lab, trial: Trial) -> Ruler:
     """Read the program of a trial; an LLVM that is not in the table is asked for its layout."""
-    from nbsupport.lab import build  # noqa: PLC0415 - only here, and a trace needs the rest
     from nbsupport.toolchains import headers  # noqa: PLC0415 - only here, and a trace needs the rest
 
     mine, other = (
@@ -116,34 +109,6 @@ def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
     records, slots = lay(dataclasses.replace(sections[0], data=data), runtime, layouts)
     wrong = (_misread(data, slot, records, word) for slot in slots)
     return Ruler(data, records, slots, next((one for one in wrong if one), None))
-
-
-def lay(
-    section: infer.Section, runtime: Layout, layouts: Mapping[int, Layout]
-) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Return the records of a section, and what a runtime takes for them with its own stride.
-
-    `layouts` are by size of a record, in bytes; records of other sizes are left out.
-    """
-    found = infer.find(section)
-    words = np.frombuffer(section.data, "<u8", len(section.data) // _WORD)
-    text = section.names.text
-    index = section.names.index(words[found.offsets // _WORD])
-    names = [text[n].decode(errors="replace") if n >= 0 else "" for n in index]
-    records = tuple(
-        Record(offset, name, layouts[size])
-        for offset, name, size in zip(
-            found.offsets.tolist(), names, found.sizes.tolist(), strict=True
-        )
-        if size in layouts
-    )
-    starts = {record.offset: record.name for record in records}
-    stride = runtime.record_size()
-    slots = tuple(
-        Record(at, starts.get(at, ""), runtime)
-        for at in range(0, len(section.data) - stride + 1, stride)
-    )
-    return records, slots
 
 
 def _loaded(image: Path) -> tuple[bytes, Callable[[int], int | None]]:
@@ -250,6 +215,151 @@ def _hex(word: int) -> str:
     return word.to_bytes(_WORD, "little").hex(" ")
 
 
-def short(name: str) -> str:
-    """Return a function's name without its file's. Source: getIRPGOObjectName (InstrProf.cpp)."""
-    return re.split("[;:]", name)[-1]
+def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
+    """Return the record ruler with a choice of both LLVMs, out of `names` and those two.
+
+    All programs are linked and read at once; a choice only draws. What cannot be had says why.
+    """
+    given = list(dict.fromkeys((*names, main, foreign)))
+    pairs = list(itertools.product(given, given))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = dict(zip(pairs, pool.map(functools.partial(_read, lab), pairs), strict=True))
+
+    @functools.cache
+    def drawn(main: str, foreign: str) -> Shown:
+        found = read[main, foreign]
+        with contextlib.suppress(RuntimeError):  # no kernel
+            # When the reader looks; in the middle of a drawing it takes a tenth of a second.
+            asyncio.get_running_loop().call_later(0.5, gc.collect)
+        return figure(found) if isinstance(found, Ruler) else found
+
+    choices = [choice("main", given, main), choice("library", given, foreign)]
+    static = drawn(main, foreign)
+    return live(choices, lambda: drawn(*(choice.value for choice in choices)).html, static)
+
+
+def _read(lab: Lab, pair: tuple[str, str]) -> Ruler | Shown:
+    try:
+        return of(lab, lab.trial("cold", *pair))
+    except LabError as error:
+        return Shown(str(error), f"<p>{html.escape(str(error))}</p>")
+
+
+#: Who it is, where its counters are, its code, where its values are, how many: a colour each.
+_COLOURS = {
+    **dict.fromkeys(("NameRef", "FuncHash"), look.SKY),
+    **dict.fromkeys(("CounterPtr", "UniformCounterPtr", "BitmapPtr"), look.GREEN),
+    "FunctionPointer": look.YELLOW,
+    "Values": look.VERMILION,
+    **dict.fromkeys(("NumCounters", "NumValueSites", "NumBitmapBytes"), look.ORANGE),
+    "OffloadDeviceWaveSize": look.ORANGE,
+}
+
+
+#: Bytes that the ruler shows, and points: of a byte, of a field's height, where the first is.
+_SPAN, _BYTE, _HEIGHT, _LEFT = 136, 3.8, 88, 24
+
+
+def layouts_table(read: Mapping[str, Layout]) -> Shown:
+    """Show where each field of a record is, in bytes, for LLVMs by name; new ones and moved ones.
+
+    LLVMs of one raw version (`v`) share a column.
+    """
+    groups: dict[int, list[str]] = {}
+    for name, known in read.items():
+        groups.setdefault(known.raw_version, []).append(name)
+    heads = [f"LLVM {', '.join(names)} (v{version})" for version, names in groups.items()]
+    each = [read[names[0]] for names in groups.values()]
+    rows = {
+        field.name: [known.offsets().get(field.name, "-") for known in each]
+        for known in reversed(each)
+        for field in known.record
+    }
+    rows["value kinds"] = [known.value_kinds for known in each]
+    rows["bytes of a record"] = [known.record_size() for known in each]
+    rows["bytes of the header"] = [known.header_size for known in each]
+    return shown.table(("field", *heads), [(name, *map(str, row)) for name, row in rows.items()])
+
+
+def runs_table(found: infer.Found) -> Shown:
+    """Show the runs of records that were found in a section, and who has such records."""
+    columns = ("from byte", "records", "bytes each", "found by", "raw versions with such records")
+    by = {"both": "NameRef and CounterPtr", "names": "NameRef", "counters": "CounterPtr"}
+    rows = [
+        (
+            *map(str, (run.offset, run.records, run.record_size)),
+            by.get(found.by, "-"),
+            ", ".join(map(str, run.raw_versions())) or "none known",
+        )
+        for run in found.runs
+    ]
+    return shown.table(columns, rows)
+
+
+def figure(found: Ruler) -> Shown:
+    """Show the ruler around the misread: what was written above, what the runtime reads below.
+
+    To scale; what is read as it was written is pale.
+    """
+    steps, wrong = explain(found), found.misread
+    first = max(0, wrong.slot.offset - 16) if wrong else 0
+    window = range(first, min(first + _SPAN, len(found.data)) + 1)
+    drawn, axes = look.sheet(2 * _HEIGHT + 60 + (30 + 14 * len(steps)) * bool(steps))
+    right = {part for record in found.records for part in record.fields()}
+    written, read = 20, _HEIGHT + 40
+    _band(axes, found.records, window, written, "written")
+    _band(axes, found.slots, window, read, "read", right)
+    for place in window[::8]:
+        axes.text(_x(window, place), _HEIGHT + 30, str(place), ha="center", **look.MUTED)
+    if wrong:
+        middle, y = _x(window, wrong.at + 4), read + _HEIGHT + 30
+        for top in (written, read):
+            at, size = (middle, top + _HEIGHT / 2), (8 * _BYTE, _HEIGHT)
+            look.cell(axes, at, size, "none", "", edgecolor=look.INK, linewidth=2.5)
+        axes.plot([middle, middle, 110], [read + _HEIGHT, y, y], color=look.INK, linewidth=1.2)
+        for line, (does, what) in enumerate(steps, 1):
+            bold = {**look.SMALL, "fontweight": "bold" if line == len(steps) else "normal"}
+            axes.text(102, y + 14 * line, does, ha="right", **look.MUTED)
+            axes.text(110, y + 14 * line, what, family="monospace", **bold)
+    told = "; ".join(f"{does}: {what}" for does, what in steps) or "no field is misread"
+    return shown.framed(drawn, caption(found), told)
+
+
+def _x(window: range, place: float) -> float:
+    return _LEFT + (place - window[0]) * _BYTE
+
+
+def _band(
+    axes: Axes,
+    records: Sequence[Record],
+    window: range,
+    top: float,
+    head: str,
+    right: Collection[tuple[str, int, int]] = (),
+) -> None:
+    """Draw records, field by field; pale those in `right`. The read ones are named beneath."""
+    edge, side = (top - 4, -7) if head == "written" else (top + _HEIGHT + 4, 8)
+    style: dict[str, Any] = {"ha": "center", "rotation": 90}
+    axes.text(_LEFT / 2 - 4, top + _HEIGHT / 2, head, **style, **look.HEAD)
+    boxes, colours = [], []
+    for record in records:
+        start, end = max(record.offset, window[0]), min(record.end, window[-1])
+        if start >= end:
+            continue
+        said = f"{short(record.name)}, {record.layout.record_size()} bytes"
+        said = said if record.name else f"no record begins at {record.offset}"
+        line = [_x(window, start) + 1, _x(window, end) - 1]
+        axes.plot(line, [edge, edge], color=look.INK, linewidth=1)
+        if end - start > 16:  # else there is no room
+            axes.text(line[0], edge + side, said, **look.SMALL)
+        for name, place, size in record.fields():
+            if place not in window or place + size not in window:
+                continue
+            colour = _COLOURS.get(name, look.GREY)
+            pale = (name, place, size) in right
+            boxes.append((_x(window, place) + 0.5, size * _BYTE - 1))
+            colours.append(look.tint(colour) if pale else colour)
+            small = {"fontsize": 6.5} if size == 2 else {}  # two bytes are no wider
+            words = {**look.SMALL, **small, "color": "black"}
+            axes.text(_x(window, place + size / 2), top + _HEIGHT / 2, name, **style, **words)
+    axes.broken_barh(boxes, (top, _HEIGHT), facecolors=colours, zorder=0.5)

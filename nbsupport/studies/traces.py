@@ -13,10 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from nbsupport.base import files
 from nbsupport.base.errors import LabError
-from nbsupport.trace import tables
-from nbsupport.trace.trace import Trace, open_trace, recorded
+from nbsupport.trace.trace import Trace, _copy, keep, open_trace, recorded
 from nbsupport.trace.tracer import Tracer
 
 if TYPE_CHECKING:
@@ -70,14 +68,3 @@ class Traces:
         # For `keep`; another process may trace the same trial just now.
         _copy(folder / "trace", self._lab.cache / "traces" / name)
         return made
-
-
-def keep(cache: Path) -> None:
-    """Make the live traces in a cache the recorded ones, without what only this machine needs."""
-    for folder in sorted((cache / "traces").glob("[!.]*/")):
-        _copy(folder, recorded() / folder.name)
-
-
-def _copy(folder: Path, target: Path) -> None:
-    for name in (tables.MANIFEST, tables.OUTPUT, *(f"{table}.parquet" for table in tables.TABLES)):
-        files.write(target / name, (folder / name).read_bytes())

@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
@@ -22,8 +22,13 @@ from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import Outcome
 from nbsupport.show import shown
+from nbsupport.show.widgets import ALL, Live, choice, live
 from nbsupport.studies import build_change
 from nbsupport.studies.build_change import Change
+
+if TYPE_CHECKING:
+    from nbsupport.lab.build import Trial
+    from nbsupport.lab.lab import Lab
 
 PARTS = ("main", "library")
 #: How often a program is run, for its counts (which chance may spoil) and for its time.
@@ -265,3 +270,41 @@ def _rebuilt(trial: Trial, case: Trial) -> tuple[str, ...]:
     libraries = {(each.program.library, each.foreign, each.instrument) for each in (trial, case)}
     again = len(mains) > 1, len(libraries) > 1 and bool(trial.program.library)
     return tuple(part for part, differs in zip(PARTS, again, strict=True) if differs)
+
+
+def widget(rows: Sequence[Row]) -> Live:
+    """Return the workarounds with a choice of verdict and source, and one of them explained.
+
+    A page without a kernel shows the whole table.
+    """
+    sources = [ALL, *(row.workaround.source for row in rows)]
+    verdicts = [ALL, *(re.sub(",.*", "", row.verdict) for row in rows)]
+    verdict, source = choice("verdict", verdicts), choice("source", sources)
+    one = choice("workaround", [row.workaround.id for row in rows])
+
+    def draw() -> str:
+        kept = [
+            row
+            for row in rows
+            if row.verdict.startswith("" if verdict.value == ALL else verdict.value)
+            and source.value in (ALL, row.workaround.source)
+        ]
+        (chosen,) = [row for row in rows if row.workaround.id == one.value]
+        return table(rows, kept).html + _explained(chosen)
+
+    return live([verdict, source, one], draw, table(rows))
+
+
+def _explained(row: Row) -> str:
+    """Return in words what a workaround changes, how it fared and why."""
+    cells, change = row.to_row(), row.workaround
+    said = {"changes": change.what, "needs": change.needs, "tried on": row.program}
+    for name in ("main", "rust", "library", "link"):
+        said[f"flags of {name}"] = " ".join(getattr(change, name))
+    said["environment"] = " ".join(f"{name}={value}" for name, value in change.environment)
+    said["verdict"] = f"{row.verdict}{f': {row.why}' if row.why else ''}"
+    parts = [f"{cells[name]} of {name}" for name in PARTS if cells[name]]
+    said["functions with right counts"] = "; ".join(parts)
+    said["by one LLVM alone"] = cells["control"] or ""
+    kept = [(name, value) for name, value in said.items() if value]
+    return shown.table(("workaround", change.id), kept).html

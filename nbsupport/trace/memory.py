@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbsupport.profile import infer, layout
-from nbsupport.studies import ruler
-from nbsupport.studies.ruler import Record
+from nbsupport.profile import infer, layout, names, stride
+from nbsupport.profile.stride import Record
 
 if TYPE_CHECKING:
     from nbsupport.audit.objects import Part
@@ -161,13 +160,13 @@ class Records:
             at = record.offset + record.layout.offsets()["Values"]
             value = int.from_bytes(self.data[at : at + _WORD], "little")
             if value and record.end <= len(self.data):
-                yield ruler.short(record.name) or f"byte {record.offset}", value
+                yield names.short(record.name) or f"byte {record.offset}", value
 
     def name(self, address: int) -> str:
         """Return the function whose record an address is in; "" for none."""
         n = bisect.bisect_right(self.records, address - self.start, key=lambda r: r.offset) - 1
         known = n >= 0 and address - self.start < self.records[n].end
-        return ruler.short(self.records[n].name) if known else ""
+        return names.short(self.records[n].name) if known else ""
 
     def dump(self, at: int) -> tuple[tuple[str, str, str], ...]:
         """Return a record field by field: byte, as the runtime reads it, what was written there.
@@ -179,7 +178,7 @@ class Records:
             return ()
         near = [r for r in self.records if r.offset < slot.end and slot.offset < r.end]
         written = [
-            (low, low + size, f"{field} of {ruler.short(r.name) or 'a record'}: {said}")
+            (low, low + size, f"{field} of {names.short(r.name) or 'a record'}: {said}")
             for r in near
             for field, low, size, said in self._fields(r)
         ]
@@ -211,7 +210,7 @@ def records(memory: Memory, data: bytes, part: Part | None) -> Records | None:
     section = infer.Section(data, part.sections[0].names, bounds)
     layouts = {size: layout.LAYOUTS[max(v)] for size, v in layout.sizes().items()}
     layouts[known.record_size()] = known
-    return Records(place.start, data, *ruler.lay(section, known, layouts))
+    return Records(place.start, data, *stride.lay(section, known, layouts))
 
 
 def read_last(events: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
+
+import ipywidgets
 
 from nbsupport.show import look, shown
 from nbsupport.show.shown import Shown
+from nbsupport.show.widgets import Live, choice, control_row, live
+from nbsupport.trace.memory import UNMAPPED
 from nbsupport.trace.trace import Trace
-from nbsupport.trace.words import BANDS, GIVEN, NOWHERE, RECORDS, Map, end_of, killer_of, rows_of
+from nbsupport.trace.words import (
+    BANDS,
+    GIVEN,
+    NOWHERE,
+    RECORDS,
+    Map,
+    end_of,
+    killer_of,
+    moments,
+    rows_of,
+    said_of,
+    twin,
+)
 
 #: Of a band of memory, in points: middle, width, and from one to the next.
 _X, _WIDE, _HIGH = 212, 168, 26
@@ -78,3 +96,68 @@ def memory_map(found: Trace) -> Shown:
         axes.text(beside, y, "\n".join(said), **look.SMALL)
     told = "; ".join(f"{n} Values as {how} lead to {label}" for (label, how), n in lead.items())
     return shown.framed(drawn, _finding(found, known), told or "no Values")
+
+
+#: No step: a choice of None would show nothing at all.
+_NONE = -1
+
+
+#: A band of memory: its own text is black on a light ground, in a dark theme, too.
+_BAND = "color:black;border:{}px solid {};width:18em;padding:1px 8px;margin:2px;background:{}"
+
+
+def timeline(found: Trace) -> Live:
+    """Return a slider over the events: each in words, its frames, and where on the map it is.
+
+    A page without a kernel shows the decisive moments instead, to which a choice jumps here.
+    """
+    known, events, decisive = Map(found), rows_of(found), moments(found)
+    slider = ipywidgets.IntSlider(0, 0, max(0, len(events) - 1), description="step:")
+    slider.layout.width = "30em"
+    options = [("-", _NONE), *((f"{one.n}: {one.title}", one.n) for one in decisive)]
+    jump = choice("jump to", options)
+
+    def stepped(_: object = None) -> None:
+        jump.value = slider.value if slider.value in {one.n for one in decisive} else _NONE
+
+    def jumped(change: Mapping[str, Any]) -> None:
+        slider.value = slider.value if change["new"] == _NONE else change["new"]
+
+    slider.observe(stepped, names="value")
+    jump.observe(jumped, names="value")
+    stepped()
+
+    def draw() -> str:
+        return "".join(_event(found, known, one) for one in events[slider.value :][:1])
+
+    made = live([slider], draw, twin(found))
+    made.children = (control_row([slider, jump]), *made.children[1:])
+    return made
+
+
+def _event(found: Trace, known: Map, event: Any) -> str:
+    """Return an event in words, with its frames, and the memory map with what it touches."""
+    given = {known.memory.owner(int(word, 16)) for word in event.arguments.split()}
+    marks = {known.label(owner): "its arguments" for owner in given - {UNMAPPED}}
+    if event.module:
+        own = f"{known.image}: text" if event.module == known.image else event.module
+        marks[known.label(own)] = "its code"
+    if event.kind == "crash" and (killer := killer_of(found)):
+        marks[known.label(known.memory.owner(killer[1]))] = "taken for Values"
+    bands = "".join(_memory_band(one, marks.get(one, "")) for one in known.bands)
+    frames = "".join(f"<li>{html.escape(f)}</li>" for f in event.frames.split(" < ") if f)
+    head, more = html.escape(f"{event.kind}: {event.function}"), said_of(found, event)
+    first = 0 if event.kind == "crash" else 1  # else the innermost is the function itself
+    return (
+        '<div style="display:flex;flex-wrap:wrap;gap:1em 3em;min-height:32em">'
+        f'<div style="width:26em"><p><b>{head}</b></p><p>{html.escape(more)}</p>'
+        f"<ol start={first}>{frames}</ol></div><div>{bands}</div></div>"
+    )
+
+
+def _memory_band(label: str, mark: str) -> str:
+    """Return a band of the memory map; where it is marked, framed, and the mark beside it."""
+    frame = (3, "var(--jp-brand-color1,#1976d2)") if mark else (1, "#777777")
+    style = _BAND.format(*frame, BANDS.get(label, "white"))
+    said = f"&#9664; <b>{html.escape(mark)}</b>" if mark else ""
+    return f'<div style="display:flex"><div style="{style}">{html.escape(label)}</div>{said}</div>'

@@ -18,7 +18,7 @@ from nbsupport.base.errors import LabError, MissingError, first_line, from_os
 from nbsupport.base.settings import PROGRAM, Limits
 
 if TYPE_CHECKING:
-    from nbsupport.lab.build import Command
+    from nbsupport.base.process import Command
 
 #: With seccomp, what is not traced (a million reads) costs nothing.
 _STRACE = ("--seccomp-bpf", "-f", "-ttt", "-y", "-s64", "-q", "-e")

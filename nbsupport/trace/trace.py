@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.base import settings
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.profile import layout
 from nbsupport.trace import memory, tables
@@ -153,3 +153,14 @@ def open_trace(folder: Path) -> Trace:
 def recorded() -> Path:
     """Return the folder of the traces that came with the project."""
     return settings.data_dir() / "recorded" / "traces"
+
+
+def keep(cache: Path) -> None:
+    """Make the live traces in a cache the recorded ones, without what only this machine needs."""
+    for folder in sorted((cache / "traces").glob("[!.]*/")):
+        _copy(folder, recorded() / folder.name)
+
+
+def _copy(folder: Path, target: Path) -> None:
+    for name in (tables.MANIFEST, tables.OUTPUT, *(f"{table}.parquet" for table in tables.TABLES)):
+        files.write(target / name, (folder / name).read_bytes())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bench_trace import median
 
-from nbsupport.studies import sources
 from nbsupport.studies.sources import compare, parse, structure, tree
 from nbsupport.toolchains import discovery
 
@@ -18,18 +17,18 @@ def rows() -> list[tuple[str, str, str, str]]:
 
     def excerpt() -> object:
         parse.parsed.cache_clear()
-        return parse.excerpt(tree.at("19.1.7"), "initializeValueProfRuntimeRecord", mark="Values")
+        return parse.excerpt(tree.load("19.1.7"), "initializeValueProfRuntimeRecord", mark="Values")
 
     def changes() -> object:
         parse.parsed.cache_clear()
-        one, two = (structure.of(tree.at(version)) for version in ("19.1.7", "22.1.8"))
+        one, two = (structure.from_tree(tree.load(version)) for version in ("19.1.7", "22.1.8"))
         return compare.compare(one, two)
 
     def run(*argv: object) -> Callable[[], object]:
         command = [str(part) for part in argv]
         return lambda: subprocess.run(command, check=False, capture_output=True)
 
-    one, two = (sources.at(version).folder for version in ("19.1.7", "22.1.8"))
+    one, two = (tree.load(version).folder for version in ("19.1.7", "22.1.8"))
     part = Path("compiler-rt/lib/profile")
     clang = discovery.find("19").compiler
     flags = ("-fsyntax-only", "-Xclang", "-ast-dump", f"-I{one / 'compiler-rt/include'}")

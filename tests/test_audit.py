@@ -22,8 +22,8 @@ import pytest
 from nbsupport.audit import evidence, objects
 from nbsupport.audit import judge as auditing
 from nbsupport.audit.advice import advise
-from nbsupport.audit.fate import How, Piece, fate
-from nbsupport.audit.judge import Audited, Report, audit
+from nbsupport.audit.fate import How, LinkPiece, fate
+from nbsupport.audit.judge import Audited, AuditReport, audit
 from nbsupport.base.errors import LabError
 from nbsupport.cli.commands import main
 from nbsupport.lab import build
@@ -193,7 +193,7 @@ def linked(
         return list(threads.map(lambda n: link(n, pool, folder, tools), range(LINKS)))
 
 
-def only(report: Report, path: Path) -> Audited:
+def only(report: AuditReport, path: Path) -> Audited:
     (found,) = [one for one in report.files if one.path == path]
     return found
 
@@ -246,13 +246,13 @@ def foreign_sizes(one: Linked, image: Audited) -> set[int]:
 
 # -- fate: what is predicted, held against what happens
 
-V8, V9, V10, V11 = (Piece(version) for version in (8, 9, 10, 11))
-FRONT = Piece(8, "front-end")
-BYTE = Piece(10, variants=("ir", "byte-coverage"))
-TIMED = Piece(10, variants=("ir", "temporal"))
-ENTRY = Piece(10, variants=("ir", "entry-first"))
-MCDC = Piece(9, "front-end", bitmaps=True)
-PLAIN = Piece(10, variants=("ir",))
+V8, V9, V10, V11 = (LinkPiece(version) for version in (8, 9, 10, 11))
+FRONT = LinkPiece(8, "front-end")
+BYTE = LinkPiece(10, variants=("ir", "byte-coverage"))
+TIMED = LinkPiece(10, variants=("ir", "temporal"))
+ENTRY = LinkPiece(10, variants=("ir", "entry-first"))
+MCDC = LinkPiece(9, "front-end", bitmaps=True)
+PLAIN = LinkPiece(10, variants=("ir",))
 
 
 @pytest.mark.parametrize(
@@ -268,11 +268,11 @@ PLAIN = Piece(10, variants=("ir",))
         (10, [V10, V9], "ok"),
         (10, [V9, V10], "version-mismatch"),
         (10, [V10, V9, V11], "crash malformed"),
-        (8, [V8, Piece(7)], "crash malformed"),  # one stride, but CounterPtr became relative
-        (7, [Piece(7), Piece(5)], "ok"),
-        (12, [Piece(12)], "ok"),
-        (12, [Piece(12), V11], "ok crash malformed wrong-counts"),  # not known
-        (12, [V11, Piece(12)], "crash version-mismatch"),
+        (8, [V8, LinkPiece(7)], "crash malformed"),  # one stride, but CounterPtr became relative
+        (7, [LinkPiece(7), LinkPiece(5)], "ok"),
+        (12, [LinkPiece(12)], "ok"),
+        (12, [LinkPiece(12), V11], "ok crash malformed wrong-counts"),  # not known
+        (12, [V11, LinkPiece(12)], "crash version-mismatch"),
         (10, [PLAIN, BYTE], "malformed wrong-counts"),
         (10, [BYTE, PLAIN], "wrong-counts"),
         (10, [PLAIN, TIMED], "wrong-counts"),
@@ -281,7 +281,7 @@ PLAIN = Piece(10, variants=("ir",))
         (10, [MCDC], "ok"),
     ],
 )
-def test_fate(runtime: int, pieces: list[Piece], outcomes: str) -> None:
+def test_fate(runtime: int, pieces: list[LinkPiece], outcomes: str) -> None:
     assert fate(runtime, pieces).outcomes == set(outcomes.split())
 
 
@@ -289,12 +289,14 @@ def test_fate(runtime: int, pieces: list[Piece], outcomes: str) -> None:
     ("runtime", "pieces", "says"),
     [
         (10, [PLAIN, ENTRY], "-fprofile-use misreads"),
-        (10, [MCDC, Piece(10, "front-end")], "MC/DC bitmaps vanish"),
+        (10, [MCDC, LinkPiece(10, "front-end")], "MC/DC bitmaps vanish"),
         (9, [MCDC], ""),
         (10, [PLAIN, PLAIN], ""),
     ],
 )
-def test_what_is_lost_though_all_seems_well(runtime: int, pieces: list[Piece], says: str) -> None:
+def test_what_is_lost_though_all_seems_well(
+    runtime: int, pieces: list[LinkPiece], says: str
+) -> None:
     found = fate(runtime, pieces)
     assert found.outcomes == {"ok"}
     assert found.fine == (not says)
@@ -448,7 +450,7 @@ def test_where_the_runtime_is_not_known_the_version_symbol_says_who_is_foreign(l
     file = objects.read(image)
     assert file
     part = dataclasses.replace(file.parts[0], runtime_raw_version=None)
-    (seen,) = evidence.of(dataclasses.replace(file, parts=(part,))).parts
+    (seen,) = evidence.from_file(dataclasses.replace(file, parts=(part,))).parts
     few, many = (len(each.references) for each in seen.records)
     assert few < many  # by number, the library's would be the usual ones
     assert auditing._usual([seen]) == 10
@@ -552,7 +554,7 @@ def test_a_cross_build_names_its_target(target: Path, tmp_path: Path) -> None:
 
 
 def test_advice_for_coverage_takes_coverage_back(target: Path) -> None:
-    said = advise(target, "x86_64-linux", 10, [Piece(10, "front-end"), FRONT], [])
+    said = advise(target, "x86_64-linux", 10, [LinkPiece(10, "front-end"), FRONT], [])
     assert '="-fno-profile-instr-generate -fno-coverage-mapping" ' in said
 
 
@@ -634,10 +636,10 @@ def test_a_newer_layout_is_said_not_guessed(pool: list[Object], tmp_path: Path) 
     names = Names([b"first", b"second", b"third"])
     record = [struct.pack("<9Q", int(h), 1, 0, 0, 0, 0, 0, 1, 0) + bytes(8) for h in names.hashes]
     section = infer.Section(b"".join(record), names)
-    part = objects.Part(
+    part = objects.BinaryPart(
         "", "elf", "object", "x86_64-linux", 64, "<", (section,), 12 | 1 << 56, instrumented=True
     )
-    found = auditing._judge(evidence.of(objects.File(tmp_path / "new.o", "", (part,))))
+    found = auditing._judge(evidence.from_file(objects.BinaryFile(tmp_path / "new.o", "", (part,))))
     assert found.to_json()["raw_versions"] == [12]
     assert found.layouts == ((80, 3),)
     assert "an LLVM newer than this tool knows" in found.judgement.why

@@ -21,7 +21,7 @@ import pytest
 from nbsupport.base import progress, settings
 from nbsupport.base.errors import LabError
 from nbsupport.notebooks import cluster, document
-from nbsupport.notebooks.worker import Job, StoppedError
+from nbsupport.notebooks.worker import NotebookJob, StoppedError
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,13 +93,13 @@ def start(scheduler: str, tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def crew(scheduler: str) -> Iterator[cluster.Crew]:
-    with closing(Stopped(cluster.Crew(scheduler))) as made:
+def crew(scheduler: str) -> Iterator[cluster.DaskWorkers]:
+    with closing(Stopped(cluster.DaskWorkers(scheduler))) as made:
         yield made.crew
 
 
 class Stopped:
-    def __init__(self, crew: cluster.Crew) -> None:
+    def __init__(self, crew: cluster.DaskWorkers) -> None:
         self.crew = crew
 
     def close(self) -> None:
@@ -107,10 +107,12 @@ class Stopped:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Callable[..., Job]:
+def job(tmp_path: Path) -> Callable[..., NotebookJob]:
     """Makes a job whose notebook has one cell."""
 
-    def make(name: str, source: str, tags: Mapping[str, int] | None = None, **given: object) -> Job:
+    def make(
+        name: str, source: str, tags: Mapping[str, int] | None = None, **given: object
+    ) -> NotebookJob:
         folder = tmp_path / name
         folder.mkdir()
         cells = [
@@ -119,12 +121,12 @@ def job(tmp_path: Path) -> Callable[..., Job]:
         ]
         book = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
         (folder / "input.ipynb").write_text(document.dump(book))
-        return Job(folder, folder, given, 60.0, 2, tags or {})
+        return NotebookJob(folder, folder, given, 60.0, 2, tags or {})
 
     return make
 
 
-def printed(job: Job) -> str:
+def printed(job: NotebookJob) -> str:
     cells = document.code(document.read(job.folder / "output.ipynb"))
     return "".join(out.get("text", "") for cell in cells for out in cell.outputs)
 
@@ -144,7 +146,7 @@ def waiting(seconds: float = 60) -> str:
 
 
 def test_a_notebook_goes_to_a_worker_and_comes_back(
-    start: Start, crew: cluster.Crew, job: Callable[..., Job]
+    start: Start, crew: cluster.DaskWorkers, job: Callable[..., NotebookJob]
 ) -> None:
     start()
     good = job("good", "import os; print(x, os.getcwd())", x=3)
@@ -158,7 +160,7 @@ def test_a_notebook_goes_to_a_worker_and_comes_back(
 def test_tags_choose_the_machine_and_an_unknown_one_is_said(
     scheduler: str,
     start: Start,
-    job: Callable[..., Job],
+    job: Callable[..., NotebookJob],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said: list[str] = []
@@ -167,7 +169,7 @@ def test_tags_choose_the_machine_and_an_unknown_one_is_said(
     start("os:linux=1 llvm:19=1", WHICH="linux")
     start("os:macos=1 llvm:23=1", WHICH="macos")
     show = "import os; print(os.environ['WHICH'])"
-    with closing(Stopped(cluster.Crew(scheduler, patience=4.0))) as made:
+    with closing(Stopped(cluster.DaskWorkers(scheduler, patience=4.0))) as made:
         until(lambda: len(made.crew._client.scheduler_info(n_workers=-1)["workers"]) == 2)
         for tags, which in (({"os=macos": 1}, "macos"), ({"llvm=19": 1}, "linux")):
             one = job(which, show, tags)
@@ -180,7 +182,7 @@ def test_tags_choose_the_machine_and_an_unknown_one_is_said(
 
 
 def test_a_lost_worker_costs_its_own_task_only(
-    start: Start, crew: cluster.Crew, job: Callable[..., Job], tmp_path: Path
+    start: Start, crew: cluster.DaskWorkers, job: Callable[..., NotebookJob], tmp_path: Path
 ) -> None:
     mark = tmp_path / "mark"
     mark.mkdir()
@@ -199,7 +201,7 @@ def test_a_lost_worker_costs_its_own_task_only(
 
 
 def test_a_task_that_is_lost_again_and_again_fails(
-    start: Start, crew: cluster.Crew, job: Callable[..., Job], tmp_path: Path
+    start: Start, crew: cluster.DaskWorkers, job: Callable[..., NotebookJob], tmp_path: Path
 ) -> None:
     # A notebook that ends the worker itself: the parent of the process that drives its kernel.
     kills = (
@@ -212,7 +214,10 @@ def test_a_task_that_is_lost_again_and_again_fails(
 
 
 def test_another_version_of_the_project_is_refused(
-    start: Start, crew: cluster.Crew, job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    start: Start,
+    crew: cluster.DaskWorkers,
+    job: Callable[..., NotebookJob],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start()
     theirs = cluster.identity()
@@ -226,7 +231,7 @@ def test_another_version_of_the_project_is_refused(
 
 
 def test_stop_ends_kernels_on_the_workers(
-    start: Start, crew: cluster.Crew, job: Callable[..., Job], tmp_path: Path
+    start: Start, crew: cluster.DaskWorkers, job: Callable[..., NotebookJob], tmp_path: Path
 ) -> None:
     mark = tmp_path / "mark"
     mark.mkdir()
@@ -247,7 +252,7 @@ def test_stop_ends_kernels_on_the_workers(
 
 
 def test_a_worker_that_is_ended_ends_its_kernels_and_another_does_the_task(
-    start: Start, crew: cluster.Crew, job: Callable[..., Job], tmp_path: Path
+    start: Start, crew: cluster.DaskWorkers, job: Callable[..., NotebookJob], tmp_path: Path
 ) -> None:
     mark = tmp_path / "mark"
     mark.mkdir()
@@ -263,7 +268,7 @@ def test_a_worker_that_is_ended_ends_its_kernels_and_another_does_the_task(
 
 
 def test_a_notebook_that_reads_the_run_is_executed_here(
-    crew: cluster.Crew, job: Callable[..., Job], tmp_path: Path
+    crew: cluster.DaskWorkers, job: Callable[..., NotebookJob], tmp_path: Path
 ) -> None:
     one = job("one", "print(run_folder)", run_folder=str(tmp_path))
     assert crew.execute(one) is None  # there is no worker
@@ -274,7 +279,7 @@ def test_a_notebook_that_reads_the_run_is_executed_here(
 def test_no_scheduler_is_said_in_one_line(address: str) -> None:
     before = time.monotonic()
     with pytest.raises(LabError, match=rf"^--dask {address}: no Dask scheduler answers there; "):
-        cluster.Crew(address)
+        cluster.DaskWorkers(address)
     assert time.monotonic() - before < 10
 
 
@@ -289,14 +294,14 @@ def test_one_who_listens_and_says_nothing_is_no_scheduler() -> None:
 
 
 def test_a_scheduler_that_is_lost_is_the_jobs_error(
-    tmp_path: Path, job: Callable[..., Job]
+    tmp_path: Path, job: Callable[..., NotebookJob]
 ) -> None:
     where = tmp_path / "scheduler.json"
     options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show")
     child = dask(tmp_path, "scheduler", *options, "--scheduler-file", str(where))
     until(where.is_file)
     (address,) = re.findall(r"tcp://127.0.0.1:\d+", where.read_text())
-    with closing(Stopped(cluster.Crew(address))) as made, ThreadPoolExecutor(1) as pool:
+    with closing(Stopped(cluster.DaskWorkers(address))) as made, ThreadPoolExecutor(1) as pool:
         waits = pool.submit(made.crew.execute, job("one", "1"))
         until(lambda: made.crew._client.futures)
         child.kill()

@@ -67,10 +67,10 @@ def test_the_workaround_is_tried(lab: Lab) -> None:
 
 @pytest.mark.usefixtures("guided", "mixed_crash")
 def test_the_mechanism_refutes_the_hypothesis(lab: Lab) -> None:
-    (one,) = [one for one in mechanisms.known() if one.id == "counters-atomic"]
+    (one,) = [one for one in mechanisms.load() if one.id == "counters-atomic"]
     assert lab.run(one.changed(lab, "cold", "19", "17")).kind == "ok"
-    (atomic,) = [one for one in hypotheses.known() if one.id == "atomic"]
-    assert [each.id for each in mechanisms.known() if each.id in atomic.rows] == [one.id]
+    (atomic,) = [one for one in hypotheses.load() if one.id == "atomic"]
+    assert [each.id for each in mechanisms.load() if each.id in atomic.rows] == [one.id]
     verdict, why = atomic.verdict(results.recorded())
     assert verdict == "refuted" and "crash-without-an-allocator" in {
         each.claim for each in atomic.predictions

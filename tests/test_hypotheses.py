@@ -10,7 +10,7 @@ from nbsupport.notebooks.results import Run
 from nbsupport.studies import hypotheses, mechanisms
 from nbsupport.studies.hypotheses import Hypothesis, Prediction
 
-KNOWN = {one.id: one for one in hypotheses.known()}
+KNOWN = {one.id: one for one in hypotheses.load()}
 RECORDED = results.recorded()
 COLUMNS = ["notebook", "name", "sentence", "observed"]
 
@@ -104,7 +104,7 @@ def test_the_notes_are_answered_fairly() -> None:
 
 @pytest.mark.parametrize("one", KNOWN.values(), ids=KNOWN)
 def test_what_a_hypothesis_names_is_there(one: Hypothesis) -> None:
-    assert set(one.rows) <= {each.id for each in mechanisms.known()}
+    assert set(one.rows) <= {each.id for each in mechanisms.load()}
     assert one.predictions or one.rows or one.decide
     for prediction in one.predictions:
         assert prediction.so or prediction.unless

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nbsupport.profile import infer, layout, names
-from nbsupport.profile.infer import Run, Section
+from nbsupport.profile.infer import Section, Stretch
 from nbsupport.profile.layout import LAYOUTS, Bits, Field, Layout, Order
 
 #: What an LLVM to come may write: longer than any layout, shorter than two of the shortest.
@@ -208,7 +208,7 @@ def test_the_size_of_a_counter_is_seen(width: int) -> None:
 def test_a_run_knows_the_versions_that_it_can_be_of() -> None:
     found = infer.find(make([(11, 1), (10, 2), (12, 3), (8, 1)]).section)
     assert [run.raw_versions() for run in found.runs] == [(11,), (9, 10), (), (5, 6, 7, 8)]
-    assert Run(0, 48, 1).raw_versions(32) == (9, 10)
+    assert Stretch(0, 48, 1).raw_versions(32) == (9, 10)
 
 
 hostile = st.integers(-(1 << 70), 1 << 70)

@@ -22,7 +22,7 @@ def pooled(lab: Lab) -> Trial:
 def test_a_profile_in_a_pool_is_judged_as_any_other(lab: Lab, pooled: Trial) -> None:
     plain, found = lab.run(lab.trial("cold", "19", "19")), lab.run(pooled)
     assert (found.kind, found.profile) == ("ok", plain.profile), found.detail
-    text, _ = lab.once(pooled)
+    text, _ = lab.run_once(pooled)
     assert len(counts.parse(text)) == found.profile.functions > 1
 
 
@@ -49,7 +49,7 @@ def test_a_crash_leaves_nothing_in_a_pool_to_the_next_run(lab: Lab) -> None:
 def test_the_first_profile_by_name_counts(command: str, kind: str, lab: Lab, pooled: Trial) -> None:
     argv = ["/bin/sh", "-c", command, "sh", str(build.linked(pooled, lab.cache))]
     run = Invocation(argv, pooled.main, lab.limits, {"LLVM_PROFILE_FILE": "b.profraw"})
-    outcome, text = lab.judge(run)
+    outcome, text = lab.judge_command(run)
     assert outcome.kind == kind, outcome.detail
     assert bool(counts.parse(text)) == (kind == "ok")
 

@@ -45,7 +45,7 @@ _CODE = Path(look.__file__).parent
 
 
 def _graph(lab: Lab) -> Shown:
-    traces, structure = Traces(lab, "recorded"), sources.of("19.1.7").structure
+    traces, structure = Traces(lab, "recorded"), sources.load("19.1.7").structure
     runs = [traces.of("cold", "19", foreign) for foreign in ("19", "17")]
     return call_graph.figure(structure, runs[1], *(writer.steps(structure, run) for run in runs))
 
@@ -66,7 +66,7 @@ _FIGURES: dict[str, Callable[[Lab], Shown]] = {
     ),
     "benefit": lambda _: benefit.figure(results.recorded().tables["benefit"]),
     "map": lambda lab: pictures.memory_map(Traces(lab, "recorded").of("cold", "19", "17")),
-    "ruler": lambda lab: ruler.figure(ruler.of(lab, lab.trial("cold", "23", "17"))),
+    "ruler": lambda lab: ruler.figure(ruler.from_trial(lab, lab.trial("cold", "23", "17"))),
     "graph": _graph,
     "kills": _kills,
 }

@@ -15,7 +15,7 @@ from nbsupport.lab import programs
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import Kind, Outcome
 from nbsupport.studies import mechanisms, observations
-from nbsupport.studies.build_change import Change
+from nbsupport.studies.build_change import BuildChange
 from nbsupport.studies.mechanisms import Signature
 from nbsupport.toolchains.probe import Toolchain
 
@@ -109,7 +109,7 @@ def test_what_main_writes_before_a_heap_is_freed_is_whole(
 
 def test_one_raw_version_is_no_mix(lab: Lab, toolchain: Callable[[str], Toolchain]) -> None:
     toolchain("22")
-    mixed = mechanisms.known()[1]
+    mixed = mechanisms.load()[1]
     kinds = {
         name: lab.run(mixed.changed(lab, name, "19", "22")).kind for name in ("cold", "explicit")
     }
@@ -138,7 +138,7 @@ FITS = {
     "gcc": OK,
     "asked": Outcome("failed", "exit code 1: impossible: more than 2^24 records"),
 }
-OURS = Change("x", "ours", "a mechanism")
+OURS = BuildChange("x", "ours", "a mechanism")
 
 
 def test_a_signature_that_fits_everything_agrees_with_everything() -> None:
@@ -190,11 +190,11 @@ def test_another_word_of_llvm_profdata_does_not_agree() -> None:
 def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lab: Lab
 ) -> None:
-    elsewhere = Change("mach", "rival", "macOS alone", platform="plan9", why="it is of Plan 9")
-    broken = Change(
+    elsewhere = BuildChange("mach", "rival", "macOS alone", platform="plan9", why="it is of Plan 9")
+    broken = BuildChange(
         "broken", "rival", "links nothing", foreign="main", link=("/nowhere/no-such.o",)
     )
-    healthy = mechanisms.known()[0]
+    healthy = mechanisms.load()[0]
     monkeypatch.setattr(mechanisms, "known", lambda: (elsewhere, broken, healthy))
     found = mechanisms.measure(lab, "19", "17")
     assert [bool(one.why) for one in found] == [True, True, False]
@@ -220,7 +220,7 @@ def test_what_one_program_lacks_is_untried_and_said_once(
         return find(name)
 
     monkeypatch.setattr(lab, "_find", no_gcc)
-    two = mechanisms.known()[:2]
+    two = mechanisms.load()[:2]
     monkeypatch.setattr(mechanisms, "known", lambda: two)
     found = {one.mechanism.id: one for one in mechanisms.measure(lab, "19", "17")}
     assert capsys.readouterr().out == "left out: gcc: not found\n"
@@ -259,7 +259,7 @@ def test_shown_is_text_for_each_mechanism(made: dict[str, Signature]) -> None:
     text = mechanisms.table(table).text
     assert "nan" not in text
     assert all(one.mechanism.what in text for one in made.values())
-    assert len({change.what for change in mechanisms.known()}) == len(mechanisms.known())
+    assert len({change.what for change in mechanisms.load()}) == len(mechanisms.load())
 
 
 def test_the_caption_names_the_rows_that_fit(made: dict[str, Signature]) -> None:
@@ -271,10 +271,10 @@ def test_the_caption_names_the_rows_that_fit(made: dict[str, Signature]) -> None
 
 
 def test_a_header_that_changes_is_another_program(lab: Lab) -> None:
-    change = next(one for one in mechanisms.known() if one.id == "values-freed")
+    change = next(one for one in mechanisms.load() if one.id == "values-freed")
     trial, plain = change.changed(lab, "cold", "19", "17"), lab.trial("cold", "19", "19")
     assert trial.program.main.inputs_digest != plain.program.main.inputs_digest
-    link = next(one for one in mechanisms.known() if one.id == "two-runtimes")
+    link = next(one for one in mechanisms.load() if one.id == "two-runtimes")
     linked = link.changed(lab, "cold", "19", "17")
     runtime = lab.trial("cold", "17", "17").main.runtime
     assert str(runtime) in linked.link

@@ -15,7 +15,7 @@ import pytest
 import tomorrow
 
 from nbsupport.audit import evidence, judge
-from nbsupport.audit.fate import Piece, fate
+from nbsupport.audit.fate import LinkPiece, fate
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build, counts
@@ -34,7 +34,7 @@ def opt(
     toolchain: Callable[[str], Toolchain], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """Return where two LLVMs of tomorrow are: `llvm-24`, and `alike-24` with 23's records."""
-    folder, base, sources = tmp_path_factory.mktemp("opt"), toolchain("23"), tree.at("23")
+    folder, base, sources = tmp_path_factory.mktemp("opt"), toolchain("23"), tree.load("23")
     return {
         name: tomorrow.make(base, sources, folder / name, wider=name == "llvm-24")
         for name in ("llvm-24", "alike-24")
@@ -123,7 +123,7 @@ def test_its_layout_is_read_from_its_own_header(opt: dict[str, Path]) -> None:
     assert {name: known.offsets()[name] for name in PLACES} == PLACES
     assert layout.sizes() == {48: (5, 6, 7, 8), 64: (9, 10), 72: (11,), 80: (12,)}
     assert layout.llvm_of(12) == "LLVM 24"
-    assert headers.of(found) is known
+    assert headers.learned(found) is known
     assert headers.differences(found) == ()
     assert list(headers.news(found)) == [
         ("record", "NumCallSites", None, (56, 8)),
@@ -196,7 +196,7 @@ def test_the_address_where_it_dies_is_read_off_the_file(fresh: Lab, opt: dict[st
     for main, foreign in (("19", str(opt["llvm-24"])), (str(opt["llvm-24"]), "19")):
         trial = fresh.trial("cold", main, foreign)
         address = fresh.run(trial).to_json()["fault_address"]
-        assert address == ruler.of(fresh, trial).fault_address is not None
+        assert address == ruler.from_trial(fresh, trial).fault_address is not None
 
 
 def test_objects_are_judged_before_they_are_linked(fresh: Lab, opt: dict[str, Path]) -> None:
@@ -226,7 +226,7 @@ def test_its_raw_profile_is_read(fresh: Lab, opt: dict[str, Path], tmp_path: Pat
     assert process.run([build.linked(trial, fresh.cache)], cwd=tmp_path, env=env).ok
     raw = profraw.read(file)
     assert (raw.raw_version, raw.problems) == (12, ())
-    merged = counts.parse(fresh.once(trial)[0])
+    merged = counts.parse(fresh.run_once(trial)[0])
     assert {name.decode(): tuple(values) for name, _, values in raw.rows()} == {
         name: values for (name, _), values in merged.items()
     }
@@ -249,13 +249,13 @@ def test_without_its_header_nothing_is_guessed(altered: Callable[..., Path]) -> 
     assert (found.major, found.raw_version) == ("24", 12)
     assert 12 not in layout.LAYOUTS
     with pytest.raises(MissingError, match="InstrProfData.inc of 24@llvm-24: not installed with"):
-        headers.of(found)
-    told = fate(11, [Piece(11), Piece(12)], "cold")
+        headers.learned(found)
+    told = fate(11, [LinkPiece(11), LinkPiece(12)], "cold")
     assert told.outcomes == {"ok", "crash", "malformed", "wrong-counts"}
     assert "how raw version 12 lays them out is not known" in told.why
     # What does not depend on it is predicted all the same.
-    assert fate(11, [Piece(12), Piece(11)], "cold").outcomes == {"version-mismatch"}
-    assert fate(12, [Piece(12)]).outcomes == {"ok"}
+    assert fate(11, [LinkPiece(12), LinkPiece(11)], "cold").outcomes == {"version-mismatch"}
+    assert fate(12, [LinkPiece(12)]).outcomes == {"ok"}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_header_that_contradicts_is_not_believed(
     found = discovery.find(str(altered(change)))
     assert {12, 13}.isdisjoint(layout.LAYOUTS)
     with pytest.raises(LabError, match=re.escape(why)):
-        headers.of(found)
+        headers.learned(found)
 
 
 def test_records_that_start_otherwise_are_not_learned() -> None:

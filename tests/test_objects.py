@@ -97,19 +97,19 @@ def disassemble(bench: Bench) -> objects.Disassemble:
     return run
 
 
-def read(path: Path) -> objects.File:
+def read(path: Path) -> objects.BinaryFile:
     found = objects.read(path)
     assert found is not None
     return found
 
 
-def only(path: Path) -> objects.Part:
+def only(path: Path) -> objects.BinaryPart:
     found = read(path)
     assert (len(found.parts), found.problems) == (1, ())
     return found.parts[0]
 
 
-def runs(part: objects.Part) -> list[tuple[int, int]]:
+def runs(part: objects.BinaryPart) -> list[tuple[int, int]]:
     return [(r.record_size, r.records) for s in part.sections for r in infer.find(s).runs]
 
 
@@ -119,7 +119,7 @@ def raw(bench: Bench, llvm: str) -> int:
     return version
 
 
-def texts(part: objects.Part) -> list[bytes]:
+def texts(part: objects.BinaryPart) -> list[bytes]:
     return [name for section in part.sections for name in section.names.text]
 
 
@@ -452,7 +452,7 @@ def test_an_archive_in_an_archive_is_not_followed(tmp_path: Path, bench: Bench) 
     data = bench.object("19", MAIN).read_bytes()
     inner = b"!<arch>\n" + b"%-48s%-10d`\n" % (b"a.o/", len(data)) + data
     (tmp_path / "x.a").write_bytes(b"!<arch>\n" + b"%-48s%-10d`\n" % (b"i.a/", len(inner)) + inner)
-    assert read(tmp_path / "x.a") == objects.File(tmp_path / "x.a", "archive", ())
+    assert read(tmp_path / "x.a") == objects.BinaryFile(tmp_path / "x.a", "archive", ())
 
 
 @pytest.mark.parametrize("llvm", LLVMS)

@@ -9,7 +9,7 @@ import pytest
 from nbsupport.base.process import Finished
 from nbsupport.crash.crash import Crash, Frame
 from nbsupport.lab import counts
-from nbsupport.lab.outcome import KINDS, Outcome, Profile, classify
+from nbsupport.lab.outcome import KINDS, Outcome, ProfileState, classify
 
 MISMATCH = (
     "LLVM Profile Error: Runtime and instrumentation version mismatch : expected 10, but get 8\n"
@@ -77,7 +77,7 @@ def test_the_document_of_the_command_line_contract() -> None:
         "lldb 19.1.7",
     )
     outcome = Outcome(
-        "crash", "ended by SIGSEGV", None, "SIGSEGV", dead, Profile(False, 704, 0), 0.01
+        "crash", "ended by SIGSEGV", None, "SIGSEGV", dead, ProfileState(False, 704, 0), 0.01
     )
     document = json.loads(json.dumps(outcome.to_json()))
     contract = [

@@ -62,7 +62,7 @@ def test_a_claim_is_one_line(
 def test_a_notebook_knows_what_it_has_claimed_so_far(shown: list[dict[str, Any]]) -> None:
     assert results.here().claims.empty
     claim("ok", "crash", "first")
-    results.record("outcomes", pd.DataFrame({"outcome": ["ok"], "seconds": [0.1]}))
+    results.keep_table("outcomes", pd.DataFrame({"outcome": ["ok"], "seconds": [0.1]}))
     here = results.here()
     assert here.observed("first") == ("crash",)
     assert not here.holds("first")
@@ -74,7 +74,7 @@ def test_claims_and_tables_come_back(tmp_path: Path, shown: list[dict[str, Any]]
     table = pd.DataFrame({"outcome": ["ok", "crash"], "seconds": [0.1, 0.2]})
     claim("ok", "ok", "first")
     claim("ok", "crash", "second")
-    results.record("trials", table)
+    results.keep_table("trials", table)
     run = results.collect(write(tmp_path, shown))
     again = results.load(tmp_path)
     for one in (run, again):

@@ -31,7 +31,7 @@ def ruled(lab: Lab, toolchain: Callable[[str], Toolchain]) -> NodeOf:
 
     def read(main: str, foreign: str) -> Ruler:
         toolchain(main), toolchain(foreign)
-        return ruler.of(lab, lab.trial("cold", main, foreign))
+        return ruler.from_trial(lab, lab.trial("cold", main, foreign))
 
     return read
 
@@ -88,7 +88,7 @@ def test_an_llvm_that_is_not_in_the_table_is_asked(
     monkeypatch.delitem(LAYOUTS, 11)
     known = tuple(each for each in layout._KNOWN if each.raw_version != 11)
     monkeypatch.setattr(layout, "_KNOWN", known)
-    found = ruler.of(lab, lab.trial("cold", "19", "23"))
+    found = ruler.from_trial(lab, lab.trial("cold", "19", "23"))
     assert [record.layout.record_size() for record in found.records] == [64] * 3 + [72] * 6
     assert found.fault_address == "0x8348535641574165"
 

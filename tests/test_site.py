@@ -137,7 +137,7 @@ def test_pages_are_in_reading_order(built: Path) -> None:
 
 def test_front_page_is_the_ledger(built: Path) -> None:
     page = (built / "index.html").read_text()
-    known = hypotheses.known()
+    known = hypotheses.load()
     verdicts = re.findall(r'class="verdict (\w+)">\S \1<', page)
     # This run made one claim of one hypothesis, which did not come out as that one says.
     assert verdicts == ["open"] * len(known)

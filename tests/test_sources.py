@@ -78,8 +78,8 @@ def small(folder: Path, version: str = "1.0.0", **changed: str) -> Tree:
 
 @pytest.fixture(scope="module")
 def newest() -> tuple[Tree, Structure]:
-    found = tree.at("19.1.7")
-    return found, structure.of(found)
+    found = tree.load("19.1.7")
+    return found, structure.from_tree(found)
 
 
 # -- excerpts
@@ -99,7 +99,7 @@ def test_an_excerpt_is_found_by_symbol_and_says_where_it_is(tmp_path: Path) -> N
     ("statement", "Values", "  return Data->Values"), ("loop", "", "  for (int I"),
 ])  # fmt: skip
 def test_a_part_of_a_function_is_found_by_a_word_in_it(
-    tmp_path: Path, part: parse.Part, about: str, first: str
+    tmp_path: Path, part: parse.ExcerptPart, about: str, first: str
 ) -> None:
     found = parse.excerpt(small(tmp_path), "init", part=part, about=about)
     assert found.text.startswith(first)
@@ -146,7 +146,7 @@ def test_what_is_gone_is_said_with_the_versions_that_have_it(
         LabError, match="writeOneValueProfData in LLVM 19.1.7: it has no loop with x"
     ):
         parse.excerpt(newest[0], "writeOneValueProfData", part="loop", about="x")
-    whole = sources.of("22")
+    whole = sources.load("22")
     with pytest.raises(
         LabError, match=r"no such symbol; it is in LLVM 14\.0\.6 .*19\.1\.7 \(Instr"
     ):
@@ -159,7 +159,7 @@ def test_lines_of_the_text_are_shown_and_never_committed(newest: tuple[Tree, Str
     page = found._repr_html_()
     assert line in page and "Apache-2.0 WITH LLVM-exception" in page
     assert re.search(r"<b style[^>]*> +313  +ValueProfNode \*\*Nodes", page)
-    other = compare.difference("lprofWriteData", newest[0], tree.at("22.1.8"))
+    other = compare.difference("lprofWriteData", newest[0], tree.load("22.1.8"))
     assert "VNamesEnd, SkipNameDataWrite, Version);" in other.html
     data = [{"text/plain": repr(one), "text/html": one._repr_html_()} for one in (found, other)]
     new = nbformat.v4
@@ -206,32 +206,32 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_offline_a_version_is_there_as_it_was_recorded(tmp_path: Path) -> None:
-    found = sources.of("22", cache=tmp_path)
+    found = sources.load("22", cache=tmp_path)
     assert found.tree is None and found.structure.version == "22.1.8"
     assert "LLVM 22.1.8: a RECORDING (" in found.provenance and "refused" in found.provenance
     said = "lprofWriteData, LLVM 22.1.8: its text is not at hand"
     assert found.excerpt("lprofWriteData").text == said
-    assert "not at hand" in found.difference(sources.of("19"), "lprofWriteData").text
+    assert "not at hand" in found.difference(sources.load("19"), "lprofWriteData").text
 
 
 @pytest.mark.usefixtures("offline")
 def test_an_unknown_release_is_stood_for_by_the_known_one_of_its_major(tmp_path: Path) -> None:
-    found = sources.of("22.9.9", cache=tmp_path)
+    found = sources.load("22.9.9", cache=tmp_path)
     assert found.structure.version == "22.1.8" and "in place of 22.9.9; " in found.provenance
     with pytest.raises(MissingError, match=r"LLVM 20\.1\.8: .*there are 14\.0\.6, .*checkout"):
-        sources.of("20.1.8", cache=tmp_path)
+        sources.load("20.1.8", cache=tmp_path)
 
 
 def test_a_toolchain_means_its_version(clang: Path) -> None:
-    assert sources.of("19@wheel").structure.version == "19.1.7"
-    assert sources.of(str(clang.parent.parent)).structure.version == "19.1.7"
+    assert sources.load("19@wheel").structure.version == "19.1.7"
+    assert sources.load(str(clang.parent.parent)).structure.version == "19.1.7"
 
 
 # -- structure
 
 
 def test_functions_are_told_with_what_they_call_read_and_write(tmp_path: Path) -> None:
-    found = structure.of(small(tmp_path))
+    found = structure.from_tree(small(tmp_path))
     assert (found.raw_version, found.record) == (7, ("NameRef", "Values", "NumSites"))
     assert found.header == ("Magic",)
     init, taker, finish = (found.function(name) for name in ("init", "writer", "finish"))
@@ -245,7 +245,7 @@ def test_functions_are_told_with_what_they_call_read_and_write(tmp_path: Path) -
 
 
 def test_calls_are_followed_through_pointers_and_values(tmp_path: Path) -> None:
-    found = structure.of(small(tmp_path))
+    found = structure.from_tree(small(tmp_path))
     assert found.tables == {"Hook": ("other",), "Init": ("init",)}
     assert dict(found.leads_to("writer")) == {"init": "Init", "finish": "as a value"}
     assert found.callers("init") == ("writer",)
@@ -254,7 +254,7 @@ def test_calls_are_followed_through_pointers_and_values(tmp_path: Path) -> None:
 
 
 def test_each_global_is_told_with_where_it_comes_from(tmp_path: Path) -> None:
-    found = {one.name: one.comes_from for one in structure.of(small(tmp_path)).globals}
+    found = {one.name: one.comes_from for one in structure.from_tree(small(tmp_path)).globals}
     assert found == {
         "Calls": "the runtime",
         "Version": "the runtime, unless an instrumented object has its own",
@@ -271,7 +271,7 @@ def test_a_structure_survives_being_recorded(newest: tuple[Tree, Structure]) -> 
 
 @pytest.mark.parametrize("version", ["19.1.7", "22.1.8"])
 def test_what_is_recorded_is_what_the_sources_say(version: str) -> None:
-    found = sources.of(version)
+    found = sources.load(version)
     assert found.tree and found.tree.pinned
     assert found.structure == next(one for one in sources.recorded() if one.version == version)
 
@@ -280,7 +280,7 @@ def test_every_known_version_is_recorded_with_the_layout_that_we_know() -> None:
     from nbsupport.profile.layout import LAYOUTS
 
     found = sources.recorded()
-    assert [one.version for one in found] == list(tree.known())
+    assert [one.version for one in found] == list(tree.known_versions())
     for one in found:
         known = LAYOUTS[one.raw_version]
         assert one.record == tuple(field.name for field in known.record), one.version
@@ -304,19 +304,22 @@ def test_the_writers_functions_are_read_rightly_in_every_version() -> None:
 
 
 def test_code_is_compared_not_comments_or_layout(tmp_path: Path) -> None:
-    old = structure.of(small(tmp_path))
+    old = structure.from_tree(small(tmp_path))
     same = WRITER.replace("/* a comment */", "").replace("  Calls++;", "\n\n     Calls ++ ;")
-    assert compare.compare(old, structure.of(small(tmp_path / "2", Writer__c=same))).changed == ()
+    assert (
+        compare.compare(old, structure.from_tree(small(tmp_path / "2", Writer__c=same))).changed
+        == ()
+    )
     other = WRITER.replace("Calls++", "Calls--")
-    found = compare.compare(old, structure.of(small(tmp_path / "3", Writer__c=other)))
+    found = compare.compare(old, structure.from_tree(small(tmp_path / "3", Writer__c=other)))
     assert found.changed == ("init",)
 
 
 def test_what_came_went_and_moved_is_told(tmp_path: Path) -> None:
-    old = structure.of(small(tmp_path))
+    old = structure.from_tree(small(tmp_path))
     texts = {"Writer__c": WRITER + FINISH.splitlines()[1], "Finish__c": "void fresh(void) {}"}
     texts["InstrProfData__inc"] = LIST.replace("NameRef", "Name").replace("VERSION 7", "VERSION 8")
-    found = compare.compare(old, structure.of(small(tmp_path, "2.0.0", **texts)))
+    found = compare.compare(old, structure.from_tree(small(tmp_path, "2.0.0", **texts)))
     assert (found.added, found.removed, found.moved) == (("fresh",), ("finish",), ("other",))
     assert found.fields == ("record: Name is new", "record: NameRef is gone")
     assert found.summary == (

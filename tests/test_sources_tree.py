@@ -95,7 +95,7 @@ def pin(folder: Path, **changes: str) -> None:
 
 
 def at(tmp_path: Path, version: str = "99.1.2") -> tree.Tree:
-    return tree.at(version, cache=tmp_path / "cache", say=lambda _: None)
+    return tree.load(version, cache=tmp_path / "cache", say=lambda _: None)
 
 
 def release(web: Web, version: str = "99.1.2") -> None:
@@ -243,7 +243,7 @@ NONSENSE = ("", "abc", "1.2.3.4", "19.1", "19.1.7\n", "٣", "/nowhere", "~x/y", 
 @pytest.mark.parametrize("name", NONSENSE, ids=range(len(NONSENSE)))
 def test_nonsense_is_one_line_about_what_to_give(name: str) -> None:
     with pytest.raises(LabError, match=r"neither a version .*; give a major version \(19\)"):
-        tree.at(name)
+        tree.load(name)
 
 
 LIE = json.dumps({"origin": "x", "files": {**PINS, PORT: hashlib.sha256(b"evil").hexdigest()}})
@@ -306,7 +306,7 @@ def test_a_checkout_is_read_in_place_and_compared_with_its_release(
 def test_what_is_pinned_is_whole() -> None:
     pinned = tomllib.loads((settings.data_dir() / "sources.toml").read_text())
     llvm = {name: entry for name, entry in pinned.items() if name.startswith("llvm-")}
-    assert tree.known() == tuple(entry["version"] for entry in llvm.values())
+    assert tree.known_versions() == tuple(entry["version"] for entry in llvm.values())
     for name, entry in llvm.items():
         (archive,) = download.pinned(name)[1]
         assert archive.file == f"{archive.pool}_{entry['version']}.orig.tar.xz" and archive.size
@@ -317,7 +317,7 @@ def test_the_users_llvm_has_the_header_that_its_compiler_came_with(
     toolchain: Callable[[str], Toolchain],
 ) -> None:
     try:
-        got = tree.at("19.1.7")
+        got = tree.load("19.1.7")
     except MissingError as error:
         pytest.skip(str(error))
     assert got.pinned and len(got.files) == 27

@@ -214,7 +214,7 @@ def test_what_calls_the_runtime_makes_of_the_allocator_is_one_strdup(
 def test_the_record_at_the_crash_is_the_one_that_the_file_says(
     main: str, foreign: str, trial: Callable[..., Trace], lab: Lab
 ) -> None:
-    misread = ruler.of(lab, lab.trial("cold", main, foreign)).misread
+    misread = ruler.from_trial(lab, lab.trial("cold", main, foreign)).misread
     assert misread
     found = trial("cold", main, foreign)
     record = found.manifest["record"]

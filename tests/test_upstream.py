@@ -84,7 +84,7 @@ def test_the_reports_commands_end_as_it_says(
     assert done.stdout.splitlines() == [crashed, ended]
     assert message in done.stderr.splitlines()
     assert (tmp_path / "swapped.profraw").stat().st_size == 0
-    outcome, _ = lab.judge(Invocation([tmp_path / "mixed"], main, settings.PROGRAM))
+    outcome, _ = lab.judge_command(Invocation([tmp_path / "mixed"], main, settings.PROGRAM))
     assert outcome.crash
     seen = [frame.function for frame in outcome.crash.frames]
     assert seen[:6] == frames.splitlines()[:6]

@@ -109,7 +109,7 @@ def test_each_has_a_static_twin_and_is_built_of_what_no_runner_hangs_on(
 
 def test_the_ruler_draws_what_is_chosen(lab: Lab, ruled: Any) -> None:
     def picture(main: str, foreign: str) -> str:
-        return ruler.figure(ruler.of(lab, lab.trial("cold", main, foreign))).html
+        return ruler.figure(ruler.from_trial(lab, lab.trial("cold", main, foreign))).html
 
     main, foreign = (controls(ruled)[name] for name in ("main:", "library:"))
     assert bundle(ruled)["text/html"] == picture("19", "17")

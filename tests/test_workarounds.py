@@ -16,12 +16,12 @@ from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab, environment
 from nbsupport.lab.outcome import Outcome
 from nbsupport.studies import workarounds
-from nbsupport.studies.build_change import Change
+from nbsupport.studies.build_change import BuildChange
 from nbsupport.studies.workarounds import Row
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
-KNOWN = {each.id: each for each in workarounds.known()}
+KNOWN = {each.id: each for each in workarounds.load()}
 NOTES = [each.id for each in KNOWN.values() if each.source == "notes"]
 CAUSE = [each.id for each in KNOWN.values() if each.source == "cause"]
 CURES = ["cc-of-main", "cc-of-raw-version"]
@@ -171,7 +171,7 @@ def test_a_variable_reaches_the_program_and_its_debugger(lab: Lab) -> None:
 
 def test_a_wrapped_allocator_frees_nothing(lab: Lab) -> None:
     def freed(trial: Trial) -> int:
-        seen = counts.parse(lab.once(trial)[0])
+        seen = counts.parse(lab.run_once(trial)[0])
         return sum(sum(each) for (name, _), each in seen.items() if name == "mi_free")
 
     assert freed(made(lab, "nothing", "rust-mimalloc")) > 0
@@ -256,7 +256,7 @@ def test_a_case_that_cannot_be_is_refused(
 def test_a_change_that_does_not_build_does_not_help(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = Change("broken", "notes", "", "", main=("-DALLOCATOR=none",))
+    broken = BuildChange("broken", "notes", "", "", main=("-DALLOCATOR=none",))
     monkeypatch.setattr(workarounds, "known", lambda: (broken,))
     (row,) = workarounds.try_all(lab, "cold", "19", "17")
     assert row.outcome and row.outcome.kind == "build-failed"

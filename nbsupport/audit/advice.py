@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from nbsupport.audit.fate import Piece, alike
+from nbsupport.audit.fate import LinkPiece, alike
 from nbsupport.profile import layout
 
 #: How instrumentation is taken back, later on the command line than where it was asked for;
@@ -32,7 +32,7 @@ def cargo_target(path: Path) -> Path | None:
 
 
 def advise(
-    path: Path, target: str, runtime: int, pieces: Sequence[Piece], blamed: Sequence[Path]
+    path: Path, target: str, runtime: int, pieces: Sequence[LinkPiece], blamed: Sequence[Path]
 ) -> str:
     """Return one or two sentences: what ends the mix, as exactly as can be said.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from nbsupport.audit import objects
-from nbsupport.audit.fate import How, Piece
+from nbsupport.audit.fate import How, LinkPiece
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
 from nbsupport.profile import infer, layout
@@ -32,7 +32,7 @@ _MOST_SIZES = 16
 
 
 @dataclass(frozen=True)
-class Records:
+class RecordEvidence:
     """All records of one size (bytes) in a part, and what they tell.
 
     `raw_versions` are those with such records; `counter_sizes` the widths of counters, in
@@ -50,14 +50,14 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PartEvidence:
     """A part of a file, without its bytes: its records by size, and its runs.
 
     `layouts` are record size and number of records of each run, in order.
     """
 
-    part: objects.Part
-    records: tuple[Records, ...]
+    part: objects.BinaryPart
+    records: tuple[RecordEvidence, ...]
     layouts: tuple[tuple[int, int], ...]
 
     @property
@@ -81,7 +81,7 @@ class Seen:
         return self.part.runtime_raw_version or own
 
     @functools.cached_property
-    def pieces(self) -> tuple[Piece, ...]:
+    def pieces(self) -> tuple[LinkPiece, ...]:
         """What it adds to a link, first the one whose version symbol won."""
         version = self.symbol[0]
         own = [self._piece(version)] if version and self.part.instrumented else []
@@ -93,7 +93,7 @@ class Seen:
         ]
         return tuple(dict.fromkeys(own + found))
 
-    def _piece(self, version: int, width: int | None = None, bitmaps: bool = False) -> Piece:
+    def _piece(self, version: int, width: int | None = None, bitmaps: bool = False) -> LinkPiece:
         variants = set(self.symbol[1])
         if width:
             # In an image this is the counters' own word, not that of the symbol that won.
@@ -102,9 +102,9 @@ class Seen:
         unsaid = self.linked and self.part.stripped and self.part.raw_version is None
         how: How = "ir" if "ir" in variants or unsaid else "front-end"
         ordered = tuple(name for name in layout.VARIANTS if name in variants)
-        return Piece(version, how, ordered, bitmaps)
+        return LinkPiece(version, how, ordered, bitmaps)
 
-    def versions(self, run: Records) -> tuple[int, ...]:
+    def versions(self, run: RecordEvidence) -> tuple[int, ...]:
         """Return the raw versions that a run is taken for: one, unless bitmaps show two."""
         if run.bitmaps and "ir" not in self.symbol[1]:
             return run.bitmaps
@@ -132,7 +132,7 @@ class Evidence:
 
     path: Path
     container: str
-    parts: tuple[Seen, ...]
+    parts: tuple[PartEvidence, ...]
     problems: tuple[str, ...]
 
     @property
@@ -223,17 +223,17 @@ def read(path: Path, disassemble: objects.Disassemble | None = None) -> Evidence
         file = objects.read(path, disassemble)
     except LabError as error:
         return error.why
-    return of(file) if file else None
+    return from_file(file) if file else None
 
 
-def of(file: objects.File) -> Evidence:
+def from_file(file: objects.BinaryFile) -> Evidence:
     """Return what the parts of a file say; its bytes may then go."""
     parts = tuple(_see(part) for part in file.parts)
     return Evidence(file.path, file.container, parts, file.problems)
 
 
-def _see(part: objects.Part) -> Seen:
-    records, layouts = list[Records](), list[tuple[int, int]]()
+def _see(part: objects.BinaryPart) -> PartEvidence:
+    records, layouts = list[RecordEvidence](), list[tuple[int, int]]()
     for section in part.sections:
         found = infer.find(section)
         layouts += [(run.record_size, run.records) for run in found.runs]
@@ -241,10 +241,12 @@ def _see(part: objects.Part) -> Seen:
             runs = [run for run in found.runs if run.record_size == size]
             if runs:
                 records.append(_records(section, found.offsets[found.sizes == size], runs))
-    return Seen(dataclasses.replace(part, sections=()), tuple(records), tuple(layouts))
+    return PartEvidence(dataclasses.replace(part, sections=()), tuple(records), tuple(layouts))
 
 
-def _records(section: infer.Section, offsets: Array, runs: Sequence[infer.Run]) -> Records:
+def _records(
+    section: infer.Section, offsets: Array, runs: Sequence[infer.Stretch]
+) -> RecordEvidence:
     def field(name: str, version: int) -> Array:
         known = layout.LAYOUTS[version]
         inside = offsets[offsets + known.record_size(section.bits) <= len(section.data)]
@@ -277,4 +279,4 @@ def _records(section: infer.Section, offsets: Array, runs: Sequence[infer.Run]) 
         and field("NumBitmapBytes", version).any()
     )
     size, names = runs[0].record_size, section.names
-    return Records(size, versions, references.copy(), keys, names, widths, bitmaps)
+    return RecordEvidence(size, versions, references.copy(), keys, names, widths, bitmaps)

@@ -22,7 +22,7 @@ _PLACING = ("entry-first", "entry-only", "loop-entries", "context-sensitive")
 
 
 @dataclass(frozen=True)
-class Piece:
+class LinkPiece:
     """What objects of one make add to a link.
 
     `variants` are those of their version symbol (`layout.VARIANTS`; front end: none), `bitmaps`
@@ -69,7 +69,7 @@ def alike(one: int, other: int) -> bool:
     return one == other or (len(relative) == 1 and layout.same_stride(one, other))
 
 
-def fate(runtime: int, pieces: Sequence[Piece], sites: Sites | None = None) -> Fate:
+def fate(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = None) -> Fate:
     """Predict what a program does, from its runtime's raw version and its pieces in link order.
 
     The runtime walks all records with its own stride: with two layouts it takes something else
@@ -106,7 +106,7 @@ def fate(runtime: int, pieces: Sequence[Piece], sites: Sites | None = None) -> F
     )
 
 
-def _variants(pieces: Sequence[Piece], first: Piece | None) -> Fate | None:
+def _variants(pieces: Sequence[LinkPiece], first: LinkPiece | None) -> Fate | None:
     """Predict what mixed variants do: the first object's go into the profile's header.
 
     Measured with LLVM 17, 18, 19, 22 and 23, both orders. Source: getDataVersion,
@@ -126,13 +126,15 @@ def _variants(pieces: Sequence[Piece], first: Piece | None) -> Fate | None:
     return None
 
 
-def _unlike(first: Piece, pieces: Sequence[Piece], among: tuple[str, ...]) -> list[Piece]:
+def _unlike(
+    first: LinkPiece, pieces: Sequence[LinkPiece], among: tuple[str, ...]
+) -> list[LinkPiece]:
     """Return the pieces with a version symbol that differ from the first in these variants."""
     own = set(first.variants) & set(among)
     return [p for p in pieces if p.has_symbol and set(p.variants) & set(among) != own]
 
 
-def _bitmaps(runtime: int, pieces: Sequence[Piece]) -> Fate | None:
+def _bitmaps(runtime: int, pieces: Sequence[LinkPiece]) -> Fate | None:
     """Predict what becomes of MC/DC bitmaps: NumBitmapBytes moved from version 9 to 10."""
     for piece in pieces:
         if piece.bitmaps and piece.raw_version != runtime:

@@ -13,8 +13,8 @@ import numpy as np
 
 from nbsupport.audit import evidence, objects
 from nbsupport.audit.advice import advise, cargo_target
-from nbsupport.audit.evidence import Evidence, Records, Seen
-from nbsupport.audit.fate import Fate, Piece, alike, fate
+from nbsupport.audit.evidence import Evidence, PartEvidence, RecordEvidence
+from nbsupport.audit.fate import Fate, LinkPiece, alike, fate
 from nbsupport.base.errors import LabError
 from nbsupport.profile.infer import Array
 
@@ -39,7 +39,7 @@ class Blame:
     functions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, path: Path, records: Iterable[Records], among: Array | None = None) -> Blame:
+    def of(cls, path: Path, records: Iterable[RecordEvidence], among: Array | None = None) -> Blame:
         """Count the functions that have records (with a key `among` these)."""
         count, text = 0, list[str]()
         for run in records:
@@ -61,7 +61,7 @@ class Link:
     """One way to link: with the runtime of which raw version, which piece first; its fate."""
 
     runtime: int
-    first: Piece
+    first: LinkPiece
     fate: Fate
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Audited(Evidence):
 
 
 @dataclass(frozen=True)
-class Report:
+class AuditReport:
     """What an audit came to: `judgement` is that of the worst image, or of all objects' link."""
 
     judgement: Judgement
@@ -155,7 +155,7 @@ def audit(
     paths: Sequence[Path],
     disassemble: objects.Disassemble | None = None,
     jobs: int | None = None,
-) -> Report:
+) -> AuditReport:
     """Judge files and folders as they would be linked.
 
     Images are judged each by itself; objects, archives and bitcode as one link, and only where
@@ -176,10 +176,10 @@ def audit(
         whole = _judge_objects(parts)
         if whole.verdict == "mixed":
             whole = _advised(whole, files[0].path, parts, _blame_objects(files, _usual(parts)))
-        return Report(whole, tuple(files), tuple(problems))
+        return AuditReport(whole, tuple(files), tuple(problems))
     judged = tuple(_explained(one, files) for one in files)
     worst = _worst(one.judgement for one in judged if one.linked)
-    return Report(worst, judged, tuple(problems))
+    return AuditReport(worst, judged, tuple(problems))
 
 
 def _list(paths: Sequence[Path]) -> str:
@@ -200,7 +200,7 @@ def _worst(judged: Iterable[Judgement]) -> Judgement:
     return min(judged, key=lambda one: _WORST.index(one.verdict))
 
 
-def judge_image(seen: Seen) -> Judgement:
+def judge_image(seen: PartEvidence) -> Judgement:
     """Judge a linked image: its order is known, but who had the version symbol only to itself."""
     ways = [list(seen.pieces)]
     if seen.part.stripped and seen.part.raw_version is None:
@@ -211,7 +211,7 @@ def judge_image(seen: Seen) -> Judgement:
     return _judged(links, [seen])
 
 
-def _judge_objects(parts: Sequence[Seen]) -> Judgement:
+def _judge_objects(parts: Sequence[PartEvidence]) -> Judgement:
     """Judge objects as one link: any of them may come first, or tell the runtime."""
     pieces = _settled(parts)
     brought = [seen.runtime for seen in parts if seen.runtime and not seen.linked]
@@ -220,16 +220,16 @@ def _judge_objects(parts: Sequence[Seen]) -> Judgement:
     return _judged([Link(r, way[0], fate(r, way)) for r in runtimes for way in ways], parts)
 
 
-def _orders(pieces: Sequence[Piece]) -> list[list[Piece]]:
+def _orders(pieces: Sequence[LinkPiece]) -> list[list[LinkPiece]]:
     """Return a link order for each piece, in which it is first: the others' do not matter."""
     pieces = pieces[:_MOST_PIECES]
     return [[first, *(piece for piece in pieces if piece != first)] for first in pieces]
 
 
-def _settled(parts: Sequence[Seen]) -> list[Piece]:
+def _settled(parts: Sequence[PartEvidence]) -> list[LinkPiece]:
     """Return the pieces of a link; what records leave open (9 or 10) is as the others are."""
     certain = {version for seen in parts for version in (seen.runtime, seen.symbol[0]) if version}
-    found: dict[Piece, None] = {}
+    found: dict[LinkPiece, None] = {}
     for seen in parts:
         for piece in seen.pieces:
             likely = certain & seen.raw_versions
@@ -240,7 +240,7 @@ def _settled(parts: Sequence[Seen]) -> list[Piece]:
     return list(found)
 
 
-def _judged(links: Sequence[Link], parts: Sequence[Seen]) -> Judgement:
+def _judged(links: Sequence[Link], parts: Sequence[PartEvidence]) -> Judgement:
     bad = [link for link in links if not link.fate.fine]
     if bad:
         worst = min(bad, key=lambda link: link.runtime != _usual(parts))
@@ -265,7 +265,7 @@ def _numbers(versions: Iterable[int]) -> str:
     return " and ".join(map(str, sorted(versions)))
 
 
-def _usual(parts: Sequence[Seen]) -> int:
+def _usual(parts: Sequence[PartEvidence]) -> int:
     """Return the raw version that is not foreign: the runtime's, an image's symbol's, the most."""
     votes: Counter[int] = Counter()
     for seen in parts:
@@ -283,7 +283,7 @@ def _blame_objects(files: Sequence[Audited], usual: int) -> list[Blame]:
     pieces = [piece for one in files for seen in one.parts for piece in seen.pieces]
     main = next((p for p in pieces if p.raw_version == usual and p.has_symbol), None)
 
-    def strange(seen: Seen) -> bool:
+    def strange(seen: PartEvidence) -> bool:
         return any(
             usual not in seen.raw_versions
             or (main is not None and piece.has_symbol and piece.variants != main.variants)
@@ -327,7 +327,7 @@ def _beside(image: Path) -> list[Path]:
 
 
 def _advised(
-    judgement: Judgement, path: Path, parts: Sequence[Seen], blame: Sequence[Blame]
+    judgement: Judgement, path: Path, parts: Sequence[PartEvidence], blame: Sequence[Blame]
 ) -> Judgement:
     pieces = list(dict.fromkeys(piece for seen in parts for piece in seen.pieces))
     files = [one.path for one in blame if one.path != path or not parts[0].linked]

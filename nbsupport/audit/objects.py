@@ -34,7 +34,7 @@ _BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
 
 
 @dataclass(frozen=True)
-class Part:
+class BinaryPart:
     """One object or image: a file's only one, a member of an archive, a slice of a fat file.
 
     `name` is the member's or slice's, "" for the file itself. `target` is the start of a
@@ -64,7 +64,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class File:
+class BinaryFile:
     """One file on disk, read: its parts, in order, and what was wrong with it.
 
     `container` is "" (a plain object or image), `archive`, `rlib`, `thin-archive` or `fat`.
@@ -72,11 +72,11 @@ class File:
 
     path: Path
     container: str
-    parts: tuple[Part, ...]
+    parts: tuple[BinaryPart, ...]
     problems: tuple[str, ...] = ()
 
 
-def read(path: Path, disassemble: Disassemble | None = None) -> File | None:
+def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | None:
     """Read one file; None when it is none of the formats (text, a build script, .rmeta).
 
     Raises `LabError` for what cannot be read at all; what is wrong inside is in `problems`.
@@ -96,7 +96,7 @@ def read(path: Path, disassemble: Disassemble | None = None) -> File | None:
     container = _CONTAINERS.get(data[:8], "fat" if data[:4] in _FAT else "")
     if container == "archive" and path.suffix == ".rlib":
         container = "rlib"
-    found = File(path, container, tuple(parts), tuple(problems))
+    found = BinaryFile(path, container, tuple(parts), tuple(problems))
     return found if container or parts or problems else None
 
 
@@ -242,7 +242,7 @@ def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str
         yield name, content
 
 
-def _part(name: str, data: bytes, disassemble: Disassemble | None) -> Part | None:
+def _part(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart | None:
     if data[:4] in _BITCODE:
         return _bitcode(name, data, disassemble)
     try:
@@ -269,7 +269,7 @@ def _part(name: str, data: bytes, disassemble: Disassemble | None) -> Part | Non
         of_runtime = machine_code.raw_version(image, data)
     if instrumented and not sections:
         image.note = image.note or "no records here (they are in debug information, if anywhere)"
-    return Part(
+    return BinaryPart(
         name=name,
         format=image.format,
         kind=image.kind,
@@ -326,10 +326,10 @@ _TRIPLE = re.compile(r'^target triple = "(\w+)-[^"]*?(apple|windows|linux|")', r
 _ARCHITECTURES = {"arm64": "aarch64", "i686": "i386"}
 
 
-def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> Part:
+def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart:
     """Read bitcode: that it is instrumented from its table of names, all else from assembly."""
     instrumented = b"__profc_" in data or b"__profd_" in data
-    part = Part(name, "bitcode", "object", "", 64, "<", instrumented=instrumented)
+    part = BinaryPart(name, "bitcode", "object", "", 64, "<", instrumented=instrumented)
     text = None
     if disassemble and instrumented:
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:

@@ -180,7 +180,7 @@ def run(
     if dask:
         from nbsupport.notebooks import cluster  # noqa: PLC0415 - Dask is for those who have a cluster
 
-        crew = cluster.Crew(dask)
+        crew = cluster.DaskWorkers(dask)
     if resume and (notebook or llvm or foreign or parameter):
         raise LabError("--resume", "the run in the folder says what to do", "give -o alone")
     if resume:
@@ -332,7 +332,7 @@ def profraw(
     found = read(path)
     if _learned([found.raw_version]):
         found = read(path)
-    code = found.exit_code if isinstance(found, training.Run) else int(not found.valid)
+    code = found.exit_code if isinstance(found, training.TrainingRun) else int(not found.valid)
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(("name", "hash", "counts"))

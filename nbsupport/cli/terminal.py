@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from nbsupport.audit.judge import Report
+    from nbsupport.audit.judge import AuditReport
     from nbsupport.crash.crash import Crash
     from nbsupport.crash.explanation import Explanation
     from nbsupport.lab.outcome import Outcome
@@ -43,7 +43,7 @@ def _crash(out: Console, dead: Crash) -> None:
         out.print(f"  at {dead.fault_address:#x} ({how}): {what}", markup=False)
 
 
-def audit(report: Report) -> None:
+def audit(report: AuditReport) -> None:
     """Show an audit; what could not be read goes to standard error."""
     out = _console()
     found = report.judgement

@@ -60,14 +60,14 @@ _GDB = ("bt 64", "info registers", "x/i $pc", "print $_siginfo")
 
 
 @dataclass(frozen=True)
-class Report:
+class CrashReport:
     """What a file holds: text, maybe a crash."""
 
     text: str
     crash: Crash | None = None
 
 
-def read(path: Path, binary: Path | None = None) -> Report:
+def read(path: Path, binary: Path | None = None) -> CrashReport:
     """Read a report, a pasted text or a core file (that with the symbols of `binary`).
 
     Raises `LabError` for what is none of them, and where no debugger reads the core file.
@@ -144,14 +144,14 @@ def _written_out(body: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: {value['value']:#x}"
 
 
-def _read(raw: str) -> Report:
+def _read(raw: str) -> CrashReport:
     """Read text, from the fatal stop on: what stopped before was a breakpoint."""
     text = _NOISE.sub("", _LONG_LINE.sub(r"\1", raw.replace("\r", "") + "\n"))
     stop = _STOP.search(text)
     tail = text[stop.start() :] if stop else text
     frames, place = _frames(tail)
     if not (stop or frames):
-        return Report(text)
+        return CrashReport(text)
     exception, signal, plain = stop.groups("") if stop else ("", "", "")
     registers: dict[str, int] = {}
     for match in islice(_REGISTER.finditer(tail), _MOST_ROWS):
@@ -174,7 +174,7 @@ def _read(raw: str) -> Report:
     stopped = {"signal": signal or "SIGSEGV", "registers": known, "pc": pc, "siginfo": kernel}
     found = locate(stopped, instruction)
     crash = Crash(signal, tuple(frames), instruction or None, registers, *found)
-    return Report(text, crash)
+    return CrashReport(text, crash)
 
 
 def _frames(text: str) -> tuple[list[Frame], int | None]:

@@ -129,7 +129,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Job:
+class CompileJob:
     """One object file to be made: a unit, its compiler and its instrumentation."""
 
     unit: Unit
@@ -149,15 +149,17 @@ class Job:
         return _digest([*parts, *self.flags])
 
 
-def jobs(trial: Trial) -> tuple[Job, ...]:
+def jobs(trial: Trial) -> tuple[CompileJob, ...]:
     """Return the objects that a trial needs (a Rust main is compiled as it is linked)."""
-    library = tuple(Job(unit, trial.foreign, trial.instrument) for unit in trial.program.library)
+    library = tuple(
+        CompileJob(unit, trial.foreign, trial.instrument) for unit in trial.program.library
+    )
     if trial.program.language == "rust":
         return library
-    return (Job(trial.program.main, trial.main, trial.main_instrument), *library)
+    return (CompileJob(trial.program.main, trial.main, trial.main_instrument), *library)
 
 
-def compiled(job: Job, cache: Path) -> Path:
+def compiled(job: CompileJob, cache: Path) -> Path:
     """Return the object file, compiling it if it is not there; raises `BuildError`."""
     target = cache / "objects" / job.digest[:2] / f"{job.digest}.o"
     if not target.is_file():

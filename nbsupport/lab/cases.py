@@ -356,7 +356,7 @@ def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
 
     `ok` says that the profile merges: its counts are not compared with any.
     """
-    outcome, text = lab.judge(invocation(built, lab.cache))
+    outcome, text = lab.judge_command(invocation(built, lab.cache))
     seen = counts.parse(text)
     if outcome.kind == "ok":
         detail = f"the profile merges: {len(seen)} functions"

@@ -97,7 +97,7 @@ class _Sweep:
                 journal.flush()
                 step()
 
-            compiled: Callable[[build.Job], None] = _leave(
+            compiled: Callable[[build.CompileJob], None] = _leave(
                 lambda job: build.compiled(job, self.lab.cache)
             )
             self._each(compiled, objects, lambda *_: step())

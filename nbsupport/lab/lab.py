@@ -21,7 +21,7 @@ from nbsupport.base.errors import BuildError, LabError, MissingError
 from nbsupport.crash import crash
 from nbsupport.lab import build, counts, programs
 from nbsupport.lab.build import Instrument, Order, Trial
-from nbsupport.lab.outcome import Outcome, Profile, classify
+from nbsupport.lab.outcome import Outcome, ProfileState, classify
 from nbsupport.profile.layout import same_stride
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
@@ -169,19 +169,19 @@ class Lab:
         try:
             run = self._run_of(trial)
             for _ in range(_WRONG_RUNS):
-                outcome, _ = self.judge(run, lambda: self._expected(trial))
+                outcome, _ = self.judge_command(run, lambda: self._expected(trial))
                 if outcome.kind != "wrong-counts":
                     break
         except BuildError as error:  # of the program, or of a reference
             return Outcome("build-failed", str(error))
         return outcome
 
-    def once(self, trial: Trial) -> tuple[str, float]:
+    def run_once(self, trial: Trial) -> tuple[str, float]:
         """Run a program once; return its profile as llvm-profdata's text, or "", and seconds."""
-        outcome, text = self.judge(self._run_of(trial))
+        outcome, text = self.judge_command(self._run_of(trial))
         return text, outcome.seconds
 
-    def judge(
+    def judge_command(
         self, run: Invocation, expected: Callable[[], counts.Expected] | None = None
     ) -> tuple[Outcome, str]:
         """Run a command once; return what came of it, and its profile as text, or "".
@@ -206,7 +206,7 @@ class Lab:
         wrong = counts.difference(seen, expected()) if seen and expected else None
         kind, detail = classify(done, size, merged, seen, wrong)
         dead, note = self._crash(run) if kind == "crash" else (None, "")
-        state = Profile(bool(merged and merged.ok), size, len(seen))
+        state = ProfileState(bool(merged and merged.ok), size, len(seen))
         how = (done.exit_code, done.signal_name, dead, state, done.seconds)
         return Outcome(kind, detail + note, *how), text
 
@@ -232,7 +232,7 @@ class Lab:
         return expected
 
     def _healthy(self, trial: Trial) -> counts.Counts:
-        outcome, text = self.judge(self._run_of(trial))
+        outcome, text = self.judge_command(self._run_of(trial))
         if outcome.kind == "ok":
             return counts.parse(text)
         raise LabError(

@@ -29,7 +29,7 @@ _MISMATCH = "Runtime and instrumentation version mismatch"
 
 
 @dataclass(frozen=True)
-class Profile:
+class ProfileState:
     """The raw profile that a trial left: whether it merges, its size, its number of functions."""
 
     valid: bool = False
@@ -49,7 +49,7 @@ class Outcome:
     exit_code: int | None = None
     signal: str | None = None
     crash: Crash | None = None
-    profile: Profile = field(default_factory=Profile)
+    profile: ProfileState = field(default_factory=ProfileState)
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:

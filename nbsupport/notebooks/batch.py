@@ -32,7 +32,7 @@ from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, from_os
 from nbsupport.notebooks import document, grid
 from nbsupport.notebooks.grid import Cell, Source
-from nbsupport.notebooks.worker import Crew, Executor, Job
+from nbsupport.notebooks.worker import Executor, NotebookJob, Workers
 from nbsupport.toolchains import discovery
 
 Status = Literal["executed", "reused", "failed"]
@@ -93,7 +93,7 @@ def execute(
     try:
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
             given = {**parameters, "run_folder": str(out)}
-            run = _Run(out, Path(work), arguments, timeout, crew or Crew())
+            run = _Run(out, Path(work), arguments, timeout, crew or Workers())
             cells = [cell for source in sources for cell in grid.cells(source, given)]
             first = [cell for cell in cells if cell.source.name not in last]
             rest = [cell for cell in cells if cell.source.name in last]
@@ -131,7 +131,7 @@ def resume(out: Path, *, jobs: int | None = None, crew: Executor | None = None) 
 
 def by_default(notebooks: Sequence[Path], out: Path, *, jobs: int | None = None) -> dict[str, Done]:
     """Execute notebooks as they are, into the new folder `out`; return how each fared, by name."""
-    run = _Run(out, out, {}, TIMEOUT, Crew())
+    run = _Run(out, out, {}, TIMEOUT, Workers())
     cells = [cell for path in notebooks for cell in grid.cells(Source.of(path), {})]
     run.all([cell for cell in cells if cell.source.name not in ALONE], jobs)
     run.all([cell for cell in cells if cell.source.name in ALONE], 1)
@@ -181,7 +181,7 @@ class _Run:
         folder.mkdir()
         (folder / "input.ipynb").write_text(document.dump(source.content))
         cells = len(document.code(source.content))
-        job = Job(folder, source.folder, given, self.timeout, cells, grid.tags(given))
+        job = NotebookJob(folder, source.folder, given, self.timeout, cells, grid.tags(given))
         start = time.monotonic()
         with self.board.running(cell.name, job) if self.board else contextlib.nullcontext():
             error = self.crew.execute(job)

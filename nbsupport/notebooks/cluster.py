@@ -34,14 +34,14 @@ from nbsupport import __version__
 from nbsupport.base import progress, settings
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.notebooks import batch, worker
-from nbsupport.notebooks.worker import Job, StoppedError
+from nbsupport.notebooks.worker import NotebookJob, StoppedError
 from nbsupport.toolchains import discovery
 
 #: Seconds: for a scheduler to answer, between looks at who suits a job, and at who still wants it.
 _CONNECT, _LOOK, _TICK = 8.0, 5.0, 0.5
 
 
-class Crew:
+class DaskWorkers:
     """Workers of a Dask cluster that execute notebooks; an `execution.Executor`.
 
     Raises `LabError` where no scheduler answers. A job that no worker suits is said once, and
@@ -52,11 +52,11 @@ class Crew:
     def __init__(self, address: str, *, patience: float = 600.0) -> None:
         self._client = _connected(address)
         self._address, self._patience = address, patience
-        self._here = worker.Crew()
+        self._here = worker.Workers()
         self._stopped = False
         self._said: set[str] = set()
 
-    def execute(self, job: Job) -> str | None:
+    def execute(self, job: NotebookJob) -> str | None:
         """Execute a notebook on a worker (one that reads the run's folder: here, where that is).
 
         Returns what went wrong, in one line; raises `StoppedError` when `stop` ended it.
@@ -166,8 +166,10 @@ def _perform(request: Mapping[str, Any]) -> tuple[str | None, bytes | None]:
     ):
         folder, notebooks = Path(name), settings.notebooks_dir()
         (folder / "input.ipynb").write_bytes(request["notebook"])
-        job = Job(folder, notebooks if notebooks.is_dir() else folder, *json.loads(request["job"]))
-        crew = worker.Crew()
+        job = NotebookJob(
+            folder, notebooks if notebooks.is_dir() else folder, *json.loads(request["job"])
+        )
+        crew = worker.Workers()
         running = pool.submit(crew.execute, job)
         while futures.wait([running], timeout=_TICK).not_done:
             task = dask_worker.state.tasks.get(key)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.notebooks import results
-from nbsupport.notebooks.difference import SURROUNDINGS, Change, Difference
+from nbsupport.notebooks.difference import SURROUNDINGS, Difference, RunChange
 from nbsupport.notebooks.results import Run
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _text(value: Any) -> str:
     return _PROVIDER.sub("", str(value))
 
 
-def _claims(old: _Cells, new: _Cells) -> Iterator[Change]:
+def _claims(old: _Cells, new: _Cells) -> Iterator[RunChange]:
     for place in {**old, **new}:
         (held, before), (holds, after) = (each.get(place, (None, None)) for each in (old, new))
         if held is None:
@@ -195,7 +195,7 @@ def _claims(old: _Cells, new: _Cells) -> Iterator[Change]:
             kind = "claim-observed"
         else:
             continue
-        yield Change(kind, place[0], before, after, _parameters(place[1]))
+        yield RunChange(kind, place[0], before, after, _parameters(place[1]))
 
 
 def _asked(place: tuple[str, ...], given: Mapping[str, set[str]]) -> bool:
@@ -205,7 +205,7 @@ def _asked(place: tuple[str, ...], given: Mapping[str, set[str]]) -> bool:
     return all(v in given.get(key, (v,)) for key, v in compilers.items())
 
 
-def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Iterator[Change]:
+def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Iterator[RunChange]:
     a, b = before.tables[name], after.tables[name]
     if not (any(a.values()) and any(b.values())):  # a table without rows has no columns
         a, b = {**{c: [] for c in b}, **a}, {**{c: [] for c in a}, **b}
@@ -231,12 +231,12 @@ def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Itera
         x, y = old.get(place), new.get(place)
         if x is None or y is None:
             was, now = (None if s is None else ", ".join(filter(None, s)) for s in (x, y))
-            yield Change(spec.kind, what, was, now, row | cell)
+            yield RunChange(spec.kind, what, was, now, row | cell)
             continue
         for answer, was, now in zip(answers, x, y, strict=True):
             if was != now:
                 title = f"{what}: {answer}" if answer else what
-                yield Change(spec.kind, title, was, now, row | cell)
+                yield RunChange(spec.kind, title, was, now, row | cell)
 
 
 def _agreeing(table: _Columns, given: Mapping[str, set[str]]) -> _Columns:
@@ -269,11 +269,11 @@ def _cells(
     return {place: tuple(" | ".join(sorted(one)) for one in row) for place, row in found.items()}
 
 
-def _timings(a: Mapping[str, float], b: Mapping[str, float]) -> Iterator[Change]:
+def _timings(a: Mapping[str, float], b: Mapping[str, float]) -> Iterator[RunChange]:
     factors = {name: b[name] / a[name] for name in a if name in b}
     pace = statistics.median(factors.values()) if factors else 1.0
     for name, factor in factors.items():
         slower, faster = min(factor, factor / pace), max(factor, factor / pace)
         beyond = slower >= _FACTOR or faster <= 1 / _FACTOR
         if beyond and abs(a[name] - b[name]) >= _SECONDS:
-            yield Change("seconds", name, f"{a[name]:.0f}", f"{b[name]:.0f}")
+            yield RunChange("seconds", name, f"{a[name]:.0f}", f"{b[name]:.0f}")

@@ -38,7 +38,7 @@ _LOOSE = ("runtime", "toolchain")
 
 
 @dataclass(frozen=True)
-class Change:
+class RunChange:
     """A change of `kind` (one of `KINDS`) at the parameters `at`; None: it was not there."""
 
     kind: str
@@ -67,9 +67,9 @@ class Difference:
 
     a: Mapping[str, Any]
     b: Mapping[str, Any]
-    changes: Sequence[Change]
-    surroundings: Sequence[Change]
-    timings: Sequence[Change]
+    changes: Sequence[RunChange]
+    surroundings: Sequence[RunChange]
+    timings: Sequence[RunChange]
     notes: Sequence[str]
 
     @property
@@ -112,9 +112,9 @@ body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
 """
 
 
-def _grouped(changes: Iterable[Change]) -> list[tuple[str, str, int]]:
+def _grouped(changes: Iterable[RunChange]) -> list[tuple[str, str, int]]:
     """Put like changes into one row: kind in words, what changed how, how many that are."""
-    groups: dict[tuple[object, ...], list[Change]] = {}
+    groups: dict[tuple[object, ...], list[RunChange]] = {}
     for one in changes:
         same: tuple[object, ...] = (one.before, one.after)
         if one.kind in _LOOSE or (None in same and one.kind != "outcome"):
@@ -124,7 +124,7 @@ def _grouped(changes: Iterable[Change]) -> list[tuple[str, str, int]]:
     return [(KINDS[group[0].kind], _said(group), len(group)) for group in ordered]
 
 
-def _said(group: Sequence[Change]) -> str:
+def _said(group: Sequence[RunChange]) -> str:
     names = list(dict.fromkeys(one.what for one in group))
     text = _list(names, 6) + (f" ({len(group)} times)" if len(names) < len(group) else "")
     one, alike = group[0], len({(each.before, each.after) for each in group}) == 1

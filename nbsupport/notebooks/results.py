@@ -68,7 +68,7 @@ def _said(parameters: Mapping[str, object]) -> dict[str, str]:
     return {key: Path(text).name if text[:1] == "/" else text for key, text in texts.items()}
 
 
-def record(name: str, table: pd.DataFrame) -> None:
+def keep_table(name: str, table: pd.DataFrame) -> None:
     """Record a table in the notebook under a name; shows one line that says so."""
     kept = table.drop(columns=[c for c in _MEASURED if c in table])
     rows = json.loads(kept.to_json(orient="records"))

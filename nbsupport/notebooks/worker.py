@@ -39,7 +39,7 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class NotebookJob:
     """A notebook to execute: `folder` holds input.ipynb and receives output.ipynb.
 
     The kernel runs in `cwd`; `timeout` is for each cell, `cells` their number. While it runs, the
@@ -57,14 +57,14 @@ class Job:
 class Executor(Protocol):
     """What executes jobs, several at once: here (`Crew`), or on a cluster."""
 
-    def execute(self, job: Job) -> str | None:
+    def execute(self, job: NotebookJob) -> str | None:
         """Execute a notebook; return what went wrong, in one line, or None."""
 
     def stop(self) -> None:
         """End all that is executed, and start no more; `execute` raises `StoppedError`."""
 
 
-class Crew:
+class Workers:
     """The processes that execute notebooks; they end together."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Crew:
         self._live: dict[int, subprocess.Popen[bytes]] = {}
         self._stopped = False
 
-    def execute(self, job: Job) -> str | None:
+    def execute(self, job: NotebookJob) -> str | None:
         """Execute a notebook to its end; return what went wrong, in one line, or None.
 
         Raises `StoppedError` when `stop` ended it.
@@ -93,7 +93,7 @@ class Crew:
             raise StoppedError
         return _answer(job.folder, code)
 
-    def _start(self, job: Job, log: int) -> subprocess.Popen[bytes]:
+    def _start(self, job: NotebookJob, log: int) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._stopped:
                 raise StoppedError

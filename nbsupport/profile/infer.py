@@ -40,7 +40,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Run:
+class Stretch:
     """Records of one stride, one after the other: offset of the first, in bytes, and how many.
 
     `counter_size` is 8 or 1 (byte coverage), None where nothing tells.
@@ -63,7 +63,7 @@ class Found:
     offsets: Array
     sizes: Array
     by: By
-    runs: tuple[Run, ...]
+    runs: tuple[Stretch, ...]
 
 
 def find(section: Section) -> Found:
@@ -185,7 +185,7 @@ def _counts(section: Section, offsets: Array, size: int) -> Array:
     return _at(section, offsets + newest.offsets(section.bits)["NumCounters"], 4).astype(np.int64)
 
 
-def _runs(section: Section, offsets: Array, sizes: Array, room: Array) -> tuple[Run, ...]:
+def _runs(section: Section, offsets: Array, sizes: Array, room: Array) -> tuple[Stretch, ...]:
     if not len(offsets):
         return ()
     ends = offsets + sizes
@@ -194,7 +194,7 @@ def _runs(section: Section, offsets: Array, sizes: Array, room: Array) -> tuple[
     for first, last in zip([0, *changes], [*changes, len(offsets)], strict=True):
         size = int(sizes[first])
         width = _counter_size(section, offsets[first:last], size, room[first:last])
-        runs.append(Run(int(offsets[first]), size, int(last - first), width))
+        runs.append(Stretch(int(offsets[first]), size, int(last - first), width))
     return tuple(runs)
 
 

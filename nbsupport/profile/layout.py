@@ -214,7 +214,7 @@ def nearest(raw_version: int) -> Layout:
     return [_KNOWN[0], *(each for each in _KNOWN if each.raw_version <= raw_version)][-1]
 
 
-class Change(NamedTuple):
+class FieldChange(NamedTuple):
     """A field that two layouts have not alike, of a `record` or a `header` (`part`).
 
     `before` and `after` are (offset, size) in bytes of 64-bit ones, None: no such field.
@@ -234,11 +234,11 @@ class Change(NamedTuple):
         return f"{self.name} {' and '.join(filter(None, (moved, grown)))}"
 
 
-def changes(old: Layout, new: Layout) -> tuple[Change, ...]:
+def changes(old: Layout, new: Layout) -> tuple[FieldChange, ...]:
     """Return what is laid out otherwise in `new`: its fields in order, then what is gone."""
     parts = {part: (_places(old, part), _places(new, part)) for part in ("record", "header")}
     return tuple(
-        Change(part, name, before.get(name), after.get(name))
+        FieldChange(part, name, before.get(name), after.get(name))
         for part, (before, after) in parts.items()
         for name in {**after, **before}
         if before.get(name) != after.get(name)

@@ -18,7 +18,7 @@ from nbsupport.profile import header as headers
 from nbsupport.profile import layout, names, records, values
 from nbsupport.profile.header import MAGICS, Header
 from nbsupport.profile.names import Names, Problem
-from nbsupport.profile.records import Records
+from nbsupport.profile.records import RecordTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ class Profile:
         return names.decode(self.header.part("names"))
 
     @functools.cached_property
-    def records(self) -> Records:
+    def records(self) -> RecordTable:
         """The records."""
         return records.read(self.header, lambda: self.names)
 

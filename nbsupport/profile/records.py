@@ -27,7 +27,7 @@ MOST_SHARED = 4
 
 
 @dataclass(frozen=True)
-class Piece:
+class RecordBlock:
     """Neighbours of one layout: where each starts among the data, and all as NumPy rows."""
 
     layout: Layout
@@ -36,11 +36,11 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class RecordTable:
     """Records in the order of the file; all columns have one item for each."""
 
     header: Header
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RecordBlock, ...]
 
     def column(self, name: str) -> Array:
         """Return one field; zeros where a layout lacks it."""
@@ -227,7 +227,7 @@ class Records:
         )
 
 
-def read(header: Header, names: Callable[[], Names]) -> Records:
+def read(header: Header, names: Callable[[], Names]) -> RecordTable:
     """Return the records of a profile, with the header's layout if that makes sense.
 
     Else, those that their names and counters give away: the linker put objects' records one
@@ -236,7 +236,9 @@ def read(header: Header, names: Callable[[], Names]) -> Records:
     data = header.part("data")
     dtype = header.layout.record_dtype(header.bits, header.order)
     rows = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
-    ours = Records(header, (Piece(header.layout, np.arange(len(rows)) * dtype.itemsize, rows),))
+    ours = RecordTable(
+        header, (RecordBlock(header.layout, np.arange(len(rows)) * dtype.itemsize, rows),)
+    )
     if not (ours.outside.any() or ours.overlapping.any()):
         return ours
     known = names()
@@ -244,14 +246,14 @@ def read(header: Header, names: Callable[[], Names]) -> Records:
     return found if _sensible(found, known) > _sensible(ours, known) else ours
 
 
-def _sensible(records: Records, names: Names) -> int:
+def _sensible(records: RecordTable, names: Names) -> int:
     good = records.sound & ~records.overlapping
     if names.text:
         good &= names.index(records.column("NameRef")) >= 0
     return int(np.count_nonzero(good))
 
 
-def _recognized(header: Header, names: Names) -> Records:
+def _recognized(header: Header, names: Names) -> RecordTable:
     data, span = header.part("data"), None
     if header.layout.relative:
         start = header.signed(header.fields["CountersDelta"])
@@ -268,8 +270,8 @@ def _recognized(header: Header, names: Names) -> Records:
             known = header.layout if same else layout.LAYOUTS[versions[-1]]
             rows = raw[offsets[:, None] + np.arange(run.record_size)]
             dtype = known.record_dtype(header.bits, header.order)
-            pieces.append(Piece(known, offsets, rows.view(dtype)[:, 0]))
-    return Records(header, tuple(pieces))
+            pieces.append(RecordBlock(known, offsets, rows.view(dtype)[:, 0]))
+    return RecordTable(header, tuple(pieces))
 
 
 def _outside(starts: Array, numbers: Array, width: int, size: int) -> Array:

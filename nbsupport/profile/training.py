@@ -28,7 +28,7 @@ _KEY = np.dtype([("ref", "u8"), ("hash", "u8"), ("counters", "u8"), ("bitmap", "
 
 
 @dataclass(frozen=True)
-class File:
+class TrainingFile:
     """One file of a training run; the numbers of one that is no profile are 0."""
 
     path: Path
@@ -47,14 +47,14 @@ class File:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A folder of profiles that are to be merged.
 
     `functions` are those that a merge keeps, each once, `counters` theirs; `raw_version` is
     that of most files, `problems` those between files (each file has its own).
     """
 
-    files: tuple[File, ...]
+    files: tuple[TrainingFile, ...]
     raw_version: int | None
     functions: int
     counters: int
@@ -103,12 +103,12 @@ def merge(raw: RawProfile) -> str:
     return f"{tool} {how}; any other fails (raw profile version mismatch)"
 
 
-def read(folder: Path) -> Run:
+def read(folder: Path) -> TrainingRun:
     """Read all files below a folder; raises `LabError` where there are none.
 
     `llvm-profdata merge FOLDER` takes all files, too, whatever their names.
     """
-    files: list[File] = []
+    files: list[TrainingFile] = []
     known: dict[int, Array] = {}
     lost: dict[int, list[str]] = {}
     for path in progress.over(list(_files(folder)), "reading profiles"):
@@ -132,10 +132,10 @@ def read(folder: Path) -> Run:
     others = tuple(
         file if file.raw_version in (None, main) else _other_version(file, main) for file in files
     )
-    return Run(others, main, len(kept), int(kept["counters"].sum()), tuple(problems))
+    return TrainingRun(others, main, len(kept), int(kept["counters"].sum()), tuple(problems))
 
 
-def _other_version(file: File, main: int | None) -> File:
+def _other_version(file: TrainingFile, main: int | None) -> TrainingFile:
     what = f"raw version: expected {main} as most files here, found {file.raw_version}"
     return replace(file, state="other-version", problems=(Problem(8, what), *file.problems))
 
@@ -146,14 +146,14 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (Path(top) / name for name in sorted(found))
 
 
-def _file(path: Path) -> tuple[File, Array]:
+def _file(path: Path) -> tuple[TrainingFile, Array]:
     """Return a file, and a key for each of the functions that a merge would take."""
     try:
         raw = profraw.read(path)
     except LabError as error:
         kind: State = "unreadable" if error.__cause__ else "not-a-profile"
-        return File(path, kind, problems=(Problem(0, error.why),)), np.zeros(0, _KEY)
-    file = File(
+        return TrainingFile(path, kind, problems=(Problem(0, error.why),)), np.zeros(0, _KEY)
+    file = TrainingFile(
         path, state(raw), len(raw.data), raw.raw_version, raw.variants, raw.functions,
         raw.counters, raw.problems,
     )  # fmt: skip
@@ -189,9 +189,9 @@ def _together(known: Array, new: Array) -> tuple[Array, int]:
     return kept, int(np.count_nonzero(other))
 
 
-def to_json(found: RawProfile | Run) -> dict[str, Any]:
+def to_json(found: RawProfile | TrainingRun) -> dict[str, Any]:
     """Return a file or a run as the command line's document."""
-    if isinstance(found, Run):
+    if isinstance(found, TrainingRun):
         return {
             "raw_version": found.raw_version,
             "functions": found.functions,

@@ -48,7 +48,7 @@ def texts(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
 def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the hypotheses with their verdicts and what decided them, linked to its cell."""
     found = []
-    for one in hypotheses.known():
+    for one in hypotheses.load():
         verdict, seen = one.verdict(run)
         made = [each.claim for each in one.predictions if each.verdict(run) != "open"]
         links = [_link(run, titles, name, observed=True) for name in made]

@@ -39,7 +39,7 @@ _ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 
 
 @dataclass
-class Seen:
+class LiveImage:
     """One instrumented image of the process: what was told of it."""
 
     path: Path
@@ -57,7 +57,7 @@ class Ran:
     `why` is `exit`, `crash`, `limit`, `end` (asked for) or `now` (it goes on).
     """
 
-    seen: dict[Path, Seen] = field(default_factory=dict)
+    seen: dict[Path, LiveImage] = field(default_factory=dict)
     why: str = ""
     images: dict[Path, dict[str, Any]] = field(default_factory=dict)
     code: int | None = None
@@ -86,6 +86,7 @@ def run(
     ran = Ran()
     plan = {
         "module": "rescuing",
+        "class": "Rescuer",
         "entry": True,
         "functions": [*_VALUES, _BUFFER, images.WRITE_FILE],
         "version": images.VERSION,
@@ -139,19 +140,19 @@ def _take(ran: Ran, event: Mapping[str, Any]) -> None:
         ran.executed, ran.images, ran.seen = True, {}, {}
 
 
-def _answer(event: Mapping[str, Any]) -> tuple[Seen, dict[str, Any]]:
+def _answer(event: Mapping[str, Any]) -> tuple[LiveImage, dict[str, Any]]:
     """Say what to change in an image: nothing where its profile will be whole."""
     path, symbols = Path(event["path"]), event["symbols"]
     values = [symbols[name] for name in _VALUES if symbols[name]]
     patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
     writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
-    one, slots = Seen(path, event["version"], healthy=False), None
+    one, slots = LiveImage(path, event["version"], healthy=False), None
     with contextlib.suppress(LabError):  # it is gone, or no longer what is running
         file = objects.read(path)
         linked = [part for part in file.parts if part.kind != "object"] if file else []
         if file and linked:
             one.bits, one.order = linked[0].bits, linked[0].order
-            found = evidence.of(file)
+            found = evidence.from_file(file)
             one.healthy = _healthy(found)
             version = next((seen.runtime for seen in found.parts if seen.runtime), None)
             slots = None if one.healthy else value_sites.slots(linked[0], version)
@@ -184,7 +185,7 @@ def _healthy(found: evidence.Evidence) -> bool:
     return bool(judged) and all(one.verdict == "consistent" for one in judged)
 
 
-def profile(seen: Seen, image: Mapping[str, Any]) -> tuple[bytes, value_sites.Nodes | None]:
+def profile(seen: LiveImage, image: Mapping[str, Any]) -> tuple[bytes, value_sites.Nodes | None]:
     """Return an image's copy as a raw profile without values, and the value nodes.
 
     Without a version symbol (stripped) it is taken for instrumented for optimization (`ir`).

@@ -12,7 +12,7 @@ from nbsupport.base.errors import LabError, first_line, from_os
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.profraw import Profile
 from nbsupport.rescue import profdata
-from nbsupport.rescue.rescued import VALUES, Part, Rescued
+from nbsupport.rescue.rescued import VALUES, Rescued, RescuedPart
 from nbsupport.toolchains import discovery
 
 
@@ -59,7 +59,7 @@ def own(
     size = profile.record_size
     versions = layout.sizes(profile.bits)[size]
     number = sum(one.functions for one in found)
-    part = Part(size, versions, number, out, None if form else int(tool.major))
+    part = RescuedPart(size, versions, number, out, None if form else int(tool.major))
     notes = ("healthy: its records are of one layout, and it writes its profile itself",)
     return Rescued(out, (part,), True, (), notes)
 

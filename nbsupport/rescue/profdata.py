@@ -21,7 +21,7 @@ from nbsupport.base.errors import LabError, first_line
 from nbsupport.profile import header, layout
 from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
 from nbsupport.profile.profraw import Profile
-from nbsupport.rescue.rescued import Part
+from nbsupport.rescue.rescued import RescuedPart
 from nbsupport.rescue.value_sites import Nodes
 from nbsupport.toolchains import discovery
 
@@ -159,7 +159,9 @@ def parse(content: bytes) -> Profile:
     return Profile(found)
 
 
-def write(found: Sequence[Recovered], out: Path, cache: Path | None = None) -> tuple[Part, ...]:
+def write(
+    found: Sequence[Recovered], out: Path, cache: Path | None = None
+) -> tuple[RescuedPart, ...]:
     """Write the profile of all functions to `out`, and of several layouts each beside it.
 
     The oldest llvm-profdata there is makes it: each newer compiler reads that. Without one, or
@@ -182,7 +184,7 @@ def write(found: Sequence[Recovered], out: Path, cache: Path | None = None) -> t
             path = out.with_name(f"{out.stem}.{size}{out.suffix if able else '.proftext'}")
             wanted.append(((size,), path, able))
         number = sum(one.functions.get(size, 0) for one in found)
-        made.append(Part(size, versions, number, path, major if able else None))
+        made.append(RescuedPart(size, versions, number, path, major if able else None))
     with ThreadPoolExecutor() as pool:  # each waits for an llvm-profdata
         list(pool.map(lambda one: _index(found, *one), wanted))
     return tuple(made)

@@ -19,10 +19,10 @@ from typing import IO
 from nbsupport.base.errors import LabError, MissingError, from_os
 from nbsupport.crash import attached
 from nbsupport.crash.lldb import Lldb
-from nbsupport.rescue.rescued import Part, Rescued
+from nbsupport.rescue.rescued import Rescued
 from nbsupport.toolchains import discovery
 
-__all__ = ["FOREVER", "Part", "Rescued", "from_profraw", "run"]
+__all__ = ["FOREVER", "Rescued", "from_profraw", "run"]
 
 Streams = tuple[IO[str] | None, IO[str] | None]
 #: Seconds; a socket cannot wait longer.

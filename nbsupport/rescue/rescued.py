@@ -11,7 +11,7 @@ VALUES = "what its value sites saw (indirect calls are not promoted, memory oper
 
 
 @dataclass(frozen=True)
-class Part:
+class RescuedPart:
     """What records of one size (bytes) hold: how many functions, and the profile of these alone.
 
     `raw_versions` are those with such records; `indexed` says which LLVM made the profile, and
@@ -34,7 +34,7 @@ class Rescued:
     """
 
     path: Path
-    parts: tuple[Part, ...]
+    parts: tuple[RescuedPart, ...]
     healthy: bool
     lost: tuple[str, ...]
     notes: tuple[str, ...]

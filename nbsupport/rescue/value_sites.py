@@ -22,7 +22,7 @@ from nbsupport.profile.layout import Order
 _MOST = 255
 
 
-def slots(image: objects.Part, runtime: int | None) -> dict[str, list[int]] | None:
+def slots(image: objects.BinaryPart, runtime: int | None) -> dict[str, list[int]] | None:
     """Return where in its data section an image's runtime looks for `Values` of foreign records.
 
     `there` and `own` (where those records have it) are offsets in bytes. None: cannot be mended,

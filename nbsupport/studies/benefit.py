@@ -150,7 +150,9 @@ class _Maker:
         argv = (*run.argv, *_TRAINING)
 
         def train(staging: Path) -> None:
-            outcome, text = self.lab.judge(dataclasses.replace(run, argv=argv, toolchain=runtime))
+            outcome, text = self.lab.judge_command(
+                dataclasses.replace(run, argv=argv, toolchain=runtime)
+            )
             if outcome.kind != "ok":
                 why = f"{outcome.kind}: {outcome.detail}"
                 raise LabError(f"training {self.case.name}", why, "choose compilers that agree")

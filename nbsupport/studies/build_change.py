@@ -23,7 +23,7 @@ from nbsupport.toolchains.probe import Toolchain
 
 
 @dataclass(frozen=True)
-class Change:
+class BuildChange:
     """One change; the fields are those that `workarounds.toml` explains."""
 
     id: str
@@ -69,14 +69,14 @@ class Change:
         return dataclasses.replace(trial, program=made, environment=self.environment, link=link)
 
 
-def known(path: str) -> tuple[Change, ...]:
+def load(path: str) -> tuple[BuildChange, ...]:
     """Return the changes of a file below `data`, in the order to try them."""
     data = tomllib.loads((settings.data_dir() / path).read_text())
     found = []
     for name, entry in data.items():
         fields: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in entry.items()}
         fields["environment"] = tuple(entry.get("environment", {}).items())
-        found.append(Change(id=name, **fields))
+        found.append(BuildChange(id=name, **fields))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from nbsupport.show import look, shown
 from nbsupport.show.shown import Shown
 from nbsupport.studies.sources.compare import WAYS
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.studies.writer import CHECK, START, Step, parting, spine
+from nbsupport.studies.writer import CHECK, START, ReadStep, parting, spine
 from nbsupport.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _SMALL, _MUTED = look.SMALL, look.MUTED
 
 
 def figure(
-    found: Structure, run: Trace, healthy: Sequence[Step], crashing: Sequence[Step]
+    found: Structure, run: Trace, healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]
 ) -> Shown:
     """Draw the call graph around a crash: `run`'s way from registration on, the fork marked.
 
@@ -89,9 +89,9 @@ def _reads(
     axes: Axes,
     y: float,
     name: str,
-    healthy: Sequence[Step],
-    before: Sequence[Step],
-    after: Sequence[Step],
+    healthy: Sequence[ReadStep],
+    before: Sequence[ReadStep],
+    after: Sequence[ReadStep],
 ) -> None:
     """Write beside a function what it reads first, in both runs: at the record where they part."""
     steps = [*before, *after]
@@ -108,7 +108,7 @@ def _reads(
         axes.text(_RIGHT, y + 2, textwrap.fill(below, 33), **styles[1])
 
 
-def _finding(found: Structure, names: Sequence[str], gate: int, fork: Step) -> str:
+def _finding(found: Structure, names: Sequence[str], gate: int, fork: ReadStep) -> str:
     """Say what the picture shows, read off the structure."""
     past = {one for name in names[gate + 1 :] for one in found.callers(name)} - set(names)
     sites = found.path(*WAYS[2])

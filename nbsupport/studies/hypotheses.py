@@ -10,7 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nbsupport.audit.fate import Piece, fate
+from nbsupport.audit.fate import LinkPiece, fate
 from nbsupport.base import settings
 from nbsupport.lab.build import Trial
 from nbsupport.lab.outcome import Kind
@@ -41,7 +41,7 @@ def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
     parts = [(runtime, row["main_instrument"]), (row["foreign_raw_version"], row["instrument"])]
     if row["order"] == "foreign-first":
         parts.reverse()
-    pieces = [Piece(version, how) for version, how in parts if how != "none"]
+    pieces = [LinkPiece(version, how) for version, how in parts if how != "none"]
     return fate(runtime, pieces, "cold" if row["program"].endswith("cold") else "hot").outcomes
 
 
@@ -102,7 +102,7 @@ class Hypothesis:
         return "refuted" if "refuted" in told else "supported", tuple(why)
 
 
-def known() -> tuple[Hypothesis, ...]:
+def load() -> tuple[Hypothesis, ...]:
     """Return the hypotheses, ours first."""
     path = settings.data_dir() / "hypotheses" / "hypotheses.toml"
     found = []
@@ -134,7 +134,7 @@ def ledger(run: Run) -> pd.DataFrame:
     import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
 
     rows = []
-    for one in known():
+    for one in load():
         verdict, why = one.verdict(run)
         row = {"hypothesis": one.id, "claim": one.claim, "source": one.source}
         row |= {"mechanism": one.mechanism, "verdict": verdict, "observations": "; ".join(why)}

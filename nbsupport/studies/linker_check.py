@@ -100,7 +100,7 @@ def links(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> di
         if done.ok:
             run = Invocation([folder / "program"], trial.runtime, lab.limits)
             expected = counts.together(lab.reference(part) for part in trial.references)
-            row["guarded"] = lab.judge(run, lambda: expected)[0].kind
+            row["guarded"] = lab.judge_command(run, lambda: expected)[0].kind
         elif said := re.search(rf"undefined .*{SYMBOL}\d+", done.stderr):
             row["message"] = said[0]
         else:

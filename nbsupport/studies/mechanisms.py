@@ -25,7 +25,7 @@ from nbsupport.lab.outcome import Outcome
 from nbsupport.show import look, shown
 from nbsupport.show.widgets import ALL, Live, choice, live, page
 from nbsupport.studies import build_change, profile_file
-from nbsupport.studies.build_change import Change
+from nbsupport.studies.build_change import BuildChange
 from nbsupport.studies.observations import Observation
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Signature:
     is what llvm-profdata says to what `rich` left. `errors` say why a program was not run.
     """
 
-    mechanism: Change
+    mechanism: BuildChange
     outcomes: Mapping[str, Outcome]
     merge: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
@@ -119,9 +119,9 @@ def _word(agrees: bool) -> Agreement:
     return "yes" if agrees else "no"
 
 
-def known() -> tuple[Change, ...]:
+def load() -> tuple[BuildChange, ...]:
     """Return the mechanisms, in the order to show them; the first is none."""
-    return build_change.known("hypotheses/mechanisms.toml")
+    return build_change.load("hypotheses/mechanisms.toml")
 
 
 def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
@@ -131,15 +131,15 @@ def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
     where these two are not there. What cannot be run here says why, and prints it once.
     """
     lab.trial("cold", llvm, foreign)
-    grid = [(mechanism, name) for mechanism in known() for name in _PROGRAMS]
+    grid = [(mechanism, name) for mechanism in load() for name in _PROGRAMS]
 
-    def go(asked: tuple[Change, str]) -> tuple[Outcome, str] | str:
+    def go(asked: tuple[BuildChange, str]) -> tuple[Outcome, str] | str:
         try:
             return _run(lab, *asked, llvm, foreign)
         except LabError as error:
             return re.sub(r"/\S*/", "", f"{error.what}: {error.why}")  # no places
 
-    found: dict[Change, dict[str, tuple[Outcome, str] | str]] = {}
+    found: dict[BuildChange, dict[str, tuple[Outcome, str] | str]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("mechanisms", len(grid)) as step:
         for (mechanism, name), one in zip(grid, pool.map(go, grid), strict=True):
             found.setdefault(mechanism, {})[name] = one
@@ -156,7 +156,9 @@ def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
     return tuple(signatures)
 
 
-def _run(lab: Lab, mechanism: Change, name: str, llvm: str, foreign: str) -> tuple[Outcome, str]:
+def _run(
+    lab: Lab, mechanism: BuildChange, name: str, llvm: str, foreign: str
+) -> tuple[Outcome, str]:
     """Return what comes of a program with a mechanism; for `rich` what is said of its profile."""
     program = {"small": "cold", "gcc": "cold"}.get(name, name)
     if name == "small":

@@ -66,7 +66,7 @@ def saved(lab: Lab, trial: Trial) -> dict[str, Any]:
         found = rescue.run([program], out, env=env, cwd=folder, cache=lab.cache)
         seen, uniform = functions(lab, out), dict[tuple[str, str], tuple[str, ...]]()
         for part in trial.references:
-            clean.write_text(lab.once(part)[0])
+            clean.write_text(lab.run_once(part)[0])
             uniform |= functions(lab, clean)
     wrong = [key[0] for key in {**uniform, **seen} if uniform.get(key) != seen.get(key)]
     return {

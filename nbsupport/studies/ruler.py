@@ -81,7 +81,7 @@ class Ruler:
         return f"{self.misread.fault_address:#x}" if self.misread else None
 
 
-def of(lab: Lab, trial: Trial) -> Ruler:
+def from_trial(lab: Lab, trial: Trial) -> Ruler:
     """Read the program of a trial; an LLVM that is not in the table is asked for its layout."""
     from nbsupport.toolchains import headers  # noqa: PLC0415 - only here, and a trace needs the rest
 
@@ -240,7 +240,7 @@ def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
 
 def _read(lab: Lab, pair: tuple[str, str]) -> Ruler | Shown:
     try:
-        return of(lab, lab.trial("cold", *pair))
+        return from_trial(lab, lab.trial("cold", *pair))
     except LabError as error:
         return Shown(str(error), f"<p>{html.escape(str(error))}</p>")
 

@@ -24,7 +24,7 @@ from nbsupport.lab.outcome import Outcome
 from nbsupport.show import shown
 from nbsupport.show.widgets import ALL, Live, choice, live
 from nbsupport.studies import build_change
-from nbsupport.studies.build_change import Change
+from nbsupport.studies.build_change import BuildChange
 
 if TYPE_CHECKING:
     from nbsupport.lab.build import Trial
@@ -57,7 +57,7 @@ class Row:
     are the parts to compile again.
     """
 
-    workaround: Change
+    workaround: BuildChange
     program: str
     why: str = ""
     trial: Trial | None = None
@@ -118,9 +118,9 @@ class Row:
         }
 
 
-def known() -> tuple[Change, ...]:
+def load() -> tuple[BuildChange, ...]:
     """Return the workarounds, in the order to try them; the first changes nothing."""
-    return build_change.known("workarounds/workarounds.toml")
+    return build_change.load("workarounds/workarounds.toml")
 
 
 def try_all(
@@ -131,7 +131,7 @@ def try_all(
     One that cannot be tried on `program` is tried on the first program that it is for. Raises
     `LabError` where the case itself cannot be made, or there is no such workaround.
     """
-    everything = {each.id: each for each in known()}
+    everything = {each.id: each for each in load()}
     for name in only:
         if name not in everything:
             choice = f"choose from {', '.join(everything)}"
@@ -140,7 +140,7 @@ def try_all(
     lab.trial(program, llvm, foreign)
     case = functools.cache(functools.partial(_case, lab, llvm=llvm, foreign=foreign))
 
-    def go(workaround: Change) -> Row:
+    def go(workaround: BuildChange) -> Row:
         name = program if program in (workaround.on or (program,)) else workaround.on[0]
         try:
             trials = [workaround.changed(lab, name, llvm, other) for other in (foreign, llvm)]
@@ -199,7 +199,7 @@ def _case(lab: Lab, program: str, *, llvm: str, foreign: str) -> tuple[Trial, Ou
 
 def _tried(
     lab: Lab,
-    workaround: Change,
+    workaround: BuildChange,
     case: tuple[Trial, Outcome, int],
     trial: Trial,
     control: Trial,
@@ -228,12 +228,12 @@ def _tried(
 
 
 def _texts(lab: Lab, trial: Trial) -> list[str]:
-    return [lab.once(trial)[0] for _ in range(_RUNS)]
+    return [lab.run_once(trial)[0] for _ in range(_RUNS)]
 
 
 def _seconds(lab: Lab, trial: Trial) -> tuple[float, float]:
     """Return the seconds of a clean build, and of the fastest of some runs."""
-    return build.seconds(trial, lab.cache), min(lab.once(trial)[1] for _ in range(_RUNS))
+    return build.seconds(trial, lab.cache), min(lab.run_once(trial)[1] for _ in range(_RUNS))
 
 
 def _values(texts: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ _COUNTS = {
 
 
 @dataclass(frozen=True)
-class Step:
+class ReadStep:
     """What one function reads, and what it finds there in a run: `value`, as it was `written`."""
 
     function: str
@@ -51,7 +51,7 @@ class Step:
         return bool(self.written) and not self.written.startswith(f"{self.field} of ")
 
 
-def steps(found: Structure, run: Trace) -> tuple[Step, ...]:
+def steps(found: Structure, run: Trace) -> tuple[ReadStep, ...]:
     """Return the writer's steps in a run: the bounds, the counts, then record by record.
 
     Which fields of a record a function reads is from the sources; what it finds there is from
@@ -60,7 +60,7 @@ def steps(found: Structure, run: Trace) -> tuple[Step, ...]:
     return tuple(_steps(found, run))
 
 
-def _steps(found: Structure, run: Trace) -> Iterator[Step]:
+def _steps(found: Structure, run: Trace) -> Iterator[ReadStep]:
     word_for = words.Map(run).words
     fields: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in words.rows_of(run, "records"):
@@ -69,9 +69,9 @@ def _steps(found: Structure, run: Trace) -> Iterator[Step]:
     for event in words.rows_of(run):
         begun = begun or event.kind == "write"
         if event.kind == "write":
-            yield Step(START, "the sections' bounds", event.what)
+            yield ReadStep(START, "the sections' bounds", event.what)
         elif begun and event.kind == "returned" and event.function in _COUNTS:
-            yield Step(WRITER, _COUNTS[event.function], event.what.removeprefix("returned "))
+            yield ReadStep(WRITER, _COUNTS[event.function], event.what.removeprefix("returned "))
         elif begun and event.kind == "record":
             record = fields[event.n]
             place = min(row.byte for row in record.values()) if record else last
@@ -79,10 +79,10 @@ def _steps(found: Structure, run: Trace) -> Iterator[Step]:
             for field in found.function(event.function).reads:
                 if row := record.get(field):
                     where = f"{field} of record {number}, byte {place}"
-                    yield Step(event.function, where, word_for(row.read), word_for(row.written))
+                    yield ReadStep(event.function, where, word_for(row.read), word_for(row.written))
 
 
-def parting(healthy: Sequence[Step], crashing: Sequence[Step]) -> int | None:
+def parting(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> int | None:
     """Return the number of the first step that finds, in the crashing run alone, another field."""
     for n, two in enumerate(itertools.zip_longest(healthy, crashing)):
         if two[1] and two[1].misread and not (two[0] and two[0].misread):
@@ -90,7 +90,7 @@ def parting(healthy: Sequence[Step], crashing: Sequence[Step]) -> int | None:
     return None
 
 
-def side_by_side(healthy: Sequence[Step], crashing: Sequence[Step]) -> Shown:
+def side_by_side(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> Shown:
     """Show the steps of two runs in two columns, until the crashing one ends.
 
     A record that is the same in both, and read as it was written, is one row.
@@ -152,7 +152,7 @@ def comes_from(found: Structure, name: str, file: str) -> str:
     return ", ".join(sorted({one.comes_from for one in found.globals if one.name in used}))
 
 
-def counted(steps: Sequence[Step], record_size: int) -> tuple[int, int]:
+def counted(steps: Sequence[ReadStep], record_size: int) -> tuple[int, int]:
     """Return NumData of a run, and the bytes of all records by the size of one, rounded up.
 
     Source: __llvm_profile_get_num_data (InstrProfilingBuffer.c).

@@ -150,7 +150,7 @@ def _probed(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
     """Probe a compiler; a layout that is not known is learned from it, if it has a header."""
     found = probe.probe(compiler, provider, cache)
     with contextlib.suppress(LabError):  # it still compiles; `headers.of` says what is amiss
-        headers.of(found)
+        headers.learned(found)
     return found
 
 

@@ -104,7 +104,7 @@ def read(toolchain: Toolchain, bits: Bits = 64, header: Path | None = None) -> L
     return found
 
 
-def of(toolchain: Toolchain) -> Layout:
+def learned(toolchain: Toolchain) -> Layout:
     """Return the layout of what a toolchain writes.
 
     One that is not known is learned (`layout.learn`) from its header. Raises as `read` and
@@ -120,9 +120,9 @@ def of(toolchain: Toolchain) -> Layout:
     return layout.LAYOUTS[version]
 
 
-def news(toolchain: Toolchain) -> tuple[layout.Change, ...]:
+def news(toolchain: Toolchain) -> tuple[layout.FieldChange, ...]:
     """Return what is new in a toolchain's layout since the nearest in the table; raises as `of`."""
-    return layout.changes(layout.nearest(of(toolchain).raw_version), of(toolchain))
+    return layout.changes(layout.nearest(learned(toolchain).raw_version), learned(toolchain))
 
 
 def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from nbsupport.profile import infer, layout, names, stride
 from nbsupport.profile.stride import Record
 
 if TYPE_CHECKING:
-    from nbsupport.audit.objects import Part
+    from nbsupport.audit.objects import BinaryPart
 
 _WORD = 8
 UNMAPPED = "nobody: unmapped"
@@ -88,7 +88,7 @@ class Memory:
         return next((p for p in self.sections if p.name.endswith(f"__llvm_prf_{name}")), None)
 
 
-def of(shot: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Memory:
+def from_snapshot(shot: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Memory:
     """Return the memory of a `map` event; `events` say who mapped what (see tracing.py)."""
     image = PurePath(shot["image"]).name
     calls: dict[int, Mapping[str, Any]] = {}  # by thread
@@ -146,7 +146,7 @@ def passed(memory: Memory, event: Mapping[str, Any]) -> Iterator[Pointer]:
 
 
 @dataclass(frozen=True)
-class Records:
+class LiveRecords:
     """The data section of a running program: its records, and what the runtime takes for them."""
 
     start: int
@@ -197,7 +197,7 @@ class Records:
             yield name, start, size, said
 
 
-def records(memory: Memory, data: bytes, part: Part | None) -> Records | None:
+def records(memory: Memory, data: bytes, part: BinaryPart | None) -> LiveRecords | None:
     """Return the records in `data`, copied from the running program; None where nothing is known.
 
     `part` is the image, as its file tells it.
@@ -210,7 +210,7 @@ def records(memory: Memory, data: bytes, part: Part | None) -> Records | None:
     section = infer.Section(data, part.sections[0].names, bounds)
     layouts = {size: layout.LAYOUTS[max(v)] for size, v in layout.sizes().items()}
     layouts[known.record_size()] = known
-    return Records(place.start, data, *stride.lay(section, known, layouts))
+    return LiveRecords(place.start, data, *stride.lay(section, known, layouts))
 
 
 def read_last(events: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -225,7 +225,7 @@ def read_last(events: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def at_crash(
-    found: Records, crash: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
+    found: LiveRecords, crash: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
 ) -> tuple[int, int | None] | None:
     """Return the addresses of the record that was being read at a crash, and of the last good one.
 

@@ -74,7 +74,7 @@ class Calls:
 
 
 @dataclass(frozen=True)
-class Step:
+class ProfileStep:
     """What happens to a raw profile in a healthy run, and whether it was `seen` in this one."""
 
     moment: str
@@ -152,7 +152,7 @@ def _from_dtruss(text: str) -> Iterator[str]:
         yield f"{pid} {int(time[:15]) / 1e6:f} {name}({', '.join([first, *rest])}) = {result}"
 
 
-def profile_story(calls: Calls, profile: str) -> tuple[Step, ...]:
+def profile_story(calls: Calls, profile: str) -> tuple[ProfileStep, ...]:
     """Return each step of a healthy run, and if this one has it; `profile` is LLVM_PROFILE_FILE.
 
     Only its %m tells of a merge pool if that was never opened. Folders are not compared.
@@ -171,12 +171,12 @@ def profile_story(calls: Calls, profile: str) -> tuple[Step, ...]:
         if what == "written" and good:
             detail = f"{sum(row.size or 0 for row in good)} bytes"
         if hits or pooled in (None, bool(pool)):
-            steps.append(Step(moment, what, bool(good), detail))
+            steps.append(ProfileStep(moment, what, bool(good), detail))
     mine = [row for row in calls.rows if row.thread == calls.rows[0].thread]
     end = next((row for row in reversed(mine) if row.name in ("exited", "killed")), None)
     seen = end is not None and end.name == "exited"
     how = f"{'exit code' if seen else 'killed by'} {end.result}" if end else calls.note
-    return (*steps, Step("end", "exited", seen, how))
+    return (*steps, ProfileStep("end", "exited", seen, how))
 
 
 def why_empty(calls: Calls, profile: str) -> str:

@@ -14,10 +14,10 @@ from nbsupport.base import files
 from nbsupport.base.errors import LabError
 from nbsupport.crash import crash
 from nbsupport.trace import memory, syscalls, watch
-from nbsupport.trace.memory import Pointer, Records
+from nbsupport.trace.memory import LiveRecords, Pointer
 
 if TYPE_CHECKING:
-    from nbsupport.audit.objects import Part
+    from nbsupport.audit.objects import BinaryPart
 
 #: What LLDB's side streams into, line by line; all else is made of it.
 EVENTS = "events.jsonl"
@@ -55,7 +55,7 @@ def assemble(
     """
     raw = list(_events(folder / EVENTS))
     shot = next((event for event in reversed(raw) if event["kind"] == "map"), None)
-    owns = memory.of(shot, raw) if shot else memory.Memory()
+    owns = memory.from_snapshot(shot, raw) if shot else memory.Memory()
     data, sites, nodes = (_content(folder / f"{name}.bin") for name in COPIES)
     part = _part(shot["image"]) if shot else None
     found = memory.records(owns, data, part)
@@ -65,7 +65,7 @@ def assemble(
     if place:
         manifest["value_calls"] = memory.value_calls(sites, nodes, place.start)
     manifest["notes"] = list(_notes(events, part, found, calls))
-    story: Sequence[syscalls.Step] = ()
+    story: Sequence[syscalls.ProfileStep] = ()
     if calls and calls.rows:
         story = syscalls.profile_story(calls, profile)
         manifest["tracer"] = calls.tool
@@ -97,7 +97,7 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
 
 
-def _part(image: str) -> Part | None:
+def _part(image: str) -> BinaryPart | None:
     """Return the image whose code ran, as its file tells it."""
     from nbsupport.audit import objects  # noqa: PLC0415 - see `prepare`
 
@@ -107,7 +107,7 @@ def _part(image: str) -> Part | None:
     return None
 
 
-def _end(events: Sequence[dict[str, Any]], found: Records | None) -> dict[str, Any]:
+def _end(events: Sequence[dict[str, Any]], found: LiveRecords | None) -> dict[str, Any]:
     """Return how it ended, and for a crash where, and the record that was being read."""
     last: Mapping[str, Any] = events[-1] if events else {"kind": ""}
     if last["kind"] != "crash":
@@ -129,8 +129,8 @@ def _end(events: Sequence[dict[str, Any]], found: Records | None) -> dict[str, A
 
 def _notes(
     events: Sequence[Mapping[str, Any]],
-    part: Part | None,
-    found: Records | None,
+    part: BinaryPart | None,
+    found: LiveRecords | None,
     calls: syscalls.Calls | None,
 ) -> Iterator[str]:
     """Yield what the trace could not see, and why."""
@@ -155,7 +155,7 @@ def _notes(
 
 
 def _row(
-    n: int, event: Mapping[str, Any], owns: memory.Memory, found: Records | None, folder: Path
+    n: int, event: Mapping[str, Any], owns: memory.Memory, found: LiveRecords | None, folder: Path
 ) -> dict[str, Any]:
     who = event.get("caller") or ["", 0, ""]
     stack = event["stop"]["frames"] if event["kind"] == "crash" else ()
@@ -193,7 +193,7 @@ def _inside(text: str, folder: Path) -> str:
 
 
 def _pointers(
-    events: Sequence[Mapping[str, Any]], owns: memory.Memory, found: Records | None
+    events: Sequence[Mapping[str, Any]], owns: memory.Memory, found: LiveRecords | None
 ) -> Iterator[Pointer]:
     for event in events:
         if event["kind"] == "write":
@@ -203,7 +203,7 @@ def _pointers(
             yield Pointer("Values", function, how, value, owns.owner(value))
 
 
-def _reads(events: Sequence[Mapping[str, Any]], found: Records) -> Iterator[dict[str, Any]]:
+def _reads(events: Sequence[Mapping[str, Any]], found: LiveRecords) -> Iterator[dict[str, Any]]:
     """Yield, for each call that is about a record, what it can read there, field by field."""
     for n, event in enumerate(events):
         for at in memory.read_last((event,)):

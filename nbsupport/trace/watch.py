@@ -83,6 +83,7 @@ def plan(copies: Mapping[str, Path]) -> dict[str, Any]:
     ]
     return {
         "module": "tracing",
+        "class": "EventTracer",
         "groups": groups,
         "most": MOST_EVENTS,
         "copies": {name: str(path) for name, path in copies.items()},

@@ -148,7 +148,7 @@ class Agent:
             sys.path.append(folder)
         module = importlib.import_module(plan["module"])
         emit = lambda event: _send(self.link, {"event": event})  # noqa: E731
-        return module.Tracer(target, plan, emit, self.notes)
+        return getattr(module, plan["class"])(target, plan, emit, self.notes)
 
     def end_program(self) -> None:
         """End the program and what it started: LLDB's server makes it the head of a group."""

@@ -24,7 +24,7 @@ RETURN = {
 RETURN["arm64"] = RETURN["aarch64"]
 
 
-class Tracer:
+class Rescuer:
     """Keeps one process from both crashes, and copies its counters when it ends or when told."""
 
     def __init__(

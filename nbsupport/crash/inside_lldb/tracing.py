@@ -40,7 +40,7 @@ class Group:
         self.names: dict[int, str] = {}  # by address
 
 
-class Tracer:
+class EventTracer:
     """Follows one process from its launch to its end."""
 
     def __init__(

@@ -14,12 +14,12 @@ from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.show.shown import Shown
 from nbsupport.studies.sources import compare, parse, structure, tree
-from nbsupport.studies.sources.parse import Part
+from nbsupport.studies.sources.parse import ExcerptPart
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.studies.sources.tree import Tree, at
+from nbsupport.studies.sources.tree import Tree
 from nbsupport.toolchains import discovery
 
-__all__ = ["Sources", "at", "keep", "of", "recorded"]
+__all__ = ["Sources", "keep", "load", "recorded"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Sources:
         self,
         symbol: str,
         *,
-        part: Part = "",
+        part: ExcerptPart = "",
         about: str = "",
         file: str = "",
         mark: str = "",
@@ -67,10 +67,10 @@ class Sources:
         return Shown(f"{name}: LLVM {versions}, its text is not at hand", "")
 
 
-def of(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Sources:
+def load(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Sources:
     """Return a version of the profile runtime; where it cannot be had, as it was recorded.
 
-    `version` as `tree.at` takes it, or a toolchain (`19@debian`, a path), whose version is
+    `version` as `tree.load` takes it, or a toolchain (`19@debian`, a path), whose version is
     meant. Of a release that is neither known nor to be had, the one of the same major version
     that is known takes its place, and the note says so. Raises `MissingError` where nothing of
     that major is known.
@@ -78,31 +78,33 @@ def of(version: str, *, cache: Path | None = None, say: files.Say = progress.say
     if "@" in version or Path(version, "bin").is_dir():
         version = discovery.find(version, cache=cache).version
     try:
-        found = at(version, cache=cache, say=say)
-        return Sources(structure.of(found), found)
+        found = tree.load(version, cache=cache, say=say)
+        return Sources(structure.from_tree(found), found)
     except MissingError as error:
         major = version.partition(".")[0]
-        known = [one for one in tree.known() if one.partition(".")[0] == major]
+        known = [one for one in tree.known_versions() if one.partition(".")[0] == major]
         if not known:
             raise
         why = f"{error.what}: {error.why}"
     if version not in (major, *known):
-        one = of(known[-1], cache=cache, say=say)
+        one = load(known[-1], cache=cache, say=say)
         return Sources(one.structure, one.tree, f"in place of {version}; {why}")
     return Sources(_load(_path(version if version in known else known[-1])), None, why)
 
 
 def recorded() -> tuple[Structure, ...]:
     """Return the recorded structures, oldest first."""
-    return tuple(_load(path) for version in tree.known() if (path := _path(version)).is_file())
+    return tuple(
+        _load(path) for version in tree.known_versions() if (path := _path(version)).is_file()
+    )
 
 
 def keep(*, cache: Path | None = None) -> None:
     """Record the structure of each known version that can be had."""
-    for version in tree.known():
-        found = at(version, cache=cache)
+    for version in tree.known_versions():
+        found = tree.load(version, cache=cache)
         if found.pinned:
-            files.write(_path(version), structure.of(found).to_json())
+            files.write(_path(version), structure.from_tree(found).to_json())
 
 
 def _path(version: str) -> Path:

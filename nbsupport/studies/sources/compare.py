@@ -26,7 +26,7 @@ def crash_path(found: Structure) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Changes:
+class RuntimeChange:
     """What changed from one version to another. Functions by name, in the files' order."""
 
     old: Structure
@@ -69,7 +69,7 @@ class Changes:
         return f"LLVM {old.version} -> {new.version}: {counts}. {raw}; {fields}."
 
 
-def compare(old: Structure, new: Structure) -> Changes:
+def compare(old: Structure, new: Structure) -> RuntimeChange:
     """Return what changed from `old` to `new`: code, not comments or layout."""
 
     def by_name(one: Structure) -> dict[str, list[tuple[str, str]]]:
@@ -85,7 +85,7 @@ def compare(old: Structure, new: Structure) -> Changes:
         one, two = ({each[part] for each in found[name]} for found in (first, second))
         return one != two
 
-    return Changes(
+    return RuntimeChange(
         old,
         new,
         added=tuple(name for name in second if name not in first),
@@ -95,7 +95,7 @@ def compare(old: Structure, new: Structure) -> Changes:
     )
 
 
-def table(found: Changes) -> Shown:
+def table(found: RuntimeChange) -> Shown:
     """Show the changes: the summary, those on the crash's path, all others folded."""
     lists = {
         "changed on the crash's path": found.path,

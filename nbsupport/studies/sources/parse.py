@@ -16,7 +16,7 @@ from nbsupport.base.errors import LabError
 from nbsupport.show import look
 from nbsupport.studies.sources.tree import Tree
 
-Part = Literal["", "loop", "condition", "statement"]
+ExcerptPart = Literal["", "loop", "condition", "statement"]
 
 _C = Language(tree_sitter_c.language())
 
@@ -31,7 +31,7 @@ _DEFINITIONS = (
     "(declaration declarator: (init_declarator)) @it",
     "(declaration) @it",
 )
-_PARTS: dict[Part, tuple[str, ...]] = {
+_PARTS: dict[ExcerptPart, tuple[str, ...]] = {
     "loop": ("for_statement", "while_statement", "do_statement"),
     "condition": ("if_statement", "switch_statement"),
     "statement": ("expression_statement", "declaration", "return_statement"),
@@ -50,7 +50,7 @@ _LICENCE = re.compile(rb"SPDX-License-Identifier: (.+)")
 
 
 @dataclass(frozen=True)
-class Unit:
+class TranslationUnit:
     """One parsed file: its text as it is, the text as it was parsed, and the tree's root."""
 
     text: bytes
@@ -105,7 +105,7 @@ class Excerpt:
 
 
 @functools.lru_cache(256)
-def parsed(content: bytes) -> Unit:
+def parsed(content: bytes) -> TranslationUnit:
     """Parse C. What the grammar cannot know is blanked; places stay the same."""
 
     def blank(found: re.Match[bytes]) -> bytes:
@@ -113,10 +113,10 @@ def parsed(content: bytes) -> Unit:
 
     plain = _CPLUSPLUS.sub(blank, content).replace(b"::", b"__")
     clean = _ATTRIBUTES.sub(lambda found: found["directive"] or blank(found), plain)
-    return Unit(content, clean, Parser(_C).parse(clean).root_node)
+    return TranslationUnit(content, clean, Parser(_C).parse(clean).root_node)
 
 
-def name_of(unit: Unit, node: Node) -> str:
+def name_of(unit: TranslationUnit, node: Node) -> str:
     """Return the name that a definition or a declarator introduces; "" for none."""
     while node.type not in ("identifier", "type_identifier", "field_identifier"):
         inner = node.child_by_field_name("declarator")
@@ -130,7 +130,13 @@ def name_of(unit: Unit, node: Node) -> str:
 
 
 def excerpt(
-    tree: Tree, symbol: str, *, part: Part = "", about: str = "", file: str = "", mark: str = ""
+    tree: Tree,
+    symbol: str,
+    *,
+    part: ExcerptPart = "",
+    about: str = "",
+    file: str = "",
+    mark: str = "",
 ) -> Excerpt:
     """Return the lines that define a function, type, macro or variable; or a part of a function.
 
@@ -168,7 +174,7 @@ def excerpt(
     )
 
 
-def _definitions(tree: Tree, symbol: str, file: str) -> Iterator[tuple[str, Unit, Node]]:
+def _definitions(tree: Tree, symbol: str, file: str) -> Iterator[tuple[str, TranslationUnit, Node]]:
     """Yield the definitions of a symbol: those in `file` first, functions before all else."""
     word = re.compile(rb"\b" + re.escape(symbol.encode()) + rb"\b")
     paths = sorted(tree.files, key=lambda path: not f"/{path}".endswith(f"/{file}"))
@@ -182,7 +188,9 @@ def _definitions(tree: Tree, symbol: str, file: str) -> Iterator[tuple[str, Unit
                     yield path, unit, node
 
 
-def _part(tree: Tree, unit: Unit, node: Node, symbol: str, part: Part, about: str) -> Node:
+def _part(
+    tree: Tree, unit: TranslationUnit, node: Node, symbol: str, part: ExcerptPart, about: str
+) -> Node:
     word = re.compile(rf"\b{re.escape(about)}\b")
     nodes = unit.captures(" ".join(f"({kind}) @it" for kind in _PARTS[part]), node).get("it", [])
     fitting = [one for one in nodes if word.search(unit.words(one))]

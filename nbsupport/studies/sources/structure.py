@@ -18,7 +18,7 @@ from typing import Any
 from tree_sitter import Node
 
 from nbsupport.base.errors import LabError
-from nbsupport.studies.sources.parse import Unit, name_of, parsed
+from nbsupport.studies.sources.parse import TranslationUnit, name_of, parsed
 from nbsupport.studies.sources.tree import Tree
 
 #: The type of a record. Source: InstrProfiling.h.
@@ -155,7 +155,7 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def of(tree: Tree) -> Structure:
+def from_tree(tree: Tree) -> Structure:
     """Return the structure of a version, from its sources: a tenth of a second."""
     units = {path: parsed(tree.content(path)) for path in tree.files if not path.endswith(".txt")}
     listed = next(unit for path, unit in units.items() if path.endswith(_LIST))
@@ -208,7 +208,7 @@ def _listed(text: bytes, macro: str) -> tuple[str, ...]:
 class _Bodies:
     """The functions of one file, and what is inside each, by place."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: TranslationUnit) -> None:
         self.unit = unit
         nodes = unit.captures(_FUNCTIONS).get("it", [])
         self.nodes = sorted((n for n in nodes if name_of(unit, n)), key=lambda n: n.start_byte)

@@ -83,7 +83,7 @@ class Tree:
         return f"LLVM {self.version} from {self.origin}: {len(self.files)} files, {checked}."
 
 
-def at(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Tree:
+def load(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Tree:
     """Return the sources of a release (`19.1.7`), of the newest known one (`19`), or a checkout's.
 
     A release is fetched at first use; a checkout is the path of an llvm-project folder.
@@ -103,7 +103,7 @@ def at(version: str, *, cache: Path | None = None, say: files.Say = progress.say
     return _kept(version, target)
 
 
-def known() -> tuple[str, ...]:
+def known_versions() -> tuple[str, ...]:
     """Return the releases whose files the project has hashes of, oldest first."""
     return _in_order(_pins())
 
@@ -233,7 +233,7 @@ def _from_repository(version: str, work: Path, cache: Path, say: files.Say) -> _
 def _from_debian(version: str, work: Path, cache: Path, say: files.Say) -> _Got:
     major = version.partition(".")[0]
     package = f"llvm-toolchain-{major}"
-    if version in known():
+    if version in known_versions():
         archive = download.pinned(f"llvm-{major}")[1][0]
     else:
         file, size, sha256 = apt.source(package, cache=cache, say=say)

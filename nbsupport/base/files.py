@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import hashlib
+import json
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import filelock
 
 from nbsupport.base import process, progress, settings
 from nbsupport.base.errors import LabError, from_os
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Say = Callable[[str], None]
+Loaded = TypeVar("Loaded", bound="DataclassInstance")
+#: What a value of a type is called in TOML.
+_TYPES: dict[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    tuple: "a list",
+    Mapping: "a table",
+}
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -36,9 +52,66 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 @functools.cache
-def digest(path: Path) -> str:
+def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read once: a module's own, when what it makes is kept."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*parts: str | Path) -> str:
+    """Return a name (16 hexadecimal digits) for what is made of these: texts, contents of files."""
+    texts = (sha256(part) if isinstance(part, Path) else part for part in parts)
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def read_json(path: Path, do: str = "make it again") -> Any:
+    """Return a JSON file's content; raises `LabError` for one that is not there, or not whole."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise from_os(f"reading {path}", error) from error
+    except ValueError as error:
+        raise LabError(str(path), f"not JSON ({error})", do) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return a TOML file's content; raises `LabError` for one that is not there, or not TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise from_os(f"reading {path}", error) from error
+    except ValueError as error:
+        raise LabError(str(path), f"not TOML ({error})", "mend that line") from error
+
+
+def load(cls: type[Loaded], table: Mapping[str, Any], where: str) -> Loaded:
+    """Make a dataclass out of a table of a TOML or JSON file, which `where` names.
+
+    Lists become tuples. Raises `LabError` for a key that is missing or that nobody knows, and
+    for a value of another type than its field's.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = get_type_hints(cls)
+    for key in table.keys() - fields.keys():
+        raise LabError(where, f"{key!r} is not known", f"choose from {', '.join(fields)}")
+    for name, field in fields.items():
+        optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
+        if name not in table and not optional:
+            raise LabError(where, f"{name!r} is missing", "add it")
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in table.items()}
+    for name, value in values.items():
+        hint = hints[name]
+        if get_origin(hint) is Literal:
+            right, wanted = value in get_args(hint), f"choose from {', '.join(get_args(hint))}"
+        else:
+            kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+            plain = tuple(get_origin(kind) or kind for kind in kinds)
+            right = isinstance(value, plain) and (bool in plain or not isinstance(value, bool))
+            words = [_TYPES.get(kind, kind.__name__) for kind in plain]
+            wanted = f"write {' or '.join(words)}"
+        if not right:
+            raise LabError(where, f"{name} = {value!r} is not what belongs there", wanted)
+    return cls(**values)
 
 
 def once(target: Path, make: Callable[[Path], object], *, say: Say = progress.say) -> Path:

@@ -12,10 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from rich.console import Console
+from rich.errors import LiveError
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -27,9 +29,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nbsupport.base import process
+
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 QUIET = "PGO_LAB_QUIET"  # set by the runners of notebooks
+_SOON = 2.0  # seconds; what takes less shows no bar
 
 
 def quiet() -> bool:
@@ -49,20 +55,50 @@ def say(line: str) -> None:
 
 
 def over(items: Sequence[Item], what: str) -> Iterator[Item]:
-    """Yield the items; show a bar of those that are left once two seconds have passed."""
-    start, step = time.monotonic(), None
-    with contextlib.ExitStack() as stack:
-        for n, item in enumerate(items):
-            if step is None and time.monotonic() - start > 2:
-                step = stack.enter_context(bar(what, len(items) - n))
+    """Yield the items, and show a bar meanwhile."""
+    with bar(what, len(items)) as step:
+        for item in items:
             yield item
-            if step:
-                step()
+            step()
+
+
+def each(
+    items: Sequence[Item],
+    work: Callable[[Item], Result],
+    what: str,
+    *,
+    jobs: int | None = None,
+    step: Callable[[], None] | None = None,
+) -> list[Result]:
+    """Return what `work` makes of each item, in their order; a bar shows how many are done.
+
+    Several run at once, `jobs` of them (default: one for each core), in threads: the work is
+    to wait for child processes. `step` takes the place of a bar, where one bar is for more
+    than this. When one raises, none is begun any more; at Ctrl-C the children are ended, too.
+    """
+    pool = ThreadPoolExecutor(jobs or os.cpu_count())
+    with contextlib.nullcontext(step) if step else bar(what, len(items)) as advance:
+        try:
+            futures = [pool.submit(work, item) for item in items]
+            for future in as_completed(futures):
+                future.result()
+                advance()
+        except BaseException as error:
+            # A thread may be between two children: until all threads have come to their end.
+            ending = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+            ending.start()
+            while ending.is_alive():
+                if not isinstance(error, Exception):
+                    process.end_all()
+                ending.join(0.02)
+            raise
+        pool.shutdown()
+    return [future.result() for future in futures]
 
 
 @contextlib.contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar over `total` steps; the value is called once for each step done."""
+    """Show a bar over `total` steps once two seconds have passed; each call of the value is one."""
     if "ipykernel" in sys.modules:
         yield _line_in_notebook(what, total)
         return
@@ -73,9 +109,23 @@ def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console(), transient=True, disable=quiet()) as progress:
-        task = progress.add_task(what, total=total)
+    progress = Progress(*columns, console=console(), transient=True, disable=quiet())
+    task = progress.add_task(what, total=total)
+
+    def start() -> None:
+        with contextlib.suppress(LiveError):  # another bar is there
+            progress.start()
+
+    late = threading.Timer(_SOON, start)
+    late.daemon = True
+    late.start()
+    try:
         yield lambda: progress.advance(task)
+    finally:
+        late.cancel()
+        late.join()
+        if progress.live.is_started:
+            progress.stop()
 
 
 def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
@@ -92,7 +142,7 @@ def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
 
     start = time.monotonic()
     shown = display(line(""), raw=True, display_id=True)  # type: ignore[no-untyped-call]
-    done, last = 0, start
+    done, last = 0, start + _SOON
 
     def step() -> None:
         nonlocal done, last

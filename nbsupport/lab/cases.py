@@ -182,7 +182,7 @@ def source(case: Case, cache: Path) -> Path:
                 got = download.get(archive, Path(work), cache)
             else:
                 got = download.from_url(url, Path(work, case.file), case.size)
-            found = files.digest(got)
+            found = files.sha256(got)
             unpack = ("tar", "-xf", got, "-C", staging, "--strip-components=1")
             done = files.run_tool(unpack, staging)
         if not done.ok:
@@ -260,7 +260,7 @@ def build(
         _keep(case, work, staging, time.monotonic() - start, done.stderr)
         shutil.rmtree(work)
 
-    parts = [files.digest(Path(__file__)), sys.version, rustc.identity, cc.identity, flags]
+    parts = [files.sha256(Path(__file__)), sys.version, rustc.identity, cc.identity, flags]
     parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
     parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -113,7 +113,7 @@ def rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]
 
     package = Path(rescue.__file__).parent
     sources = [*package.glob("*.py"), package.parent / "crash" / "inside_lldb" / "rescuing.py"]
-    code = (files.digest(path) for path in sorted(sources))
+    code = (files.sha256(path) for path in sorted(sources))
     key = _digest("rescued", built.folder.name, *maker.case.command, *_TRAINING, *code)
     profile = files.once(lab.cache / "trained" / key, save) / "profile.profdata"
     return (Variant(name, "rescued", maker.using(profile)),)

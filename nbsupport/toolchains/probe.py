@@ -95,7 +95,7 @@ def identity(compiler: Path) -> str:
 
 def probe(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
     """Ask a compiler what it is, once: the answers are kept by its identity."""
-    name = f"{identity(compiler)}-{provider}-{files.digest(Path(__file__))[:8]}.json"
+    name = f"{identity(compiler)}-{provider}-{files.sha256(Path(__file__))[:8]}.json"
     note = (cache or settings.cache_dir()) / "probes" / name
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return _from_note(json.loads(note.read_text()))

@@ -51,12 +51,12 @@ nbval: toolchains ## Compare the committed notebooks with a fresh execution only
 	PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope $(NBVAL) notebooks
 
 bench: toolchains ## Measure what the project promises to be fast at
-	$(BIN)/python tests/bench.py
+	$(BIN)/python -m tests.bench
 
 fuzz: SECONDS ?= 600
 fuzz: toolchains ## Fuzz the readers of profiles and object files (Linux; SECONDS=600 each)
-	$(RUN) uv pip install -q --target build/fuzz/lib --require-hashes -r tests/fuzz.lock
-	PYTHONPATH=build/fuzz/lib $(BIN)/python tests/fuzz.py $(SECONDS)
+	$(RUN) uv pip install -q --target build/fuzz/lib --require-hashes -r tests/support/fuzz.lock
+	PYTHONPATH=build/fuzz/lib $(BIN)/python -m tests.support.fuzz $(SECONDS)
 
 wheel: install ## Build the wheel, which `uvx --from dist/*.whl pgo-lab audit target/` runs anywhere
 	$(RUN) hatchling build -t wheel -d dist

@@ -2,8 +2,8 @@
 
 ``data/exercises.toml`` has a table for each: `asks` (a key of `KINDS`), `answer` (`digest` of it,
 so that nobody stumbles over it), `hint`, and `hints` for wrong answers that have a reason.
-``python -m nbsupport.notebooks.exercises ID ANSWER`` prints the digest. tests/test_exercises.py
-runs each solution, which must end with a check of what it has found.
+``python -m nbsupport.notebooks.exercises ID ANSWER`` prints the digest.
+tests/notebooks/test_exercises.py runs each solution, which must end with a check of what it found.
 """
 
 from __future__ import annotations

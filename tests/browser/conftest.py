@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from browser import harness
+from tests.browser import harness
 
 
 @pytest.fixture(scope="module")

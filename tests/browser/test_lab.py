@@ -9,9 +9,9 @@ from contextlib import ExitStack, suppress
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from browser import harness
-from browser.harness import Book, Server
 from nbsupport.base import settings
+from tests.browser import harness
+from tests.browser.harness import Book, Server
 
 #: Notebooks with widgets that are opened in `make test`; the others only in `make test-all`.
 QUICK = ("02-lldb-trace", "03-record-layout", "09-llvm-versions")

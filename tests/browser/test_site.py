@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from browser import harness
-from browser.harness import Window
 from nbsupport.base import files, process, settings
 from nbsupport.report import site
+from tests.browser import harness
+from tests.browser.harness import Window
 
 PACKAGES = Path(__file__).parent
 SCREENS = [(1280, "light"), (390, "dark"), (1280, "dark"), (390, "light")]

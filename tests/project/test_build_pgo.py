@@ -1,0 +1,161 @@
+"""data/build_pgo.sh on a cargo project with a C part, by the real cargo and compilers.
+
+The project's build script stands for the cc crate: it hands rustc's profile flags on to clang.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nbsupport.base import process, settings
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
+
+SCRIPT = Path(__file__).parents[2] / "data" / "build_pgo.sh"
+FILES = {
+    "Cargo.toml": '[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n',
+    "src/main.rs": """
+extern "C" { fn part(n: u32) -> u32; }
+fn main() { println!("{} {}", unsafe { part(1000) }, cfg!(kept)); }
+""",
+    "part.c": """
+static unsigned add(unsigned sum, unsigned n) { return sum + n; }
+static unsigned (*volatile operation)(unsigned, unsigned) = add; /* its call is a value site */
+unsigned part(unsigned n) { return n ? operation(part(n - 1), STEP) : 0; }
+""",
+    "build.rs": r"""
+use std::{env::var, process::Command};
+fn main() {
+    let (out, target) = (var("OUT_DIR").unwrap(), var("TARGET").unwrap());
+    let cc = var(format!("CC_{target}")).or(var("CC")).unwrap();
+    let mut command = Command::new(&cc);
+    command.args(["-O1", "-c", "part.c", "-o", &format!("{out}/part.o")]);
+    for flag in var("CARGO_ENCODED_RUSTFLAGS").unwrap().split('\x1f') {
+        if cc.contains("clang") && flag.contains("-Cprofile") { command.arg(flag.replace("-C", "-f")); }
+    }
+    let own = var(format!("CFLAGS_{}", target.replace('-', "_"))); // alone, as in older cc
+    command.args(own.or(var("CFLAGS")).unwrap_or_default().split_whitespace());
+    assert!(command.status().unwrap().success());
+    println!("cargo:rustc-link-arg={out}/part.o");
+}
+""",
+}
+
+IN_RAW = '"$PGO_BIN" && cd "${LLVM_PROFILE_FILE%/*}" && raw=$(echo *) && '
+Find = Callable[[str], Toolchain]
+
+
+@dataclass(frozen=True)
+class Project:
+    folder: Path
+    rustc: Toolchain
+
+    def run(self, *command: str | Path, **env: str) -> process.Finished:
+        """Run a command here, `env` in its environment, none of the caller's flags."""
+        ours = {"CARGO_HOME": str(self.folder / "../cargo"), "CC": "gcc", "CFLAGS": "-DSTEP=2"}
+        theirs = {k: v for k, v in os.environ.items() if not re.search("RUSTFLAGS|CFLAGS|^CC", k)}
+        env = {**theirs, **ours, **env}
+        return process.run(command, cwd=self.folder, env=env, limits=settings.COMPILER)
+
+    def build_pgo(self, *args: str | Path, **env: str) -> process.Finished:
+        profdata = discovery.profdata(self.rustc)
+        options = ("--cargo-arg", "--offline", "--profdata", profdata)
+        return self.run("bash", SCRIPT, *options, *args, **env)
+
+    def profile(self) -> str:
+        merged = self.folder / "target/pgo/merged.profdata"
+        return self.run(discovery.profdata(self.rustc), "show", "-all-functions", merged).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    if not (shutil.which("cargo") and (rustc := shutil.which("rustc"))):
+        pytest.skip("no cargo; install Rust by rustup, or apt-get install cargo-web rustc-web")
+    folder = tmp_path / "my project"
+    (folder / "src").mkdir(parents=True)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    return Project(folder, discovery.find_rustc(rustc))
+
+
+def test_without_the_script_the_training_crashes(project: Project, toolchain: Find) -> None:
+    env = {"CC": str(toolchain("17").compiler), "RUSTFLAGS": "-Cprofile-generate=raw"}
+    assert project.run("cargo", "build", "--offline", **env).ok
+    assert project.run(project.folder / "target/debug/app").signal_name == "SIGSEGV"
+
+
+def test_guards_c_and_keeps_the_flags_of_its_caller(project: Project, toolchain: Find) -> None:
+    target = re.findall("host: (.*)", project.run("rustc", "-vV").stdout)[0].replace("-", "_")
+    env = {"RUSTFLAGS": " --cfg  kept ", f"CFLAGS_{target}": "-DSTEP=3"}
+    done = project.build_pgo("--cc", toolchain("17").compiler, "--", "{}", **env)
+    assert done.ok and project.run(done.stdout.strip()).stdout == "3000 true\n", done.stderr
+    assert "  main:" in project.profile() and "  part:" not in project.profile()
+
+
+def test_instruments_c_by_a_clang_of_the_same_raw_version(project: Project) -> None:
+    clang = discovery.companion(project.rustc).compiler
+    done = project.build_pgo("--instrument-c", "--cc", clang, "--", "{}")
+    assert done.ok and "  part:" in project.profile(), done.stderr
+
+
+def test_does_not_instrument_c_by_another(project: Project, toolchain: Find) -> None:
+    for cc, message in ((toolchain("17").compiler, "raw profile version 8"), ("gcc", "no clang")):
+        done = project.build_pgo("--instrument-c", "--cc", cc, "--", "{}")
+        assert done.exit_code == 1 and message in done.stderr
+    assert not (project.folder / "target").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "code", "message"),
+    [
+        ("true", 4, "wrote no profile"),
+        ('"$PGO_BIN"; exit 3', 4, "exit code 3"),
+        ("kill -SEGV $$", 4, "SIGSEGV"),
+        ("kill -INT $PPID; sleep 0.1", 130, ""),
+        (IN_RAW + ": >another", 5, "empty"),
+        (IN_RAW + 'head -c 600 "$raw" >another', 5, "corrupt"),
+        (IN_RAW + 'head -c $(($(wc -c <"$raw") - 8)) "$raw" >t; mv t "$raw"', 5, "profile data"),
+    ],
+)
+def test_refuses_a_training_without_whole_profiles(
+    project: Project, training: str, code: int, message: str
+) -> None:
+    done = project.build_pgo("--", "bash", "-c", training)
+    assert (done.exit_code, done.stdout) == (code, "") and message in done.stderr
+    kept = {path.name for path in (project.folder / "target/pgo").iterdir()}
+    assert kept == {".build_pgo", "instrumented", "raw"}
+
+
+def test_refuses_an_llvm_profdata_that_does_not_fit(project: Project, toolchain: Find) -> None:
+    for profdata in (toolchain(name).llvm_profdata for name in ("17", "23")):  # other raw versions
+        done = project.build_pgo("--profdata", str(profdata), "--", "{}")
+        assert done.exit_code == 1 and f"{profdata} does not fit" in done.stderr
+    # Of a merged profile that is too new for it, rustc 1.85 only warns.
+    done = project.build_pgo("--", "{}", RUSTC=str(discovery.find_rustc("19").compiler))
+    assert "does not fit: warning: " in done.stderr and done.exit_code == 1
+    missing = project.build_pgo("--profdata", "/nowhere/llvm-profdata", "--", "{}").stderr
+    assert "none found" in missing and "rustup component add llvm-tools" in missing
+
+
+def test_a_dry_run_writes_nothing(project: Project) -> None:
+    before = sorted(project.folder.parent.rglob("*"))
+    done = project.build_pgo("--dry-run", "--", "touch", "file")
+    steps = re.findall(" build | touch file| merge |-Cprofile-use", done.stdout)
+    assert steps == [" build ", " touch file", " merge ", "-Cprofile-use", " build "] and done.ok
+    assert before == sorted(project.folder.parent.rglob("*"))
+
+
+def test_refuses_what_it_would_lose(project: Project) -> None:
+    assert project.build_pgo("--out", "src", "--", "{}").exit_code == 2
+    assert project.build_pgo("--", "{}", RUSTFLAGS="-Cprofile-generate").exit_code == 2
+    (project.folder / ".cargo").mkdir()
+    (project.folder / ".cargo/config.toml").write_text("[build]\nrustflags = ['--cfg=kept']\n")
+    assert project.build_pgo("--", "{}").exit_code == 2
+    assert project.build_pgo("--dry-run", "--", "{}", RUSTFLAGS="").exit_code == 0

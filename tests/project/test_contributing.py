@@ -86,7 +86,7 @@ def test_the_case_is_found() -> None:
 @pytest.mark.usefixtures("guided")
 def test_the_exercise_has_the_answer_that_the_guide_says() -> None:
     ((name, answer),) = re.findall(r"nbsupport\.exercises (\S+) (\S+)`", GUIDE)
-    assert exercises.check(name, answer).text == f"{name}: right"
+    assert exercises.check_answer(name, answer).text == f"{name}: right"
 
 
 def test_what_the_guide_names_is_there() -> None:

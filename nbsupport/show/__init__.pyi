@@ -1,0 +1,3 @@
+from .shown import Shown as Shown
+from .shown import framed as framed
+from .shown import table as table

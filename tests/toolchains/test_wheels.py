@@ -15,7 +15,7 @@ import pytest
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.toolchains import install, wheels
+from nbsupport.toolchains import store, wheels
 
 pytestmark = pytest.mark.skipif(not wheels.supported(), reason="wheels are for Linux x86-64")
 
@@ -69,7 +69,7 @@ def test_two_processes_at_once_then_prune(tmp_path: Path) -> None:
     # What an earlier prune left half-done does not stop this one.
     (wheels.folder(tmp_path) / ".staging-llvm-19.1.7-gone" / "bin").mkdir(parents=True)
     (tmp_path / "objects").mkdir()
-    install.prune(tmp_path)
+    store.prune(tmp_path)
     assert left_over(tmp_path) == [] and not (tmp_path / "objects").exists()
 
 

@@ -61,10 +61,6 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_there_are_three() -> None:
-    assert WORKFLOWS.keys() == {"batch", "ci", "new-llvm"}
-
-
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_may_only_read_and_runs_once(name: str) -> None:
     flow = WORKFLOWS[name]

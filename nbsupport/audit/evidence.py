@@ -247,27 +247,18 @@ def _see(part: objects.BinaryPart) -> PartEvidence:
 def _records(
     section: infer.Section, offsets: Array, runs: Sequence[infer.Stretch]
 ) -> RecordEvidence:
-    def field(name: str, version: int) -> Array:
-        known = layout.LAYOUTS[version]
-        inside = offsets[offsets + known.record_size(section.bits) <= len(section.data)]
-        kind = known.record_dtype(section.bits, section.order)[name]
-        words = np.frombuffer(section.data, kind, len(section.data) // kind.itemsize)
-        values: Array = words[(inside + known.offsets(section.bits)[name]) // kind.itemsize]
-        return values
-
     versions = runs[0].raw_versions(section.bits)
-    # What every version has at the same place.
-    any_version = versions[-1] if versions else min(layout.LAYOUTS)
-    references = field("NameRef", any_version)
-    keys = references ^ field("FuncHash", any_version) * np.uint64(0x9E3779B97F4A7C15)
+    references = section.column("NameRef", offsets)
+    keys = references ^ section.column("FuncHash", offsets) * np.uint64(0x9E3779B97F4A7C15)
     widths: tuple[int, ...] = ()
     if section.counters and versions and len(references):
         low, high = section.counters
-        pointers = field("CounterPtr", any_version).astype(f"i{section.bits // 8}")
-        targets = offsets[: len(pointers)] + pointers.astype(np.int64)
+        pointers = section.column("CounterPtr", offsets).astype(f"i{section.bits // 8}")
+        targets = offsets + pointers.astype(np.int64)
         relative = bool(((targets >= low) & (targets < high)).any())
         versions = tuple(v for v in versions if layout.LAYOUTS[v].relative == relative) or versions
-        eight = np.diff(targets) == 8 * field("NumCounters", any_version)[:-1].astype(np.int64)
+        counts = section.column("NumCounters", offsets, layout.LAYOUTS[versions[-1]])
+        eight = np.diff(targets) == 8 * counts[:-1].astype(np.int64)
         # Counters of eight bytes are aligned to as many.
         byte = relative and bool(((targets - low) % 8).any())
         byte = byte or any(run.counter_size == 1 for run in runs)
@@ -275,8 +266,8 @@ def _records(
     bitmaps = tuple(
         version
         for version in versions
-        if "NumBitmapBytes" in layout.LAYOUTS[version].offsets()
-        and field("NumBitmapBytes", version).any()
+        if "NumBitmapBytes" in (known := layout.LAYOUTS[version]).offsets()
+        and section.column("NumBitmapBytes", offsets, known).any()
     )
     size, names = runs[0].record_size, section.names
-    return RecordEvidence(size, versions, references.copy(), keys, names, widths, bitmaps)
+    return RecordEvidence(size, versions, references, keys, names, widths, bitmaps)

@@ -69,7 +69,7 @@ def alike(one: int, other: int) -> bool:
     return one == other or (len(relative) == 1 and layout.same_stride(one, other))
 
 
-def fate(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = None) -> Fate:
+def predict(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = None) -> Fate:
     """Predict what a program does, from its runtime's raw version and its pieces in link order.
 
     The runtime walks all records with its own stride: with two layouts it takes something else

@@ -14,7 +14,7 @@ import numpy as np
 from nbsupport.audit import evidence, objects
 from nbsupport.audit.advice import advise, cargo_target
 from nbsupport.audit.evidence import Evidence, PartEvidence, RecordEvidence
-from nbsupport.audit.fate import Fate, LinkPiece, alike, fate
+from nbsupport.audit.fate import Fate, LinkPiece, alike, predict
 from nbsupport.base.errors import LabError
 from nbsupport.profile.infer import Array
 
@@ -39,7 +39,9 @@ class Blame:
     functions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, path: Path, records: Iterable[RecordEvidence], among: Array | None = None) -> Blame:
+    def from_records(
+        cls, path: Path, records: Iterable[RecordEvidence], among: Array | None = None
+    ) -> Blame:
         """Count the functions that have records (with a key `among` these)."""
         count, text = 0, list[str]()
         for run in records:
@@ -207,7 +209,7 @@ def judge_image(seen: PartEvidence) -> Judgement:
         ways = _orders(seen.pieces)
         ways.append([dataclasses.replace(piece, how="front-end") for piece in seen.pieces])
     runtimes = [seen.runtime] if seen.runtime else sorted({p.raw_version for p in seen.pieces})
-    links = [Link(r, way[0], fate(r, way)) for r in runtimes for way in ways if way]
+    links = [Link(r, way[0], predict(r, way)) for r in runtimes for way in ways if way]
     return _judged(links, [seen])
 
 
@@ -217,7 +219,7 @@ def _judge_objects(parts: Sequence[PartEvidence]) -> Judgement:
     brought = [seen.runtime for seen in parts if seen.runtime and not seen.linked]
     runtimes = brought[:1] or sorted({piece.raw_version for piece in pieces})[:_MOST_PIECES]
     ways = _orders(pieces)
-    return _judged([Link(r, way[0], fate(r, way)) for r in runtimes for way in ways], parts)
+    return _judged([Link(r, way[0], predict(r, way)) for r in runtimes for way in ways], parts)
 
 
 def _orders(pieces: Sequence[LinkPiece]) -> list[list[LinkPiece]]:
@@ -292,7 +294,9 @@ def _blame_objects(files: Sequence[Audited], usual: int) -> list[Blame]:
 
     blamed = [(one.path, [seen for seen in one.parts if strange(seen)]) for one in files]
     return [
-        Blame.of(path, [r for s in parts for r in s.records]) for path, parts in blamed if parts
+        Blame.from_records(path, [r for s in parts for r in s.records])
+        for path, parts in blamed
+        if parts
     ]
 
 
@@ -312,8 +316,8 @@ def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
         records = [each for part in one.parts for each in part.records]
         for size, among in keys.items():
             same = [each for each in records if each.record_size == size]
-            blame.append(Blame.of(one.path, same, among))
-    found = [one for one in blame if one.count] or [Blame.of(image.path, foreign)]
+            blame.append(Blame.from_records(one.path, same, among))
+    found = [one for one in blame if one.count] or [Blame.from_records(image.path, foreign)]
     judgement = _advised(image.judgement, image.path, [seen], found if foreign else [])
     return dataclasses.replace(image, judgement=judgement)
 

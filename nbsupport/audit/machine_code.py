@@ -1,16 +1,23 @@
-"""Which raw version the profile runtime in a linked image is of, read from its code.
+"""What the code of a linked image says of the profile runtime in it, symbols or not.
 
-Its symbol `__llvm_profile_raw_version` does not tell: that is the first instrumented object's.
-But the runtime compares that with INSTR_PROF_RAW_VERSION, a constant, and passes the same
-constant to a message when they differ (__llvm_profile_write_file in InstrProfilingFile.c). So:
-find the message, the code that takes its address, and the one number that is both compared
-nearby and passed beside it.
+Which raw version it is of: the symbol `__llvm_profile_raw_version` does not tell, for that is
+the first instrumented object's. But the runtime compares that with INSTR_PROF_RAW_VERSION, a
+constant, and passes the same constant to a message when they differ
+(__llvm_profile_write_file in InstrProfilingFile.c). So: find the message, the code that takes
+its address, and the one number that is both compared nearby and passed beside it.
+
+Where its functions are: a value site passes the address of its record as the second argument,
+as no other code does. So what is called next, wherever a record's address was put there, is a
+value-profiling function. Source: __llvm_profile_instrument_target, ..._memop
+(InstrProfilingValue.c).
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +26,7 @@ from nbsupport.profile import layout
 
 if TYPE_CHECKING:
     from nbsupport.audit.images import Image
+    from nbsupport.profile.infer import Array
 
 #: Source: PROF_ERR in InstrProfilingPort.h, which all of the runtime's messages go through.
 MESSAGE = b"LLVM Profile Error: "
@@ -28,6 +36,13 @@ _NEAR, _BESIDE = 1024, 24
 #: x86-64: cmp r32, imm8; mov ecx, edx or r8d, imm32.
 _COMPARED = re.compile(rb"\x83[\xf8-\xff](.)", re.DOTALL)
 _PASSED = re.compile(rb"[\xb8-\xba](.)\0\0\0", re.DOTALL)
+#: From an argument to the call, and from an adrp to its add, in bytes; other instructions stand
+#: between.
+_REACH = 64
+#: At least so many of a function's calls follow a record's address, else it is another one.
+_SHARE = 0.2
+#: Bytes of code that are searched at once: they stay in the processor's cache.
+_CHUNK = 1 << 20
 
 
 def writer(image: Image, data: bytes) -> list[int]:
@@ -35,68 +50,175 @@ def writer(image: Image, data: bytes) -> list[int]:
 
     Source: __llvm_profile_write_file (InstrProfilingFile.c).
     """
-    return [base + use - start for base, start, _, use in _uses(image, data)]
+    return [code.base + use for code, use in _uses(image, data)]
 
 
 def raw_version(image: Image, data: bytes) -> int | None:
     """Return the raw version of the runtime in a linked image; None when it is not certain."""
-    found: set[int] = set()
-    for _, start, size, use in _uses(image, data):
-        if image.target.startswith("x86_64"):
-            compared = _COMPARED.findall(data, max(0, use - _NEAR), use + _NEAR)
-            passed = _PASSED.findall(data, max(0, use - _BESIDE), use + _BESIDE)
-            found |= {byte[0] for byte in set(compared) & set(passed)}
-        else:
-            words, index = np.frombuffer(data, "<u4", size // 4, start), (use - start) // 4
-            near, beside = (
-                words[max(0, index - n // 4) : index + n // 4] for n in (_NEAR, _BESIDE)
-            )
-            compared = near[near & 0x7FC0001F == 0x7100001F] >> 10 & 0xFFF
-            passed = beside[beside & 0xFFE00000 == 0x52800000] >> 5 & 0xFFFF
-            found |= set(compared.tolist()) & set(passed.tolist())
+    numbers: set[int] = set()
+    for code, use in _uses(image, data):
+        numbers |= code.constants(use)
     # A 1 beside it is __fprintf_chk's, or lprofSuspendSigKill's.
-    found = {number for number in found if number >= min(layout.LAYOUTS)}
-    return found.pop() if len(found) == 1 else None
+    numbers = {number for number in numbers if number >= min(layout.LAYOUTS)}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
-def _uses(image: Image, data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield base, start and size of a code segment, and where it takes the message's address."""
+def value_functions(image: Image, data: bytes) -> list[int]:
+    """Return the addresses, as linked, of the functions that value sites call."""
+    records = [(address, address + size) for address, _, size in image.places.get("data", ())]
+    addresses: set[int] = set()
+    for code in _codes(image, data) if records else ():
+        arguments = code.second_arguments(min(records)[0], max(records)[1])
+        called = _called(arguments, *code.calls())
+        addresses |= {at for at in called if code.base <= at < code.base + code.size}
+    return sorted(addresses)
+
+
+def _called(arguments: Array, calls: Array, targets: Array) -> set[int]:
+    """Return what is called next after the arguments, where that is usual for the function."""
+    after = np.searchsorted(calls, arguments)
+    after = after[after < len(calls)]
+    near = calls[after] - arguments[: len(after)] <= _REACH
+    functions, votes = np.unique(targets[np.unique(after[near])], return_counts=True)
+    every, total = np.unique(targets, return_counts=True)
+    share = votes / total[np.searchsorted(every, functions)]
+    return set(functions[share >= _SHARE].tolist())
+
+
+def _uses(image: Image, data: bytes) -> Iterator[tuple[_X86 | _Aarch64, int]]:
+    """Yield the code that takes the message's address, and where, in bytes from its start."""
     text = data.find(_MISMATCH)
-    address = next((a + text - s for a, s, n, _ in image.loaded if s <= text < s + n), None)
-    if address is None:
-        return
-    for base, start, size, code in image.loaded:
-        if code and image.target.startswith("x86_64"):
-            for use in _x86_64(data, start, size, address - base):
-                yield base, start, size, use
-        elif code and image.target.startswith("aarch64"):
-            words = np.frombuffer(data, "<u4", size // 4, start)
-            for index in _aarch64(words, base, address):
-                yield base, start, size, start + 4 * index
+    for base, start, size, _ in image.loaded:
+        if start <= text < start + size:
+            address = base + text - start
+            for code in _codes(image, data):
+                for use in code.taking(address, address + 1)[0].tolist():
+                    yield code, use
+            return
 
 
-def _x86_64(data: bytes, start: int, size: int, distance: int) -> Iterator[int]:
-    """Yield where code takes the address that is so far from its start (lea, rip-relative)."""
-    ramp = np.arange(1 << 16, dtype=np.uint32) * np.uint32(-4 % (1 << 32))
-    for first in range(min(4, size)):
-        for low in range(first, size - 3, ramp.nbytes):  # in pieces: they stay in the cache
-            reaches = np.frombuffer(data, "<u4", min(ramp.size, (size - low) // 4), start + low)
-            wanted = ramp[: len(reaches)] + np.uint32((distance - low - 4) % (1 << 32))
-            for index in np.flatnonzero(reaches == wanted).tolist():
-                here = start + low + 4 * index
-                if data[here - 2] == 0x8D and data[here - 1] & 0xC7 == 5:
-                    yield here
+def _codes(image: Image, data: bytes) -> Iterator[_X86 | _Aarch64]:
+    """Yield the code of an image, where we can decode it."""
+    for base, start, size, executable in image.loaded:
+        if executable and image.target.startswith("x86_64"):
+            yield _X86(data, base, start, size)
+        elif executable and image.target.startswith("aarch64"):
+            yield _Aarch64(data, base, start, size)
 
 
-def _aarch64(words: np.ndarray, base: int, address: int) -> Iterator[int]:
-    """Yield the index of each instruction that adds to an address's page (adrp before it)."""
-    adds = np.flatnonzero(words & 0xFFFFFC00 == 0x91000000 | (address & 0xFFF) << 10)
-    for index in adds.tolist():
-        register = int(words[index]) >> 5 & 31
-        for before in range(max(0, index - 8), index):
-            word = int(words[before])
-            pages = (word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3
-            pages -= (pages & 1 << 20) << 1
-            page = (base + 4 * before >> 12) + pages
-            if word & 0x9F00001F == 0x90000000 | register and page == address >> 12:
-                yield index
+@dataclass(frozen=True)
+class _Code:
+    """Machine code: `size` bytes from `start` in `data`, linked to the address `base`.
+
+    Places are in bytes from its start.
+    """
+
+    data: bytes
+    base: int
+    start: int
+    size: int
+
+
+class _X86(_Code):
+    """Code of x86-64: instructions are told by their first bytes, wherever these are."""
+
+    def taking(self, low: int, high: int) -> tuple[Array, Array]:
+        """Return where it takes an address from `low` up to `high`, and into which register."""
+        places = self._where(0x8D, 5)  # lea register, [rip + n]
+        values = self.base + places + 6 + self._numbers(places + 2)
+        places = places[(values >= low) & (values < high)]
+        return places + 2, self._bytes[places + 1] >> 3
+
+    def second_arguments(self, low: int, high: int) -> Array:
+        """Return where such an address becomes the second argument of a call."""
+        places, registers = self.taking(low, high)
+        lea = places[(registers == 6) & (places > 2)] - 3
+        lea = lea[self._bytes[lea] == 0x48]  # rsi; with another prefix it is r14
+        mov = self._where(0xBE)  # mov esi, n: in a program that is not to be moved
+        values = self._numbers(mov + 1)
+        return np.sort(np.concatenate([lea, mov[(values >= low) & (values < high)]]))
+
+    def calls(self) -> tuple[Array, Array]:
+        """Return where it calls or jumps, and the addresses to which."""
+        places = np.sort(np.concatenate([self._where(0xE8), self._where(0xE9)]))
+        targets = self.base + places + 5 + self._numbers(places + 1)
+        sane = (targets >= self.base) & (targets < self.base + self.size)
+        return places[sane], targets[sane]
+
+    def constants(self, place: int) -> set[int]:
+        """Return the small numbers that it compares, near a place, and passes on, beside it."""
+        here = self.start + place
+        compared = _COMPARED.findall(self.data, max(0, here - _NEAR), here + _NEAR)
+        passed = _PASSED.findall(self.data, max(0, here - _BESIDE), here + _BESIDE)
+        return {byte[0] for byte in set(compared) & set(passed)}
+
+    @functools.cached_property
+    def _bytes(self) -> Array:
+        return np.frombuffer(self.data, np.uint8, self.size, self.start)
+
+    def _numbers(self, places: Array) -> Array:
+        """Return the signed 32 bits at each place."""
+        numbers = np.zeros(len(places), np.uint32)
+        for n in range(4):
+            numbers |= self._bytes[places + n].astype(np.uint32) << np.uint32(8 * n)
+        return numbers.view(np.int32).astype(np.int64)
+
+    def _where(self, byte: int, mode: int | None = None) -> Array:
+        """Return where a byte is, with a ModRM of that addressing mode behind it, if one is given.
+
+        Four more bytes are there behind these.
+        """
+        places = [np.zeros(0, np.int64)]
+        for low in range(0, self.size - 5, _CHUNK):
+            high = min(low + _CHUNK, self.size - 5)
+            chosen = self._bytes[low:high] == byte
+            if mode is not None:
+                chosen &= self._bytes[low + 1 : high + 1] & 0xC7 == mode
+            places.append(np.flatnonzero(chosen) + low)
+        return np.concatenate(places)
+
+
+class _Aarch64(_Code):
+    """The same of AArch64, where each instruction has four bytes."""
+
+    def taking(self, low: int, high: int) -> tuple[Array, Array]:
+        # An adrp puts the address of a page into a register, an add of the same completes it.
+        words, size = self._words, len(self._words)
+        pages = np.flatnonzero(words & 0x9F000000 == 0x90000000)
+        adds = np.flatnonzero(words & 0xFFC00000 == 0x91000000)
+        keys = np.sort((words[pages] & 31).astype(np.int64) * size + pages)  # by register
+        sources = (words[adds] >> 5 & 31).astype(np.int64) * size
+        before = np.searchsorted(keys, sources + adds) - 1
+        pages = np.append(keys, 0)[before] - sources  # before the first stands the 0
+        near = (before >= 0) & (pages >= 0) & (4 * (adds - pages) <= _REACH)
+        adds, pages = adds[near], pages[near]
+        word = words[pages].astype(np.int64)
+        distance = (word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3
+        distance -= (distance & 1 << 20) << 1
+        values = ((self.base + 4 * pages >> 12) + distance << 12) + (words[adds] >> 10 & 0xFFF)
+        places = adds[(values >= low) & (values < high)]
+        return 4 * places, words[places] & 31
+
+    def second_arguments(self, low: int, high: int) -> Array:
+        places, registers = self.taking(low, high)
+        chosen: Array = places[registers == 1]
+        return chosen
+
+    def calls(self) -> tuple[Array, Array]:
+        places = np.flatnonzero(self._words & 0x7C000000 == 0x14000000)  # b, bl
+        distance = self._words[places].astype(np.int64) & 0x3FFFFFF
+        distance -= (distance & 1 << 25) << 1
+        return 4 * places, self.base + 4 * (places + distance)
+
+    def constants(self, place: int) -> set[int]:
+        near, beside = (
+            self._words[max(0, place - reach) // 4 : (place + reach) // 4]
+            for reach in (_NEAR, _BESIDE)
+        )
+        compared = near[near & 0x7FC0001F == 0x7100001F] >> 10 & 0xFFF
+        passed = beside[beside & 0xFFE00000 == 0x52800000] >> 5 & 0xFFFF
+        return set(compared.tolist()) & set(passed.tolist())
+
+    @functools.cached_property
+    def _words(self) -> Array:
+        return np.frombuffer(self.data, "<u4", self.size // 4, self.start)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nbsupport.profile import layout
-from nbsupport.profile.layout import ALIGNMENT, Bits, Order
+from nbsupport.profile.layout import ALIGNMENT, Bits, Buffer, Layout, Order
 from nbsupport.profile.names import Names
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -28,15 +28,33 @@ _FAR = 1 << 62
 class Section:
     """Bytes of a data section (`__llvm_prf_data`) and what its records refer to.
 
-    `counters` is where the counters start and end, in bytes relative to the section's start;
-    None where that is not known (objects before linking, COFF).
+    `data` are its bytes, `names` the names of the file. `counters` is where the counters start
+    and end, in bytes relative to the section's start; None where that is not known (objects
+    before linking, COFF). `bits` (64 or 32) and `order` (`<`, `>`) are the program's.
     """
 
-    data: bytes | memoryview
+    data: Buffer
     names: Names
     counters: tuple[int, int] | None = None
     bits: Bits = 64
     order: Order = "<"
+
+    def column(self, name: str, offsets: Array, known: Layout | None = None) -> Array:
+        """Return one field of the records that start at `offsets`, of a layout that is `known`.
+
+        Without it: one of the fields that each layout has at the same place.
+        """
+        if known is None:
+            sizes = layout.sizes(self.bits)
+            known = layout.LAYOUTS[sizes[min(sizes)][-1]]
+        rows = known.rows(self.data, self.bits, self.order, ALIGNMENT)
+        values: Array = rows[name][offsets // ALIGNMENT]
+        return values
+
+    def text(self, offsets: Array) -> list[bytes]:
+        """Return the names of the functions whose records start at `offsets`, b"" if unknown."""
+        text = [*self.names.text, b""]  # -1, for none, is the last one
+        return [text[n] for n in self.names.index(self.column("NameRef", offsets)).tolist()]
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,11 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Found:
-    """The records of a section: where each starts, its size, by which invariants it was found."""
+    """The records of a section.
+
+    `offsets` and `sizes` say where each starts and how long it is, in bytes; `by` names the
+    invariants by which they were found; `runs` are the runs of layouts that they form.
+    """
 
     offsets: Array
     sizes: Array
@@ -67,7 +89,10 @@ class Found:
 
 
 def find(section: Section) -> Found:
-    """Return the records of a section, and the runs of layouts that they form."""
+    """Return the records of a section, and the runs of layouts that they form.
+
+    Any `section` has an answer: what makes no sense is no record.
+    """
     offsets, by = _starts(section)
     room = _room(section, offsets)
     sizes = _sizes(section, offsets, room)
@@ -85,19 +110,21 @@ def _starts(section: Section) -> tuple[Array, By]:
     starts = _spaced(landing[_named(section, landing)], smallest)
     by: By = "both" if len(starts) else "nothing"
     rest = _apart(places, starts, smallest)
-    named = _spaced(rest[_named(section, rest)], smallest)
-    if len(named):
-        starts, by = np.union1d(starts, named), "both" if len(starts) else "names"
-    alone = _spaced(_apart(landing, starts, smallest), smallest)
-    if len(alone):
-        starts, by = np.union1d(starts, alone), "counters" if by == "nothing" else by
+    by_name = _spaced(rest[_named(section, rest)], smallest)
+    if len(by_name):
+        by = "both" if len(starts) else "names"
+        starts = np.union1d(starts, by_name)
+    by_counters = _spaced(_apart(landing, starts, smallest), smallest)
+    if len(by_counters):
+        by = "counters" if by == "nothing" else by
+        starts = np.union1d(starts, by_counters)
     return starts, by
 
 
 def _named(section: Section, places: Array) -> Array:
     """Say which places hold the NameRef of a name."""
-    found: Array = section.names.index(_at(section, places, 8)) >= 0
-    return found
+    known: Array = section.names.index(section.column("NameRef", places)) >= 0
+    return known
 
 
 def _apart(places: Array, starts: Array, smallest: int) -> Array:
@@ -115,11 +142,11 @@ def _spaced(places: Array, smallest: int) -> Array:
     """Return the places without those that overlap with one before."""
     if (np.diff(places) >= smallest).all():
         return places
-    kept: list[int] = []
+    starts: list[int] = []
     for place in places.tolist():
-        if not kept or place - kept[-1] >= smallest:
-            kept.append(place)
-    return np.array(kept, np.int64)
+        if not starts or place - starts[-1] >= smallest:
+            starts.append(place)
+    return np.array(starts, np.int64)
 
 
 def _landing(section: Section, targets: Array) -> Array:
@@ -149,10 +176,10 @@ def _sizes(section: Section, offsets: Array, room: Array) -> Array:
     known = layout.sizes(section.bits)
     gaps = np.append(offsets[1:], len(section.data))[: len(offsets)] - offsets
     # Shorter than two records, a gap is one record, maybe of a stride newer than we know.
-    told = gaps < 2 * min(known)
-    told[-1:] = False
+    certain = gaps < 2 * min(known)
+    certain[-1:] = False
     likely = _by_fields(section, offsets, gaps, room)
-    sizes: Array = np.where(told | (likely == 0), gaps, likely)
+    sizes: Array = np.where(certain | (likely == 0), gaps, likely)
     if len(sizes) > 1 and sizes[-2] not in known and gaps[-1] >= sizes[-2]:
         sizes[-1] = sizes[-2]
     return sizes
@@ -182,7 +209,7 @@ def _by_fields(section: Section, offsets: Array, gaps: Array, room: Array) -> Ar
 def _counts(section: Section, offsets: Array, size: int) -> Array:
     """Return NumCounters of records of a known size."""
     newest = layout.LAYOUTS[layout.sizes(section.bits)[size][-1]]
-    return _at(section, offsets + newest.offsets(section.bits)["NumCounters"], 4).astype(np.int64)
+    return section.column("NumCounters", offsets, newest).astype(np.int64)
 
 
 def _runs(section: Section, offsets: Array, sizes: Array, room: Array) -> tuple[Stretch, ...]:
@@ -209,21 +236,6 @@ def _counter_size(section: Section, offsets: Array, size: int, room: Array) -> i
 
 def _targets(section: Section, offsets: Array) -> Array:
     """Return where the CounterPtr of records lands, relative to the section's start."""
-    wide = section.bits // 8
-    place = layout.LAYOUTS[max(layout.LAYOUTS)].offsets(section.bits)["CounterPtr"]
-    inside = np.minimum(offsets + place, max(0, len(section.data) - wide))
-    pointers = _at(section, inside, wide).astype(f"i{wide}").astype(np.int64)
-    targets: Array = offsets + pointers
+    pointers = section.column("CounterPtr", offsets).astype(f"i{section.bits // 8}")
+    targets: Array = offsets + pointers.astype(np.int64)
     return targets
-
-
-def _words(section: Section, size: int) -> Array:
-    count = len(section.data) // size
-    words: Array = np.frombuffer(section.data, f"{section.order}u{size}", count)
-    return words
-
-
-def _at(section: Section, offsets: Array, size: int) -> Array:
-    """Return the unsigned words at offsets that are multiples of their size."""
-    found: Array = _words(section, size)[offsets // size]
-    return found

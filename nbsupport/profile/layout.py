@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from nbsupport.base.errors import LabError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import numpy as np
 
 Bits = Literal[32, 64]
 Order = Literal["<", ">"]
+Buffer: TypeAlias = "bytes | memoryview"
 
 #: Records start at multiples of this. Source: INSTR_PROF_DATA_ALIGNMENT.
 ALIGNMENT = 8
@@ -56,8 +59,16 @@ class Field:
 class Layout:
     """What one raw version looks like, in memory and in a file.
 
-    `relative`: CounterPtr (BitmapPtr) is relative to its record, not absolute. `llvm` are the
-    first and the last major version known to write it, None: no release.
+    `raw_version` is its number, `llvm` the first and the last major version known to write it
+    (None: no release). `record` are the fields of a record in order, `header` the names of those
+    of a raw profile's header. `relative`: CounterPtr (BitmapPtr) is relative to its record, not
+    absolute. All sizes and offsets are in bytes; `bits` are a program's pointers', 64 or 32,
+    `order` is its byte order, `<` for little.
+
+    >>> LAYOUTS[10].record_size(), LAYOUTS[10].record_size(32), LAYOUTS[10].header_size
+    (64, 48, 128)
+    >>> LAYOUTS[8].offsets()["NumCounters"], LAYOUTS[8].value_kinds, LAYOUTS[8].relative
+    (40, 2, True)
     """
 
     raw_version: int
@@ -78,12 +89,12 @@ class Layout:
 
     def offsets(self, bits: Bits = 64) -> dict[str, int]:
         """Return where each field of a record starts, in bytes, each aligned to its size."""
-        found, end = {}, 0
+        starts, end = {}, 0
         for field in self.record:
             size = field.size or bits // 8
-            found[field.name] = end = -(-end // size) * size
+            starts[field.name] = end = -(-end // size) * size
             end += size * field.count
-        return found
+        return starts
 
     def record_size(self, bits: Bits = 64) -> int:
         """Return the bytes from one record to the next."""
@@ -95,9 +106,24 @@ class Layout:
         """Return the record as a NumPy type."""
         return _record_dtype(self, bits, order)
 
+    def rows(
+        self, data: Buffer, bits: Bits = 64, order: Order = "<", step: int = 0
+    ) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """Return the records in `data` as NumPy rows, which are its bytes: nothing is copied.
+
+        `step` is from one row to the next: by default a record's size; with `ALIGNMENT` there
+        is a row for each place where a record may start, `offset // ALIGNMENT` is its number.
+        """
+        import numpy as np  # noqa: PLC0415 - the lab's commands need this table without it
+
+        kind = self.record_dtype(bits, order)
+        step = step or kind.itemsize
+        count = max(0, (len(data) - kind.itemsize) // step + 1)
+        return np.ndarray((count,), kind, data, strides=(step,))
+
     def header_dtype(self, order: Order = "<") -> np.dtype[np.void]:
         """Return the header as a NumPy type."""
-        import numpy as np  # noqa: PLC0415 - the lab's commands need this table without it
+        import numpy as np  # noqa: PLC0415
 
         return np.dtype([(name, f"{order}u8") for name in self.header])
 
@@ -106,11 +132,11 @@ class Layout:
 def _record_dtype(layout: Layout, bits: Bits, order: Order) -> np.dtype[np.void]:
     import numpy as np  # noqa: PLC0415
 
-    kinds = [(f"{order}u{f.size or bits // 8}", f.count) for f in layout.record]
+    numbers = [(f"{order}u{f.size or bits // 8}", f.count) for f in layout.record]
     return np.dtype(
         {
             "names": [field.name for field in layout.record],
-            "formats": [kind if count == 1 else (kind, (count,)) for kind, count in kinds],
+            "formats": [kind if count == 1 else (kind, (count,)) for kind, count in numbers],
             "offsets": list(layout.offsets(bits).values()),
             "itemsize": layout.record_size(bits),
         }
@@ -119,12 +145,12 @@ def _record_dtype(layout: Layout, bits: Bits, order: Order) -> np.dtype[np.void]
 
 def _fields(text: str) -> tuple[Field, ...]:
     """Parse `name:size` or `name:size*count`; size `p` is a pointer's."""
-    found = []
+    fields = []
     for item in text.split():
-        name, _, size = item.partition(":")
-        each, _, count = size.partition("*")
-        found.append(Field(name, 0 if each == "p" else int(each), int(count or 1)))
-    return tuple(found)
+        name, _, what = item.partition(":")
+        size, _, count = what.partition("*")
+        fields.append(Field(name, 0 if size == "p" else int(size), int(count or 1)))
+    return tuple(fields)
 
 
 _OLD = _fields(
@@ -201,17 +227,21 @@ def learn(*layouts: Layout) -> None:
     elsewhere: to read it would be a guess.
     """
     for layout in layouts:
-        news = changes(nearest(layout.raw_version), layout)
-        lost = ", ".join(one.name for one in news if not one.after or one.name in _FIXED)
-        if lost:
-            why = f"no {lost} where it was"
+        differences = changes(nearest(layout.raw_version), layout)
+        names = ", ".join(d.name for d in differences if not d.after or d.name in _FIXED)
+        if names:
+            why = f"no {names} where it was"
             raise LabError(f"raw version {layout.raw_version}", why, "teach nbsupport.profile")
         LAYOUTS.setdefault(layout.raw_version, layout)
 
 
 def nearest(raw_version: int) -> Layout:
-    """Return the layout of the table that comes before a raw version, or is it, else the first."""
-    return [_KNOWN[0], *(each for each in _KNOWN if each.raw_version <= raw_version)][-1]
+    """Return the layout of the table that comes before a raw version, or is it, else the first.
+
+    >>> [nearest(raw_version).raw_version for raw_version in (1, 9, 12)]
+    [5, 9, 11]
+    """
+    return [_KNOWN[0], *(known for known in _KNOWN if known.raw_version <= raw_version)][-1]
 
 
 class FieldChange(NamedTuple):
@@ -235,7 +265,11 @@ class FieldChange(NamedTuple):
 
 
 def changes(old: Layout, new: Layout) -> tuple[FieldChange, ...]:
-    """Return what is laid out otherwise in `new`: its fields in order, then what is gone."""
+    """Return what is laid out otherwise in `new` than in `old`: fields in order, then what is gone.
+
+    >>> [str(change) for change in changes(LAYOUTS[9], LAYOUTS[10]) if change.part == "record"]
+    ['NumValueSites has 6 bytes, not 4', 'NumBitmapBytes moves from 56 to 60']
+    """
     parts = {part: (_places(old, part), _places(new, part)) for part in ("record", "header")}
     return tuple(
         FieldChange(part, name, before.get(name), after.get(name))
@@ -253,29 +287,57 @@ def _places(layout: Layout, part: str) -> dict[str, tuple[int, int]]:
 
 
 def split(version: int) -> tuple[int, tuple[str, ...]]:
-    """Return the raw version and the variants that a `__llvm_profile_raw_version` holds."""
+    """Return the raw version and the variants that a `__llvm_profile_raw_version` holds.
+
+    >>> split(10 | 1 << 56 | 1 << 60)
+    (10, ('ir', 'byte-coverage'))
+    """
     return version & 0xFFFFFFFF, tuple(n for n, bit in VARIANTS.items() if version >> bit & 1)
 
 
 def sizes(bits: Bits = 64) -> dict[int, tuple[int, ...]]:
-    """Return each record size there is, in bytes, with the raw versions that have it."""
-    found: dict[int, tuple[int, ...]] = {}
+    """Return each record size there is, in bytes, with the raw versions that have it.
+
+    >>> sizes()
+    {48: (5, 6, 7, 8), 64: (9, 10), 72: (11,)}
+    """
+    versions: dict[int, tuple[int, ...]] = {}
     for version in sorted(LAYOUTS):
         size = LAYOUTS[version].record_size(bits)
-        found[size] = (*found.get(size, ()), version)
-    return found
+        versions[size] = (*versions.get(size, ()), version)
+    return versions
 
 
-def same_stride(one: int, other: int, bits: Bits = 64) -> bool:
-    """Return whether records of two raw versions can be walked with one stride.
+def same_stride(first: int, second: int, bits: Bits = 64) -> bool:
+    """Return whether records of two raw versions, `first` and `second`, have one size.
 
-    True for 9 and 10 (only NumBitmapBytes moved), for 5 to 8, and for a version and itself.
+    Then a runtime can walk both with one stride. `bits` are the program's, 64 or 32. A raw
+    version that is not in the table is like none but itself.
+
+    >>> same_stride(9, 10), same_stride(5, 8), same_stride(8, 9), same_stride(12, 12)
+    (True, True, False, True)
     """
-    return one == other or any({one, other} <= set(group) for group in sizes(bits).values())
+    return first == second or any({first, second} <= set(group) for group in sizes(bits).values())
+
+
+def learn_unknown(raw_versions: Iterable[int | None], learn: Callable[[], object] | None) -> bool:
+    """Return whether layouts of raw versions came to be known: `learn` is called for unknown ones.
+
+    It teaches what this system's LLVMs say (`learn` of this module); with none that is
+    unknown it is not called, for it may start each compiler.
+    """
+    unknown = set(raw_versions) - {None, *LAYOUTS}
+    if unknown and learn:
+        learn()
+    return bool(unknown & LAYOUTS.keys())
 
 
 def llvm_of(raw_version: int) -> str:
-    """Return in words which LLVMs write a raw version: `LLVM 19 to 22`."""
+    """Return in words which LLVMs write a raw version.
+
+    >>> [llvm_of(raw_version) for raw_version in (4, 9, 10, 12)]
+    ['an old LLVM', 'LLVM 18', 'LLVM 19 to 22', 'an LLVM newer than this tool knows']
+    """
     known = LAYOUTS.get(raw_version)
     if known is None:
         return "an LLVM newer than this tool knows" if raw_version > max(LAYOUTS) else "an old LLVM"

@@ -11,7 +11,7 @@ import numpy as np
 
 from nbsupport.profile import infer, layout
 from nbsupport.profile.header import Header
-from nbsupport.profile.layout import Layout
+from nbsupport.profile.layout import ALIGNMENT, Layout
 from nbsupport.profile.names import Doubt, Names, Problem
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -233,12 +233,9 @@ def read(header: Header, names: Callable[[], Names]) -> RecordTable:
     Else, those that their names and counters give away: the linker put objects' records one
     after the other, and the runtime wrote them all with its own stride.
     """
-    data = header.part("data")
-    dtype = header.layout.record_dtype(header.bits, header.order)
-    rows = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
-    ours = RecordTable(
-        header, (RecordBlock(header.layout, np.arange(len(rows)) * dtype.itemsize, rows),)
-    )
+    rows = header.layout.rows(header.part("data"), header.bits, header.order)
+    offsets = np.arange(len(rows)) * rows.itemsize
+    ours = RecordTable(header, (RecordBlock(header.layout, offsets, rows),))
     if not (ours.outside.any() or ours.overlapping.any()):
         return ours
     known = names()
@@ -259,19 +256,17 @@ def _recognized(header: Header, names: Names) -> RecordTable:
         start = header.signed(header.fields["CountersDelta"])
         span = (start, start + len(header.part("counters")))
     found = infer.find(infer.Section(data, names, span, header.bits, header.order))
-    raw, pieces, first = np.frombuffer(data, np.uint8), [], 0
+    blocks, first = [], 0
     for run in found.runs:
         offsets = found.offsets[first : first + run.records]
         first += run.records
-        offsets = offsets[offsets + run.record_size <= len(raw)]
         versions = run.raw_versions(header.bits)
-        if len(offsets) and versions:
+        if versions:
             same = header.layout.raw_version in versions
             known = header.layout if same else layout.LAYOUTS[versions[-1]]
-            rows = raw[offsets[:, None] + np.arange(run.record_size)]
-            dtype = known.record_dtype(header.bits, header.order)
-            pieces.append(RecordBlock(known, offsets, rows.view(dtype)[:, 0]))
-    return RecordTable(header, tuple(pieces))
+            rows = known.rows(data, header.bits, header.order, ALIGNMENT)[offsets // ALIGNMENT]
+            blocks.append(RecordBlock(known, offsets, rows))
+    return RecordTable(header, tuple(blocks))
 
 
 def _outside(starts: Array, numbers: Array, width: int, size: int) -> Array:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbsupport.profile import infer
-from nbsupport.profile.layout import Layout
-
-if TYPE_CHECKING:
-    from nbsupport.profile import infer
+from nbsupport.profile import infer, layout
+from nbsupport.profile.infer import Array
+from nbsupport.profile.layout import ALIGNMENT, Buffer, Layout
 
 _WORD = 8
 
@@ -38,6 +35,11 @@ class Record:
             for f in self.layout.record
         )
 
+    def values(self, data: Buffer) -> dict[str, list[int]]:
+        """Return the numbers of each field, out of the section's bytes (64 bits, little-endian)."""
+        row = self.layout.rows(data, step=ALIGNMENT)[self.offset // ALIGNMENT]
+        return {field.name: np.atleast_1d(row[field.name]).tolist() for field in self.layout.record}
+
 
 def lay(
     section: infer.Section, runtime: Layout, layouts: Mapping[int, Layout]
@@ -47,17 +49,9 @@ def lay(
     `layouts` are by size of a record, in bytes; records of other sizes are left out.
     """
     found = infer.find(section)
-    words = np.frombuffer(section.data, "<u8", len(section.data) // _WORD)
-    text = section.names.text
-    index = section.names.index(words[found.offsets // _WORD])
-    names = [text[n].decode(errors="replace") if n >= 0 else "" for n in index]
-    records = tuple(
-        Record(offset, name, layouts[size])
-        for offset, name, size in zip(
-            found.offsets.tolist(), names, found.sizes.tolist(), strict=True
-        )
-        if size in layouts
-    )
+    names = (name.decode(errors="replace") for name in section.text(found.offsets))
+    rows = zip(found.offsets.tolist(), names, found.sizes.tolist(), strict=True)
+    records = tuple(Record(at, name, layouts[size]) for at, name, size in rows if size in layouts)
     starts = {record.offset: record.name for record in records}
     stride = runtime.record_size()
     slots = tuple(
@@ -65,3 +59,29 @@ def lay(
         for at in range(0, len(section.data) - stride + 1, stride)
     )
     return records, slots
+
+
+def misplaced_values(section: infer.Section, runtime: Layout) -> tuple[Array, Array] | None:
+    """Return where a runtime looks for `Values` of foreign records with sites, and where they are.
+
+    Both are offsets in the section of a 64-bit program, in bytes. None: they cannot be moved
+    there, for the runtime looks beyond the section, or where a record of its own has its `Values`.
+    """
+    found, place = infer.find(section), runtime.offsets()["Values"]
+    looked, written, own = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], np.zeros(0, np.int64)
+    for size in np.unique(found.sizes).tolist():
+        versions = layout.sizes().get(size, ())
+        if not versions:
+            return None
+        offsets = found.offsets[found.sizes == size]
+        if size == runtime.record_size():
+            own = offsets + place
+            continue
+        foreign = layout.LAYOUTS[versions[-1]]
+        offsets = offsets[section.column("NumValueSites", offsets, foreign).any(axis=1)]
+        looked.append(offsets + place)
+        written.append(offsets + foreign.offsets()["Values"])
+    places = np.concatenate(looked)
+    if (places + _WORD > len(section.data)).any() or np.isin(places, own).any():
+        return None
+    return places, np.concatenate(written)

@@ -24,7 +24,7 @@ from nbsupport.base.errors import LabError
 from nbsupport.crash import attached
 from nbsupport.crash.lldb import Lldb
 from nbsupport.profile import infer, layout, names
-from nbsupport.rescue import scan, value_sites
+from nbsupport.rescue import value_sites
 from nbsupport.rescue.profdata import raw
 
 #: What value sites call, and what writes the profile to memory (which a program may call itself).
@@ -159,7 +159,7 @@ def _answer(event: Mapping[str, Any]) -> tuple[LiveImage, dict[str, Any]]:
     if not (values and writer) and (image := _image(path)):
         content, data = image
         slide = event["data"] - min(content.places["data"])[0]
-        values = values or [slide + place for place in scan.value_functions(content, data)]
+        values = values or [slide + place for place in machine_code.value_functions(content, data)]
         writer = writer or [slide + place for place in machine_code.writer(content, data)]
     note: dict[str, Any] = {"patch": patch, "writer": writer, "values": [], "there": [], "own": []}
     if one.healthy:

@@ -12,10 +12,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from nbsupport.audit import objects
-from nbsupport.profile import infer, layout
+from nbsupport.profile import layout, stride
 from nbsupport.profile.layout import Order
 
 #: Values of one site that are kept. Source: INSTR_PROF_MAX_NUM_VAL_PER_SITE (InstrProfData.inc).
@@ -31,28 +29,8 @@ def slots(image: objects.BinaryPart, runtime: int | None) -> dict[str, list[int]
     known = layout.LAYOUTS.get(runtime or 0)
     if known is None or len(image.sections) != 1 or image.bits != 64:
         return None
-    (section,) = image.sections
-    found, wanted = infer.find(section), known.offsets()["Values"]
-    there, own, mine = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], np.zeros(0, np.int64)
-    for size in np.unique(found.sizes).tolist():
-        versions = layout.sizes().get(size, ())
-        if not versions:
-            return None
-        offsets = found.offsets[found.sizes == size]
-        fields = layout.LAYOUTS[versions[-1]].offsets()
-        if size == known.record_size():
-            mine = offsets + wanted
-            continue
-        words = np.frombuffer(section.data, f"{section.order}u2", len(section.data) // 2)
-        first = (offsets + fields["NumValueSites"]) // 2
-        sites = words[first[:, None] + np.arange(layout.LAYOUTS[versions[-1]].value_kinds)]
-        chosen = offsets[sites.any(axis=1)]
-        there.append(chosen + wanted)
-        own.append(chosen + fields["Values"])
-    places = np.concatenate(there)
-    if (places + 8 > len(section.data)).any() or np.isin(places, mine).any():
-        return None
-    return {"there": places.tolist(), "own": np.concatenate(own).tolist()}
+    places = stride.misplaced_values(image.sections[0], known)
+    return places and {"there": places[0].tolist(), "own": places[1].tolist()}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nbsupport.audit.fate import LinkPiece, fate
+from nbsupport.audit import fate
+from nbsupport.audit.fate import LinkPiece
 from nbsupport.base import settings
 from nbsupport.lab.build import Trial
 from nbsupport.lab.outcome import Kind
@@ -42,7 +43,8 @@ def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
     if row["order"] == "foreign-first":
         parts.reverse()
     pieces = [LinkPiece(version, how) for version, how in parts if how != "none"]
-    return fate(runtime, pieces, "cold" if row["program"].endswith("cold") else "hot").outcomes
+    sites: fate.Sites = "cold" if row["program"].endswith("cold") else "hot"
+    return fate.predict(runtime, pieces, sites).outcomes
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build
 from nbsupport.profile import infer
@@ -145,8 +143,8 @@ def _misread(
     With sites, it reads a pointer to a node for each, then follows the nodes.
     Source: initializeValueProfRuntimeRecord (InstrProfilingValue.c).
     """
-    fields = np.frombuffer(data, slot.layout.record_dtype(), 1, slot.offset)[0]
-    value, sites = int(fields["Values"]), int(fields["NumValueSites"].sum())
+    fields = slot.values(data)
+    (value,), sites = fields["Values"], sum(fields["NumValueSites"])
     at = slot.offset + slot.layout.offsets()["Values"]
     for touched in range(value, value + _WORD * sites if value else 0, _WORD):
         node = first = word(touched)
@@ -164,9 +162,9 @@ def _misread(
 
 def _written(data: bytes, record: Record, at: int) -> dict[str, list[int]]:
     """Return the fields of a record that the eight bytes there are of."""
-    values = np.frombuffer(data, record.layout.record_dtype(), 1, record.offset)[0]
+    values = record.values(data)
     return {
-        name: np.atleast_1d(values[name]).tolist()
+        name: values[name]
         for name, start, size in record.fields()
         if start < at + _WORD and at < start + size
     }

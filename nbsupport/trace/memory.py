@@ -157,9 +157,8 @@ class LiveRecords:
     def values(self, how: str) -> Iterator[tuple[str, int]]:
         """Yield function and `Values` of each record that has some, as `written` or `read`."""
         for record in self.records if how == "written" else self.slots:
-            at = record.offset + record.layout.offsets()["Values"]
-            value = int.from_bytes(self.data[at : at + _WORD], "little")
-            if value and record.end <= len(self.data):
+            (value,) = record.values(self.data)["Values"]
+            if value:
                 yield names.short(record.name) or f"byte {record.offset}", value
 
     def name(self, address: int) -> str:
@@ -190,10 +189,9 @@ class LiveRecords:
 
     def _fields(self, record: Record) -> Iterator[tuple[str, int, int, str]]:
         """Yield name, offset, bytes and value of each field."""
-        row = np.frombuffer(self.data, record.layout.record_dtype(), 1, record.offset)[0]
+        values = record.values(self.data)
         for name, start, size in record.fields():
-            numbers = np.atleast_1d(row[name]).tolist()
-            said = ", ".join(str(n) if n < 1 << 16 else hex(n) for n in numbers)
+            said = ", ".join(str(n) if n < 1 << 16 else hex(n) for n in values[name])
             yield name, start, size, said
 
 

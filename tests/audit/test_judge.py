@@ -22,7 +22,7 @@ import pytest
 from nbsupport.audit import evidence, objects
 from nbsupport.audit import judge as auditing
 from nbsupport.audit.advice import advise
-from nbsupport.audit.fate import How, LinkPiece, fate
+from nbsupport.audit.fate import How, LinkPiece, predict
 from nbsupport.audit.judge import Audited, AuditReport, audit
 from nbsupport.base.errors import LabError
 from nbsupport.cli.commands import main
@@ -282,7 +282,7 @@ PLAIN = LinkPiece(10, variants=("ir",))
     ],
 )
 def test_fate(runtime: int, pieces: list[LinkPiece], outcomes: str) -> None:
-    assert fate(runtime, pieces).outcomes == set(outcomes.split())
+    assert predict(runtime, pieces).outcomes == set(outcomes.split())
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_fate(runtime: int, pieces: list[LinkPiece], outcomes: str) -> None:
 def test_what_is_lost_though_all_seems_well(
     runtime: int, pieces: list[LinkPiece], says: str
 ) -> None:
-    found = fate(runtime, pieces)
+    found = predict(runtime, pieces)
     assert found.outcomes == {"ok"}
     assert found.fine == (not says)
     assert says in found.loss

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nbsupport.audit import images, machine_code, objects
+from nbsupport.audit import objects
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.profile import infer, layout
 from nbsupport.toolchains import discovery
@@ -318,50 +318,6 @@ def test_a_pe_image_is_read_by_its_names(bench: Bench) -> None:
     # As the runtime's directives have the linker do it.
     merged = only(pe(bench, "merged.dll", "/merge:.lprfd=.data", "/merge:.lprfc=.data", *sources))
     assert runs(merged) == [(48, 1), (72, 1)]
-
-
-def arm(
-    compared: int, passed: int, *more: int, pages: int = 2, low: int = 0x10
-) -> tuple[images.Image, bytes]:
-    """Return an image whose code, at 0x5000, uses an address, as AArch64 does, so many pages on.
-
-    The message is at 0x7010, or before the code, at 0x3010.
-    """
-    code = [
-        0xF100001F | compared << 10,  # cmp x0, #compared
-        0x90000002 | (pages & 3) << 29 | (pages >> 2 & 0x7FFFF) << 5,  # adrp x2, pages
-        0xAA0003E4,  # mov x4, x0
-        0x91000042 | low << 10,  # add x2, x2, #low
-        0x52800021,  # mov w1, #1
-        0x52800003 | passed << 5,  # mov w3, #passed
-        *more,
-    ]
-    data = (
-        struct.pack(f"<{len(code)}I", *code).ljust(0x2010, b"\0") + machine_code._MISMATCH + b"\0"
-    )
-    image = images.Image("elf", "executable", "aarch64-linux", 64, "<")
-    text = 0x7000 if pages > 0 else 0x3000
-    image.loaded = [(0x5000, 0, 4 * len(code), True), (text, 0x2000, len(data) - 0x2000, False)]
-    return image, data
-
-
-@pytest.mark.parametrize(
-    ("compared", "passed", "more", "expected"),
-    [
-        (10, 10, (), 10),
-        (10, 11, (), None),  # two that differ: not what we know
-        (10, 3, (), None),
-        (1, 1, (), None),  # fprintf's flag, no version
-        (10, 10, (0x7100003F | 11 << 10, 0x52800003 | 11 << 5), None),  # two candidates
-    ],
-)
-def test_an_aarch64_runtime_is_named_only_when_certain(
-    compared: int, passed: int, more: tuple[int, ...], expected: int | None
-) -> None:
-    assert machine_code.raw_version(*arm(compared, passed, *more)) == expected
-    assert machine_code.raw_version(*arm(compared, passed, *more, pages=-2)) == expected
-    assert machine_code.raw_version(*arm(compared, passed, *more, pages=3)) is None
-    assert machine_code.raw_version(*arm(compared, passed, *more, low=0x20)) is None
 
 
 def test_images_without_what_is_needed_say_so(bench: Bench) -> None:

@@ -17,8 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from nbsupport.audit import objects
-from nbsupport.audit.images import Image
+from nbsupport.audit import machine_code, objects
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build, cases, counts
@@ -27,7 +26,7 @@ from nbsupport.lab.counts import Counts
 from nbsupport.lab.lab import Lab
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.names import decode
-from nbsupport.rescue import live, profdata, rescue, scan, value_sites
+from nbsupport.rescue import live, profdata, rescue, value_sites
 from nbsupport.rescue.rescued import VALUES, Rescued
 from nbsupport.studies import rescued_counts
 from nbsupport.toolchains import discovery
@@ -356,7 +355,7 @@ def test_a_runtime_that_is_not_recognized_crashes_and_its_counters_are_saved(
     compiled: Compile, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "_VALUES", ())
-    monkeypatch.setattr(scan, "value_functions", lambda *_: [])
+    monkeypatch.setattr(machine_code, "value_functions", lambda *_: [])
     found, seen = saved(compiled())
     assert "in its profile runtime, which could not be kept from it: SIGSEGV" in found.notes[0]
     assert len(seen) == 6
@@ -558,25 +557,6 @@ def test_memory_as_a_raw_profile_is_read_back(raw_version: int) -> None:
     assert not [one for one in made.problems if "value" not in one.what]
 
 
-@pytest.mark.parametrize(
-    ("others", "distance", "found"),
-    [(0, 0, True), (4, 0, True), (20, 0, False), (0, 80, False)],
-    ids=["alone", "few", "mostly-without-a-record", "far"],
-)
-def test_value_sites_are_told_from_chance(others: int, distance: int, found: bool) -> None:
-    """lea rsi, record; call: once; and calls without, or too far away to be about it."""
-    base, records, target = 0x1000, 0x9000, 0x1000 + 600
-    code = b"\x48\x8d\x35" + (records - base - 7).to_bytes(4, "little") + b"\x90" * distance
-    for _ in range(1 + others):
-        code += b"\xe8" + (target - base - len(code) - 5).to_bytes(4, "little", signed=True)
-        code += b"\x90" * 8
-    data = code.ljust(700, b"\x90")
-    image = Image("elf", "executable", "x86_64-linux", 64, "<")
-    image.places["data"] = [(records, 0, 64)]
-    image.loaded = [(base, 0, len(data), True)]
-    assert scan.value_functions(image, data) == ([target] if found else [])
-
-
 def test_where_the_runtime_looks_beyond_the_records_nothing_is_mended(
     saved: Saved, toolchain: Callable[[str], Toolchain], tmp_path: Path
 ) -> None:
@@ -598,27 +578,6 @@ def test_where_the_runtime_looks_beyond_the_records_nothing_is_mended(
     found, seen = saved(tmp_path / "out")
     assert found.lost == (VALUES,) and not found.notes
     assert {name: row for (name, _), row in seen.items()} == {"main": (1,), "copy": (1,)}
-
-
-def test_value_sites_are_found_in_code_of_aarch64() -> None:
-    """adrp x1, add x1, ...; bl: of two functions, the one that records are passed to."""
-    base, records = 0x10000, 0x20010
-    words = [0xD503201F] * 64
-
-    def call(at: int, register: int, target: int) -> None:
-        page = (records >> 12) - (base + 4 * at >> 12)
-        words[at] = 0x90000000 | (page & 3) << 29 | page >> 2 << 5 | register
-        words[at + 1] = 0x91000000 | (records & 0xFFF) << 10 | register << 5 | register
-        words[at + 2] = 0x94000000 | (target - at - 2) & 0x3FFFFFF
-
-    call(0, 1, 40)
-    call(8, 1, 40)
-    call(16, 2, 50)  # a third argument is none of ours
-    data = np.array(words, "<u4").tobytes()
-    image = Image("elf", "executable", "aarch64-linux", 64, "<")
-    image.places["data"] = [(records, 0, 64)]
-    image.loaded = [(base, 0, len(data), True)]
-    assert scan.value_functions(image, data) == [base + 160]
 
 
 def test_whoever_ends_it_gets_the_profile(compiled: Compile, tmp_path: Path) -> None:

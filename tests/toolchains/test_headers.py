@@ -14,7 +14,7 @@ import papermill
 import pytest
 
 from nbsupport.audit import evidence, judge
-from nbsupport.audit.fate import LinkPiece, fate
+from nbsupport.audit.fate import LinkPiece, predict
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build, counts
@@ -250,12 +250,12 @@ def test_without_its_header_nothing_is_guessed(altered: Callable[..., Path]) -> 
     assert 12 not in layout.LAYOUTS
     with pytest.raises(MissingError, match="InstrProfData.inc of 24@llvm-24: not installed with"):
         headers.learned(found)
-    told = fate(11, [LinkPiece(11), LinkPiece(12)], "cold")
+    told = predict(11, [LinkPiece(11), LinkPiece(12)], "cold")
     assert told.outcomes == {"ok", "crash", "malformed", "wrong-counts"}
     assert "how raw version 12 lays them out is not known" in told.why
     # What does not depend on it is predicted all the same.
-    assert fate(11, [LinkPiece(12), LinkPiece(11)], "cold").outcomes == {"version-mismatch"}
-    assert fate(12, [LinkPiece(12)]).outcomes == {"ok"}
+    assert predict(11, [LinkPiece(12), LinkPiece(11)], "cold").outcomes == {"version-mismatch"}
+    assert predict(12, [LinkPiece(12)]).outcomes == {"ok"}
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,14 @@ def pytest_runtest_makereport(
     return report
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Path]:
+    """Return an empty folder that is the cache in this test, in place of the user's."""
+    with settings.cache_at(tmp_path / "cache") as folder:
+        folder.mkdir()
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def toolchain() -> Callable[[str], Toolchain]:
     """Return a function that finds a toolchain by name, or skips the test."""

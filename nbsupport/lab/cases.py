@@ -157,7 +157,7 @@ def _checked(path: Path, said: dict[str, Any]) -> Case:
     return case
 
 
-def source(case: Case, cache: Path) -> Path:
+def source(case: Case) -> Path:
     """Return the folder of a case's sources, not to be changed; fetched and checked once.
 
     An archive without `sha256` has to stay as it is at first. Raises `LabError` for a wrong
@@ -170,7 +170,11 @@ def source(case: Case, cache: Path) -> Path:
         return folder
 
     name = case.sha256 or f"{case.package}{case.url}"
-    target = cache / "sources" / f"{case.name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    target = (
+        settings.cache_dir()
+        / "sources"
+        / f"{case.name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    )
     noted = target.with_name(f"{target.name}.sha256")
 
     def make(staging: Path) -> None:
@@ -179,7 +183,7 @@ def source(case: Case, cache: Path) -> Path:
             pinned = case.sha256 or (noted.read_text() if noted.exists() else "")
             if pinned:
                 archive = download.Archive(case.file, pinned, case.size, url=url)
-                got = download.get(archive, Path(work), cache)
+                got = download.get(archive, Path(work))
             else:
                 got = download.from_url(url, Path(work, case.file), case.size)
             found = files.sha256(got)
@@ -216,7 +220,6 @@ def build(
     *,
     rustflags: tuple[str, ...] = INSTRUMENT,
     profile: Path | None = None,
-    cache: Path | None = None,
 ) -> Built:
     """Build a case, for profiling unless `rustflags` say otherwise; once for all that makes it.
 
@@ -224,22 +227,25 @@ def build(
     Raises `BuildError` where cargo says no, `MissingError` without a cargo that is new enough,
     and what `source` and `programs.get` raise.
     """
-    cache = cache or settings.cache_dir()
-    folder, cargo, main = source(case, cache), _cargo(rustc, cache), None
+    folder, cargo, main = source(case), _cargo(rustc), None
     env = {key: value.replace("{python}", sys.executable) for key, value in case.env.items()}
     if case.program:
-        linker = discovery.companion(rustc, cache).compiler
-        program = programs.get(case.program, cache=cache, cc=linker)
+        linker = discovery.companion(rustc).compiler
+        program = programs.get(case.program, cc=linker)
         main, (below, *_) = program.main, program.library
         env |= {"C_FOLDER": str(below.folder), "C_SOURCE": below.source}
         env["C_FLAGS"] = "\n".join(below.flags)
     env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
-    env |= {"CARGO_HOME": str(cache / "cargo"), "LC_ALL": "C", "CC_ENABLE_DEBUG_OUTPUT": "1"}
+    env |= {
+        "CARGO_HOME": str(settings.cache_dir() / "cargo"),
+        "LC_ALL": "C",
+        "CC_ENABLE_DEBUG_OUTPUT": "1",
+    }
     flags = "\x1f".join((*rustflags, *([f"-Cprofile-use={profile}"] if profile else [])))
     command = [str(cargo), "build", "--release", *case.cargo]
     command += [] if case.network else ["--offline"]
     if case.vendored:
-        crates = (source(get(case.vendor), cache) if case.vendor else folder) / case.vendored
+        crates = (source(get(case.vendor)) if case.vendor else folder) / case.vendored
         command += ["--config", 'source.crates-io.replace-with="vendored"', "--config"]
         command += [f"source.vendored.directory={json.dumps(str(crates))}"]  # TOML's string, too
 
@@ -264,15 +270,15 @@ def build(
     parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
     parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    kept = files.once(cache / "cases" / f"{case.name}-{digest}", make)
+    kept = files.once(settings.cache_dir() / "cases" / f"{case.name}-{digest}", make)
     note = json.loads((kept / "built.json").read_text())
     told = (tuple(note["commands"]), note["seconds"], tuple(note["warnings"]))
     return Built(case, rustc, kept, *told)
 
 
-def _cargo(rustc: Toolchain, cache: Path) -> Path:
+def _cargo(rustc: Toolchain) -> Path:
     """Return a cargo that is new enough: the rustc's own, else another's."""
-    there = [rustc, *(each for each in discovery.discover(cache) if each.kind == "rustc")]
+    there = [rustc, *(each for each in discovery.discover() if each.kind == "rustc")]
     why = "not found"
     for name in [*(str(each.compiler.with_name("cargo")) for each in there), "cargo"]:
         if found := shutil.which(name):
@@ -343,10 +349,10 @@ def _failure(case: Case, done: process.Finished) -> BuildError:
     return BuildError(f"cargo on {case.name}", why, do, done.stderr)
 
 
-def invocation(built: Built, cache: Path) -> Invocation:
+def invocation(built: Built) -> Invocation:
     """Return what runs a case as built, in its folder."""
     places = {"{python}": sys.executable, "{made}": str(built.folder / built.case.run_as)}
-    places["{source}"] = str(source(built.case, cache))
+    places["{source}"] = str(source(built.case))
     argv = [re.sub("|".join(places), lambda m: places[m[0]], w) for w in built.case.command]
     return Invocation(argv, built.rustc, settings.TRACED, cwd=built.folder)
 
@@ -356,7 +362,7 @@ def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
 
     `ok` says that the profile merges: its counts are not compared with any.
     """
-    outcome, text = lab.judge_command(invocation(built, lab.cache))
+    outcome, text = lab.judge_command(invocation(built))
     seen = counts.parse(text)
     if outcome.kind == "ok":
         detail = f"the profile merges: {len(seen)} functions"
@@ -379,10 +385,10 @@ def trial(
     row: dict[str, Any] = {"case": name, "rustc": rustc, "cc": cc, "cflags": cflags, **_NOTHING}
     with contextlib.nullcontext(lab) if lab else Lab() as mine:
         try:
-            main = discovery.find_rustc(rustc, mine.cache)
-            foreign = discovery.find(cc, mine.cache)
+            main = discovery.find_rustc(rustc)
+            foreign = discovery.find(cc)
             row["alike"] = same_stride(main.raw_version or 0, foreign.raw_version or 0)
-            built = build(get(name), main, foreign, cflags, cache=mine.cache)
+            built = build(get(name), main, foreign, cflags)
             theirs, commands = built.c_functions(), built.commands
             row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
             if commands:

@@ -56,21 +56,19 @@ class Lab:
 
     def __init__(
         self,
-        cache: Path | None = None,
+        folder: Path | None = None,
         *,
         limits: settings.Limits = settings.PROGRAM,
         debugger: bool = True,
     ) -> None:
-        self.cache = cache or settings.cache_dir()
+        self.cache = folder or settings.cache_dir()
         self.limits = limits
         self._debug = debugger
         self._debuggers: list[crash.Debugger] = []
         # Looked up once: the grid of a sweep names each toolchain many times.
-        self._find = functools.cache(functools.partial(discovery.find, cache=self.cache))
-        self._find_rustc = functools.cache(
-            functools.partial(discovery.find_rustc, cache=self.cache)
-        )
-        self._program = functools.cache(functools.partial(programs.get, cache=self.cache))
+        self._find = functools.cache(discovery.find)
+        self._find_rustc = functools.cache(discovery.find_rustc)
+        self._program = functools.cache(programs.get)
         self.reference = functools.cache(self._reference)
 
     def __enter__(self) -> Self:
@@ -155,7 +153,7 @@ class Lab:
         """Return the toolchain that compiles main, and the clang that links."""
         if programs.language(program) == "rust":
             main = self._find_rustc(llvm)
-            linker = discovery.companion(main, self.cache)
+            linker = discovery.companion(main)
         else:
             main = linker = self._find(llvm)
         return _with_runtime(main), linker
@@ -197,7 +195,7 @@ class Lab:
             left = min((p for p in folder.glob("*.profraw") if p.is_file()), default=None)
             size = left.stat().st_size if left else 0
             if left and size and done.ok:
-                tool = discovery.profdata(run.toolchain, self.cache)
+                tool = discovery.profdata(run.toolchain)
                 merge: process.Command = (tool, "merge", "-text", "-o", "-", left)
                 # The text of a whole project is larger than what a compiler says.
                 merged = process.run(merge, cwd=folder, limits=settings.TRACED)
@@ -262,7 +260,7 @@ class Lab:
         with contextlib.suppress(IndexError):
             return self._debuggers.pop()
         gdb = shutil.which("gdb")
-        lldb = discovery.find_lldb(self.cache)
+        lldb = discovery.find_lldb()
         return crash.open_debugger(lldb, Path(gdb) if gdb else None)
 
 

@@ -60,7 +60,7 @@ def language(name: str) -> Language:
     return "rust" if _entry(name)["main"].endswith(".rs") else "c"
 
 
-def get(name: str, *, cache: Path | None = None, cc: Path = Path("cc")) -> Program:
+def get(name: str, *, cc: Path = Path("cc")) -> Program:
     """Return a program whose sources are on this machine, fetching them at first use.
 
     `cc` is any C compiler that links; jemalloc's `configure` asks it about this machine,
@@ -70,7 +70,7 @@ def get(name: str, *, cache: Path | None = None, cc: Path = Path("cc")) -> Progr
     entry = _entry(name)
     library = _data()["libraries"][entry["library"]]
     main = _unit(_folder(), entry["main"], entry)
-    below = _unit(_library_folder(library, cache, cc), library["source"], library)
+    below = _unit(_library_folder(library, cc), library["source"], library)
     return Program(name, entry["what"], language(name), main, (below,))
 
 
@@ -107,10 +107,10 @@ def digest(folder: Path, *sources: str) -> str:
     return total.hexdigest()
 
 
-def _library_folder(library: dict[str, Any], cache: Path | None, cc: Path) -> Path:
+def _library_folder(library: dict[str, Any], cc: Path) -> Path:
     if "fetch" not in library:
         return _folder()
-    sources = download.source(library["fetch"], cache=cache)
+    sources = download.source(library["fetch"])
     if "configure" not in library:
         return sources
     recipe = f"{library['configure']}{library['unity']}{sys.platform}{platform.machine()}"

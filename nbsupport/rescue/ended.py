@@ -16,13 +16,13 @@ from nbsupport.rescue.rescued import VALUES, Rescued
 _RUNTIME = ("__llvm_profile", "lprof", "writeOneValueProf", "initializeValueProf")
 
 
-def save(ran: live.Ran, own: Path, out: Path, cache: Path | None) -> Rescued:
+def save(ran: live.Ran, own: Path, out: Path) -> Rescued:
     """Write the profile of a run as far as it has come."""
     notes, lost = _notes(ran), list[str]()
     if ran.why == "exit" and [one.healthy for one in ran.seen.values()] == [True]:
         written = [path for path in sorted(own.glob("*.profraw")) if path.stat().st_size]
         version = profraw.read(written[0]).raw_version if written else None
-        done = malformed.own(written, version, out, cache) if written else None
+        done = malformed.own(written, version, out) if written else None
         if done:
             return dataclasses.replace(done, notes=(*done.notes, *notes))
     if ran.forked:
@@ -35,7 +35,7 @@ def save(ran: live.Ran, own: Path, out: Path, cache: Path | None) -> Rescued:
     if not all(nodes for _, nodes in copies):
         lost.insert(0, VALUES)
     try:
-        made = profdata.write(recovered, out, cache)
+        made = profdata.write(recovered, out)
     except (LabError, OSError) as error:
         # Hours of training are not to be lost for a full disk.
         handle, name = tempfile.mkstemp(prefix="pgo-lab-rescued-", suffix=".profraw")

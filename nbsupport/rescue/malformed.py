@@ -16,7 +16,7 @@ from nbsupport.rescue.rescued import VALUES, Rescued, RescuedPart
 from nbsupport.toolchains import discovery
 
 
-def rescue(path: Path, out: Path, binary: Path | None, cache: Path | None) -> Rescued:
+def rescue(path: Path, out: Path, binary: Path | None) -> Rescued:
     """Write what is in a raw profile to `out`; see `nbsupport.rescue.rescue.from_profraw`."""
     found = profraw.read(path)
     if not found.profiles:
@@ -24,11 +24,11 @@ def rescue(path: Path, out: Path, binary: Path | None, cache: Path | None) -> Re
         raise LabError(str(path), found.problems[0].what, do)
     profiles = [_whole(one, binary) if binary else one for one in found.profiles]
     if found.valid:
-        made = own([path], found.raw_version, out, cache)
+        made = own([path], found.raw_version, out)
         if made:
             return made
     recovered = [profdata.recover(one) for one in profiles]
-    written = profdata.write(recovered, out, cache)
+    written = profdata.write(recovered, out)
     short = sum(len(one.records.sound) - int(one.records.sound.sum()) for one in profiles)
     lost = [what for one in recovered for what in one.lost]
     lost += [f"{short} functions whose counters are not in the file"] * bool(short)
@@ -36,11 +36,9 @@ def rescue(path: Path, out: Path, binary: Path | None, cache: Path | None) -> Re
     return Rescued(out, written, False, (VALUES, *lost), tuple(notes))
 
 
-def own(
-    written: Sequence[Path], version: int | None, out: Path, cache: Path | None
-) -> Rescued | None:
+def own(written: Sequence[Path], version: int | None, out: Path) -> Rescued | None:
     """Merge raw profiles that are healthy, by an llvm-profdata of their raw version, if any."""
-    there = [t for t in discovery.discover(cache) if t.llvm_profdata and t.raw_version == version]
+    there = [t for t in discovery.discover() if t.llvm_profdata and t.raw_version == version]
     tool = min(there, key=lambda t: int(t.major), default=None)
     found = [profraw.read(path) for path in written]
     if tool is None or not all(one.valid for one in found):

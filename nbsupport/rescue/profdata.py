@@ -159,9 +159,7 @@ def parse(content: bytes) -> Profile:
     return Profile(found)
 
 
-def write(
-    found: Sequence[Recovered], out: Path, cache: Path | None = None
-) -> tuple[RescuedPart, ...]:
+def write(found: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
     """Write the profile of all functions to `out`, and of several layouts each beside it.
 
     The oldest llvm-profdata there is makes it: each newer compiler reads that. Without one, or
@@ -172,7 +170,7 @@ def write(
     if not sizes:
         do = "give the program that wrote it (--binary), or run it again under rescue"
         raise LabError(str(out), "nothing that can be rescued is in the file", do)
-    tool, major = _profdata(cache) if out.suffix != ".proftext" else (None, 0)
+    tool, major = _profdata() if out.suffix != ".proftext" else (None, 0)
     wanted = [(tuple(sizes), out, tool)]
     made = []
     for size in sizes:
@@ -190,9 +188,9 @@ def write(
     return tuple(made)
 
 
-def _profdata(cache: Path | None) -> tuple[Path | None, int]:
+def _profdata() -> tuple[Path | None, int]:
     """Return the oldest llvm-profdata on this machine, and the major version of its LLVM."""
-    there = [(int(t.major), t.llvm_profdata) for t in discovery.discover(cache) if t.llvm_profdata]
+    there = [(int(t.major), t.llvm_profdata) for t in discovery.discover() if t.llvm_profdata]
     major, tool = min(there, default=(0, None))
     return tool, major
 

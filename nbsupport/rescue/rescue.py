@@ -29,9 +29,7 @@ Streams = tuple[IO[str] | None, IO[str] | None]
 FOREVER = 1e6
 
 
-def from_profraw(
-    path: Path, out: Path, *, binary: Path | None = None, cache: Path | None = None
-) -> Rescued:
+def from_profraw(path: Path, out: Path, *, binary: Path | None = None) -> Rescued:
     """Write what is in a raw profile to `out`, whatever is malformed in it.
 
     `binary`, the program that wrote it, gives the records and names that a cut file lacks.
@@ -40,7 +38,7 @@ def from_profraw(
     _writable(out)
     from nbsupport.rescue import malformed  # noqa: PLC0415 - see `run`
 
-    return malformed.rescue(path, out, binary, cache)
+    return malformed.rescue(path, out, binary)
 
 
 def run(
@@ -50,7 +48,6 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     seconds: float = FOREVER,
-    cache: Path | None = None,
     streams: Streams = (None, None),
 ) -> Rescued:
     """Run a program to its end, and write its profile, although it would crash otherwise.
@@ -63,7 +60,7 @@ def run(
     """
     _writable(out)
     program = attached.program(argv[0])
-    lldb = discovery.find_lldb(cache)
+    lldb = discovery.find_lldb()
     if lldb is None:
         do = "pgo-lab toolchains --install 23, or install lldb"
         raise MissingError("LLDB", "there is none on this machine", do)
@@ -84,13 +81,13 @@ def run(
                 env=variables,
                 cwd=cwd or Path.cwd(),
                 seconds=min(seconds, FOREVER),
-                save=lambda ran: ended.save(ran, own, out, cache),
+                save=lambda ran: ended.save(ran, own, out),
                 streams=streams,
             )
         if not ran.seen:
             do = "build it with -fprofile-generate (rustc: -Cprofile-generate)"
             raise LabError(str(argv[0]), "no image of it is instrumented", do)
-        return ended.save(ran, own, out, cache)
+        return ended.save(ran, own, out)
 
 
 def _writable(out: Path) -> None:

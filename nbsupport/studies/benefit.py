@@ -105,11 +105,11 @@ def rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]
     """
     maker = _Maker.of(lab, name, llvm, foreign)
     built = maker.build()
-    argv = (*cases.invocation(built, lab.cache).argv, *_TRAINING)
+    argv = (*cases.invocation(built).argv, *_TRAINING)
 
     def save(staging: Path) -> None:
         out = staging / "profile.profdata"
-        rescue.run(argv, out, env=environment(staging), cwd=built.folder, cache=lab.cache)
+        rescue.run(argv, out, env=environment(staging), cwd=built.folder)
 
     package = Path(rescue.__file__).parent
     sources = [*package.glob("*.py"), package.parent / "crash" / "inside_lldb" / "rescuing.py"]
@@ -134,19 +134,19 @@ class _Maker:
         if name == "orjson":
             driver = (settings.data_dir() / "benefit" / "documents.py").read_text()
             case = dataclasses.replace(case, command=("{python}", "-c", driver))
-        main, other = discovery.find_rustc(llvm, lab.cache), discovery.find(cc, lab.cache)
+        main, other = discovery.find_rustc(llvm), discovery.find(cc)
         return cls(lab, case, main, other)
 
     def build(self, cflags: str = "", **how: Any) -> Built:
         parts = (self.case, self.main, self.cc, cflags)
-        return cases.build(*parts, cache=self.lab.cache, **how)
+        return cases.build(*parts, **how)
 
     def using(self, profile: Path, cflags: str = _C_WARNS) -> Built:
         return self.build(cflags, rustflags=_RUST_WARNS, profile=profile)
 
     def trained(self, built: Built, runtime: Toolchain) -> Path:
         """Return the profile of a training, as text by the toolchain that brought the runtime."""
-        run = cases.invocation(built, self.lab.cache)
+        run = cases.invocation(built)
         argv = (*run.argv, *_TRAINING)
 
         def train(staging: Path) -> None:
@@ -164,7 +164,7 @@ class _Maker:
     def indexed(self, *texts: Path) -> Path:
         """Return profiles merged to one that both compilers can read: by the older one's LLVM."""
         older = min(self.main, self.cc, key=lambda one: int(one.major))
-        tool = discovery.profdata(older, self.lab.cache)
+        tool = discovery.profdata(older)
 
         def merge(staging: Path) -> None:
             done = files.run_tool((tool, "merge", "-o", "profile.profdata", *texts), staging)
@@ -223,7 +223,7 @@ def instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
 def _run(
     lab: Lab, one: Variant, arguments: Sequence[str], before: Sequence[str] = ()
 ) -> process.Finished:
-    run = cases.invocation(one.built, lab.cache)
+    run = cases.invocation(one.built)
     env = {**environment(one.built.folder), "PYTHONHASHSEED": "0"}
     argv = (*before, *run.argv, *arguments)
     done = process.run(argv, cwd=one.built.folder, env=env, limits=run.limits)

@@ -94,7 +94,7 @@ def _flagged(unit: Unit, flags: tuple[str, ...]) -> Unit:
 def _same(lab: Lab, main: Toolchain) -> Toolchain:
     """Return the newest clang of another LLVM that writes main's raw version."""
     what = f"a clang of another LLVM with raw version {main.raw_version}"
-    for each in reversed(discovery.discover(lab.cache)):
+    for each in reversed(discovery.discover()):
         same = each.kind == "clang" and each.raw_version == main.raw_version
         if same and each.runtime and each.major != main.major:
             return each

@@ -218,7 +218,7 @@ def readers_table(found: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
 
 def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) -> Written:
     """Run commands one after the other in an empty folder; return what is in it then."""
-    tool = discovery.profdata(trial.runtime, lab.cache)
+    tool = discovery.profdata(trial.runtime)
     files, found, parts = [], set(), list[counts.Expected]()
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)

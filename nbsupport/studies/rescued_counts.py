@@ -63,7 +63,7 @@ def saved(lab: Lab, trial: Trial) -> dict[str, Any]:
         folder = Path(name)
         out, clean = folder / "saved.profdata", folder / "clean.proftext"
         program, env = build.linked(trial, lab.cache), environment(folder)
-        found = rescue.run([program], out, env=env, cwd=folder, cache=lab.cache)
+        found = rescue.run([program], out, env=env, cwd=folder)
         seen, uniform = functions(lab, out), dict[tuple[str, str], tuple[str, ...]]()
         for part in trial.references:
             clean.write_text(lab.run_once(part)[0])
@@ -95,7 +95,7 @@ def left(lab: Lab, trial: Trial) -> dict[str, Any]:
         if not size:
             return {"bytes": 0}
         out = folder / "saved.proftext"
-        found = rescue.from_profraw(raw, out, binary=program, cache=lab.cache)
+        found = rescue.from_profraw(raw, out, binary=program)
         seen = counts.parse(out.read_text())
     expected = counts.together(lab.reference(part) for part in trial.references)
     wrong = sum(seen.get(key) != row for key, row in expected.items() if row is not None)
@@ -107,8 +107,8 @@ def functions(lab: Lab, profile: Path) -> dict[tuple[str, str], tuple[str, ...]]
 
     That is all there is: counters, value sites, and what these saw, sorted.
     """
-    newest = max((t for t in discovery.discover(lab.cache) if t.llvm_profdata), key=_major)
-    merge = (discovery.profdata(newest, lab.cache), "merge", "-text", "-o", "-", profile)
+    newest = max((t for t in discovery.discover() if t.llvm_profdata), key=_major)
+    merge = (discovery.profdata(newest), "merge", "-text", "-o", "-", profile)
     done = process.run(merge, cwd=profile.parent, limits=settings.TRACED)
     blocks = (block.splitlines() for block in done.stdout.split("\n\n"))
     rows = ([line for line in block if line and line[0] not in "#:"] for block in blocks)

@@ -53,7 +53,7 @@ class Traces:
         from nbsupport.lab import build, lab  # noqa: PLC0415 - `pgo-lab trace` builds nothing
 
         trial = self._lab.trial(program, llvm, foreign, order=order)
-        self._tracer = self._tracer or Tracer(cache=self._lab.cache)
+        self._tracer = self._tracer or Tracer()
         folder = Path(tempfile.mkdtemp(prefix="pgo-lab-"))
         # Tables are read late, and by the notebook to its end.
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

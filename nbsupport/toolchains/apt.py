@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from nbsupport.base import files, progress
+from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import MissingError
 
 Kind = Literal["source", "download"]
@@ -51,48 +51,46 @@ Acquire::https::Timeout "30";
 """
 
 
-def download(
-    kind: Kind, package: str, folder: Path, *, cache: Path, say: files.Say = progress.say
-) -> Path:
+def download(kind: Kind, package: str, folder: Path, *, say: files.Say = progress.say) -> Path:
     """Download one file of a package (`name=version`) into an empty folder and return it.
 
-    Package lists (20 MB) are kept in `cache` and brought up to date when they do not have
+    Package lists (20 MB) are kept in the cache and brought up to date when they do not have
     the package. Raises `MissingError` without apt-get, where the archive does not have the
     package, or cannot be reached.
     """
-    _ask((*_ASK[kind], package), folder, cache, say)
+    _ask((*_ASK[kind], package), folder, say)
     got = list(folder.iterdir())
     if len(got) != 1:
         raise MissingError(package, "the archive does not have it", _ADVICE)
     return got[0]
 
 
-def source(package: str, *, cache: Path, say: files.Say = progress.say) -> tuple[str, int, str]:
+def source(package: str, *, say: files.Say = progress.say) -> tuple[str, int, str]:
     """Return what the tar archive of a source package is: file, size in bytes, SHA-256.
 
     It is not downloaded; lists are, and `MissingError` is raised, as `download` does.
     """
     with tempfile.TemporaryDirectory() as folder:
-        said = _ask((*_ASK["source"], "--print-uris", package), Path(folder), cache, say)
+        said = _ask((*_ASK["source"], "--print-uris", package), Path(folder), say)
     found = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", said, re.M)
     if found is None:
         raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)
     return found[1], int(found[2]), found[3]
 
 
-def archives(*, cache: Path, say: files.Say = progress.say) -> list[str]:
+def archives(*, say: files.Say = progress.say) -> list[str]:
     """Return the base addresses of the system's archives (`http://host/debian/`); no lists needed.
 
     Raises `MissingError` without apt-get.
     """
     with tempfile.TemporaryDirectory() as folder:
-        said = _ask(("--print-uris", "update"), Path(folder), cache, say)
+        said = _ask(("--print-uris", "update"), Path(folder), say)
     return list(dict.fromkeys(re.findall(r"^'(https?://\S+?/)dists/\S+/InRelease'", said, re.M)))
 
 
-def _ask(ask: tuple[str, ...], folder: Path, cache: Path, say: files.Say) -> str:
+def _ask(ask: tuple[str, ...], folder: Path, say: files.Say) -> str:
     """Return what apt-get prints; its lists are brought up to date where they may be why not."""
-    home = cache / "apt"
+    home = settings.cache_dir() / "apt"
     home.mkdir(parents=True, exist_ok=True)
     with files.alone(home, say):
         command = ("apt-get", "-q", "-c", _configure(home))

@@ -29,27 +29,27 @@ _PREFERENCE = ("wheel", "debian", "homebrew", "conda", "system", "path")
 _given: dict[str, Path] = {}
 
 
-def discover(cache: Path | None = None) -> tuple[Toolchain, ...]:
+def discover() -> tuple[Toolchain, ...]:
     """Return every clang and rustc found, oldest LLVM first."""
-    places = dict(_places(cache))
+    places = dict(_places())
     with ThreadPoolExecutor() as pool:
-        probed = pool.map(lambda item: _quietly(item[0], item[1], cache), places.items())
+        probed = pool.map(lambda item: _quietly(*item), places.items())
         # By name: a rustup proxy and the rustc that it stands for are one.
         found = {toolchain.name: toolchain for toolchain in probed if toolchain}
     return tuple(sorted(found.values(), key=lambda t: (_numbers(t.version), _rank(t), t.name)))
 
 
-def find(name: str, cache: Path | None = None) -> Toolchain:
+def find(name: str) -> Toolchain:
     """Return the clang (or gcc) that `name` means: `19`, `19@debian`, `gcc`, or a path.
 
     A bare number takes the wheel first, then the system's. Raises `MissingError` that
     says which there are and what installs the one asked for.
     """
     if name == "gcc":
-        return _gcc(cache)
+        return _gcc()
     if os.sep in name or name in _given:
-        return _at_path(_given.get(name) or Path(name).expanduser(), cache)
-    there = discover(cache)
+        return _at_path(_given.get(name) or Path(name).expanduser())
+    there = discover()
     matches = [t for t in there if name == t.name or (t.kind == "clang" and _bare(t, name))]
     if matches:
         return min(matches, key=_rank)
@@ -58,14 +58,14 @@ def find(name: str, cache: Path | None = None) -> Toolchain:
     )
 
 
-def find_rustc(name: str, cache: Path | None = None) -> Toolchain:
+def find_rustc(name: str) -> Toolchain:
     """Return the rustc whose LLVM is `name` (`19`, `19@rustc-1.85.0`, a path), or that clang's."""
     if os.sep in name:
-        found = _at_path(Path(name).expanduser(), cache)
+        found = _at_path(Path(name).expanduser())
         if found.kind == "rustc":
             return found
         name = found.major
-    there = discover(cache)
+    there = discover()
     major = name.partition("@")[0]
     exact = [t for t in there if t.name == name and t.kind == "rustc"]
     matches = exact or [t for t in there if t.kind == "rustc" and t.major == major]
@@ -78,11 +78,11 @@ def find_rustc(name: str, cache: Path | None = None) -> Toolchain:
     )
 
 
-def profdata(toolchain: Toolchain, cache: Path | None = None) -> Path:
+def profdata(toolchain: Toolchain) -> Path:
     """Return an llvm-profdata that reads this toolchain's profiles: its own, or one of its LLVM."""
     if toolchain.llvm_profdata:
         return toolchain.llvm_profdata
-    for other in sorted(discover(cache), key=_rank):
+    for other in sorted(discover(), key=_rank):
         if other.llvm_profdata and other.major == toolchain.major and other.provider != "apple":
             return other.llvm_profdata
     raise MissingError(
@@ -90,9 +90,9 @@ def profdata(toolchain: Toolchain, cache: Path | None = None) -> Path:
     )
 
 
-def companion(rustc: Toolchain, cache: Path | None = None) -> Toolchain:
+def companion(rustc: Toolchain) -> Toolchain:
     """Return the clang that links for a rustc and compiles C beside it: of its LLVM if possible."""
-    clangs = [t for t in discover(cache) if t.kind == "clang" and t.runtime]
+    clangs = [t for t in discover() if t.kind == "clang" and t.runtime]
     if not clangs:
         raise MissingError(f"a clang beside {rustc.name}", "none found", _how_to_get(rustc.major))
     return min(
@@ -101,9 +101,9 @@ def companion(rustc: Toolchain, cache: Path | None = None) -> Toolchain:
     )
 
 
-def find_lldb(cache: Path | None = None) -> Path | None:
+def find_lldb() -> Path | None:
     """Return an LLDB, the newest toolchain's first, or None."""
-    for toolchain in reversed(discover(cache)):
+    for toolchain in reversed(discover()):
         if toolchain.lldb:
             return toolchain.lldb
     for name in ("lldb", *(f"lldb-{major}" for major in range(30, 13, -1))):
@@ -139,32 +139,32 @@ def _how_to_get(name: str) -> str:
     return "name one of them, or give the path of a clang"
 
 
-def _quietly(compiler: Path, provider: str, cache: Path | None) -> Toolchain | None:
+def _quietly(compiler: Path, provider: str) -> Toolchain | None:
     try:
-        return _probed(compiler, provider, cache)
+        return _probed(compiler, provider)
     except (LabError, OSError):
         return None
 
 
-def _probed(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
+def _probed(compiler: Path, provider: str) -> Toolchain:
     """Probe a compiler; a layout that is not known is learned from it, if it has a header."""
-    found = probe.probe(compiler, provider, cache)
+    found = probe.probe(compiler, provider)
     with contextlib.suppress(LabError):  # it still compiles; `headers.of` says what is amiss
         headers.learned(found)
     return found
 
 
-def _places(cache: Path | None) -> Iterator[tuple[Path, str]]:
+def _places() -> Iterator[tuple[Path, str]]:
     """Yield (compiler, provider) for every place where one stands, each compiler once."""
     seen: set[Path] = set()
-    for compiler, provider in _candidates(cache):
+    for compiler, provider in _candidates():
         if compiler.is_file() and (real := compiler.resolve()) not in seen:
             seen.add(real)
             yield compiler, provider
 
 
-def _candidates(cache: Path | None) -> Iterator[tuple[Path, str]]:
-    for prefix in sorted(wheels.folder(cache).glob("llvm-*")):
+def _candidates() -> Iterator[tuple[Path, str]]:
+    for prefix in sorted(wheels.folder().glob("llvm-*")):
         yield prefix / "bin" / "clang", "wheel"
     for prefix in sorted(Path("/usr/lib").glob("llvm-*")):
         yield prefix / "bin" / "clang", "debian"
@@ -181,30 +181,30 @@ def _candidates(cache: Path | None) -> Iterator[tuple[Path, str]]:
     rustup = Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))
     for prefix in sorted((rustup / "toolchains").glob("*")):
         yield prefix / "bin" / "rustc", "rustup"
-    for prefix in sorted(wheels.folder(cache).glob("rustc-*")):
+    for prefix in sorted(wheels.folder().glob("rustc-*")):
         yield prefix / "usr" / "bin" / "rustc", "rustc-web"
 
 
-def _gcc(cache: Path | None) -> Toolchain:
+def _gcc() -> Toolchain:
     found = shutil.which("gcc")
     if found is None:
         raise MissingError("gcc", "not found", "install gcc with the system's packages")
-    toolchain = probe.probe(Path(found), "system", cache)
+    toolchain = probe.probe(Path(found), "system")
     if toolchain.kind != "gcc":  # macOS: gcc is a name of Apple's clang
         raise MissingError("gcc", f"{found} is a clang", "brew install gcc, and give its path")
     return toolchain
 
 
-def _at_path(path: Path, cache: Path | None) -> Toolchain:
+def _at_path(path: Path) -> Toolchain:
     if path.is_dir():
         path = path / "bin" / "clang"
     if not os.access(path, os.X_OK) or not path.is_file():
         raise MissingError(str(path), "no compiler there", "give the path of a clang or its prefix")
     # What it says is what it is, wherever it stands; an alias of a known one keeps its name.
-    for place, provider in _places(cache):
+    for place, provider in _places():
         if place.resolve() == path.resolve():
-            return _probed(place, provider, cache)
-    found = _probed(path.absolute(), "path", cache)
+            return _probed(place, provider)
+    found = _probed(path.absolute(), "path")
     taken = found.name.partition("@")[2] in (*_PREFERENCE, "apple")
     if taken or _given.setdefault(found.name, found.compiler) != found.compiler:
         return dataclasses.replace(found, name=str(found.compiler))  # two of one name

@@ -66,29 +66,27 @@ class Archive:
     unless: str = ""
 
 
-def source(name: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Path:
+def source(name: str, *, say: files.Say = progress.say) -> Path:
     """Return the folder with the sources of `mimalloc` or `jemalloc`, which is not to be changed.
 
     Downloaded, checked and unpacked at first use. Raises `LabError` for an unknown name,
     a wrong hash, no space; `MissingError` where they cannot be had (no network).
     """
-    cache = cache or settings.cache_dir()
     folder, archives = pinned(name)
 
     def make(staging: Path) -> None:
         with tempfile.TemporaryDirectory(dir=staging) as work:
-            _untar(_first(archives, Path(work), cache, say), Path(work, "unpacked"), staging)
+            _untar(_first(archives, Path(work), say), Path(work, "unpacked"), staging)
 
-    return files.once(cache / "sources" / folder, make, say=say)
+    return files.once(settings.cache_dir() / "sources" / folder, make, say=say)
 
 
-def rustc_web(*, cache: Path | None = None, say: files.Say = progress.say) -> Path:
+def rustc_web(*, say: files.Say = progress.say) -> Path:
     """Return the prefix of Debian 12's rustc-web 1.85.0 (LLVM 19.1.7): `usr/bin/rustc` in it.
 
     No root is needed, and nothing in its environment. Raises `MissingError` where it cannot
     run or be had, `LabError` as `source` does.
     """
-    cache = cache or settings.cache_dir()
     folder, archives = pinned("rustc-web")
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise MissingError(
@@ -101,14 +99,14 @@ def rustc_web(*, cache: Path | None = None, say: files.Say = progress.say) -> Pa
         with tempfile.TemporaryDirectory(dir=staging) as work:
             for archive in archives:
                 if not archive.unless or not (_LIBRARIES / archive.unless).exists():
-                    _undeb(_first([archive], Path(work), cache, say), staging)
+                    _undeb(_first([archive], Path(work), say), staging)
         wrapper, real = staging / "usr" / "bin" / "rustc", staging / "usr" / "libexec" / "rustc"
         real.parent.mkdir(exist_ok=True)
         wrapper.rename(real)
         wrapper.write_text(_RUSTC)
         wrapper.chmod(0o755)
 
-    return files.once(cache / "toolchains" / folder, make, say=say)
+    return files.once(settings.cache_dir() / "toolchains" / folder, make, say=say)
 
 
 def pinned(name: str) -> tuple[str, list[Archive]]:
@@ -122,12 +120,12 @@ def pinned(name: str) -> tuple[str, list[Archive]]:
     return f"{name}-{known[name]['version']}-{digest}", archives
 
 
-def _first(alternatives: Sequence[Archive], work: Path, cache: Path, say: files.Say) -> Path:
+def _first(alternatives: Sequence[Archive], work: Path, say: files.Say) -> Path:
     """Return the first of the alternatives that can be had, downloaded and checked."""
     reasons = []
     for archive in alternatives:
         try:
-            return get(archive, Path(tempfile.mkdtemp(dir=work)), cache, say)
+            return get(archive, Path(tempfile.mkdtemp(dir=work)), say)
         except MissingError as error:
             reasons.append(f"{error.what}: {error.why}")
     raise MissingError(
@@ -137,20 +135,20 @@ def _first(alternatives: Sequence[Archive], work: Path, cache: Path, say: files.
     )
 
 
-def get(archive: Archive, folder: Path, cache: Path, say: files.Say = progress.say) -> Path:
+def get(archive: Archive, folder: Path, say: files.Say = progress.say) -> Path:
     """Download a file into an empty folder, check it, and return it.
 
     Raises `MissingError` where it cannot be had, `LabError` for a wrong hash or no space.
     """
     size = f"{archive.size / 1e6:.1f} MB" if archive.size else "size unknown"
-    say(f"{archive.file}: {size}, into {cache}")
+    say(f"{archive.file}: {size}, into {settings.cache_dir()}")
     files.require(archive.size, folder, archive.file)
     with progress.growing(archive.file, folder, archive.size):
         if archive.apt:
             kind: apt.Kind = "download" if archive.file.endswith(".deb") else "source"
-            got = apt.download(kind, archive.apt, folder, cache=cache, say=say)
+            got = apt.download(kind, archive.apt, folder, say=say)
         elif archive.pool:
-            got = _from_pool(archive, folder / archive.file, cache, say)
+            got = _from_pool(archive, folder / archive.file, say)
         else:
             got = from_url(archive.url, folder / archive.file, archive.size)
     with got.open("rb") as file:
@@ -164,9 +162,9 @@ def get(archive: Archive, folder: Path, cache: Path, say: files.Say = progress.s
     return got
 
 
-def _from_pool(archive: Archive, target: Path, cache: Path, say: files.Say) -> Path:
+def _from_pool(archive: Archive, target: Path, say: files.Say) -> Path:
     reasons = {}
-    for base in apt.archives(cache=cache, say=say):
+    for base in apt.archives(say=say):
         for component in ("main", "universe"):  # where Debian, and Ubuntu, have free software
             place = f"{base}pool/{component}/{archive.pool[0]}/{archive.pool}/"
             try:

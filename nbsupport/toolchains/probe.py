@@ -93,10 +93,10 @@ def identity(compiler: Path) -> str:
     return hashlib.sha256(f"{real}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:16]
 
 
-def probe(compiler: Path, provider: str, cache: Path | None) -> Toolchain:
+def probe(compiler: Path, provider: str) -> Toolchain:
     """Ask a compiler what it is, once: the answers are kept by its identity."""
     name = f"{identity(compiler)}-{provider}-{files.sha256(Path(__file__))[:8]}.json"
-    note = (cache or settings.cache_dir()) / "probes" / name
+    note = settings.cache_dir() / "probes" / name
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return _from_note(json.loads(note.read_text()))
     toolchain = _ask_rustc(compiler) if compiler.name == "rustc" else _ask_clang(compiler, provider)

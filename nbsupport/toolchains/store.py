@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import MissingError, from_os
 from nbsupport.toolchains import download, wheels
@@ -15,7 +13,7 @@ REPORT = ("17", "18", "19", "22", "23", "rustc-web")
 _BUILT = ("objects", "programs", "references", "probes", "sweeps")
 
 
-def install(name: str, cache: Path | None = None) -> None:
+def install(name: str) -> None:
     """Install one LLVM, `rustc-web`, `all`, or `report`; what is there already is left alone.
 
     Of a group, what this machine cannot have is said and passed over; a single one that
@@ -28,18 +26,18 @@ def install(name: str, cache: Path | None = None) -> None:
     for member in groups.get(name, (name,)):
         try:
             if member == "rustc-web":
-                download.rustc_web(cache=cache)
+                download.rustc_web()
             else:
-                wheels.install(member, cache=cache)
+                wheels.install(member)
         except MissingError as error:
             if name not in groups:
                 raise
             progress.say(f"skipped: {error}")
 
 
-def prune(cache: Path | None = None) -> None:
+def prune() -> None:
     """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
-    home = cache or settings.cache_dir()
+    home = settings.cache_dir()
     built = (home / name for name in _BUILT)
     try:
         for folder in (*sorted((home / "toolchains").glob("*")), *built):

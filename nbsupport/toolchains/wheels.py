@@ -70,12 +70,12 @@ def supported() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
-def folder(cache: Path | None = None) -> Path:
+def folder() -> Path:
     """Return where installed versions are kept."""
-    return (cache or settings.cache_dir()) / "toolchains"
+    return settings.cache_dir() / "toolchains"
 
 
-def install(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Path:
+def install(version: str, *, say: files.Say = progress.say) -> Path:
     """Install one LLVM (once) and return its prefix.
 
     Safe with several processes at once, and after an interrupted install. Raises
@@ -83,7 +83,7 @@ def install(version: str, *, cache: Path | None = None, say: files.Say = progres
     network or space, or where a file's hash is not the pinned one.
     """
     release = find(version)
-    target = folder(cache) / f"llvm-{release.version}"
+    target = folder() / f"llvm-{release.version}"
     if not supported() and not target.is_dir():
         raise MissingError(
             f"LLVM {release.version}",

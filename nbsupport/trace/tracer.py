@@ -29,8 +29,8 @@ class Tracer:
     Raises `MissingError` where there is no LLDB, and `LabError` where it does not work.
     """
 
-    def __init__(self, lldb: Path | None = None, cache: Path | None = None) -> None:
-        found = lldb or discovery.find_lldb(cache)
+    def __init__(self, lldb: Path | None = None) -> None:
+        found = lldb or discovery.find_lldb()
         if found is None:
             do = "pgo-lab toolchains --install 23, or install lldb"
             raise MissingError("LLDB", "there is none on this machine", do)

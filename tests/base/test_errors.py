@@ -196,7 +196,7 @@ def test_a_machine_without_compilers_is_told_how_to_get_them(tmp_path: Path) -> 
 
 def test_gcc_is_not_told_to_install_a_header(lab: Lab) -> None:
     with pytest.raises(LabError, match=r"^gcc: has no records of LLVM's; choose a clang$"):
-        headers.read(discovery.find("gcc", cache=lab.cache))
+        headers.read(discovery.find("gcc"))
 
 
 def test_one_llvm_makes_an_empty_table_of_rescues(lab: Lab) -> None:

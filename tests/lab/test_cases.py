@@ -93,12 +93,11 @@ def own(tmp_path: Path) -> Make:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Lab]:
     """Return a lab that has built nothing yet."""
-    cache = tmp_path / "cache"
-    sources = cases.source(cases.get("orjson"), settings.cache_dir())
-    (cache / "sources").mkdir(parents=True)
-    (cache / "sources" / sources.name).symlink_to(sources)
-    (cache / "toolchains").symlink_to(settings.cache_dir() / "toolchains")
-    with Lab(cache) as made:
+    sources, toolchains = cases.source(cases.get("orjson")), settings.cache_dir() / "toolchains"
+    with settings.cache_at(tmp_path / "cache") as cache, Lab() as made:
+        (cache / "sources").mkdir(parents=True)
+        (cache / "sources" / sources.name).symlink_to(sources)
+        (cache / "toolchains").symlink_to(toolchains)
         yield made
 
 
@@ -214,11 +213,11 @@ def test_evtx_is_built_and_run_as_its_notes_say_and_its_hash_is_the_first_one_se
     assert found["c_instrumented"] == found["c_functions"] == 1
     said = f"evtx-992cc28.tar.gz: no SHA-256 is pinned; from now on it has to be {good(archive)}"
     assert lines.count(said) == 1
-    kept = cases.source(cases.get(name), fresh.cache)
+    kept = cases.source(cases.get(name))
     assert kept.is_relative_to(fresh.cache / "sources")
 
     shutil.rmtree(kept)
-    assert cases.source(cases.get(name), fresh.cache).is_dir()
+    assert cases.source(cases.get(name)).is_dir()
     shutil.rmtree(kept)
     changed = archive.with_name("evtx-992cc28")
     (changed / "part.c").write_text("int part(int n) { return n + 2; }\n")
@@ -231,22 +230,22 @@ def test_evtx_is_built_and_run_as_its_notes_say_and_its_hash_is_the_first_one_se
 
 
 def test_what_cannot_be_unpacked_does_not_pin_its_hash(
-    stand_in: tuple[str, Path], tmp_path: Path
+    stand_in: tuple[str, Path], cache: Path
 ) -> None:
     name, archive = stand_in
     whole = archive.read_bytes()
     archive.write_text("<html>Please log in</html>")
     with pytest.raises(LabError, match=r"unpacking evtx-992cc28\.tar\.gz"):
-        cases.source(cases.get(name), tmp_path)
+        cases.source(cases.get(name))
     archive.write_bytes(whole)
-    assert (cases.source(cases.get(name), tmp_path) / "build.rs").is_file()
+    assert (cases.source(cases.get(name)) / "build.rs").is_file()
 
 
-def test_another_address_is_another_source(stand_in: tuple[str, Path], tmp_path: Path) -> None:
+def test_another_address_is_another_source(stand_in: tuple[str, Path], cache: Path) -> None:
     name, archive = stand_in
     first = cases.get(name)
-    other = dataclasses.replace(first, url=Path(shutil.copy(archive, tmp_path / "2")).as_uri())
-    assert cases.source(first, tmp_path) != cases.source(other, tmp_path)
+    other = dataclasses.replace(first, url=Path(shutil.copy(archive, cache / "2")).as_uri())
+    assert cases.source(first) != cases.source(other)
 
 
 @pytest.mark.usefixtures("offline")
@@ -268,7 +267,7 @@ def test_what_a_reader_has_pinned_for_other_builds_does_not_reach_this_one(
     monkeypatch.setenv("HOST_CFLAGS", "-Dnot_of_the_case")
     found = cases.trial(stand_in[0], "19", "17", "-Dof_the_case", lab=fresh)
     words = found["command"].split()
-    assert words[:1] == [str(discovery.find("17", fresh.cache).compiler)], found["detail"]
+    assert words[:1] == [str(discovery.find("17").compiler)], found["detail"]
     assert "-Dof_the_case" in words and "-Dnot_of_the_case" not in words
 
 
@@ -345,17 +344,17 @@ def test_an_archive_with_another_hash_is_not_built(stand_in: tuple[str, Path], f
     Path(name).write_text(f'sha256 = "{"0" * 64}"\n{text}')
     failed(cases.trial(name, "19", "17", lab=fresh), "its SHA-256 is .*, not the pinned 0")
     Path(name).write_text(f'sha256 = "{good(archive)}"\n{text}')
-    assert (cases.source(cases.get(name), fresh.cache) / "src" / "main.rs").is_file()
+    assert (cases.source(cases.get(name)) / "src" / "main.rs").is_file()
 
 
 def test_without_network_the_package_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     with pytest.raises(MissingError, match=r"orjson==3\.13\.0"):
-        cases.source(cases.get("orjson"), tmp_path)
-    assert not [*tmp_path.glob("sources/orjson*")]
+        cases.source(cases.get("orjson"))
+    assert not [*cache.glob("sources/orjson*")]
 
 
 @pytest.mark.parametrize(("says", "why"), [("cargo 1.63.0", "too old"), (None, "not found")])
@@ -372,7 +371,7 @@ def test_a_cargo_that_will_not_do_is_missing(
         (tmp_path / "cargo").write_text(f"#!/bin/sh\necho {says}\n")
         (tmp_path / "cargo").chmod(0o755)
     here, cc = dataclasses.replace(rustc, compiler=tmp_path / "rustc"), discovery.find("19")
-    monkeypatch.setattr(discovery, "discover", lambda _: (here, cc))
+    monkeypatch.setattr(discovery, "discover", lambda: (here, cc))
     monkeypatch.setenv("PATH", str(tmp_path))
     failed(cases.trial(own(), "19", "19"), f"^cargo 1.85 or newer: {why}.*rustup")
 

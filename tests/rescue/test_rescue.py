@@ -244,7 +244,7 @@ def test_the_real_project(lab: Lab, tmp_path: Path) -> None:
     found = {}
     for cc in ("17", "22"):
         rustc, clang = discovery.find_rustc("22"), discovery.find(cc)
-        made = cases.build(cases.get("orjson"), rustc, clang, cache=lab.cache)
+        made = cases.build(cases.get("orjson"), rustc, clang)
         words = [part.replace("{python}", sys.executable) for part in made.case.command]
         out = tmp_path / f"{cc}.proftext"
         one = rescue.run(words, out, env=ENVIRONMENT, cwd=made.folder)

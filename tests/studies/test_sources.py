@@ -205,8 +205,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_offline_a_version_is_there_as_it_was_recorded(tmp_path: Path) -> None:
-    found = sources.load("22", cache=tmp_path)
+def test_offline_a_version_is_there_as_it_was_recorded(cache: Path) -> None:
+    found = sources.load("22")
     assert found.tree is None and found.structure.version == "22.1.8"
     assert "LLVM 22.1.8: a RECORDING (" in found.provenance and "refused" in found.provenance
     said = "lprofWriteData, LLVM 22.1.8: its text is not at hand"
@@ -215,11 +215,11 @@ def test_offline_a_version_is_there_as_it_was_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_an_unknown_release_is_stood_for_by_the_known_one_of_its_major(tmp_path: Path) -> None:
-    found = sources.load("22.9.9", cache=tmp_path)
+def test_an_unknown_release_is_stood_for_by_the_known_one_of_its_major(cache: Path) -> None:
+    found = sources.load("22.9.9")
     assert found.structure.version == "22.1.8" and "in place of 22.9.9; " in found.provenance
     with pytest.raises(MissingError, match=r"LLVM 20\.1\.8: .*there are 14\.0\.6, .*checkout"):
-        sources.load("20.1.8", cache=tmp_path)
+        sources.load("20.1.8")
 
 
 def test_a_toolchain_means_its_version(clang: Path) -> None:

@@ -65,7 +65,7 @@ class Web:
 
 
 @pytest.fixture
-def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+def web(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     """Serve a folder as the repository and as Debian's archives; no release is pinned yet."""
     site = Web(tmp_path / "web")
 
@@ -94,8 +94,8 @@ def pin(folder: Path, **changes: str) -> None:
     (folder / "llvm-sources.json").write_text(json.dumps({"99.1.2": {**PINS, **changes}}))
 
 
-def at(tmp_path: Path, version: str = "99.1.2") -> tree.Tree:
-    return tree.load(version, cache=tmp_path / "cache", say=lambda _: None)
+def at(version: str = "99.1.2") -> tree.Tree:
+    return tree.load(version, say=lambda _: None)
 
 
 def release(web: Web, version: str = "99.1.2") -> None:
@@ -144,32 +144,32 @@ def test_a_pinned_release_is_fetched_file_by_file_then_works_offline(
     tmp_path: Path, web: Web
 ) -> None:
     release(web)
-    got = at(tmp_path)
+    got = at()
     assert (got.version, got.files, got.pinned) == ("99.1.2", PINS, True)
     assert list(got.files) == sorted(PINS)
     assert sorted(web.asked) == [f"/llvmorg-99.1.2/{name}" for name in sorted(PINS)]
     assert "repository, tag llvmorg-99.1.2: 5 files, each checked against its" in got.provenance
     assert all((got.folder / name).stat().st_mode & 0o777 == 0o444 for name in FILES)
     web.status = 503
-    assert at(tmp_path) == at(tmp_path, "99") == got and len(web.asked) == 5
+    assert at() == at("99") == got and len(web.asked) == 5
 
 
 def test_of_an_unknown_release_the_files_name_each_other(tmp_path: Path, web: Web) -> None:
     release(web, "99.2.0")
     web.put(f"llvmorg-99.2.0/{RUNTIME}/GCDAProfiling.c", b"another runtime")
-    got = at(tmp_path, "99.2.0")
+    got = at("99.2.0")
     assert (got.files, got.pinned) == (PINS, False)
     assert "hashed at first use, not known to the project before" in got.provenance
     assert not [path for path in web.asked if re.search("GCDA|Other|stdio", path)]
-    assert at(tmp_path, "99") == got  # newer than the pinned one
+    assert at("99") == got  # newer than the pinned one
     (got.folder / PORT).unlink()
     with pytest.raises(LabError, match=r"Port\.h: missing, or not"):
-        at(tmp_path, "99.2.0")
+        at("99.2.0")
 
 
 def test_debians_archive_is_unpacked_as_far_as_needed(tmp_path: Path, web: Web) -> None:
     archive(tmp_path, web, keep=100_000)
-    got = at(tmp_path)
+    got = at()
     assert (got.files, got.pinned) == (PINS, True)
     assert "Debian's llvm-toolchain-99_99.1.2.orig.tar.xz" in got.provenance
     assert kept(tmp_path) == sorted([*(Path(name).name for name in FILES), "sources.json"])
@@ -186,7 +186,7 @@ def test_debians_archive_is_unpacked_as_far_as_needed(tmp_path: Path, web: Web) 
 
 def test_what_only_debian_knows_is_hashed_at_first_use(tmp_path: Path, web: Web) -> None:
     archive(tmp_path, web, version="99.1.3")
-    got = at(tmp_path, "99.1.3")
+    got = at("99.1.3")
     assert (got.files, got.pinned) == (PINS, False)
 
 
@@ -198,9 +198,9 @@ def test_a_release_that_does_not_exist_says_what_there_is(tmp_path: Path, web: W
     debian = r"llvm-toolchain-99: .* has llvm-toolchain-99_99\.1\.3\.orig\.tar\.xz"
     there = r"there are 99\.1\.2; or give the folder of an llvm-project"
     with pytest.raises(MissingError, match=f"LLVM 99.9.9: .*{repository}; {debian}; {there}"):
-        at(tmp_path, "99.9.9")
+        at("99.9.9")
     with pytest.raises(MissingError, match=f"LLVM 9: no release known; {there}"):
-        at(tmp_path, "9")
+        at("9")
 
 
 def test_without_network_and_cache_each_reason_is_said(
@@ -209,17 +209,17 @@ def test_without_network_and_cache_each_reason_is_said(
     web.status = 503
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MissingError, match=r"Unavailable; apt-get: no such program; there are 99"):
-        at(tmp_path)
+        at()
     assert len(web.asked) == 1 and kept(tmp_path) == []  # one attempt decides
 
 
 def test_a_file_that_is_not_the_releases_is_named(tmp_path: Path, web: Web) -> None:
     pin(tmp_path, **{PORT: "f" * 64})
     with pytest.raises(LabError, match=r"99_99\.1\.2\.orig\.tar\.xz: .*Port\.h is missing, or not"):
-        at(tmp_path)
+        at()
     release(web)
     with pytest.raises(LabError, match=r"tag llvmorg-99\.1\.2: .*Port\.h is missing, or not"):
-        at(tmp_path)
+        at()
     assert kept(tmp_path) == []
 
 
@@ -227,13 +227,13 @@ def test_a_bad_archive_is_one_line(tmp_path: Path, web: Web) -> None:
     for keep in (0, 10, 200, 300, 400):
         archive(tmp_path, web, keep=keep)
         with pytest.raises(LabError, match=r"orig\.tar\.xz: cannot be unpacked \(.*\); try again"):
-            at(tmp_path)
+            at()
     archive(tmp_path, web).write_bytes(b"tampered")
     with pytest.raises(LabError, match=r"orig\.tar\.xz: its SHA-256 is .*, not the pinned"):
-        at(tmp_path)
+        at()
     archive(tmp_path, web, {f"{RUNTIME}/CMakeLists.txt": b""}, version="99.1.3")
     with pytest.raises(LabError, match=r"InstrProfData\.inc is missing"):
-        at(tmp_path, "99.1.3")
+        at("99.1.3")
     assert kept(tmp_path) == []
 
 
@@ -264,13 +264,13 @@ def test_a_changed_copy_is_named(
     tmp_path: Path, web: Web, changes: dict[str, str | None], named: str
 ) -> None:
     release(web)
-    got = at(tmp_path)
+    got = at()
     for name, content in changes.items():
         (got.folder / name).unlink()
         if content:
             (got.folder / name).write_text(content)
     with pytest.raises(LabError, match=rf"{named}: missing, or not .*; remove {got.folder}, and"):
-        at(tmp_path)
+        at()
     if PORT in changes:
         with pytest.raises(LabError, match=r"Port\.h: it has changed meanwhile"):
             got.content("Port.h")
@@ -290,12 +290,12 @@ def test_a_checkout_is_read_in_place_and_compared_with_its_release(
         root.put(name, content)
     root.put(f"{RUNTIME}/Huge.c", bytes(5 << 20))
     before = {path: path.stat().st_mtime_ns for path in root.folder.rglob("*")}
-    got = at(tmp_path, str(root.folder))
+    got = at(str(root.folder))
     assert (got.version, got.folder, got.files, got.pinned) == ("99.1.2", root.folder, PINS, True)
     assert {path: path.stat().st_mtime_ns for path in root.folder.rglob("*")} == before
     root.put(f"{RUNTIME}/New.c", b"")
     root.put(PORT, b"int mine;\n")
-    changed = at(tmp_path, str(root.folder))
+    changed = at(str(root.folder))
     assert "6 files, 2 of them not as in the release 99.1.2" in changed.provenance
     assert not changed.pinned and web.asked == []
 

@@ -51,9 +51,9 @@ def test_an_unknown_one_names_those_there_are(name: str, clang: Path) -> None:
         discovery.find(name)
 
 
-def test_one_that_can_be_installed_says_how(tmp_path: Path) -> None:
+def test_one_that_can_be_installed_says_how(cache: Path) -> None:
     with pytest.raises(MissingError, match=r"pgo-lab toolchains --install 19\.1\.7"):
-        discovery.find("19@wheel", tmp_path)
+        discovery.find("19@wheel")
 
 
 def test_a_path_is_asked_too(clang: Path, tmp_path: Path) -> None:
@@ -80,26 +80,24 @@ def test_gcc_is_known_and_does_not_instrument() -> None:
     assert (gcc.kind, gcc.version, gcc.raw_version) == ("gcc", said.stdout.strip(), None)
 
 
-def test_a_compiler_that_changed_is_asked_again(clang: Path, tmp_path: Path) -> None:
+def test_a_compiler_that_changed_is_asked_again(clang: Path, cache: Path, tmp_path: Path) -> None:
     wrapper = tmp_path / "clang"
-    cache = tmp_path / "cache"
 
     def version(text: str) -> str:
         wrapper.write_text(f"#!/bin/sh\necho 'clang version {text}'\n")
         wrapper.chmod(0o755)
-        return probe.probe(wrapper, "path", cache).version
+        return probe.probe(wrapper, "path").version
 
     assert version("19.1.7") == "19.1.7"
     assert version("19.1.70") == "19.1.70"
 
 
-def test_a_lost_tool_is_noticed(clang: Path, tmp_path: Path) -> None:
+def test_a_lost_tool_is_noticed(clang: Path, cache: Path) -> None:
     # The note of an earlier probe names a file that is gone: ask again.
-    cache = tmp_path / "cache"
-    probe.probe(clang, "wheel", cache)
+    probe.probe(clang, "wheel")
     note = next((cache / "probes").iterdir())
     note.write_text(note.read_text().replace("llvm-profdata", "llvm-profdata-gone"))
-    again = probe.probe(clang, "wheel", cache)
+    again = probe.probe(clang, "wheel")
     assert again.llvm_profdata
     assert again.llvm_profdata.is_file()
 
@@ -140,14 +138,14 @@ def test_condas_clang_is_found(
     assert discovery.find("19").provider == "wheel"  # it comes after the wheel
 
 
-def test_apples_numbers_are_not_llvms(clang: Path, tmp_path: Path) -> None:
+def test_apples_numbers_are_not_llvms(clang: Path, cache: Path, tmp_path: Path) -> None:
     # A stand-in: nobody here has a Mac. What it emits decides, not what it is called.
     says = "Apple clang version 16.0.0 (clang-1600.0.26.6)"
     compiler = stand_in(tmp_path / "usr" / "bin", clang, says)
-    found = probe.probe(compiler, "system", tmp_path / "cache")
+    found = probe.probe(compiler, "system")
     assert (found.name, found.version, found.raw_version) == ("16@apple", "16.0.0", 10)
     with pytest.raises(MissingError):  # not LLVM 16
-        discovery.find("16", tmp_path / "cache")
+        discovery.find("16")
 
 
 def test_one_that_does_not_start_is_left_out(

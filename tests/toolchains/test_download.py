@@ -45,8 +45,8 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
     return add
 
 
-def get(tmp_path: Path, say: files.Say = progress.say) -> Path:
-    return download.source("thing", cache=tmp_path / "cache", say=say)
+def get(say: files.Say = progress.say) -> Path:
+    return download.source("thing", say=say)
 
 
 def made(folder: Path) -> list[str]:
@@ -64,47 +64,49 @@ def test_every_file_has_a_hash_and_comes_from_the_systems_archive_or_its_project
         assert not archive.url or archive.url.startswith("https://github.com/")
 
 
-def test_an_unknown_name_says_which_there_are(tmp_path: Path) -> None:
+def test_an_unknown_name_says_which_there_are() -> None:
     with pytest.raises(LabError, match=r"tcmalloc.*mimalloc, jemalloc"):
-        download.source("tcmalloc", cache=tmp_path)
+        download.source("tcmalloc")
 
 
 # -- fetching
 
 
-def test_it_is_downloaded_unpacked_and_then_works_offline(tmp_path: Path, offer: Offer) -> None:
+def test_it_is_downloaded_unpacked_and_then_works_offline(
+    tmp_path: Path, cache: Path, offer: Offer
+) -> None:
     offer()
     said: list[str] = []
-    folder = get(tmp_path, said.append)
-    assert said == [f"thing.tar.xz: 1.5 MB, into {tmp_path / 'cache'}"]  # what, how big, where
+    folder = get(said.append)
+    assert said == [f"thing.tar.xz: 1.5 MB, into {cache}"]  # what, how big, where
     assert [path.name for path in folder.iterdir()] == ["bin"]
     assert (folder / "bin" / "tool").stat().st_mode & 0o777 == 0o755
     (tmp_path / "thing.tar.xz").unlink()
-    assert get(tmp_path, said.append) == folder and len(said) == 1
+    assert get(said.append) == folder and len(said) == 1
 
 
-def test_a_wrong_hash_names_both_and_keeps_nothing(tmp_path: Path, offer: Offer) -> None:
+def test_a_wrong_hash_names_both_and_keeps_nothing(cache: Path, offer: Offer) -> None:
     offer(sha256="f" * 64)
     with pytest.raises(LabError, match="SHA-256 is [0-9a-f]{64}, not the pinned f{64}"):
-        get(tmp_path)
-    assert made(tmp_path / "cache") == []
+        get()
+    assert made(cache) == []
 
 
-def test_an_alternative_is_taken_when_the_first_cannot_be_had(tmp_path: Path, offer: Offer) -> None:
+def test_an_alternative_is_taken_when_the_first_cannot_be_had(cache: Path, offer: Offer) -> None:
     offer(url=UNREACHABLE)
     offer()
-    assert made(get(tmp_path)) == ["tool"]
+    assert made(get()) == ["tool"]
 
 
 def test_without_a_network_each_reason_is_said(
-    tmp_path: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cache: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(url=UNREACHABLE)
     offer(apt="thing=1")
     monkeypatch.setenv("PATH", str(tmp_path))  # nor is there an apt-get
     with pytest.raises(MissingError, match=r"127\.0\.0\.1:9: .*refused; apt-get: no such program"):
-        get(tmp_path)
-    assert made(tmp_path / "cache" / "sources") == []
+        get()
+    assert made(cache / "sources") == []
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_a_full_disk_is_not_taken_for_a_bad_network(tmp_path: Path) -> None:
 def test_what_there_is_no_room_for_is_not_begun(tmp_path: Path) -> None:
     archive = download.Archive("a.tar", "", size=1 << 60, url=UNREACHABLE)
     with pytest.raises(LabError, match="a.tar: it needs .* MB are free"):
-        download.get(archive, tmp_path, tmp_path)
+        download.get(archive, tmp_path)
 
 
 # -- made once, alone, whole
@@ -203,25 +205,25 @@ def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_lists_are_fetched_when_needed_and_then_kept(fake_apt: Path) -> None:
-    ask = functools.partial(apt.download, folder=fake_apt / "x", cache=fake_apt / "cache")
+def test_lists_are_fetched_when_needed_and_then_kept(fake_apt: Path, cache: Path) -> None:
+    ask = functools.partial(apt.download, folder=fake_apt / "x")
     (fake_apt / "x").mkdir()
     assert ask("source", "thing=1").name == "thing.tar"
     with pytest.raises(MissingError, match="thing=2: Unable to find it"):
         ask("source", "thing=2")
     assert (fake_apt / "log").read_text().count(" update") == 1
-    copied = sorted(p.read_text() for p in (fake_apt / "cache" / "apt" / "sources").iterdir())
+    copied = sorted(p.read_text() for p in (cache / "apt" / "sources").iterdir())
     assert copied == ["Types: deb deb-src\n", "deb http://a x main\ndeb-src http://a x main\n"]
 
 
-def test_a_package_that_the_archive_no_longer_has_is_missing(fake_apt: Path) -> None:
+def test_a_package_that_the_archive_no_longer_has_is_missing(fake_apt: Path, cache: Path) -> None:
     with pytest.raises(MissingError, match=r"downloading rustc-web_.*: Unable to find it; "):
-        download.rustc_web(cache=fake_apt / "cache")
+        download.rustc_web()
 
 
-def test_mimalloc_comes_from_the_systems_archive(tmp_path: Path) -> None:
+def test_mimalloc_comes_from_the_systems_archive(cache: Path) -> None:
     try:
-        folder = download.source("mimalloc", cache=tmp_path)
+        folder = download.source("mimalloc")
     except MissingError as error:
         pytest.skip(str(error))
     assert "patch 9" in (folder / "cmake" / "mimalloc-config-version.cmake").read_text()
@@ -229,9 +231,9 @@ def test_mimalloc_comes_from_the_systems_archive(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rustc_web_runs_and_keeps_its_libraries_to_itself(tmp_path: Path) -> None:
+def test_rustc_web_runs_and_keeps_its_libraries_to_itself(cache: Path, tmp_path: Path) -> None:
     try:
-        prefix = download.rustc_web(cache=tmp_path)
+        prefix = download.rustc_web()
     except MissingError as error:
         pytest.skip(str(error))
     rustc = prefix / "usr" / "bin" / "rustc"

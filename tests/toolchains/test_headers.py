@@ -63,7 +63,7 @@ def _forgotten() -> Iterator[None]:
 
 @pytest.fixture
 def fresh(place: Path) -> Iterator[Lab]:
-    with Lab(place) as made:
+    with settings.cache_at(place), Lab() as made:
         yield made
 
 
@@ -112,7 +112,7 @@ def test_it_is_found_on_the_system(
     opt: dict[str, Path], monkeypatch: pytest.MonkeyPatch, place: Path
 ) -> None:
     monkeypatch.setenv("CONDA_PREFIX", str(opt["llvm-24"]))
-    assert discovery.find("24", place).name == "24@conda"
+    assert discovery.find("24").name == "24@conda"
     assert layout.LAYOUTS[12].record_size() == 80
 
 

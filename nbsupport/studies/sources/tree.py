@@ -83,23 +83,22 @@ class Tree:
         return f"LLVM {self.version} from {self.origin}: {len(self.files)} files, {checked}."
 
 
-def load(version: str, *, cache: Path | None = None, say: files.Say = progress.say) -> Tree:
+def load(version: str, *, say: files.Say = progress.say) -> Tree:
     """Return the sources of a release (`19.1.7`), of the newest known one (`19`), or a checkout's.
 
     A release is fetched at first use; a checkout is the path of an llvm-project folder.
     Raises `MissingError` where they cannot be had (and says what can be), `LabError` for
     nonsense, for a wrong hash, and where a kept file was changed.
     """
-    cache = cache or settings.cache_dir()
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){2}|[0-9]{1,3}", version):
         return _checkout(version)
     if "." not in version:
-        releases = [there for there in _there(cache) if there.startswith(f"{version}.")]
+        releases = [there for there in _there() if there.startswith(f"{version}.")]
         if not releases:
-            raise MissingError(f"sources of LLVM {version}", "no release known", _advice(cache))
+            raise MissingError(f"sources of LLVM {version}", "no release known", _advice())
         version = releases[-1]
-    target = cache / "sources" / f"llvm-{version}"
-    files.once(target, lambda staging: _fill(version, staging, cache, say), say=say)
+    target = settings.cache_dir() / "sources" / f"llvm-{version}"
+    files.once(target, lambda staging: _fill(version, staging, say), say=say)
     return _kept(version, target)
 
 
@@ -118,13 +117,16 @@ def _in_order(versions: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(versions, key=lambda version: [int(n) for n in version.split(".")]))
 
 
-def _there(cache: Path) -> tuple[str, ...]:
-    kept = (folder.name.removeprefix("llvm-") for folder in (cache / "sources").glob("llvm-*"))
+def _there() -> tuple[str, ...]:
+    kept = (
+        folder.name.removeprefix("llvm-")
+        for folder in (settings.cache_dir() / "sources").glob("llvm-*")
+    )
     return _in_order({*_pins(), *(name for name in kept if re.fullmatch(r"\d+\.\d+\.\d+", name))})
 
 
-def _advice(cache: Path) -> str:
-    return f"there are {', '.join(_there(cache))}; or give the folder of an llvm-project checkout"
+def _advice() -> str:
+    return f"there are {', '.join(_there())}; or give the folder of an llvm-project checkout"
 
 
 def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -181,17 +183,17 @@ def _checkout(name: str) -> Tree:
     return Tree(version, root, f"the checkout {root}", hashes, pinned)
 
 
-def _fill(version: str, staging: Path, cache: Path, say: files.Say) -> None:
+def _fill(version: str, staging: Path, say: files.Say) -> None:
     reasons = []
     for provider in (_from_repository, _from_debian):
         try:
             with tempfile.TemporaryDirectory(dir=staging) as work:
-                origin, contents = provider(version, Path(work), cache, say)
+                origin, contents = provider(version, Path(work), say)
             break
         except MissingError as error:
             reasons.append(f"{error.what}: {error.why}")
     else:
-        raise MissingError(f"sources of LLVM {version}", "; ".join(reasons), _advice(cache))
+        raise MissingError(f"sources of LLVM {version}", "; ".join(reasons), _advice())
     for name, content in contents.items():
         files.write(staging / name, content)
         (staging / name).chmod(0o444)
@@ -204,7 +206,7 @@ def _fill(version: str, staging: Path, cache: Path, say: files.Say) -> None:
     files.write(staging / _MANIFEST, json.dumps(record, indent=1))
 
 
-def _from_repository(version: str, work: Path, cache: Path, say: files.Say) -> _Got:
+def _from_repository(version: str, work: Path, say: files.Say) -> _Got:
     """Fetch file by file: those that are pinned, or else what those that came name."""
     pins = set(_pins().get(version, ()))
 
@@ -230,17 +232,17 @@ def _from_repository(version: str, work: Path, cache: Path, say: files.Say) -> _
     return f"the public repository, tag llvmorg-{version}", contents
 
 
-def _from_debian(version: str, work: Path, cache: Path, say: files.Say) -> _Got:
+def _from_debian(version: str, work: Path, say: files.Say) -> _Got:
     major = version.partition(".")[0]
     package = f"llvm-toolchain-{major}"
     if version in known_versions():
         archive = download.pinned(f"llvm-{major}")[1][0]
     else:
-        file, size, sha256 = apt.source(package, cache=cache, say=say)
+        file, size, sha256 = apt.source(package, say=say)
         archive = download.Archive(file, sha256, size, pool=package)
     if not archive.file.startswith(f"{package}_{version}.orig."):
-        raise MissingError(package, f"the system's archive has {archive.file}", _advice(cache))
-    got = download.get(archive, work, cache, say)
+        raise MissingError(package, f"the system's archive has {archive.file}", _advice())
+    got = download.get(archive, work, say)
     try:
         return f"Debian's {archive.file}", _unpacked(got)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:

@@ -18,7 +18,8 @@ from typing import Self, get_args
 
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError
-from nbsupport.crash import crash
+from nbsupport.crash.crash import Crash
+from nbsupport.crash.debugger import Debugger, open_debugger
 from nbsupport.lab import build, counts, programs
 from nbsupport.lab.build import Instrument, Order, Trial
 from nbsupport.lab.outcome import Outcome, ProfileState, classify
@@ -64,7 +65,7 @@ class Lab:
         self.cache = folder or settings.cache_dir()
         self.limits = limits
         self._debug = debugger
-        self._debuggers: list[crash.Debugger] = []
+        self._debuggers: list[Debugger] = []
         # Looked up once: the grid of a sweep names each toolchain many times.
         self._find = functools.cache(discovery.find)
         self._find_rustc = functools.cache(discovery.find_rustc)
@@ -239,7 +240,7 @@ class Lab:
             "this toolchain cannot profile even alone; choose another",
         )
 
-    def _crash(self, run: Invocation) -> tuple[crash.Crash | None, str]:
+    def _crash(self, run: Invocation) -> tuple[Crash | None, str]:
         """Run the command again under a debugger; the text says why there are no frames."""
         try:
             debugger = self._debugger()
@@ -254,14 +255,13 @@ class Lab:
             return None, f" (no frames: {error.what}: {error.why})"
         return found, "" if found else f" (no frames: not again under {debugger.name})"
 
-    def _debugger(self) -> crash.Debugger | None:
+    def _debugger(self) -> Debugger | None:
         if not self._debug:
             return None
         with contextlib.suppress(IndexError):
             return self._debuggers.pop()
         gdb = shutil.which("gdb")
-        lldb = discovery.find_lldb()
-        return crash.open_debugger(lldb, Path(gdb) if gdb else None)
+        return open_debugger(discovery.find_lldb(), Path(gdb) if gdb else None)
 
 
 def _with_runtime(toolchain: Toolchain) -> Toolchain:

@@ -21,7 +21,7 @@ from typing import IO, Any
 from nbsupport.audit import evidence, images, judge, machine_code, objects
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
-from nbsupport.crash import attached
+from nbsupport.crash.debugger import output_pipe
 from nbsupport.crash.lldb import Lldb
 from nbsupport.profile import infer, layout, names
 from nbsupport.rescue import value_sites
@@ -109,7 +109,7 @@ def run(
     more: dict[str, Any] = {"trace": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
         for name, stream in zip(("output", "errors"), streams, strict=True):
-            path = stack.enter_context(attached.pipe(_pass(stream))) if stream else os.devnull
+            path = stack.enter_context(output_pipe(_pass(stream))) if stream else os.devnull
             more[name] = str(path)
         stack.enter_context(_asked(lambda why: debugger.tell({"snapshot": why})))
         try:

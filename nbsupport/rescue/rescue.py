@@ -16,11 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-from nbsupport.base.errors import LabError, MissingError, from_os
-from nbsupport.crash import attached
+from nbsupport.base.errors import LabError, from_os
+from nbsupport.crash.debugger import find_program, require_lldb
 from nbsupport.crash.lldb import Lldb
 from nbsupport.rescue.rescued import Rescued
-from nbsupport.toolchains import discovery
 
 __all__ = ["FOREVER", "Rescued", "from_profraw", "run"]
 
@@ -59,11 +58,8 @@ def run(
     instrumented or cannot be run, or an `out` that cannot be written.
     """
     _writable(out)
-    program = attached.program(argv[0])
-    lldb = discovery.find_lldb()
-    if lldb is None:
-        do = "pgo-lab toolchains --install 23, or install lldb"
-        raise MissingError("LLDB", "there is none on this machine", do)
+    program = find_program(argv[0])
+    lldb = require_lldb()
     with ThreadPoolExecutor(1) as pool, tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         starting = pool.submit(Lldb, lldb)
         from nbsupport.rescue import ended, live  # noqa: PLC0415 - as long as LLDB takes to start

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from nbsupport.base import files, settings
-from nbsupport.base.errors import LabError, MissingError
-from nbsupport.crash import attached
+from nbsupport.base.errors import LabError
+from nbsupport.crash.debugger import find_program, output_pipe, require_lldb
 from nbsupport.crash.lldb import Lldb
-from nbsupport.toolchains import discovery
 from nbsupport.trace import syscalls, tables, watch
 from nbsupport.trace.trace import Trace, open_trace
 
@@ -30,12 +29,9 @@ class Tracer:
     """
 
     def __init__(self, lldb: Path | None = None) -> None:
-        found = lldb or discovery.find_lldb()
-        if found is None:
-            do = "pgo-lab toolchains --install 23, or install lldb"
-            raise MissingError("LLDB", "there is none on this machine", do)
+        path = lldb or require_lldb()
         threading.Thread(target=tables.prepare).start()
-        self._lldb = Lldb(found)
+        self._lldb = Lldb(path)
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +56,7 @@ class Tracer:
         with; `about` goes into the manifest. Raises `LabError` for a program that cannot be
         started, and a folder in use.
         """
-        program, folder = attached.program(argv[0]), folder.absolute()
+        program, folder = find_program(argv[0]), folder.absolute()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LabError(str(folder), "it is there, and not empty", "give a new folder")
         if not stdin.exists():
@@ -129,5 +125,5 @@ def _output(kept: Path) -> Iterator[Path]:
         def take(chunk: bytes) -> None:
             out.write(chunk[: max(0, room - out.tell())])
 
-        with attached.pipe(take) as fifo:
+        with output_pipe(take) as fifo:
             yield fifo

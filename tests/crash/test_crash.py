@@ -19,7 +19,8 @@ import pytest
 from nbsupport.base import process
 from nbsupport.base.errors import LabError
 from nbsupport.crash.address import fault_address
-from nbsupport.crash.crash import Crash, Debugger, open_debugger
+from nbsupport.crash.crash import Crash
+from nbsupport.crash.debugger import Debugger, open_debugger
 
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="an x86-64 fault")
 
@@ -443,7 +444,7 @@ class TestProcesses:
         self, lldb: Path, program: Path, token: str, mode: str
     ) -> None:
         script = (
-            "import sys; from pathlib import Path; from nbsupport.crash.crash import open_debugger\n"
+            "import sys; from pathlib import Path; from nbsupport.crash.debugger import open_debugger\n"
             "lldb, *argv = sys.argv[1:]\n"
             "open_debugger(Path(lldb), None).crash(argv, cwd=Path('/'), env={}, seconds=60)\n"
         )

@@ -16,7 +16,7 @@ import pytest
 
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError
-from nbsupport.crash import crash
+from nbsupport.crash.debugger import Debugger, open_debugger
 from nbsupport.lab import cases
 from nbsupport.lab.lab import Lab
 from nbsupport.toolchains import discovery
@@ -186,12 +186,12 @@ def test_what_rustc_is_too_old_for_is_a_row_that_says_so() -> None:
 def test_the_debugger_of_one_crash_is_there_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
 
-    def opening(*debuggers: Path | None) -> crash.Debugger | None:
+    def opening(*debuggers: Path | None) -> Debugger | None:
         opened.append(real(*debuggers))
         return opened[-1]
 
-    real = crash.open_debugger
-    monkeypatch.setattr(crash, "open_debugger", opening)
+    real = open_debugger
+    monkeypatch.setattr("nbsupport.lab.lab.open_debugger", opening)
     with Lab() as lab:
         rows = [cases.trial("rust-cc-mimalloc", "19", "17", lab=lab) for _ in range(2)]
     assert [row["outcome"] for row in rows] == ["crash"] * 2

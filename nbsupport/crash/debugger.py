@@ -1,0 +1,160 @@
+"""A debugger that reruns programs until they crash, and what it needs for a program.
+
+LLDB comes first: it is kept alive and answers in about 50 ms (lldb.py). Without it, gdb runs
+once per crash (gdb.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.crash.crash import Crash, from_stop
+from nbsupport.crash.gdb import Gdb
+from nbsupport.crash.lldb import Lldb
+from nbsupport.toolchains import discovery
+
+#: Bytes that are taken from a pipe at once.
+_CHUNK = 1 << 16
+
+
+class _Backend(Protocol):
+    """What `Lldb` and `Gdb` have in common; agent.py describes what `stop` returns."""
+
+    name: str
+
+    def stop(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float
+    ) -> Mapping[str, Any] | None: ...
+
+    def close(self) -> None: ...
+
+
+class Debugger:
+    """A debugger that reruns programs, one at a time; a context manager.
+
+    `name` is the debugger's name and version, such as "lldb 19.1.7".
+    """
+
+    def __init__(self, backend: _Backend) -> None:
+        self._backend = backend
+        self.name = backend.name
+
+    def crash(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        seconds: float,
+    ) -> Crash | None:
+        """Run a program until its first fatal signal; None without one, or not in time.
+
+        The program is ended in any case, and a handler that it has for the signal does not run.
+
+        Args:
+            argv: The program's path, and its arguments.
+            cwd: The folder that it runs in.
+            env: Its whole environment.
+            seconds: How long it may take.
+
+        Raises:
+            LabError: The debugger cannot start the program, or ends unexpectedly; the next
+                call starts the debugger anew.
+
+        """
+        stop = self._backend.stop([str(part) for part in argv], cwd, env, seconds)
+        return None if stop is None else from_stop(stop, self.name)
+
+    def close(self) -> None:
+        """End the debugger and what it runs; may be called twice."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_debugger(lldb: Path | None, gdb: Path | None) -> Debugger | None:
+    """Return the first debugger that works: LLDB, else gdb; None without both.
+
+    Args:
+        lldb: LLDB's executable (None: there is none). It is left out where it is broken, for
+            example where it has no Python.
+        gdb: gdb's executable (None: there is none).
+
+    """
+    if lldb is not None:
+        with contextlib.suppress(LabError):
+            return Debugger(Lldb(lldb))
+    if gdb is not None:
+        with contextlib.suppress(LabError):
+            return Debugger(Gdb(gdb))
+    return None
+
+
+def require_lldb() -> Path:
+    """Return the path of this machine's LLDB; raises `MissingError` where there is none."""
+    lldb = discovery.find_lldb()
+    if lldb is None:
+        do = "pgo-lab toolchains --install 23, or install lldb"
+        raise MissingError("LLDB", "there is none on this machine", do)
+    return lldb
+
+
+def find_program(name: str | Path) -> Path:
+    """Return the path of a program that LLDB can start; raises `LabError` for what is none."""
+    path = shutil.which(name)
+    if path is None:
+        why = "no such program" if not Path(name).exists() else "not executable, or not a file"
+        raise MissingError(str(name), why, "check the path and its permissions")
+    with Path(path).open("rb") as file:
+        if file.read(2) == b"#!":
+            do = "give its interpreter, after --: INTERPRETER SCRIPT"
+            raise LabError(str(name), "it is a script, not a program", do)
+    return Path(path).absolute()
+
+
+@contextlib.contextmanager
+def output_pipe(take: Callable[[bytes], object]) -> Iterator[Path]:
+    """Yield the path of a pipe; what a program writes there goes to `take`, in a thread."""
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+        fifo = Path(folder) / "output"
+        os.mkfifo(fifo)
+        # Opened for both, it never ends while the program has not opened it yet.
+        descriptor = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+        over = threading.Event()
+
+        def drain() -> None:
+            with selectors.DefaultSelector() as selector:
+                selector.register(descriptor, selectors.EVENT_READ)
+                last = False
+                while selector.select(0.02) or not last:
+                    last = over.is_set()  # before the last look, not after it
+                    with contextlib.suppress(BlockingIOError):
+                        take(os.read(descriptor, _CHUNK))
+
+        reader = threading.Thread(target=drain, daemon=True)
+        reader.start()
+        try:
+            yield fifo
+        finally:
+            over.set()
+            reader.join()
+            os.close(descriptor)

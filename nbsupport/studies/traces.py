@@ -45,7 +45,7 @@ class Traces:
             return tuple(p for p in programs if any(recorded().glob(f"{p}-{llvm}-*")))
         return self._lab.available(programs=programs, llvm=llvm)
 
-    def of(self, program: str, llvm: str, foreign: str, order: str = "main-first") -> Trace:
+    def trace(self, program: str, llvm: str, foreign: str, order: str = "main-first") -> Trace:
         """Return the trace of a trial."""
         name = f"{program}-{llvm}-{foreign}-{order}"
         if self._source == "recorded":

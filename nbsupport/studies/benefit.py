@@ -66,7 +66,7 @@ class Variant:
         return tuple(one for one in said if re.search("profile|count discarded", one))
 
 
-def variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
+def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
     """Return a case without PGO, with PGO of its Rust part, and of both, by rustc and clang `llvm`.
 
     Both have one training: counts of Rust do not depend on whether C is instrumented. Raises
@@ -81,7 +81,7 @@ def variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
     )
 
 
-def mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
+def build_mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
     """Return a case with PGO of both parts where clang `foreign` compiles C, by clean profiles.
 
     They come from two builds: only Rust is instrumented in one, only C in the other, which
@@ -98,7 +98,7 @@ def mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
     return (Variant(name, "clean", maker.using(maker.indexed(*parts))),)
 
 
-def rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
+def build_rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
     """Return the build of `mixed` by a profile that is saved from the mixed program.
 
     Its training crashes unless it is rescued. Raises `LabError` as `mixed` does, or without LLDB.
@@ -198,7 +198,7 @@ def measure(
     return pd.DataFrame([row for row in rows if row["block"]])
 
 
-def instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
+def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
     """Return how many instructions each build executes in one round: once counted, it is kept.
 
     By valgrind's callgrind, as the difference between a run of one round and one of none.
@@ -233,7 +233,7 @@ def _run(
     return done
 
 
-def summary(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.DataFrame:
+def summarize(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.DataFrame:
     """Return a row for each build of each program, beside its build without PGO.
 
     `seconds` is the median of the runs, `ratio` that of the medians, `low` to `high` its 95 %

@@ -80,7 +80,7 @@ def _clang(toolchain: Toolchain) -> list[str]:
     return [str(toolchain.compiler), *build.linker_flags(toolchain)]
 
 
-def links(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dict[str, Any]:
+def link(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dict[str, Any]:
     """Link and run program `cold` by two toolchains as it is, and guarded; return a table's row.
 
     `today` and `guarded` are kinds of outcome, `refused` for a link that the guard makes an
@@ -112,10 +112,10 @@ def try_all(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.
     """Return `links` of every toolchain as main with every one as foreign, a row each."""
     import pandas as pd  # noqa: PLC0415 - not part of the base installation
 
-    return pd.DataFrame([links(lab, m, f, order=order) for m in names for f in names])
+    return pd.DataFrame([link(lab, m, f, order=order) for m in names for f in names])
 
 
-def lit(main: Toolchain, foreign: Toolchain, *, guarded: bool) -> tuple[bool, str]:
+def run_lit(main: Toolchain, foreign: Toolchain, *, guarded: bool) -> tuple[bool, str]:
     """Run data/lit, the test for LLVM, and return whether it passes, and what lit prints.
 
     `guarded`: by the prototype's compilers, not as they are. Paths of its temporary folder are

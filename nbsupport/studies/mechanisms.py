@@ -173,10 +173,10 @@ def _run(
     if name != "rich":
         return outcome, ""
     pattern = dict(trial.environment).get("LLVM_PROFILE_FILE", "run.profraw")
-    return outcome, profile_file.runs(lab, [trial], pattern).found
+    return outcome, profile_file.run(lab, [trial], pattern).found
 
 
-def try_all(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.DataFrame:
+def compare(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.DataFrame:
     """Return a row for each signature, of what differs from machine to machine only if it does.
 
     Columns: mechanism, source, what, `why` it was not made, the outcome of each program; how and
@@ -208,7 +208,7 @@ def lacks(row: Mapping[Any, Any]) -> list[str]:
     return [name for name in asked if row.get(f"{_AGREES}{name}") == "no"]
 
 
-def measured(row: Mapping[Any, Any], observation: str) -> str:
+def measurement(row: Mapping[Any, Any], observation: str) -> str:
     """Return what a row of `table` measured for an observation, by its id; "" for nothing."""
     columns = {"function": "function", "address": "address", "moment": "ends_explicit"}
     columns |= {"merge": "merge"}
@@ -308,7 +308,7 @@ _AGREEMENTS = {
 
 
 def _measured(row: Mapping[Any, Any], one: Observation) -> tuple[str, str]:
-    said = measured(row, one.id) or "-"
+    said = measurement(row, one.id) or "-"
     return said, _AGREEMENTS[row[f"agrees_{one.id}"]]
 
 

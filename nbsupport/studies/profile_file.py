@@ -80,7 +80,7 @@ class Written:
         return number if self.counts in ({}, exact) else None
 
 
-def runs(lab: Lab, trials: Sequence[Trial], pattern: str, *, at_once: bool = False) -> Written:
+def run(lab: Lab, trials: Sequence[Trial], pattern: str, *, at_once: bool = False) -> Written:
     """Run programs in one folder, one after the other or `at_once`; return what they left.
 
     `pattern` is LLVM_PROFILE_FILE, below that folder (else `LabError`).
@@ -91,7 +91,7 @@ def runs(lab: Lab, trials: Sequence[Trial], pattern: str, *, at_once: bool = Fal
     return _written(lab, trials[0], pattern, commands)
 
 
-def kills(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[str, Written]]:
+def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[str, Written]]:
     """Return (what a program would do to its profile, what is left if it is killed before that).
 
     Each time in a folder with so many `earlier` runs. strace sends SIGKILL at the entry of the
@@ -100,7 +100,7 @@ def kills(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[
     program = build.linked(trial, lab.cache)
     before: list[Command] = [[program]] * earlier
 
-    def kill(moment: tuple[str, str, int]) -> tuple[str, Written]:
+    def kill_before(moment: tuple[str, str, int]) -> tuple[str, Written]:
         doing, name, number = moment
         how = ["-e", f"trace={name}", "-e", f"inject={name}:signal=SIGKILL:when={number}"]
         last: Command = ["strace", "-qo/dev/null", *how, program]
@@ -120,24 +120,24 @@ def kills(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[
             raise MissingError("a kill at each system call", why, "do this on Linux, with strace")
         moments = list(_moments(calls.rows, folder.resolve()))
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(kill, moments))
+        return list(pool.map(kill_before, moments))
 
 
-def moments(
+def kill_all(
     lab: Lab, asked: Mapping[str, tuple[Trial, str, int]]
 ) -> dict[str, list[tuple[str, Written]]]:
-    """Return the kills of several trials by label: (trial, pattern, earlier runs) as `kills`.
+    """Return the kills of several trials by label: (trial, pattern, earlier runs) as `kill`.
 
     Where that cannot be done, it says so, and returns none.
     """
     try:
-        return {label: kills(lab, *one) for label, one in asked.items()}
+        return {label: kill(lab, *one) for label, one in asked.items()}
     except MissingError as error:
         print(f"left out: {error}")  # noqa: T201 - the notebook shows it
         return {}
 
 
-def readers(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
+def try_readers(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
     """Return the outcome of each way to what reads records: of one LLVM alone, in both orders."""
     links = {"one LLVM": (llvm, "main-first")}
     links |= {order.replace("-", " "): (foreign, order) for order in ORDERS}
@@ -168,7 +168,7 @@ def table(what: str, found: Iterable[tuple[str, Written]], once: Written) -> sho
 def figure(
     found: Mapping[str, Sequence[tuple[str, Written]]], once: Mapping[str, Written]
 ) -> shown.Shown:
-    """Draw what a kill at each of the `moments` leaves, a row for each label.
+    """Draw what the kills of `kill_all` leave, a row for each label.
 
     In order, not to scale. `once` is what one whole run leaves, by label.
     """
@@ -198,7 +198,7 @@ def figure(
     return shown.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(told)}")
 
 
-def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
+def crash_functions(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
     """Return in which functions programs died, by way; "" for none."""
     return {
         way: ", ".join(sorted({one.crash.function for one in outcomes.values() if one.crash}))
@@ -206,9 +206,9 @@ def where(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
     }
 
 
-def readers_table(found: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
+def show_readers(found: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
     """Show the outcome of each way, and in which functions programs died."""
-    dead = where(found)
+    dead = crash_functions(found)
     rows = [
         (way, *(one.kind for one in outcomes.values()), dead[way])
         for way, outcomes in found.items()

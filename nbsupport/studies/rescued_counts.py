@@ -44,7 +44,7 @@ def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataF
     ):
 
         def one(trial: Trial) -> dict[str, Any]:
-            row = saved(lab, trial)
+            row = rescue_run(lab, trial)
             step()
             return row
 
@@ -56,7 +56,7 @@ def _mixed(trial: Trial) -> bool:
     return not same_stride(trial.main.raw_version or 0, trial.foreign.raw_version or 0)
 
 
-def saved(lab: Lab, trial: Trial) -> dict[str, Any]:
+def rescue_run(lab: Lab, trial: Trial) -> dict[str, Any]:
     """Run a program by itself and rescue it; return a row of `table`."""
     alone = lab.run(trial)
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
@@ -64,10 +64,10 @@ def saved(lab: Lab, trial: Trial) -> dict[str, Any]:
         out, clean = folder / "saved.profdata", folder / "clean.proftext"
         program, env = build.linked(trial, lab.cache), environment(folder)
         found = rescue.run([program], out, env=env, cwd=folder)
-        seen, uniform = functions(lab, out), dict[tuple[str, str], tuple[str, ...]]()
+        seen, uniform = read_functions(lab, out), dict[tuple[str, str], tuple[str, ...]]()
         for part in trial.references:
             clean.write_text(lab.run_once(part)[0])
-            uniform |= functions(lab, clean)
+            uniform |= read_functions(lab, clean)
     wrong = [key[0] for key in {**uniform, **seen} if uniform.get(key) != seen.get(key)]
     return {
         "program": trial.program.name,
@@ -81,7 +81,7 @@ def saved(lab: Lab, trial: Trial) -> dict[str, Any]:
     }
 
 
-def left(lab: Lab, trial: Trial) -> dict[str, Any]:
+def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
     """Run a program that crashes, and rescue what it leaves; return how that fared.
 
     `bytes` of the raw profile it leaves (0: nothing to rescue, and no more keys), `functions` in
@@ -102,7 +102,7 @@ def left(lab: Lab, trial: Trial) -> dict[str, Any]:
     return {"bytes": size, "functions": found.functions, "wrong": wrong, "lost": found.lost}
 
 
-def functions(lab: Lab, profile: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+def read_functions(lab: Lab, profile: Path) -> dict[tuple[str, str], tuple[str, ...]]:
     """Return what a profile says of each function, by name and hash, as llvm-profdata's text.
 
     That is all there is: counters, value sites, and what these saw, sorted.

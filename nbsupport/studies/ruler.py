@@ -258,7 +258,7 @@ _COLOURS = {
 _SPAN, _BYTE, _HEIGHT, _LEFT = 136, 3.8, 88, 24
 
 
-def layouts_table(read: Mapping[str, Layout]) -> Shown:
+def show_layouts(read: Mapping[str, Layout]) -> Shown:
     """Show where each field of a record is, in bytes, for LLVMs by name; new ones and moved ones.
 
     LLVMs of one raw version (`v`) share a column.
@@ -279,7 +279,7 @@ def layouts_table(read: Mapping[str, Layout]) -> Shown:
     return shown.table(("field", *heads), [(name, *map(str, row)) for name, row in rows.items()])
 
 
-def runs_table(found: infer.Found) -> Shown:
+def show_runs(found: infer.Found) -> Shown:
     """Show the runs of records that were found in a section, and who has such records."""
     columns = ("from byte", "records", "bytes each", "found by", "raw versions with such records")
     by = {"both": "NameRef and CounterPtr", "names": "NameRef", "counters": "CounterPtr"}

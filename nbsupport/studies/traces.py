@@ -1,4 +1,4 @@
-"""What happens in time: one run under LLDB, one under a tracer of system calls, as tables.
+"""What happens in time: the traces of the lab's own trials, made now or recorded.
 
 The notes' LLDB and system-call scripts asked what the allocator does while the profile is
 written. A `Trace` answers for any program: events, pointers and whose they are, the record
@@ -11,20 +11,22 @@ import atexit
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from nbsupport.base.errors import LabError
-from nbsupport.trace.trace import Trace, _copy, keep, open_trace, recorded
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab, environment
+from nbsupport.trace.trace import Trace, copy_trace, open_trace, recorded
 from nbsupport.trace.tracer import Tracer
-
-if TYPE_CHECKING:
-    from nbsupport.lab.lab import Lab
-
-__all__ = ["Trace", "Tracer", "Traces", "keep", "open_trace"]
 
 
 class Traces:
-    """The traces of the lab's own trials: `live`, or `recorded` ones, which need no debugger."""
+    """The traces of a lab's trials. As a context it ends the debugger that it started.
+
+    `lab` builds the programs. `source` is "live" (each program runs, under LLDB and once more
+    under a tracer of system calls), or "recorded": the traces that came with the project, which
+    need neither compiler nor debugger. Raises `LabError` for another source.
+    """
 
     def __init__(self, lab: Lab, source: str = "live") -> None:
         if source not in ("live", "recorded"):
@@ -40,31 +42,36 @@ class Traces:
             self._tracer.__exit__()
 
     def available(self, *programs: str, llvm: str) -> tuple[str, ...]:
-        """Return those of the programs that can be had; says what is left out, and why."""
+        """Return those of the `programs` that can be traced with main built by `llvm`.
+
+        Of a live source it says what is left out, and why.
+        """
         if self._source == "recorded":
             return tuple(p for p in programs if any(recorded().glob(f"{p}-{llvm}-*")))
         return self._lab.available(programs=programs, llvm=llvm)
 
-    def of(self, program: str, llvm: str, foreign: str, order: str = "main-first") -> Trace:
-        """Return the trace of a trial."""
+    def trace(self, program: str, llvm: str, foreign: str, order: str = "main-first") -> Trace:
+        """Return the trace of a trial: `program`, its main by `llvm`, its library by `foreign`.
+
+        `order` is that on the link line. Raises `LabError` for a trial that cannot be made, and
+        `MissingError` without LLDB, or where it was not recorded.
+        """
         name = f"{program}-{llvm}-{foreign}-{order}"
         if self._source == "recorded":
             return open_trace(recorded() / name)
-        from nbsupport.lab import build, lab  # noqa: PLC0415 - `pgo-lab trace` builds nothing
-
         trial = self._lab.trial(program, llvm, foreign, order=order)
         self._tracer = self._tracer or Tracer()
         folder = Path(tempfile.mkdtemp(prefix="pgo-lab-"))
         # Tables are read late, and by the notebook to its end.
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        made = self._tracer.run(
+        trace = self._tracer.run(
             [build.linked(trial, self._lab.cache)],
             folder / "trace",
-            env=lab.environment(folder),
+            env=environment(folder),
             cwd=folder,
             seconds=10,
             about={"raw_versions": [trial.runtime.raw_version, trial.foreign.raw_version]},
         )
-        # For `keep`; another process may trace the same trial just now.
-        _copy(folder / "trace", self._lab.cache / "traces" / name)
-        return made
+        # For `trace.keep`; another process may trace the same trial just now.
+        copy_trace(folder / "trace", self._lab.cache / "traces" / name)
+        return trace

@@ -169,7 +169,7 @@ def table(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> shown.Shown
     return _cells_table(rows, _SHOWN, kept)
 
 
-def costs_table(rows: Sequence[Row]) -> shown.Shown:
+def show_costs(rows: Sequence[Row]) -> shown.Shown:
     """Show what each changes, needs and costs; times are measured, relative to the usual ones."""
     return _cells_table(rows, _COSTS)
 

@@ -158,9 +158,10 @@ def recorded() -> Path:
 def keep(cache: Path) -> None:
     """Make the live traces in a cache the recorded ones, without what only this machine needs."""
     for folder in sorted((cache / "traces").glob("[!.]*/")):
-        _copy(folder, recorded() / folder.name)
+        copy_trace(folder, recorded() / folder.name)
 
 
-def _copy(folder: Path, target: Path) -> None:
+def copy_trace(folder: Path, target: Path) -> None:
+    """Copy a trace, without what only this machine needs."""
     for name in (tables.MANIFEST, tables.OUTPUT, *(f"{table}.parquet" for table in tables.TABLES)):
         files.write(target / name, (folder / name).read_bytes())

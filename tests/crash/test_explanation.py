@@ -134,7 +134,7 @@ def test_its_own_crash(clang: Path, debug: Debug, tmp_path: Path, source: str, w
 
 def test_the_users_own_observations(tmp_path: Path) -> None:
     # The notes have no registers: a function and a null address prove nothing yet.
-    told = {row.id: row.value for row in observations.observations()}
+    told = {row.id: row.value for row in observations.load()}
     before = lldb_text(*SITE * 4, stop="breakpoint 1.1")
     text = lldb_text(f"{told['function']} + {told['offset']}", *WRITER[1:], "exit")
     found = judged(tmp_path, f"{before}\n{text}")

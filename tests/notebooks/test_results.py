@@ -138,10 +138,10 @@ def test_the_recording_is_of_a_real_run_and_says_of_when() -> None:
 
 
 def test_what_the_user_saw_has_sources() -> None:
-    observed = {one.id: one for one in observations.observations()}
+    observed = {one.id: one for one in observations.load()}
     assert observed["entries"].value == "67673216"
     assert observed["function"].value == "initializeValueProfRuntimeRecord"
-    assert all(one.source for one in observations.observations())
+    assert all(one.source for one in observations.load())
 
 
 def test_the_baseline_has_the_claims_of_all_llvms() -> None:

@@ -170,7 +170,7 @@ def uniform(lab: Lab, trial: Trial, folder: Path) -> dict[tuple[str, str], tuple
         out = folder / "uniform.profdata"
         program = build.linked(part, lab.cache)
         assert rescue.run([program], out, env=ENVIRONMENT, cwd=folder).healthy
-        found |= rescued_counts.functions(lab, out)
+        found |= rescued_counts.read_functions(lab, out)
     return found
 
 
@@ -196,7 +196,7 @@ def test_stripped_programs_allocators_and_rust(
     for _ in range(5):
         found = rescue.run([path], out, env=ENVIRONMENT, cwd=tmp_path)
         assert not found.notes and not found.lost and not found.healthy
-        seen, wanted = rescued_counts.functions(lab, out), uniform(lab, trial, tmp_path)
+        seen, wanted = rescued_counts.read_functions(lab, out), uniform(lab, trial, tmp_path)
         if wrong := [key for key in {**seen, **wanted} if seen.get(key) != wanted.get(key)]:
             continue
         return

@@ -23,7 +23,6 @@ from nbsupport.show import look, shown
 from nbsupport.show.shown import Shown
 from nbsupport.studies import (
     benefit,
-    call_graph,
     mechanisms,
     observations,
     ruler,
@@ -46,8 +45,8 @@ _CODE = Path(look.__file__).parents[1]
 
 def _graph(lab: Lab) -> Shown:
     traces, structure = Traces(lab, "recorded"), sources.load("19.1.7").structure
-    runs = [traces.of("cold", "19", foreign) for foreign in ("19", "17")]
-    return call_graph.figure(structure, runs[1], *(writer.steps(structure, run) for run in runs))
+    runs = [traces.trace("cold", "19", foreign) for foreign in ("19", "17")]
+    return writer.figure(structure, runs[1], *(writer.steps(structure, run) for run in runs))
 
 
 def _kills(_: Lab) -> Shown:
@@ -62,10 +61,10 @@ def _kills(_: Lab) -> Shown:
 _FIGURES: dict[str, Callable[[Lab], Shown]] = {
     "grid": lambda _: tables.grid(results.recorded().tables["trials"]),
     "matrix": lambda _: mechanisms.figure(
-        results.recorded().tables["mechanisms"], observations.observations()
+        results.recorded().tables["mechanisms"], observations.load()
     ),
     "benefit": lambda _: benefit.figure(results.recorded().tables["benefit"]),
-    "map": lambda lab: pictures.memory_map(Traces(lab, "recorded").of("cold", "19", "17")),
+    "map": lambda lab: pictures.memory_map(Traces(lab, "recorded").trace("cold", "19", "17")),
     "ruler": lambda lab: ruler.figure(ruler.from_trial(lab, lab.trial("cold", "23", "17"))),
     "graph": _graph,
     "kills": _kills,

@@ -38,7 +38,7 @@ def test_an_outcome_shows_the_programs_frames_only() -> None:
 
 
 def test_beside_what_the_user_saw() -> None:
-    text = observations.compare(observations.observations(), DEAD).text
+    text = observations.table(observations.load(), DEAD).text
     assert "initializeValueProfRuntimeRecord                         initializeValue" in text
     assert "at exit" in text.splitlines()[-2]
 

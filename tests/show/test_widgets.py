@@ -78,10 +78,10 @@ def everything(
 ) -> dict[str, Any]:
     return {
         "ruler": ruled,
-        "timeline": pictures.timeline(Traces(lab, "recorded").of("cold", "19", "17")),
+        "timeline": pictures.timeline(Traces(lab, "recorded").trace("cold", "19", "17")),
         "grid": tables.grid_widget(cells, lab),
         "workarounds": workarounds.widget(tried),
-        "matrix": mechanisms.widget(MECHANISMS, observations.observations()),
+        "matrix": mechanisms.widget(MECHANISMS, observations.load()),
     }
 
 
@@ -131,7 +131,7 @@ def test_a_choice_neither_links_nor_reads(ruled: Any, monkeypatch: pytest.Monkey
 
 
 def test_the_timeline_follows_its_slider_and_jumps(lab: Lab) -> None:
-    died = Traces(lab, "recorded").of("cold", "19", "17")
+    died = Traces(lab, "recorded").trace("cold", "19", "17")
     live = pictures.timeline(died)
     slider, jump = (controls(live)[name] for name in ("step:", "jump to:"))
     assert slider.max == len(died.events) - 1
@@ -241,7 +241,7 @@ def test_workarounds_are_filtered_and_explained(tried: tuple[workarounds.Row, ..
 
 
 def test_the_matrix_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = observations.observations()
+    seen = observations.load()
     live = mechanisms.widget(MECHANISMS, seen)
     mechanism, observation = (controls(live)[name] for name in ("mechanism:", "observation:"))
     assert mechanism.value == "C by another LLVM, of another raw version"
@@ -267,7 +267,7 @@ def test_what_was_not_made_says_why() -> None:
     made = MECHANISMS.copy()
     made.loc[5, "why"] = "on linux: no"
     made.loc[5, [str(name) for name in made if "agrees_" in str(name)]] = "untried"
-    live = mechanisms.widget(made, observations.observations())
+    live = mechanisms.widget(made, observations.load())
     controls(live)["mechanism:"].value = made["what"][5]
     assert "not made: on linux: no." in below(live)
     assert "not tried here" in below(live)

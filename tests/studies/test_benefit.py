@@ -23,8 +23,10 @@ BUSY = np.array([1.0, 5.0, 1.5, 3.0, 2.0, 9.0])
 @pytest.fixture(scope="module")
 def builds(lab: Lab) -> dict[str, Variant]:
     """Return a program without PGO, and with PGO of one or both parts; one has C by LLVM 17."""
-    made = benefit.variants(lab, "workload-mimalloc", "19")
-    return {one.build: one for one in (*made, *benefit.mixed(lab, made[0].program, "19", "17"))}
+    made = benefit.build_variants(lab, "workload-mimalloc", "19")
+    return {
+        one.build: one for one in (*made, *benefit.build_mixed(lab, made[0].program, "19", "17"))
+    }
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def test_each_part_has_the_profile_that_its_build_says(builds: dict[str, Variant
 def test_a_profile_that_fits_is_used_and_changes_no_result(
     lab: Lab, builds: dict[str, Variant]
 ) -> None:
-    counted = benefit.instructions(lab, list(builds.values()))
+    counted = benefit.count_instructions(lab, list(builds.values()))
     share = {b: n / counted["workload-mimalloc", "none"] for (_, b), n in counted.items()}
     assert max(share["rust"], share["both"], share["clean"]) < 0.95
     assert share["rust"] != share["both"]  # C is optimized otherwise
@@ -80,9 +82,9 @@ def test_a_profile_that_fits_is_used_and_changes_no_result(
 def test_instructions_are_the_same_twice(
     lab: Lab, builds: dict[str, Variant], tmp_path: Path
 ) -> None:
-    first = benefit.instructions(lab, [builds["both"]])
+    first = benefit.count_instructions(lab, [builds["both"]])
     with Lab(tmp_path) as other:  # has counted nothing yet
-        assert benefit.instructions(other, [builds["both"]]) == pytest.approx(first, rel=1e-3)
+        assert benefit.count_instructions(other, [builds["both"]]) == pytest.approx(first, rel=1e-3)
 
 
 def test_a_function_that_the_profile_lacks_is_warned_of(lab: Lab, tmp_path: Path) -> None:
@@ -125,14 +127,16 @@ def test_without_valgrind_no_instructions(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MissingError, match="apt-get install valgrind"):
-        benefit.instructions(lab, [scripts("none")])
+        benefit.count_instructions(lab, [scripts("none")])
 
 
 # -- what it comes to
 
 
 def test_what_slows_a_whole_block_does_not_blur_the_ratio() -> None:
-    found = benefit.summary(runs(none=BUSY, both=0.9 * BUSY), {("p", "none"): 8, ("p", "both"): 6})
+    found = benefit.summarize(
+        runs(none=BUSY, both=0.9 * BUSY), {("p", "none"): 8, ("p", "both"): 6}
+    )
     none, both = found.to_dict("records")
     assert (none["ratio"], none["low"], none["high"], none["note"]) == (1, 1, 1, "")
     assert [both[key] for key in ("ratio", "low", "high")] == pytest.approx([0.9] * 3)
@@ -144,7 +148,7 @@ def test_what_slows_a_whole_block_does_not_blur_the_ratio() -> None:
 
 def test_noise_that_is_larger_than_the_effect_is_said_everywhere() -> None:
     noise = np.array([1.1, 0.8, 1.3, 0.9, 0.7, 1.2])
-    found = benefit.summary(runs(none=np.ones(6), both=0.99 * noise), {})
+    found = benefit.summarize(runs(none=np.ones(6), both=0.99 * noise), {})
     both = found.to_dict("records")[1]
     assert both["low"] < 1 < both["high"] and np.isnan(both["instructions"])
     assert both["note"] == "the noise is larger than the effect"
@@ -154,6 +158,6 @@ def test_noise_that_is_larger_than_the_effect_is_said_everywhere() -> None:
 
 def test_an_interval_wider_than_the_effect_is_noise_even_beside_one() -> None:
     times = np.array([0.5, 0.99, 0.98, 0.97, 0.6, 0.99])
-    found = benefit.summary(runs(none=np.ones(6), both=times), {})
+    found = benefit.summarize(runs(none=np.ones(6), both=times), {})
     both = found.to_dict("records")[1]
     assert both["high"] < 1 and both["note"]

@@ -52,9 +52,9 @@ def test_the_linker_names_the_raw_version_that_has_no_runtime(table: pd.DataFram
 
 
 def test_foreign_first_is_refused_too(lab: Lab) -> None:
-    row = linker_check.links(lab, "19", "17", order="foreign-first")
+    row = linker_check.link(lab, "19", "17", order="foreign-first")
     assert (row["today"], row["guarded"]) == ("version-mismatch", "refused")
-    assert linker_check.links(lab, "19", "22", order="foreign-first")["guarded"] == "ok"
+    assert linker_check.link(lab, "19", "22", order="foreign-first")["guarded"] == "ok"
 
 
 @pytest.mark.parametrize("linker", ["lld", "bfd", "gold"])
@@ -104,15 +104,15 @@ def test_the_test_for_llvm_fails_today_and_passes_with_the_guard(
     toolchain: Find, main: str, foreign: str
 ) -> None:
     tools = toolchain(main), toolchain(foreign)
-    passed, output = linker_check.lit(*tools, guarded=False)
+    passed, output = linker_check.run_lit(*tools, guarded=False)
     assert not passed and re.search(r"error: command failed|Failed: 1", output)
     failed = re.findall(r"^# RUN: at line \d+\n(\S+)", output, re.MULTILINE)
     assert failed[-1] == "not" and failed.count("not") == 1  # the control before it passed
-    passed, output = linker_check.lit(*tools, guarded=True)
+    passed, output = linker_check.run_lit(*tools, guarded=True)
     assert passed and "PASS: mixed records :: mixed-records.c (1 of 1)" in output
     assert "/pgo-lab-" not in output
 
 
 def test_the_test_for_llvm_does_not_pass_where_nothing_is_mixed(toolchain: Find) -> None:
-    passed, output = linker_check.lit(toolchain("19"), toolchain("22"), guarded=True)
+    passed, output = linker_check.run_lit(toolchain("19"), toolchain("22"), guarded=True)
     assert not passed and output.count("\nnot ") == 1

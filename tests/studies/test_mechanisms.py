@@ -20,9 +20,7 @@ from nbsupport.studies.mechanisms import Signature
 from nbsupport.toolchains.probe import Toolchain
 
 SEEN = {
-    one.id: one
-    for one in observations.observations()
-    if one.id not in ("program", "offset", "counters")
+    one.id: one for one in observations.load() if one.id not in ("program", "offset", "counters")
 }
 WRITER, SITE = "initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"
 #: What a program that ends normally comes to, and where it dies.
@@ -60,13 +58,13 @@ def made(lab: Lab, toolchain: Callable[[str], Toolchain]) -> dict[str, Signature
 
 
 def test_each_comes_to_what_it_is_made_to(made: dict[str, Signature]) -> None:
-    table = mechanisms.try_all(list(made.values()), list(SEEN.values()))
+    table = mechanisms.compare(list(made.values()), list(SEEN.values()))
     ends = table[["ends", "function", "address"]].agg(" ".join, axis=1).str.strip()
     assert dict(zip(table["mechanism"], ends, strict=True)) == ENDS
 
 
 def test_what_is_left_is_judged_by_llvm_profdata(made: dict[str, Signature]) -> None:
-    table = mechanisms.try_all(list(made.values()), list(SEEN.values())).set_index("mechanism")
+    table = mechanisms.compare(list(made.values()), list(SEEN.values())).set_index("mechanism")
     assert table.loc["mixed", "merge"] == "too much profile data"
     assert table.loc["continuous-pool", "merge"] == "truncated profile data"
     assert table.loc["variant-block", "merge"] == "malformed instrumentation profile data"
@@ -202,7 +200,7 @@ def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
     assert "no-such.o" in found[1].why
     assert "/nowhere" not in found[1].why
     assert capsys.readouterr().out == ""  # the table says it
-    table = mechanisms.try_all(found, list(SEEN.values()))
+    table = mechanisms.compare(found, list(SEEN.values()))
     assert table["why"].astype(bool).tolist() == [True, True, False]
     assert "not made: on linux: it is of Plan 9" in mechanisms.table(table).text
     figure = mechanisms.figure(table, list(SEEN.values()))
@@ -227,7 +225,7 @@ def test_what_one_program_lacks_is_untried_and_said_once(
     fits = found["mixed"].fits(list(SEEN.values()))
     assert [name for name, word in fits.items() if word == "untried"] == ["systems"]
     assert not found["mixed"].why
-    row = mechanisms.try_all(list(found.values()), list(SEEN.values())).to_dict("records")[1]
+    row = mechanisms.compare(list(found.values()), list(SEEN.values())).to_dict("records")[1]
     assert (row["gcc"], row["cold"]) == ("", "crash")
     assert mechanisms.lacks(row) == []
 
@@ -255,7 +253,7 @@ def test_the_header_compiles_without_a_warning(define: str, clang: Path, tmp_pat
 
 
 def test_shown_is_text_for_each_mechanism(made: dict[str, Signature]) -> None:
-    table = mechanisms.try_all(list(made.values()), list(SEEN.values()))
+    table = mechanisms.compare(list(made.values()), list(SEEN.values()))
     text = mechanisms.table(table).text
     assert "nan" not in text
     assert all(one.mechanism.what in text for one in made.values())
@@ -263,7 +261,7 @@ def test_shown_is_text_for_each_mechanism(made: dict[str, Signature]) -> None:
 
 
 def test_the_caption_names_the_rows_that_fit(made: dict[str, Signature]) -> None:
-    table = mechanisms.try_all(list(made.values()), list(SEEN.values()))
+    table = mechanisms.compare(list(made.values()), list(SEEN.values()))
     figure = mechanisms.figure(table, list(SEEN.values()))
     fits = [made[name].mechanism.what for name in ("mixed", "mixed-newer")]
     assert f"these show all that was seen of the crash: {'; '.join(fits)}." in figure.text

@@ -36,7 +36,7 @@ def trial(lab: Lab, toolchain: Callable[[str], Toolchain]) -> Make:
 
 
 def once(lab: Lab, trial: Trial) -> Written:
-    return profile_file.runs(lab, [trial], "run.profraw")
+    return profile_file.run(lab, [trial], "run.profraw")
 
 
 @ALL
@@ -58,7 +58,7 @@ def once(lab: Lab, trial: Trial) -> Written:
 def test_a_pattern_says_where_two_runs_go(
     llvm: str, pattern: str, files: list[str], runs: int, says: str, lab: Lab, trial: Make
 ) -> None:
-    left = profile_file.runs(lab, [trial("cold", llvm)] * 2, pattern)
+    left = profile_file.run(lab, [trial("cold", llvm)] * 2, pattern)
     assert [name for name, _ in left.files] == files
     assert left.times(once(lab, trial("cold", llvm))) == runs
     assert left.found == ("valid" if runs else "skipped without a word")
@@ -70,7 +70,7 @@ def test_a_pattern_says_where_two_runs_go(
 def test_a_pool_adds_up_what_processes_count_at_once(llvm: str, lab: Lab, trial: Make) -> None:
     one, several = trial("cold", llvm), [trial("cold", llvm)] * 8
     for pattern, most in (("run_%m.profraw", 1), ("run_%2m.profraw", 2), ("run_%p.profraw", 8)):
-        left = profile_file.runs(lab, several, pattern, at_once=True)
+        left = profile_file.run(lab, several, pattern, at_once=True)
         assert (left.times(once(lab, one)), left.found) == (8, "valid")
         assert len(left.files) == most or (most == 2 and len(left.files) == 1)
         assert left.ended == ("exit code 0",)
@@ -78,15 +78,15 @@ def test_a_pool_adds_up_what_processes_count_at_once(llvm: str, lab: Lab, trial:
 
 def test_one_of_many_that_fails_is_told(lab: Lab, trial: Make) -> None:
     both = [trial("hot", "19", "17"), trial("cold")]  # the first dies in main
-    left = profile_file.runs(lab, both, "run_%p.profraw", at_once=True)
+    left = profile_file.run(lab, both, "run_%p.profraw", at_once=True)
     assert left.ended == ("exit code 139",)
     assert left.found == "skipped without a word; valid"
 
 
 def test_each_program_has_its_own_file_in_a_pool(lab: Lab, trial: Make) -> None:
     both = [trial("cold"), trial("hot")]
-    assert len(profile_file.runs(lab, both, "run_%m.profraw").files) == 2
-    replaced = profile_file.runs(lab, both, "run.profraw")
+    assert len(profile_file.run(lab, both, "run_%m.profraw").files) == 2
+    replaced = profile_file.run(lab, both, "run.profraw")
     assert replaced.times(once(lab, both[1])) == 1
     assert replaced.times(once(lab, both[0])) is None
 
@@ -104,7 +104,7 @@ def test_a_crash_in_a_pool_is_hidden_from_the_next_run(
     llvm: str, foreign: str, ended: tuple[str, ...], lab: Lab, trial: Make
 ) -> None:
     mixed = trial("cold", llvm, foreign)
-    left = profile_file.runs(lab, [mixed] * 2, "run_%m.profraw")
+    left = profile_file.run(lab, [mixed] * 2, "run_%m.profraw")
     assert left.ended == ended
     assert any("not compatible" in line for line in left.said) == (len(set(ended)) == 2)
     assert not any(character.isdigit() for line in left.said for character in line)
@@ -114,7 +114,7 @@ def test_a_crash_in_a_pool_is_hidden_from_the_next_run(
 @strace
 @ALL
 def test_a_kill_leaves_what_was_written_before(llvm: str, lab: Lab, trial: Make) -> None:
-    found = profile_file.kills(lab, trial("cold", llvm), "run.profraw")
+    found = profile_file.kill(lab, trial("cold", llvm), "run.profraw")
     rows = [(what, sum(n for _, n in left.files), left.found) for what, left in found]
     start = ["creates or empties it", "closes it", "leaves main", "opens it"]
     assert [row[0] for row in rows[:4]] == start
@@ -133,7 +133,7 @@ def test_a_kill_leaves_what_was_written_before(llvm: str, lab: Lab, trial: Make)
 @ALL
 def test_a_kill_in_a_pool_loses_the_earlier_runs(llvm: str, lab: Lab, trial: Make) -> None:
     one = trial("cold", llvm)
-    found = profile_file.kills(lab, one, "run_%m.profraw", earlier=1)
+    found = profile_file.kill(lab, one, "run_%m.profraw", earlier=1)
     counted = [left.times(once(lab, one)) for _, left in found]
     doing = [what.partition(" ")[0] for what, _ in found]
     assert doing[:5] == ["leaves", "opens", "locks", "maps", "cuts"] and counted[:5] == [1] * 5
@@ -145,11 +145,11 @@ def test_a_kill_in_a_pool_loses_the_earlier_runs(llvm: str, lab: Lab, trial: Mak
 @ALL
 def test_a_kill_in_continuous_mode_loses_nothing(llvm: str, lab: Lab, trial: Make) -> None:
     one = trial("continuous", llvm, main_instrument="front-end")
-    left = dict(profile_file.kills(lab, one, "run_%c.profraw"))
+    left = dict(profile_file.kill(lab, one, "run_%c.profraw"))
     assert left["maps it"].times(once(lab, one)) == 0
     assert left["leaves main"].times(once(lab, one)) == 1
     # With value sites it never works: no values are written.
-    by_ir = profile_file.runs(lab, [trial("continuous", llvm)], "run_%c.profraw")
+    by_ir = profile_file.run(lab, [trial("continuous", llvm)], "run_%c.profraw")
     assert by_ir.found == "truncated profile data"
 
 
@@ -157,7 +157,7 @@ def test_a_kill_in_continuous_mode_loses_nothing(llvm: str, lab: Lab, trial: Mak
 @pytest.mark.parametrize(("llvm", "foreign"), [("19", "17"), ("17", "19"), ("23", "22")])
 def test_only_the_file_writer_compares(llvm: str, foreign: str, lab: Lab, trial: Make) -> None:
     trial("cold", llvm, foreign)
-    found = profile_file.readers(lab, llvm, foreign)
+    found = profile_file.try_readers(lab, llvm, foreign)
     kinds = {way: [one.kind for one in row.values()] for way, row in found.items()}
     at_exit, explicit, forked, hot, buffer, front_end, front_end_buffer = kinds.values()
     assert at_exit == explicit == ["ok", "crash", "version-mismatch"]
@@ -169,16 +169,16 @@ def test_only_the_file_writer_compares(llvm: str, foreign: str, lab: Lab, trial:
     dead = [found[way]["main first"].crash for way in tuple(found)[:3]]
     assert all(one and one.function == "initializeValueProfRuntimeRecord" for one in dead)
     assert len({one.frames[0].offset for one in dead if one}) == 1
-    shown = profile_file.readers_table(found).text
+    shown = profile_file.show_readers(found).text
     assert "in a forked child" in shown and "__llvm_profile_instrument_target" in shown
 
 
 @pytest.mark.parametrize("pattern", ["", "/run.profraw", "../run.profraw", "%t/../../x", "a\0b"])
 def test_a_profile_stays_in_its_folder(pattern: str, lab: Lab, trial: Make) -> None:
     with pytest.raises(LabError, match="profile name"):
-        profile_file.runs(lab, [trial("cold")], pattern)
+        profile_file.run(lab, [trial("cold")], pattern)
     with pytest.raises(LabError, match="profile name"):
-        profile_file.kills(lab, trial("cold"), pattern)
+        profile_file.kill(lab, trial("cold"), pattern)
 
 
 @strace
@@ -193,17 +193,17 @@ def test_without_a_tracer_nothing_is_killed(
     with monkeypatch.context() as patch:
         patch.setattr(syscalls, "trace", on_a_mac)
         with pytest.raises(MissingError, match="dtruss cannot kill"):
-            profile_file.kills(lab, one, "run.profraw")
+            profile_file.kill(lab, one, "run.profraw")
     monkeypatch.setattr(shutil, "which", lambda name: None if "trace" in str(name) else found(name))
     with pytest.raises(MissingError, match="strace is not here"):
-        profile_file.kills(lab, one, "run.profraw")
+        profile_file.kill(lab, one, "run.profraw")
 
 
 def test_what_is_left_is_shown_without_what_differs(lab: Lab, trial: Make) -> None:
     one = trial("cold")
 
     def shown() -> str:
-        found = [(name, profile_file.runs(lab, [one] * 2, name)) for name in ("%p_%h_7", "7_%m.x")]
+        found = [(name, profile_file.run(lab, [one] * 2, name)) for name in ("%p_%h_7", "7_%m.x")]
         return profile_file.table("name", found, once(lab, one)).text
 
     first = shown()

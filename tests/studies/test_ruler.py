@@ -114,7 +114,7 @@ def test_the_fields_of_a_record_lie_side_by_side(raw_version: int) -> None:
 
 
 def test_layouts_side_by_side() -> None:
-    table = ruler.layouts_table({"18": LAYOUTS[9], "19": LAYOUTS[10], "22": LAYOUTS[10]})
+    table = ruler.show_layouts({"18": LAYOUTS[9], "19": LAYOUTS[10], "22": LAYOUTS[10]})
     lines = [line.split("  ") for line in table.text.splitlines()]
     rows = {line[0]: [cell.strip() for cell in line[1:] if cell] for line in lines}
     assert rows["field"] == ["LLVM 18 (v9)", "LLVM 19, 22 (v10)"]
@@ -122,7 +122,7 @@ def test_layouts_side_by_side() -> None:
     assert rows["NumBitmapBytes"] == ["56", "60"]
     assert rows["value kinds"] == ["2", "3"]
     assert rows["bytes of the header"] == ["112", "128"]
-    newer = ruler.layouts_table({"17": LAYOUTS[8], "23": LAYOUTS[11]}).text
+    newer = ruler.show_layouts({"17": LAYOUTS[8], "23": LAYOUTS[11]}).text
     fields = [line.split()[0] for line in newer.splitlines()]
     assert fields.index("UniformCounterPtr") == fields.index("CounterPtr") + 1
     assert "UniformCounterPtr      -             24" in newer
@@ -132,7 +132,7 @@ def test_runs_side_by_side(lab: Lab, toolchain: Callable[[str], Toolchain]) -> N
     toolchain("17")
     file = objects.read(build.linked(lab.trial("cold", "19", "17"), lab.cache))
     assert file
-    table = ruler.runs_table(infer.find(file.parts[0].sections[0]))
+    table = ruler.show_runs(infer.find(file.parts[0].sections[0]))
     assert [line.split("  ")[0] for line in table.text.splitlines()] == ["from byte", "0", "192"]
     words = " ".join(table.text.splitlines()[-1].split())
     assert words == "192 6 48 NameRef and CounterPtr 5, 6, 7, 8"

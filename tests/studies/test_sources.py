@@ -17,7 +17,7 @@ import pytest
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab.lab import Lab
 from nbsupport.notebooks import document
-from nbsupport.studies import call_graph, sources, writer
+from nbsupport.studies import sources, writer
 from nbsupport.studies.sources import compare, parse, structure, tree
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.studies.sources.tree import Tree
@@ -365,7 +365,7 @@ def test_another_order_of_fields_is_a_change() -> None:
 @pytest.fixture(scope="module")
 def runs() -> Iterator[tuple[Trace, Trace]]:
     with Lab() as lab, Traces(lab) as traces:
-        yield traces.of("cold", "19", "22"), traces.of("cold", "19", "17")
+        yield traces.trace("cold", "19", "22"), traces.trace("cold", "19", "17")
 
 
 def test_two_runs_are_walked_side_by_side_until_they_part(
@@ -383,8 +383,11 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
     assert step.written.startswith("NameRef of ") and healthy[n].value == "1, 1, 0"
     assert writer.parting(healthy, healthy) is None
     assert writer.parting(crashing, crashing) is None  # they do not part, both misread
-    assert (writer.counted(healthy, 64), writer.counted(crashing, 64)) == ((9, 9), (8, 8))
-    rows = writer.side_by_side(healthy, crashing).text.splitlines()
+    assert (writer.count_records(healthy, 64), writer.count_records(crashing, 64)) == (
+        (9, 9),
+        (8, 8),
+    )
+    rows = writer.show_steps(healthy, crashing).text.splitlines()
     notes = [re.split("  +", row)[-1] for row in rows]
     assert notes == ["note", "differs", "differs", "16", *["the same"] * 3] + [
         "they part",
@@ -398,7 +401,7 @@ def test_only_the_writers_own_steps_are_told(newest: tuple[Tree, Structure]) -> 
     first = writer.steps(newest[1], run)[0]
     assert (
         first.function == "lprofWriteData"
-        and writer.counted(writer.steps(newest[1], run), 64)[0] < 20
+        and writer.count_records(writer.steps(newest[1], run), 64)[0] < 20
     )
 
 
@@ -417,7 +420,7 @@ def test_the_call_graph_marks_the_fork_and_who_comes_past_the_check(
     newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
 ) -> None:
     healthy, crashing = (writer.steps(newest[1], run) for run in runs)
-    drawn = call_graph.figure(newest[1], runs[1], healthy, crashing)
+    drawn = writer.figure(newest[1], runs[1], healthy, crashing)
     assert "version is checked in __llvm_profile_write_file; 4 other" in drawn.text
     assert (
         "__llvm_profile_write_buffer" in drawn.text
@@ -425,5 +428,5 @@ def test_the_call_graph_marks_the_fork_and_who_comes_past_the_check(
     )
     for said in ("inlined: no frame of its own", "by the pointer InitRTRecord", "(past the check)"):
         assert said in drawn.html
-    alive = call_graph.figure(newest[1], runs[0], healthy, healthy)
+    alive = writer.figure(newest[1], runs[0], healthy, healthy)
     assert alive.text == "No fork to draw: this run did not die in the profile writer."

@@ -92,7 +92,7 @@ def test_the_tables_say_the_same_of_every_run(lab: Lab, tried: dict[str, Row]) -
         measured = {row.pop("build"), row.pop("run")}
         assert (None in measured) == row["verdict"].startswith(("does", "not"))
     assert rows[0] == rows[1]
-    costs = workarounds.costs_table(again).text
+    costs = workarounds.show_costs(again).text
     assert all(each.what in costs and each.needs in costs for each in KNOWN.values())
 
 

@@ -571,8 +571,8 @@ def test_a_killed_trace_keeps_what_it_saw_and_leaves_no_process(
 
 def test_traces_of_the_labs_trials_live_and_recorded(lab: Lab, tmp_path: Path) -> None:
     with Traces(lab) as traces:
-        live = traces.of("cold", "19", "17")
-        assert live.mixed and not traces.of("cold", "19", "22").mixed
+        live = traces.trace("cold", "19", "17")
+        assert live.mixed and not traces.trace("cold", "19", "22").mixed
     assert not re.search(r"/(tmp|home|root|work|var)/", live.table("calls").to_csv())
     assert not live.recorded and open_trace(live.folder).manifest == live.manifest
     for source, parts, why in (
@@ -580,11 +580,11 @@ def test_traces_of_the_labs_trials_live_and_recorded(lab: Lab, tmp_path: Path) -
         ("recorded", ("cold", "1", "2"), "no trace there"),
     ):
         with pytest.raises(LabError, match=why):
-            Traces(lab, source).of(*parts)
+            Traces(lab, source).trace(*parts)
 
 
 def test_a_recorded_trace_is_whole_and_names_no_folder(lab: Lab) -> None:
-    found = Traces(lab, "recorded").of("cold", "19", "17")
+    found = Traces(lab, "recorded").trace("cold", "19", "17")
     assert found.recorded
     for name in tables.TABLES:
         text = found.table(name).to_csv() + json.dumps(found.manifest)

@@ -13,7 +13,7 @@ from nbsupport.base.errors import LabError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.profile import layout
-from nbsupport.studies import harness, observations
+from nbsupport.studies import observations
 from nbsupport.toolchains.probe import Toolchain
 
 #: Calls the real functions as they are meant to be called, with each Begin and End given.
@@ -33,8 +33,8 @@ int main(int count, char **words) {
 
 
 def test_the_users_numbers_are_two_neighbours() -> None:
-    seen = {observation.id: observation.value for observation in observations.observations()}
-    decoded = harness.decode(int(seen["entries"]), int(seen["counters"]))
+    seen = {observation.id: observation.value for observation in observations.load()}
+    decoded = observations.decode(int(seen["entries"]), int(seen["counters"]))
     assert (decoded.data[0], decoded.data[-1]) == (0x102271FC1, 0x102272000)
     assert (decoded.counters[0], decoded.counters[-1]) == (0x102271F49, 0x102271F50)
     assert decoded.apart == 0x102272000 - 0x102271F49 == 0xB7
@@ -57,7 +57,9 @@ def test_what_the_real_functions_were_given_is_in_the_decoded_ranges(
     said = process.run([tmp_path / "ask", *words], cwd=tmp_path).stdout.splitlines()
     record = layout.LAYOUTS[tool.raw_version or 0].record_size()
     for (begin, end), *lines in zip(pairs, said[::2], said[1::2], strict=True):
-        decoded = harness.decode(*harness.numbers("\n".join(lines)), record_size=record)
+        decoded = observations.decode(
+            *observations.read_numbers("\n".join(lines)), record_size=record
+        )
         for each in (decoded.data, decoded.counters):
             assert (end - begin) % 2**64 in each or (end - begin) % 2**64 - 2**64 in each
         assert [len(decoded.data), len(decoded.counters)] == [record, 8]  # and not wider
@@ -69,14 +71,14 @@ def test_a_healthy_build_shows_numbers_of_that_kind(program: str, lab: Lab, tmp_
     outcome = lab.run(made)
     assert (outcome.kind, outcome.profile.valid) == ("ok", True), outcome.detail
     said = process.run([build.linked(made, lab.cache)], cwd=tmp_path).stdout
-    entries, counters = harness.numbers(said)
+    entries, counters = observations.read_numbers(said)
     # A program of this size has not a million of either.
     assert min(entries, counters) > 1_000_000 > outcome.profile.functions > 0
-    assert harness.decode(entries, counters).apart < 4096  # two neighbours, as the user's
+    assert observations.decode(entries, counters).apart < 4096  # two neighbours, as the user's
 
 
 def test_distances_go_round_the_end_of_memory() -> None:
-    below, above = harness.decode(0, 2**61 - 1), harness.decode(1, 0)
+    below, above = observations.decode(0, 2**61 - 1), observations.decode(1, 0)
     assert (below.data, below.counters[-1]) == (range(-63, 1), 2**64 - 8)
     assert (below.apart, above.apart) == (63 - 8, 64 + 7)
 
@@ -84,9 +86,9 @@ def test_distances_go_round_the_end_of_memory() -> None:
 def test_what_cannot_be_is_refused() -> None:
     for bad in ((-1, 0), (2**58, 0), (0, 2**61), (0, -1), (10**5000, 1)):
         with pytest.raises(LabError, match="not 64-bit numbers"):
-            harness.decode(*bad)
+            observations.decode(*bad)
     with pytest.raises(LabError, match="not 64-bit numbers"):
-        harness.decode(1, 1, record_size=0)
+        observations.decode(1, 1, record_size=0)
     for text in ("", "checksum 1\n", "data entries 5\n", "data entries x\ncounters 1"):
         with pytest.raises(LabError, match="it printed no numbers"):
-            harness.numbers(text)
+            observations.read_numbers(text)

@@ -12,9 +12,11 @@ import contextlib
 import datetime
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -30,8 +32,7 @@ from nbformat import NotebookNode
 from nbsupport import __version__
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, from_os
-from nbsupport.notebooks import document, grid
-from nbsupport.notebooks.grid import Cell, Source
+from nbsupport.notebooks import document
 from nbsupport.notebooks.worker import Executor, NotebookJob, Workers
 from nbsupport.toolchains import discovery
 
@@ -46,6 +47,90 @@ TIMEOUT = 600.0
 
 #: Packages whose version shows in outputs.
 _SHOWN = ("ipykernel", "ipywidgets", "matplotlib", "pandas", "papermill")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A notebook to execute."""
+
+    name: str
+    folder: Path
+    content: NotebookNode
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Read it; raises `LabError` for what is no notebook."""
+        return cls(path.stem, path.absolute().parent, document.read(path))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A notebook with one combination of its parameters."""
+
+    name: str
+    source: Source
+    given: Mapping[str, object]
+
+
+def combine(source: Source, parameters: Mapping[str, object]) -> list[Cell]:
+    """Return a notebook's cells, in the order of the values that were given."""
+    takes = document.declared(source.content)
+    mine = {name: value for name, value in parameters.items() if name in takes}
+    several = [name for name, value in mine.items() if isinstance(value, list) and value[1:]]
+    values = [listed(value) for value in mine.values()]
+    found: dict[str, Cell] = {}
+    for combination in itertools.product(*values):
+        given = dict(zip(mine, combination, strict=True))
+        words = [re.sub(r"[^\w.@]+", "_", str(given[name])).strip("_") for name in several]
+        name = "--".join([source.name, *(["-".join(words)] if words else [])])
+        found.setdefault(name, Cell(name, source, given))
+    return list(found.values())
+
+
+def tags(given: Mapping[str, object]) -> dict[str, int]:
+    """Return what a machine must have for a cell: its LLVMs, by major version."""
+    names = (str(given[name]) for name in ("llvm", "foreign") if name in given)
+    majors = (re.match(r"\d+", name) for name in names)
+    return {f"llvm={major[0]}": 1 for major in majors if major}
+
+
+def checked(sources: Sequence[Source], parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return parameters, of the types that the notebooks declare; refuse one that none has.
+
+    Each command gives `llvm` and `foreign`, which not every notebook needs.
+    """
+    defaults: dict[str, object] = {}
+    for source in sources:
+        defaults |= document.defaults(source.content)
+    for name, value in parameters.items():
+        if name not in {*defaults, "llvm", "foreign"}:
+            there = ", ".join(sorted(defaults.keys() - {"run_folder"})) or "none"
+            raise LabError(f"parameter {name}", "no notebook has it", f"choose from: {there}")
+        if value == []:
+            raise LabError(f"parameter {name}", "it has no value", "give one, or leave it out")
+    return {
+        name: [_typed(name, each, defaults.get(name)) for each in value]
+        if isinstance(value, list)
+        else _typed(name, value, defaults.get(name))
+        for name, value in parameters.items()
+    }
+
+
+def _typed(name: str, value: object, default: object) -> object:
+    """Return the value of a parameter; text as what its default in the notebook is."""
+    if not isinstance(value, str) or not isinstance(default, bool | int | float):
+        return value
+    with contextlib.suppress(ValueError):
+        if not isinstance(default, bool):
+            return type(default)(value)
+        return {"true": True, "false": False}.get(value.lower(), "") or bool(int(value))
+    kind = type(default).__name__
+    raise LabError(f"parameter {name}", f"{value!r} is no {kind}", f"give a {kind}")
+
+
+def listed(value: object) -> list[object]:
+    """Return a value that may be a list as one."""
+    return value if isinstance(value, list) else [value]
 
 
 @dataclass(frozen=True)
@@ -81,10 +166,10 @@ def execute(
     executes, if not processes here. Raises `LabError` for bad input, a full disk, a folder that
     is no run's, or another run in it; an interrupt ends all kernels, keeps what is done.
     """
-    sources = [Source.of(path) for path in notebooks]
+    sources = [Source.read(path) for path in notebooks]
     if len({source.name for source in sources}) < len(sources):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
-    parameters = grid.checked(sources, parameters)
+    parameters = checked(sources, parameters)
     out = out.absolute()
     arguments = {
         "notebooks": [str(path.absolute()) for path in notebooks],
@@ -94,7 +179,7 @@ def execute(
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
             given = {**parameters, "run_folder": str(out)}
             run = _Run(out, Path(work), arguments, timeout, crew or Workers())
-            cells = [cell for source in sources for cell in grid.cells(source, given)]
+            cells = [cell for source in sources for cell in combine(source, given)]
             first = [cell for cell in cells if cell.source.name not in last]
             rest = [cell for cell in cells if cell.source.name in last]
             what = "1 notebook" if len(cells) == 1 else f"{len(cells)} notebooks"
@@ -132,7 +217,7 @@ def resume(out: Path, *, jobs: int | None = None, crew: Executor | None = None) 
 def by_default(notebooks: Sequence[Path], out: Path, *, jobs: int | None = None) -> dict[str, Done]:
     """Execute notebooks as they are, into the new folder `out`; return how each fared, by name."""
     run = _Run(out, out, {}, TIMEOUT, Workers())
-    cells = [cell for path in notebooks for cell in grid.cells(Source.of(path), {})]
+    cells = [cell for path in notebooks for cell in combine(Source.read(path), {})]
     run.all([cell for cell in cells if cell.source.name not in ALONE], jobs)
     run.all([cell for cell in cells if cell.source.name in ALONE], 1)
     run.write_manifest(finished=True)
@@ -181,7 +266,7 @@ class _Run:
         folder.mkdir()
         (folder / "input.ipynb").write_text(document.dump(source.content))
         cells = len(document.code(source.content))
-        job = NotebookJob(folder, source.folder, given, self.timeout, cells, grid.tags(given))
+        job = NotebookJob(folder, source.folder, given, self.timeout, cells, tags(given))
         start = time.monotonic()
         with self.board.running(cell.name, job) if self.board else contextlib.nullcontext():
             error = self.crew.execute(job)
@@ -236,7 +321,7 @@ class _Run:
 
 def _earlier(manifest: Path, arguments: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
     """Return what a manifest says of other notebooks than these."""
-    these = {Path(str(each)).stem for each in grid.listed(arguments.get("notebooks", []))}
+    these = {Path(str(each)).stem for each in listed(arguments.get("notebooks", []))}
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         known = json.loads(manifest.read_text())["notebooks"]
         return {name: entry for name, entry in known.items() if entry["notebook"] not in these}

@@ -18,7 +18,7 @@ import pytest
 from nbformat import NotebookNode
 
 from nbsupport.base.errors import LabError
-from nbsupport.notebooks import batch, document, refresh
+from nbsupport.notebooks import batch, document, recording, refresh
 
 PROSE = "# A title\n\nProse."
 
@@ -413,7 +413,7 @@ def test_refresh_twice_is_the_same_bytes(tmp_path: Path) -> None:
         "import ipywidgets; ipywidgets.IntSlider()",
     )
     path = write(tmp_path / "books" / "x.ipynb", *cells)
-    (done,) = refresh.refresh([path])
+    (done,) = recording.refresh([path])
     assert done.status == "executed"
     first, when = path.read_bytes(), path.stat().st_mtime_ns
     assert b"injected-parameters" not in first

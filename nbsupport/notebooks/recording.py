@@ -54,18 +54,17 @@ def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ..
     try:
         with tempfile.TemporaryDirectory(prefix="pgo-lab-refresh-") as folder:
             before, after = Path(folder, "before"), Path(folder, "after")
-            after.mkdir()
-            done = batch.by_default(paths, after, jobs=jobs)
+            done = batch.execute(paths, after, {}, jobs=jobs, last=(), tell_folder=False)
             (before / "notebooks").mkdir(parents=True)
             for path in paths:
                 shutil.copy(path, before / "notebooks")
             _tell(before, after)
-            for path in paths:
-                if done[path.stem].status == "executed":
-                    _commit(done[path.stem].path, path)
+            for path, cell in zip(paths, done, strict=True):
+                if cell.status == "executed":
+                    _commit(cell.path, path)
     except OSError as error:
         raise from_os("refreshing notebooks", error) from error
-    return tuple(done[path.stem] for path in paths)
+    return done
 
 
 def _tell(before: Path, after: Path) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.errors import LiveError
@@ -23,11 +23,13 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from nbsupport.base import process
 
@@ -69,12 +71,14 @@ def each(
     *,
     jobs: int | None = None,
     step: Callable[[], None] | None = None,
+    stop: Callable[[], object] | None = None,
 ) -> list[Result]:
     """Return what `work` makes of each item, in their order; a bar shows how many are done.
 
     Several run at once, `jobs` of them (default: one for each core), in threads: the work is
     to wait for child processes. `step` takes the place of a bar, where one bar is for more
     than this. When one raises, none is begun any more; at Ctrl-C the children are ended, too.
+    `stop` ends what runs in a way of its own, and does so in both cases.
     """
     pool = ThreadPoolExecutor(jobs or os.cpu_count())
     with contextlib.nullcontext(step) if step else bar(what, len(items)) as advance:
@@ -88,7 +92,9 @@ def each(
             ending = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
             ending.start()
             while ending.is_alive():
-                if not isinstance(error, Exception):
+                if stop:
+                    stop()
+                elif not isinstance(error, Exception):
                     process.end_all()
                 ending.join(0.02)
             raise
@@ -97,8 +103,13 @@ def each(
 
 
 @contextlib.contextmanager
-def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar over `total` steps once two seconds have passed; each call of the value is one."""
+def bar(
+    what: str, total: int, now: Callable[[], str] | None = None
+) -> Iterator[Callable[[], None]]:
+    """Show a bar over `total` steps once two seconds have passed; each call of the value is one.
+
+    What `now` returns stands beside it, always anew, in place of a time left that is guessed.
+    """
     if "ipykernel" in sys.modules:
         yield _line_in_notebook(what, total)
         return
@@ -107,7 +118,7 @@ def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _Now(now) if now else TimeRemainingColumn(),
     )
     progress = Progress(*columns, console=console(), transient=True, disable=quiet())
     task = progress.add_task(what, total=total)
@@ -126,6 +137,17 @@ def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
         late.join()
         if progress.live.is_started:
             progress.stop()
+
+
+class _Now(ProgressColumn):
+    """What goes on at this moment, as a function says it."""
+
+    def __init__(self, now: Callable[[], str]) -> None:
+        super().__init__()
+        self._now = now
+
+    def render(self, task: Task) -> Text:
+        return Text(self._now())
 
 
 def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
@@ -198,74 +220,3 @@ def size_of(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += (Path(top) / name).lstat().st_size
     return total
-
-
-class Watched(Protocol):
-    """What a board asks of a job: where its progress is, and how many steps it has."""
-
-    @property
-    def folder(self) -> Path:
-        """Where a file `progress` holds the number of steps done."""
-
-    @property
-    def cells(self) -> int:
-        """How many steps there are."""
-
-
-class Board:
-    """What runs side by side: a bar for each job, and one for all, with the time left."""
-
-    def __init__(self, progress: Progress, total: int, at_once: int) -> None:
-        self._progress, self._at_once, self._left = progress, at_once, total
-        self._all = progress.add_task("all", total=total)
-        self._live: dict[str, tuple[TaskID, Watched]] = {}
-        self._took: list[float] = []
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def running(self, name: str, job: Watched) -> Iterator[None]:
-        """Show a job while it runs."""
-        start = time.monotonic()
-        with self._lock:
-            self._live[name] = (self._progress.add_task(name, total=job.cells), job)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._progress.remove_task(self._live.pop(name)[0])
-                self._took.append(time.monotonic() - start)
-
-    def done(self, name: str) -> str:
-        """Count one job; return how many are left, and for how long, in words."""
-        self._progress.advance(self._all)
-        self._left -= 1
-        if not self._left or not self._took:
-            return ""
-        mean = sum(self._took) / len(self._took)
-        rounds = -(-self._left // self._at_once)
-        return f" ({self._left} left, about {mean * rounds:.0f} s)"
-
-    def look(self) -> None:
-        """Show how far each job is."""
-        with self._lock:
-            for task, job in self._live.values():
-                with contextlib.suppress(OSError, ValueError):
-                    done = int((job.folder / "progress").read_text())
-                    self._progress.update(task, completed=done)
-
-
-@contextlib.contextmanager
-def board(total: int, at_once: int) -> Iterator[Board]:
-    """Show jobs of which some run at once; in a log nothing moves, and `Board.done` tells."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    shown = console()
-    moves = shown.is_terminal and not quiet()
-    with Progress(*columns, console=shown, transient=True, disable=not moves) as progress:
-        made = Board(progress, total, at_once)
-        with _often(made.look):
-            yield made

@@ -176,22 +176,22 @@ def run(
     from nbsupport.base import progress, settings  # noqa: PLC0415
     from nbsupport.notebooks import batch, results  # noqa: PLC0415
 
-    crew = None
+    executor = None
     if dask:
         from nbsupport.notebooks import cluster  # noqa: PLC0415 - Dask is for those who have a cluster
 
-        crew = cluster.DaskWorkers(dask)
-    if resume and (notebook or llvm or foreign or parameter):
-        raise LabError("--resume", "the run in the folder says what to do", "give -o alone")
+        executor = cluster.DaskWorkers(dask)
+    given: dict[str, object] = {"llvm": llvm, "foreign": foreign}
+    given = {name: values for name, values in given.items() if values}
+    given |= dict(map(_values, parameter or ()))
     if resume:
-        done = batch.resume(out, jobs=jobs, crew=crew)
+        done = batch.resume(out, notebook or (), given, jobs=jobs, executor=executor)
     else:
         notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
         if not notebooks:
             raise LabError("notebooks", "none here, only in a checkout", "give the path of one")
-        given: dict[str, object] = {"llvm": llvm or ["19"], "foreign": foreign or ["17"]}
-        given |= dict(map(_values, parameter or ()))
-        done = batch.execute(notebooks, out, given, jobs=jobs, crew=crew)
+        given = {"llvm": ["19"], "foreign": ["17"], **given}
+        done = batch.execute(notebooks, out, given, jobs=jobs, executor=executor)
     finished = results.collect(out)
     if any(one.status == "failed" for one in done):
         return 3

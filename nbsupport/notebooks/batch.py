@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
+import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,10 +32,10 @@ from nbformat import NotebookNode
 from nbsupport import __version__
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, from_os
-from nbsupport.notebooks import document, grid
-from nbsupport.notebooks.grid import Cell, Source
+from nbsupport.notebooks import document
 from nbsupport.notebooks.worker import Executor, NotebookJob, Workers
 from nbsupport.toolchains import discovery
+from nbsupport.toolchains.probe import Toolchain
 
 Status = Literal["executed", "reused", "failed"]
 
@@ -46,6 +48,84 @@ TIMEOUT = 600.0
 
 #: Packages whose version shows in outputs.
 _SHOWN = ("ipykernel", "ipywidgets", "matplotlib", "pandas", "papermill")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A notebook to execute."""
+
+    name: str
+    folder: Path
+    content: NotebookNode
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Read it; raises `LabError` for what is no notebook."""
+        return cls(path.stem, path.absolute().parent, document.read(path))
+
+    def cells(self, parameters: Mapping[str, Sequence[object]]) -> list[Cell]:
+        """Return the notebook's cells, in the order of the values that were given."""
+        names = document.declared(self.content)
+        mine = {name: values for name, values in parameters.items() if name in names}
+        several = [name for name, values in mine.items() if values[1:]]
+        cells: dict[str, Cell] = {}
+        for combination in itertools.product(*mine.values()):
+            given = dict(zip(mine, combination, strict=True))
+            words = [re.sub(r"[^\w.@]+", "_", str(given[name])).strip("_") for name in several]
+            name = f"{self.name}--{'-'.join(words)}" if words else self.name
+            cells.setdefault(name, Cell(name, self, given))
+        return list(cells.values())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A notebook with one combination of its parameters."""
+
+    name: str
+    source: Source
+    given: Mapping[str, object]
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """What a machine must have for it: its LLVMs, by major version."""
+        names = (str(self.given[name]) for name in ("llvm", "foreign") if name in self.given)
+        majors = (re.match(r"\d+", name) for name in names)
+        return {f"llvm={major[0]}": 1 for major in majors if major}
+
+
+def _typed(
+    sources: Sequence[Source], parameters: Mapping[str, object]
+) -> dict[str, Sequence[object]]:
+    """Return the values of parameters, of the types that notebooks declare; refuse a strange one.
+
+    Each command gives `llvm` and `foreign`, which not every notebook needs.
+    """
+    defaults: dict[str, object] = {}
+    for source in sources:
+        defaults |= document.defaults(source.content)
+    lists = {k: value if isinstance(value, list) else [value] for k, value in parameters.items()}
+    for name, values in lists.items():
+        if name not in {*defaults, "llvm", "foreign"}:
+            names = ", ".join(sorted(defaults.keys() - {"run_folder"})) or "none"
+            raise LabError(f"parameter {name}", "no notebook has it", f"choose from: {names}")
+        if not values:
+            raise LabError(f"parameter {name}", "it has no value", "give one, or leave it out")
+    return {
+        name: [_as_default(name, value, defaults.get(name)) for value in values]
+        for name, values in lists.items()
+    }
+
+
+def _as_default(name: str, value: object, default: object) -> object:
+    """Return the value of a parameter; text as what its default in the notebook is."""
+    if not isinstance(value, str) or not isinstance(default, bool | int | float):
+        return value
+    with contextlib.suppress(ValueError):
+        if not isinstance(default, bool):
+            return type(default)(value)
+        return {"true": True, "false": False}.get(value.lower(), "") or bool(int(value))
+    kind = type(default).__name__
+    raise LabError(f"parameter {name}", f"{value!r} is no {kind}", f"give a {kind}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +142,11 @@ class Done:
     fingerprint: str
     when: str
 
+    def entry(self) -> dict[str, object]:
+        """Return what the manifest, and the file beside the notebook, say of it."""
+        keys = ("notebook", "parameters", "status", "seconds", "when", "error", "fingerprint")
+        return {key: getattr(self, key) for key in keys}
+
 
 def execute(
     notebooks: Sequence[Path],
@@ -71,146 +156,193 @@ def execute(
     jobs: int | None = None,
     last: Collection[str] = LAST,
     timeout: float = TIMEOUT,
-    crew: Executor | None = None,
+    executor: Executor | None = None,
+    tell_folder: bool = True,
 ) -> tuple[Done, ...]:
     """Execute notebooks into the run's folder `out` and return how each cell fared, in order.
 
     A parameter's value may be a list: each combination of those that a notebook declares is a
-    cell of its own (and gets `run_folder`, where it declares that). What did not change since it
-    was executed there is reused. A cell that fails is kept as it is; the others go on. `crew`
-    executes, if not processes here. Raises `LabError` for bad input, a full disk, a folder that
-    is no run's, or another run in it; an interrupt ends all kernels, keeps what is done.
+    cell of its own (and gets `run_folder`, where it declares that, if we `tell_folder`). What did
+    not change since it was executed there is reused. A cell that fails is kept as it is; the others
+    go on. `executor` executes, if not processes here; `jobs` at once. Raises `LabError` for bad
+    input, a full disk, a folder that is no run's, or another run in it; an interrupt ends all
+    kernels, keeps what is done.
     """
-    sources = [Source.of(path) for path in notebooks]
+    sources = [Source.read(path) for path in notebooks]
     if len({source.name for source in sources}) < len(sources):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
-    parameters = grid.checked(sources, parameters)
+    given = _typed(sources, parameters)
     out = out.absolute()
-    arguments = {
-        "notebooks": [str(path.absolute()) for path in notebooks],
-        "parameters": parameters,
-    }
+    paths = [str(path.absolute()) for path in notebooks]
+    arguments = {"notebooks": paths, "parameters": given}
+    values = {**given, "run_folder": [str(out)]} if tell_folder else given
+    cells = [cell for source in sources for cell in source.cells(values)]
     try:
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
-            given = {**parameters, "run_folder": str(out)}
-            run = _Run(out, Path(work), arguments, timeout, crew or Workers())
-            cells = [cell for source in sources for cell in grid.cells(source, given)]
-            first = [cell for cell in cells if cell.source.name not in last]
-            rest = [cell for cell in cells if cell.source.name in last]
-            what = "1 notebook" if len(cells) == 1 else f"{len(cells)} notebooks"
-            progress.say(f"executing {what}, {_jobs(jobs)} at once, into {out}")
-            with progress.board(len(cells), _jobs(jobs)) as run.board:
-                run.all([cell for cell in first if cell.source.name not in ALONE], jobs)
-                run.all([cell for cell in first if cell.source.name in ALONE], 1)
-                run.all(rest, jobs, after=[run.done[cell.name] for cell in first])
-            run.write_manifest(finished=True)
-            run.crew.stop()
-            return tuple(run.done[cell.name] for cell in cells)
+            run = _Run(out, Path(work), arguments, cells, timeout, executor or Workers())
+            run.jobs = jobs or os.cpu_count() or 1
+            return run.all(last)
     except OSError as error:
         raise from_os(f"running notebooks into {out}", error) from error
 
 
-def resume(out: Path, *, jobs: int | None = None, crew: Executor | None = None) -> tuple[Done, ...]:
+def resume(
+    out: Path,
+    notebooks: Sequence[Path] = (),
+    parameters: Mapping[str, object] | None = None,
+    *,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+) -> tuple[Done, ...]:
     """Go on with the run in a folder, as it was begun; only what is not whole is done again.
 
-    Raises `LabError` where there is no run, or its manifest cannot be read.
+    Of `notebooks` and `parameters`, what is given must be as the run has it. Raises `LabError`
+    where something is not, where there is no run, or its manifest cannot be read.
     """
     path = out / "manifest.json"
+    if not path.is_file():
+        raise LabError(str(out), "no run there", f"begin one: pgo-lab run -o {out}")
+    do = "run it again with its arguments: what is finished is kept"
+    manifest = files.read_json(path, do)
     try:
-        said = json.loads(path.read_text())["arguments"]
-        notebooks, parameters = [Path(each) for each in said["notebooks"]], dict(said["parameters"])
-    except FileNotFoundError:
-        raise LabError(str(out), "no run there", f"begin one: pgo-lab run -o {out}") from None
-    except OSError as error:
-        raise from_os(f"resuming {out}", error) from error
+        paths = [Path(name) for name in manifest["arguments"]["notebooks"]]
+        values = dict(manifest["arguments"]["parameters"])
     except (ValueError, LookupError, TypeError) as error:
-        do = "run it again with its arguments: what is finished is kept"
         raise LabError(str(path), f"not a readable manifest ({error})", do) from error
-    return execute(notebooks, out, parameters, jobs=jobs, crew=crew)
+    sources = [Source.read(path) for path in paths]
+    its = {"notebooks": paths, **_typed(sources, values)}
+    mine = _typed(sources, parameters or {})
+    if notebooks:
+        mine["notebooks"] = [path.absolute() for path in notebooks]
+    different = []
+    for name in mine:
+        begun, asked = its.get(name, []), mine[name]
+        for place, a, b in (("there", begun, asked), ("here", asked, begun)):
+            if only := ", ".join(str(value) for value in a if value not in b):
+                different.append(f"{name} {only} only {place}")
+    if different:
+        why = f"the run in {out} was begun otherwise ({'; '.join(different)})"
+        raise LabError("--resume", why, "give the same arguments, or -o alone")
+    return execute(paths, out, values, jobs=jobs, executor=executor)
 
 
-def by_default(notebooks: Sequence[Path], out: Path, *, jobs: int | None = None) -> dict[str, Done]:
-    """Execute notebooks as they are, into the new folder `out`; return how each fared, by name."""
-    run = _Run(out, out, {}, TIMEOUT, Workers())
-    cells = [cell for path in notebooks for cell in grid.cells(Source.of(path), {})]
-    run.all([cell for cell in cells if cell.source.name not in ALONE], jobs)
-    run.all([cell for cell in cells if cell.source.name in ALONE], 1)
-    run.write_manifest(finished=True)
-    return run.done
-
-
+@dataclass
 class _Run:
     """One batch on its way into a folder."""
 
-    def __init__(
-        self, out: Path, work: Path, arguments: Mapping[str, object], timeout: float, crew: Executor
-    ) -> None:
-        self.out, self.work, self.timeout = out, work, timeout
-        self.arguments = arguments
-        self.done: dict[str, Done] = {}
-        self.board: progress.Board | None = None
+    out: Path
+    work: Path
+    arguments: Mapping[str, object]
+    cells: Sequence[Cell]
+    timeout: float
+    executor: Executor
+    jobs: int = 1
+    toolchains: Sequence[Toolchain] = ()
+    surroundings: Sequence[object] = ()
+    before: Sequence[object] = ()  # what a cell depends on that comes last
+    end: float = 0.0  # by which all should be done
+
+    def __post_init__(self) -> None:
         self.started = _now()
-        self.earlier = _earlier(out / "manifest.json", arguments)
+        self.earlier = _earlier(self.out / "manifest.json", self.cells)
+        self.lock = threading.Lock()
+        self.done: dict[str, Done] = {}
+        self.running: list[str] = []
+        self.write_manifest()  # before anything takes its time: what is killed can be resumed
+
+    def all(self, last: Collection[str]) -> tuple[Done, ...]:
+        """Bring every cell up to date, those of the notebooks `last` after all others."""
         self.toolchains = discovery.discover()
         self.surroundings = _surroundings(self.toolchains)
-        self.crew = crew
+        count = len(self.cells)
+        what = "1 notebook" if count == 1 else f"{count} notebooks"
+        progress.say(f"executing {what}, {self.jobs} at once, into {self.out}")
+        first = [cell for cell in self.cells if cell.source.name not in last]
+        with progress.bar("notebooks", count, self.now) as step:
 
-    def all(self, cells: Sequence[Cell], jobs: int | None, after: Sequence[Done] = ()) -> None:
-        """Bring every cell up to date, `jobs` at once; `after` is what these depend on."""
-        before = [(one.cell, one.fingerprint, one.when) for one in after]
-        with ThreadPoolExecutor(_jobs(jobs)) as pool:
-            futures = [pool.submit(self.one, cell, before) for cell in cells]
-            try:
-                for future in as_completed(futures):
-                    self._note(future.result())
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                self.crew.stop()
-                raise
+            def some(cells: Sequence[Cell], jobs: int) -> None:
+                stop = self.executor.stop
+                progress.each(cells, self.bring, "", jobs=jobs, step=step, stop=stop)
 
-    def one(self, cell: Cell, before: object) -> Done:
-        """Reuse or execute one cell (in a thread)."""
+            some([cell for cell in first if cell.source.name not in ALONE], self.jobs)
+            some([cell for cell in first if cell.source.name in ALONE], 1)
+            done = [self.done[cell.name] for cell in first]
+            self.before = [(one.cell, one.fingerprint, one.when) for one in done]
+            some([cell for cell in self.cells if cell.source.name in last], self.jobs)
+        self.write_manifest(finished=True)
+        self.executor.stop()
+        return tuple(self.done[cell.name] for cell in self.cells)
+
+    def bring(self, cell: Cell) -> None:
+        """Bring one cell up to date (in a thread); keep how it fared, and say so."""
+        done = self.one(cell)
+        with self.lock:
+            self.done[done.cell] = done
+            self.write_manifest()
+            line = f"  {done.cell}: {done.status}"
+            if done.status == "executed":
+                line += f" in {done.seconds:.1f} s"
+            if done.error:
+                line += f": {done.error}"
+            progress.say(line + self.estimate())
+
+    def one(self, cell: Cell) -> Done:
+        """Reuse or execute one cell."""
         source, given = cell.source, cell.given
-        fingerprint = document.digest(source.content, given, self.surroundings, before)
+        fingerprint = document.digest(source.content, given, self.surroundings, self.before)
         path = self.out / "notebooks" / f"{cell.name}.ipynb"
-        sidecar = path.with_suffix(".json")
-        if reused := _reused(cell, path, sidecar, fingerprint):
+        if reused := _reused(cell, path, fingerprint):
             return reused
         folder = self.work / cell.name
         folder.mkdir()
         (folder / "input.ipynb").write_text(document.dump(source.content))
-        cells = len(document.code(source.content))
-        job = NotebookJob(folder, source.folder, given, self.timeout, cells, grid.tags(given))
+        count = len(document.code(source.content))
+        job = NotebookJob(folder, source.folder, given, self.timeout, count, cell.tags)
+        self.running.append(cell.name)
         start = time.monotonic()
-        with self.board.running(cell.name, job) if self.board else contextlib.nullcontext():
-            error = self.crew.execute(job)
-        seconds = round(time.monotonic() - start, 3)
-        status: Status = "failed" if error else "executed"
-        shown = {name: value for name, value in given.items() if name != "run_folder"}
+        try:
+            error = self.executor.execute(job)
+        finally:
+            self.running.remove(cell.name)
         done = Done(
-            cell.name, source.name, shown, status, seconds, error, path, fingerprint, _now()
+            cell=cell.name,
+            notebook=source.name,
+            parameters={name: value for name, value in given.items() if name != "run_folder"},
+            status="failed" if error else "executed",
+            seconds=round(time.monotonic() - start, 3),
+            error=error,
+            path=path,
+            fingerprint=fingerprint,
+            when=_now(),
         )
         # Until the new one is there, the two do not belong together.
-        sidecar.unlink(missing_ok=True)
-        files.write(path, document.dump(_result(folder, source, status)))
-        files.write(sidecar, json.dumps(_entry(done), indent=1, default=str))
+        path.with_suffix(".json").unlink(missing_ok=True)
+        files.write(path, document.dump(_result(folder, source, done.status)))
+        files.write(path.with_suffix(".json"), json.dumps(done.entry(), indent=1, default=str))
         return done
 
-    def _note(self, done: Done) -> None:
-        self.done[done.cell] = done
-        self.write_manifest()
-        note = f" in {done.seconds:.1f} s" if done.status == "executed" else ""
-        note += f": {done.error}" if done.error else ""
-        left = self.board.done(done.cell) if self.board else ""
-        progress.say(f"  {done.cell}: {done.status}{note}{left}")
+    def estimate(self) -> str:
+        """Say how many cells are left, and how long they take if as long as those before."""
+        left = len(self.cells) - len(self.done)
+        times = [done.seconds for done in self.done.values() if done.status != "reused"]
+        if not left or not times:
+            return ""
+        seconds = statistics.mean(times) * -(-left // self.jobs)
+        self.end = time.monotonic() + seconds
+        return f" ({left} left, about {seconds:.0f} s)"
+
+    def now(self) -> str:
+        """Say what is executed at this moment, and how long all takes from now on."""
+        words = ", ".join(self.running)
+        left = self.end - time.monotonic()
+        return f"{words}; about {left:.0f} s left" if left > 0 else words
 
     def write_manifest(self, *, finished: bool = False) -> None:
         """Write what is known so far: a run that is killed can be read, and resumed.
 
         Other notebooks, of an earlier batch into this folder, stay in it.
         """
-        now = {name: _entry(done) for name, done in self.done.items()}
+        entries = {name: done.entry() for name, done in self.done.items()}
         manifest = {
             "what": f"PGO Crash Lab {__version__}",
             "started": self.started,
@@ -220,57 +352,42 @@ class _Run:
             "python": platform.python_version(),
             "arguments": self.arguments,
             "toolchains": [
-                {
-                    "name": t.name,
-                    "kind": t.kind,
-                    "version": t.version,
-                    "raw_version": t.raw_version,
-                    "digest": hashlib.sha256(t.identity.encode()).hexdigest()[:16],
-                }
+                {key: getattr(t, key) for key in ("name", "kind", "version", "raw_version")}
+                | {"digest": files.digest(t.identity)}
                 for t in self.toolchains
             ],
-            "notebooks": dict(sorted({**self.earlier, **now}.items())),
+            "notebooks": dict(sorted({**self.earlier, **entries}.items())),
         }
         files.write(self.out / "manifest.json", json.dumps(manifest, indent=1, default=str))
 
 
-def _earlier(manifest: Path, arguments: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
-    """Return what a manifest says of other notebooks than these."""
-    these = {Path(str(each)).stem for each in grid.listed(arguments.get("notebooks", []))}
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        known = json.loads(manifest.read_text())["notebooks"]
-        return {name: entry for name, entry in known.items() if entry["notebook"] not in these}
+def _earlier(manifest: Path, cells: Sequence[Cell]) -> dict[str, Mapping[str, object]]:
+    """Return what a manifest says of other notebooks than those of these cells."""
+    names = {cell.source.name for cell in cells}
+    with contextlib.suppress(LabError, LookupError, TypeError, AttributeError):
+        entries = files.read_json(manifest)["notebooks"]
+        return {name: entry for name, entry in entries.items() if entry["notebook"] not in names}
     return {}
 
 
 def _result(folder: Path, source: Source, status: Status) -> NotebookNode:
     """Return what came out; the input where the process was killed before it could write that."""
     try:
-        made = document.read(folder / "output.ipynb")
+        output = document.read(folder / "output.ipynb")
     except LabError:
         return source.content
-    return made if status == "failed" else document.with_prose(made, source.content)
+    return output if status == "failed" else document.with_prose(output, source.content)
 
 
-def _reused(cell: Cell, path: Path, sidecar: Path, fingerprint: str) -> Done | None:
+def _reused(cell: Cell, path: Path, fingerprint: str) -> Done | None:
     """Return an earlier execution that is still true, its prose brought up to date."""
     try:
-        entry = json.loads(sidecar.read_text())
+        entry = files.read_json(path.with_suffix(".json"))
         if entry["fingerprint"] != fingerprint or entry["status"] == "failed":
             return None
-        done = Done(
-            cell.name,
-            cell.source.name,
-            entry["parameters"],
-            "reused",
-            entry["seconds"],
-            None,
-            path,
-            fingerprint,
-            entry["when"],
-        )
+        done = Done(cell=cell.name, path=path, **{**entry, "status": "reused"})
         executed = document.read(path)
-    except (OSError, ValueError, KeyError, LabError):
+    except (LabError, LookupError, TypeError):
         return None
     current = document.with_prose(executed, cell.source.content)
     if current != executed:
@@ -278,16 +395,11 @@ def _reused(cell: Cell, path: Path, sidecar: Path, fingerprint: str) -> Done | N
     return done
 
 
-def _entry(done: Done) -> dict[str, object]:
-    keys = ("notebook", "parameters", "status", "seconds", "when", "error", "fingerprint")
-    return {key: getattr(done, key) for key in keys}
-
-
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in out.iterdir()}
-    if there and not there & {"manifest.json", ".lock"}:
+    names = {path.name for path in out.iterdir()}
+    if names and not names & {"manifest.json", ".lock"}:
         raise LabError(str(out), "not a run's folder, and not empty", "choose another (-o)")
     lock = filelock.FileLock(out / ".lock")
     try:
@@ -296,34 +408,28 @@ def _alone(out: Path) -> Iterator[None]:
         do = "wait for it, or choose another folder (-o)"
         raise LabError(str(out), "another run is writing there", do) from None
     try:
-        for left in out.glob(".work-*"):  # by a run that was killed: we hold the lock
-            shutil.rmtree(left, ignore_errors=True)
+        for folder in out.glob(".work-*"):  # by a run that was killed: we hold the lock
+            shutil.rmtree(folder, ignore_errors=True)
         yield
     finally:
         lock.release()
 
 
-def _surroundings(there: Sequence[discovery.Toolchain]) -> list[object]:
+def _surroundings(toolchains: Sequence[Toolchain]) -> list[object]:
     """Return what the outputs depend on besides the notebook: code, data, compilers, packages."""
     packages = [(name, importlib.metadata.version(name)) for name in _SHOWN]
-    compilers = sorted((t.name, t.identity) for t in there)
+    compilers = sorted((t.name, t.identity) for t in toolchains)
     return [own_digest(), platform.python_version(), packages, compilers]
 
 
 def own_digest() -> str:
     """Return a digest of this package and its data; how the site looks is not in a notebook."""
-    package, data = Path(__file__).parent.parent, settings.data_dir()
-    digest = hashlib.sha256()
+    package, data = Path(__file__).parents[1], settings.data_dir()
+    parts: list[str | Path] = []
     for path in sorted({*package.rglob("*.py"), *data.rglob("*")}):
-        compiled = path.suffix == ".pyc"
-        if path.is_file() and not compiled and data / "site" not in path.parents:
-            digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _jobs(jobs: int | None) -> int:
-    return jobs or os.cpu_count() or 1
+        if path.is_file() and path.suffix != ".pyc" and data / "site" not in path.parents:
+            parts += [path.name, path]
+    return files.digest(*parts)
 
 
 def _now() -> str:

@@ -41,8 +41,8 @@ from nbsupport.toolchains import discovery
 _CONNECT, _LOOK, _TICK = 8.0, 5.0, 0.5
 
 
-class DaskWorkers:
-    """Workers of a Dask cluster that execute notebooks; an `execution.Executor`.
+class DaskWorkers(worker.Executor):
+    """Workers of a Dask cluster that execute notebooks.
 
     Raises `LabError` where no scheduler answers. A job that no worker suits is said once, and
     fails after `patience` seconds of that. A lost worker's tasks are done elsewhere; one lost
@@ -54,13 +54,10 @@ class DaskWorkers:
         self._address, self._patience = address, patience
         self._here = worker.Workers()
         self._stopped = False
-        self._said: set[str] = set()
+        self._messages: set[str] = set()
 
     def execute(self, job: NotebookJob) -> str | None:
-        """Execute a notebook on a worker (one that reads the run's folder: here, where that is).
-
-        Returns what went wrong, in one line; raises `StoppedError` when `stop` ended it.
-        """
+        """Execute a notebook on a worker (one that reads the run's folder: here, where that is)."""
         if "run_folder" in job.parameters:
             return self._here.execute(job)
         request = {
@@ -100,8 +97,8 @@ class DaskWorkers:
             elif time.monotonic() - suited > self._patience:
                 task.cancel()
                 return f"{lacking} on {self._address} in {self._patience:g} s"
-            elif lacking not in self._said:
-                self._said.add(lacking)
+            elif lacking not in self._messages:
+                self._messages.add(lacking)
                 progress.say(f"{lacking} on {self._address} yet; waiting for one")
         raise StoppedError
 
@@ -126,18 +123,18 @@ class DaskWorkers:
 def _connected(address: str) -> Client:
     for name in ("client", "core", "comm"):  # what happens to a job is said in its error
         logging.getLogger(f"distributed.{name}").setLevel(logging.CRITICAL)
-    made = futures.Future[Client]()
+    client = futures.Future[Client]()
 
     def connect() -> None:
         try:
-            made.set_result(Client(address, timeout=_CONNECT, set_as_default=False))
+            client.set_result(Client(address, timeout=_CONNECT, set_as_default=False))
         except Exception as error:  # whatever Dask makes of an address and of what answers there
-            made.set_exception(error)
+            client.set_exception(error)
 
     # In a thread: Dask waits for ever for the greeting of one who listens, but says nothing.
     threading.Thread(target=connect, daemon=True).start()
     try:
-        return made.result(_CONNECT + 1)
+        return client.result(_CONNECT + 1)
     except Exception as error:
         do = "start one (dask scheduler), or give its address: tcp://HOST:8786"
         raise LabError(f"--dask {address}", "no Dask scheduler answers there", do) from error
@@ -169,15 +166,15 @@ def _perform(request: Mapping[str, Any]) -> tuple[str | None, bytes | None]:
         job = NotebookJob(
             folder, notebooks if notebooks.is_dir() else folder, *json.loads(request["job"])
         )
-        crew = worker.Workers()
-        running = pool.submit(crew.execute, job)
+        workers = worker.Workers()
+        running = pool.submit(workers.execute, job)
         while futures.wait([running], timeout=_TICK).not_done:
             task = dask_worker.state.tasks.get(key)
             ends = dask_worker.status in (Status.closing, Status.closed, Status.failed)
             if ends or task is None or task.state != "executing":
-                crew.stop()
-        made = folder / "output.ipynb"
-        return running.result(), made.read_bytes() if made.is_file() else None
+                workers.stop()
+        output = folder / "output.ipynb"
+        return running.result(), output.read_bytes() if output.is_file() else None
 
 
 def offer() -> str:

@@ -1,17 +1,24 @@
-"""The recorded run: what comes with the project, to compare with and to replay.
+"""What comes with the project: the recorded run, and the committed notebooks.
 
 ``python -m nbsupport.notebooks.recording RUN`` makes a run the recorded one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import shutil
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from nbsupport.base import files, settings
+from nbsupport.base import files, progress, settings
+from nbsupport.base.errors import LabError, from_os
 from nbsupport.lab import tables
-from nbsupport.notebooks import results
+from nbsupport.notebooks import batch, diff, document, results
+from nbsupport.notebooks.batch import Done
 from nbsupport.show import shown
 from nbsupport.trace import trace
 
@@ -35,6 +42,50 @@ def record(run: Path) -> None:
     if not several:
         files.write(recorded / "grid.svg", shown.svg(tables.grid(found.tables["trials"])))
         trace.keep(settings.cache_dir())
+
+
+def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ...]:
+    """Execute committed notebooks with their default parameters, and normalize them in place.
+
+    Says what changed of what they claim and record before anything is written; a file is
+    written only when it changed. Raises `LabError` where an output shows a place on this
+    machine; a notebook that fails stays as it was.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-refresh-") as folder:
+            before, after = Path(folder, "before"), Path(folder, "after")
+            done = batch.execute(paths, after, {}, jobs=jobs, last=(), tell_folder=False)
+            (before / "notebooks").mkdir(parents=True)
+            for path in paths:
+                shutil.copy(path, before / "notebooks")
+            _tell(before, after)
+            for path, cell in zip(paths, done, strict=True):
+                if cell.status == "executed":
+                    _commit(cell.path, path)
+    except OSError as error:
+        raise from_os("refreshing notebooks", error) from error
+    return done
+
+
+def _tell(before: Path, after: Path) -> None:
+    """Say what changed from the committed notebooks to those just executed."""
+    with contextlib.suppress(LabError):  # nothing was committed that claims anything
+        found = dataclasses.replace(diff.diff(str(before), str(after)), surroundings=())
+        for line in found.lines():
+            progress.say(line.replace(str(before), "committed").replace(str(after), "now"))
+
+
+def _commit(executed: Path, path: Path) -> None:
+    normal = document.normalize(document.read(executed))
+    if shown := document.machine_paths(normal):
+        number, place = shown[0]
+        raise LabError(
+            str(path), f"cell {number} shows the path {place}", "print names, not places"
+        )
+    text = document.dump(normal)
+    if text != path.read_text():
+        files.write(path, text)
+        progress.say(f"{path}: changed")
 
 
 if __name__ == "__main__":

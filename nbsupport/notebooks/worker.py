@@ -35,15 +35,15 @@ _NOT_STARTED, _STARTS = "Kernel died before replying to kernel_info", 3
 
 
 class StoppedError(Exception):
-    """`Crew.stop` came before this notebook was done."""
+    """`Executor.stop` came before this notebook was done."""
 
 
 @dataclass(frozen=True)
 class NotebookJob:
     """A notebook to execute: `folder` holds input.ipynb and receives output.ipynb.
 
-    The kernel runs in `cwd`; `timeout` is for each cell, `cells` their number. While it runs, the
-    file `progress` has the number of the cell. `tags` say what machine can do it (for a cluster).
+    The kernel runs in `cwd`; `timeout` (seconds) is for each cell, `cells` their number. `tags`
+    say what machine can do it (for a cluster).
     """
 
     folder: Path
@@ -55,16 +55,19 @@ class NotebookJob:
 
 
 class Executor(Protocol):
-    """What executes jobs, several at once: here (`Crew`), or on a cluster."""
+    """What executes jobs, several at once: here (`Workers`), or on a cluster (`DaskWorkers`)."""
 
     def execute(self, job: NotebookJob) -> str | None:
-        """Execute a notebook; return what went wrong, in one line, or None."""
+        """Execute a notebook to its end; return what went wrong, in one line, or None.
+
+        Raises `StoppedError` when `stop` ended it.
+        """
 
     def stop(self) -> None:
-        """End all that is executed, and start no more; `execute` raises `StoppedError`."""
+        """End all that is executed, and start no more."""
 
 
-class Workers:
+class Workers(Executor):
     """The processes that execute notebooks; they end together."""
 
     def __init__(self) -> None:
@@ -73,10 +76,7 @@ class Workers:
         self._stopped = False
 
     def execute(self, job: NotebookJob) -> str | None:
-        """Execute a notebook to its end; return what went wrong, in one line, or None.
-
-        Raises `StoppedError` when `stop` ended it.
-        """
+        """Execute a notebook in a process; see `Executor`."""
         (job.folder / "job.json").write_text(json.dumps(asdict(job), default=str))
         with (job.folder / "log").open("wb") as log:
             child = self._start(job, log.fileno())
@@ -170,8 +170,8 @@ def _answer(folder: Path, code: int) -> str | None:
         return error
     if code < 0:
         return f"the process that executes it was ended by {signal.Signals(-code).name}"
-    said = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no message"]
-    return f"papermill failed: {first_line(said[-1])}"
+    lines = (folder / "log").read_text(errors="replace").strip().splitlines() or ["no message"]
+    return f"papermill failed: {first_line(lines[-1])}"
 
 
 def _leave_with(parent: int) -> None:
@@ -200,8 +200,8 @@ def _papermill(job: Mapping[str, Any]) -> str | None:
 
     def count(cell: Mapping[str, Any], **_: object) -> None:
         nonlocal number
-        number += cell["cell_type"] == "code" and bool(cell["source"].strip())
-        Path(job["folder"], "progress").write_text(str(number))
+        if cell["cell_type"] == "code" and cell["source"].strip():
+            number += 1
 
     try:
         # Relative paths: papermill takes braces in a path for parameters.

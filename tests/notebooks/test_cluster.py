@@ -284,7 +284,7 @@ def test_no_scheduler_is_said_in_one_line(address: str) -> None:
 
 
 def test_one_who_listens_and_says_nothing_is_no_scheduler() -> None:
-    code = "import sys; from nbsupport.notebooks import cluster; cluster.Crew(sys.argv[1])"
+    code = "import sys; from nbsupport.notebooks import cluster; cluster.DaskWorkers(sys.argv[1])"
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
         done = subprocess.run(

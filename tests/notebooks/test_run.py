@@ -17,7 +17,7 @@ import pytest
 
 from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
-from nbsupport.notebooks import batch, document, refresh, results
+from nbsupport.notebooks import batch, document, recording, results
 from tests.notebooks.test_batch import book, cell
 
 GRID = ("--llvm=18", "--llvm=19", "--foreign=17", "--foreign=23", "-o")
@@ -25,7 +25,7 @@ CODE = """
 import pandas as pd
 from nbsupport.notebooks import results
 at = {"llvm": llvm, "foreign": foreign}
-results.record("seen", pd.DataFrame([{"main": llvm, "foreign": foreign, "steps": steps}]))
+results.keep_table("seen", pd.DataFrame([{"main": llvm, "foreign": foreign, "steps": steps}]))
 results.claim("sum", "they add up", predicted=int(llvm) + steps, observed=int(llvm) + steps, at=at)
 """
 PARAMETERS = 'llvm: str = "19"\nforeign: str = "17"\nsteps: int = 1\ngrid: str = "1,2"'
@@ -236,7 +236,7 @@ def test_a_killed_run_leaves_no_process_behind(books: list[Path], tmp_path: Path
     out = tmp_path / "run"
     child = pgo_lab(books[1], "-o", out)
     deadline = time.monotonic() + 60
-    while not any(list(out.glob(f".work-*/*/{name}")) for name in ("progress", "answer.json")):
+    while not list(out.glob(".work-*/*/runtime/kernel-*.json")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     child.kill()
@@ -258,7 +258,7 @@ def test_refresh_says_what_changed_before_it_writes(
 ) -> None:
     path = tmp_path / "01-plain.ipynb"
     path.write_text(books[1].read_text())
-    refresh.refresh([path])
+    recording.refresh([path])
     path.write_text(path.read_text().replace('"observed": "20"', '"observed": "21"'))
     written, said = path.read_text(), list[str]()
 
@@ -268,6 +268,6 @@ def test_refresh_says_what_changed_before_it_writes(
         said.append(line)
 
     monkeypatch.setattr(progress, "say", say)
-    refresh.refresh([path])
+    recording.refresh([path])
     assert any("observed otherwise sum: 21 -> 20" in line for line in said), said
     assert path.read_text() != written

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nbsupport.show import look
 
@@ -47,8 +47,25 @@ class Shown:
         return self.html
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool = True) -> Shown:
-    """Show rows of text under headings.
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def element(tag: str, *children: object, **attributes: object) -> Html:
+    """Return an HTML element; of its children, all that is not `Html` is text, and escaped.
+
+    Of `attributes`, `_` in a name stands for `-` (`class_` for `class`); None is left out.
+    """
+    inside = (child if isinstance(child, Html) else html.escape(str(child)) for child in children)
+    names = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
+    pairs = (f' {k}="{html.escape(str(v))}"' for k, v in names.items() if v is not None)
+    return Html(f"<{tag}{''.join(pairs)}>{''.join(inside)}</{tag}>")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, marked: bool = True) -> Shown:
+    """Show rows under headings; a cell is text, or `Shown`, which may be a link.
 
     `marked`: a cell that is an outcome or a verdict has its colour. Long names may break in a line.
     """
@@ -58,28 +75,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: bool
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
-    cell = _cell if marked else _breaking
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
-    body = "".join("<tr>" + "".join(map(cell, line)) + "</tr>" for line in lines[1:])
-    return Shown(
-        text,
-        f'{_STYLE}<table class="lab"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>',
-    )
+    head = element("thead", element("tr", *(element("th", name, scope="col") for name in columns)))
+    body = element("tbody", *(element("tr", *(_cell(c, marked) for c in row)) for row in rows))
+    return Shown(text, _STYLE + element("table", head, body, class_="lab"))
 
 
-def _breaking(text: str) -> str:
-    def parted(word: re.Match[str]) -> str:
-        return re.sub(r"(_+|::|[$]|[a-z](?=[A-Z]))(?=\S)", r"\1<wbr>", word[0])
-
-    long = r"\S{16,}"
-    return f"<td>{re.sub(long, parted, html.escape(text))}</td>"
-
-
-def _cell(text: str) -> str:
+def _cell(content: object, marked: bool) -> Html:
     """Return a cell; one that holds a kind of outcome, or a verdict, is marked for the style."""
+    if isinstance(content, Shown):
+        return element("td", Html(content.html))
+    text = str(content)
     word = "open" if text.startswith("survives, ") else re.sub(r" (at exit|in .*)$", "", text)
     kind = _MARKS.get(word, word if word in look.OUTCOMES else "")
-    return f'<td class="outcome {kind}">{html.escape(text)}</td>' if kind else _breaking(text)
+    if marked and kind:
+        return element("td", text, class_=f"outcome {kind}")
+    return element("td", Html(re.sub(r"\S{16,}", _breaking, html.escape(text))))
+
+
+def _breaking(word: re.Match[str]) -> str:
+    """Return a long word with places where a browser may break it."""
+    return re.sub(r"(_+|::|[$]|[a-z](?=[A-Z]))(?=\S)", r"\1<wbr>", word[0])
 
 
 def svg(figure: Shown) -> str:
@@ -94,5 +109,5 @@ def framed(figure: Figure, caption: str, alternative: str) -> Shown:
     `alternative` says in words what else there is to see.
     """
     drawn = look.svg(figure, caption, alternative)
-    shown = f'<figure class="lab">{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>'
-    return Shown(f"figure: {caption} ({alternative})", shown)
+    page = element("figure", Html(drawn), element("figcaption", caption), class_="lab")
+    return Shown(f"figure: {caption} ({alternative})", page)

@@ -19,10 +19,10 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbsupport.audit import evidence
 from nbsupport.base import files, process, progress, settings
@@ -31,9 +31,14 @@ from nbsupport.lab import counts, programs
 from nbsupport.lab.lab import Invocation, Lab
 from nbsupport.lab.outcome import Outcome
 from nbsupport.profile.layout import same_stride
+from nbsupport.show import shown
+from nbsupport.show.shown import Shown
 from nbsupport.toolchains import discovery, download
 from nbsupport.toolchains.probe import Toolchain
 from nbsupport.toolchains.wheels import find_uv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The first cargo that reads packages of the 2024 edition, as orjson is.
 _CARGO = (1, 85)
@@ -369,6 +374,26 @@ def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
         detail += "" if built.commands else ", and no C part"
         outcome = dataclasses.replace(outcome, detail=detail)
     return outcome, seen
+
+
+def try_all(asked: Sequence[Sequence[str]]) -> pd.DataFrame:
+    """Return the `trial` of each case that is `asked` for by name, rustc, cc and, maybe, cflags."""
+    import pandas as pd  # noqa: PLC0415 - not part of the base installation
+
+    return pd.DataFrame([trial(*words) for words in progress.over(asked, "real projects")])
+
+
+def table(tried: pd.DataFrame) -> Shown:
+    """Show how cases fared: functions in the profile of all, and of the C part."""
+    columns = ["case", "rustc", "cc", "cflags", "mirrored", "outcome", "function"]
+    heads = [*columns, "functions", "of C"]
+    columns += ["profile_functions", "c_functions"]
+    return shown.table(heads, tried[columns].fillna("-").astype(str).to_numpy().tolist())
+
+
+def without_folders(command: str) -> str:
+    """Return a command without the folders of this machine, and the hashes in names of objects."""
+    return re.sub(r"[^ =]*/([0-9a-f]{16}-)?", "", command)
 
 
 def trial(

@@ -159,6 +159,10 @@ class Lab:
             main = linker = self._find(llvm)
         return _with_runtime(main), linker
 
+    def linked(self, trial: Trial) -> Path:
+        """Return the program of a trial, built if it is not; raises `BuildError`."""
+        return build.linked(trial, self.cache)
+
     def run(self, trial: Trial) -> Outcome:
         """Build what is not built, run it, and say what came of it.
 

@@ -6,22 +6,28 @@ outcomes in a report come from the run, or (records, of 64-bit programs) from `p
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import io
 import json
 import math
 import re
+import shutil
 import signal
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.base import files, settings
+from nbsupport.base import files, process, settings
 from nbsupport.base.errors import LabError, MissingError, from_os
+from nbsupport.crash.crash import Crash
+from nbsupport.lab.lab import Invocation, Lab
 from nbsupport.notebooks import results
 from nbsupport.notebooks.results import Run
 from nbsupport.profile.layout import LAYOUTS, Layout, changes, llvm_of
 from nbsupport.studies import hypotheses
+from nbsupport.toolchains.probe import Toolchain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +87,19 @@ def render(run: Run, to: str) -> str:
         raise LabError(what, f"not a run of this version ({error!r})", "run it again") from error
 
 
+def render_all(run: Run) -> dict[str, str]:
+    """Return every report from a run, or why there is none; says how long each is."""
+    reports = {}
+    for to in _RESTS:
+        try:
+            reports[to] = render(run, to)
+            print(f"{to}: {len(reports[to].splitlines())} lines")  # noqa: T201 - a notebook shows it
+        except LabError as error:
+            reports[to] = str(error)
+            print(f"{to}: no report: {error}")  # noqa: T201
+    return reports
+
+
 def reproducer() -> bytes:
     """Return the archive of the reproducer; the same files give the same bytes."""
     content = io.BytesIO()
@@ -91,6 +110,51 @@ def reproducer() -> bytes:
             entry.size, entry.mode = path.stat().st_size, 0o644
             archive.addfile(entry, io.BytesIO(path.read_bytes()))
     return gzip.compress(content.getvalue(), mtime=0)
+
+
+def unpack() -> Path:
+    """Return the folder of the reproducer, unpacked; it is there as long as this process."""
+    place = tempfile.mkdtemp(prefix="pgo-lab-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(reproducer())) as archive:
+        archive.extractall(place, filter="data")
+    return Path(place, ARCHIVE.partition(".")[0])
+
+
+def make(folder: Path, main: Toolchain, other: Toolchain) -> str:
+    """Make and run the programs of the reproducer in its folder; return what that prints.
+
+    Nothing of this project, or of its reader, is in the environment but PATH.
+    """
+    compilers = [f"CC={main.compiler}", f"CC2={other.compiler}"]
+    command = ["make", "mixed", "swapped", "uniform", *compilers]
+    env = {"PATH": "/usr/bin:/bin"}
+    return process.run(command, cwd=folder, env=env, limits=settings.COMPILER).stdout
+
+
+def read_ends(printed: str) -> dict[str, str]:
+    """Return how each program of the reproducer ended, out of what `make` prints."""
+    lines = (line.split(": ", 1) for line in printed.splitlines() if line[:1].islower())
+    return {name: re.split(r" \(|,", end)[0] for name, end in lines}
+
+
+def predict_ends(lab: Lab, llvm: str, foreign: str) -> dict[str, frozenset[str]]:
+    """Return what `read_ends` may say of the programs that two compilers make."""
+    words = {"crash": "crash", "ok": "fine", "version-mismatch": "version mismatch"}
+    trials = {
+        "mixed": lab.trial("cold", llvm, foreign),
+        "swapped": lab.trial("cold", llvm, foreign, order="foreign-first"),
+    }
+    return {
+        name: frozenset(words[kind] for kind in hypotheses.predict(trial))
+        for name, trial in trials.items()
+    }
+
+
+def find_crash(lab: Lab, program: Path, main: Toolchain) -> Crash | None:
+    """Run a program, whose runtime is that of `main`; return its crash, if it does."""
+    outcome, _ = lab.judge_command(Invocation([program], main, settings.PROGRAM))
+    return outcome.crash
 
 
 def pairs(run: Run) -> pd.DataFrame:

@@ -66,6 +66,14 @@ class Variant:
         return tuple(one for one in said if re.search("profile|count discarded", one))
 
 
+def build_all(lab: Lab, asked: Sequence[tuple[str, str]]) -> list[Variant]:
+    """Return the variants of each program that is `asked` for, with the LLVM to build it by."""
+    builds: list[Variant] = []
+    for name, llvm in progress.over(asked, "programs"):
+        builds += build_variants(lab, name, llvm)
+    return builds
+
+
 def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
     """Return a case without PGO, with PGO of its Rust part, and of both, by rustc and clang `llvm`.
 
@@ -218,6 +226,15 @@ def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
             files.write(note, json.dumps(whole - start))
         found[one.program, one.build] = int(note.read_text())
     return found
+
+
+def count_if_here(lab: Lab, builds: Sequence[Variant]) -> Counted:
+    """Return what `count_instructions` does; without valgrind nothing, which is said."""
+    try:
+        return count_instructions(lab, builds)
+    except MissingError as error:
+        print(f"left out: {error}")  # noqa: T201 - the notebook shows it
+        return {}
 
 
 def _run(

@@ -115,6 +115,13 @@ def try_all(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.
     return pd.DataFrame([link(lab, m, f, order=order) for m in names for f in names])
 
 
+def try_lit(main: Toolchain, foreign: Toolchain) -> tuple[str, str]:
+    """Return whether `run_lit` "passes" or "fails": as compilers are, and by guarded ones."""
+    passed = [run_lit(main, foreign, guarded=guarded)[0] for guarded in (False, True)]
+    today, guarded = ("passes" if each else "fails" for each in passed)
+    return today, guarded
+
+
 def run_lit(main: Toolchain, foreign: Toolchain, *, guarded: bool) -> tuple[bool, str]:
     """Run data/lit, the test for LLVM, and return whether it passes, and what lit prints.
 

@@ -31,6 +31,12 @@ def load() -> tuple[Observation, ...]:
     return tuple(Observation(**entry) for entry in _data()["observation"])
 
 
+def numbers(*ids: str) -> tuple[int, ...]:
+    """Return the numbers that the user saw, by the ids of these observations."""
+    values = {observation.id: observation.value for observation in load()}
+    return tuple(int(values[name]) for name in ids)
+
+
 def _data() -> dict[str, Any]:
     return tomllib.loads((settings.data_dir() / "seed" / "observations.toml").read_text())
 
@@ -86,6 +92,11 @@ def decode(
             raise LabError("the harness's numbers", "not 64-bit numbers", "check them")
         found.append(range(count * size - size + 1, count * size + 1))
     return DecodedNumbers(*found)
+
+
+def plausible(number: int) -> str:
+    """Return a number of records or counters, or that no program can have so many."""
+    return "impossible" if number > 1 << 20 else str(number)
 
 
 def read_numbers(text: str) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build
 from nbsupport.profile import infer
-from nbsupport.profile.layout import LAYOUTS, Layout
+from nbsupport.profile.layout import LAYOUTS, Layout, changes
 from nbsupport.profile.names import short
 from nbsupport.profile.stride import Record, lay
 from nbsupport.show import look, shown
@@ -30,6 +30,7 @@ from nbsupport.show.shown import Shown
 from nbsupport.show.widgets import Live, choice, live
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from nbsupport.lab.build import Trial
@@ -256,6 +257,32 @@ _COLOURS = {
 
 #: Bytes that the ruler shows, and points: of a byte, of a field's height, where the first is.
 _SPAN, _BYTE, _HEIGHT, _LEFT = 136, 3.8, 88, 24
+
+
+def list_fields(layouts: Collection[Layout]) -> pd.DataFrame:
+    """Return where each field of a record is, in layouts of 64 bits; of equal ones, once."""
+    import pandas as pd  # noqa: PLC0415 - not part of the base installation
+
+    rows = [
+        {"raw_version": layout.raw_version, "bits": 64, "field": name, "offset": offset}
+        for layout in {layout.raw_version: layout for layout in layouts}.values()
+        for name, offset in layout.offsets().items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def show_history(layouts: Mapping[str, Layout]) -> Shown:
+    """Show layouts by the LLVM that has them, older ones first: what each moved in the record."""
+    rows: list[tuple[str, ...]] = []
+    before: Layout | None = None
+    for name, now in layouts.items():
+        changed = changes(before, now) if before else ()
+        moved = "; ".join(str(change) for change in changed if change.part == "record")
+        sizes = str(now.record_size()), str(now.header_size)
+        rows.append((name, f"v{now.raw_version}", *sizes, moved or "-"))
+        before = now
+    heads = ("LLVM", "raw version", "record", "header", "what changed in the record")
+    return shown.table(heads, rows)
 
 
 def show_layouts(read: Mapping[str, Layout]) -> Shown:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from nbsupport.base.errors import LabError
-from nbsupport.lab import build
+from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab, environment
 from nbsupport.trace.trace import Trace, copy_trace, open_trace, recorded
 from nbsupport.trace.tracer import Tracer
@@ -59,19 +59,22 @@ class Traces:
         name = f"{program}-{llvm}-{foreign}-{order}"
         if self._source == "recorded":
             return open_trace(recorded() / name)
-        trial = self._lab.trial(program, llvm, foreign, order=order)
+        trace = self.trace_trial(self._lab.trial(program, llvm, foreign, order=order))
+        # For `trace.keep`; another process may trace the same trial just now.
+        copy_trace(trace.folder, self._lab.cache / "traces" / name)
+        return trace
+
+    def trace_trial(self, trial: Trial) -> Trace:
+        """Return the trace of a `trial`, run now; raises `MissingError` without LLDB."""
         self._tracer = self._tracer or Tracer()
         folder = Path(tempfile.mkdtemp(prefix="pgo-lab-"))
         # Tables are read late, and by the notebook to its end.
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        trace = self._tracer.run(
-            [build.linked(trial, self._lab.cache)],
+        return self._tracer.run(
+            [self._lab.linked(trial)],
             folder / "trace",
             env=environment(folder),
             cwd=folder,
             seconds=10,
             about={"raw_versions": [trial.runtime.raw_version, trial.foreign.raw_version]},
         )
-        # For `trace.keep`; another process may trace the same trial just now.
-        copy_trace(folder / "trace", self._lab.cache / "traces" / name)
-        return trace

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.base import progress
+from nbsupport.base import process, progress, settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build, counts
 from nbsupport.lab.build import Trial
@@ -27,6 +27,8 @@ from nbsupport.studies import build_change
 from nbsupport.studies.build_change import BuildChange
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from nbsupport.lab.build import Trial
     from nbsupport.lab.lab import Lab
 
@@ -159,6 +161,19 @@ def try_all(
             took, usually = _seconds(lab, row.trial), usual(row.program)
             rows[n] = dataclasses.replace(row, seconds=took, usual_seconds=usually)
     return tuple(rows)
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the rows as a table, without times, which differ from run to run."""
+    import pandas as pd  # noqa: PLC0415 - not part of the base installation
+
+    return pd.DataFrame([row.to_row() for row in rows]).drop(columns=["build", "run"])
+
+
+def script_help() -> str:
+    """Return what data/build_pgo.sh, which makes a build that one LLVM profiles, says of itself."""
+    script = settings.data_dir() / "build_pgo.sh"
+    return process.run(["bash", script, "--help"], cwd=script.parent).stdout
 
 
 def table(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> shown.Shown:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 import html
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nbsupport.show.shown import Shown
 from nbsupport.studies.sources.parse import excerpt
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.studies.sources.tree import Tree
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: From where to where the crash goes: registration, writing, and the value sites of main.
 #: Source: InstrProfilingRuntime.cpp, InstrProfilingFile.c, InstrProfilingValue.c.
@@ -93,6 +97,14 @@ def compare(old: Structure, new: Structure) -> RuntimeChange:
         changed=tuple(name for name in both if differ(name, 0)),
         moved=tuple(name for name in both if differ(name, 1)),
     )
+
+
+def digests(llvm: str, runtime: Structure) -> pd.DataFrame:
+    """Return a row for each function of a runtime: what two of the same text have in common."""
+    import pandas as pd  # noqa: PLC0415 - not part of the base installation
+
+    rows = [(llvm, one.name, one.file, one.digest) for one in runtime.functions]
+    return pd.DataFrame(rows, columns=["llvm", "function", "file", "digest"])
 
 
 def table(found: RuntimeChange) -> Shown:

@@ -1,23 +1,18 @@
 """Exercises that tell whether the reader's answer is right.
 
-``data/exercises.toml`` has a table for each: `asks` (a key of `KINDS`), `answer` (`digest` of it,
-so that nobody stumbles over it), `hint`, and `hints` for wrong answers that have a reason.
-``python -m nbsupport.notebooks.exercises ID ANSWER`` prints the digest.
-tests/notebooks/test_exercises.py runs each solution, which must end with a check of what it found.
+``data/exercises.toml`` has a table for each: `asks` (a key of `KINDS`), `answer`, `hint`, and
+`hints` for wrong answers that have a reason. tests/notebooks/test_exercises.py runs each solution,
+which must end with a check of what it finds.
 """
 
 from __future__ import annotations
 
-import hashlib
-import html
-import sys
-import tomllib
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from nbsupport.base import settings
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
-from nbsupport.show.shown import Shown
+from nbsupport.show.shown import Shown, element
 
 #: What an exercise may ask for.
 KINDS = {
@@ -27,6 +22,23 @@ KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Exercise:
+    """What data/exercises.toml has of an exercise."""
+
+    asks: str
+    answer: str | int | float | tuple[str, ...]
+    hint: str
+    hints: Mapping[str, str] = field(default_factory=dict)
+
+
+def load() -> dict[str, Exercise]:
+    """Return the exercises of the notebooks, by their ids."""
+    path = settings.data_dir() / "exercises.toml"
+    entries = files.read_toml(path).items()
+    return {name: files.load(Exercise, entry, f"{path.name}: {name}") for name, entry in entries}
+
+
 def check_answer(exercise: str, answer: object) -> Shown:
     """Say whether an answer is right; a wrong one has a hint.
 
@@ -34,20 +46,20 @@ def check_answer(exercise: str, answer: object) -> Shown:
     None are none yet. Blanks, case, quotes and order do not matter. Raises `LabError` where there
     is no such exercise.
     """
-    known = _known()
-    entry = known.get(str(exercise))
+    exercises = load()
+    entry = exercises.get(str(exercise))
     if entry is None:
-        raise LabError(f"exercise {exercise!r}", "there is none", f"choose from {', '.join(known)}")
+        choice = f"choose from {', '.join(exercises)}"
+        raise LabError(f"exercise {exercise!r}", "there is none", choice)
     words = normal(answer)
     if not words:
         how = "put yours in place of ... and run this cell, in JupyterLab (make lab)"
-        return _said(exercise, "no answer yet", how)
-    if entry["asks"] not in ("set", _kind(words)):
-        return _said(exercise, "not yet", f"the answer is {KINDS[entry['asks']]}")
-    if digest(exercise, words) == entry["answer"]:
-        return _said(exercise, "right")
-    hints = entry.get("hints", {})
-    return _said(exercise, "not yet", hints.get(", ".join(words), entry["hint"]))
+        return _reply(exercise, "no answer yet", how)
+    if entry.asks not in ("set", _kind(words)):
+        return _reply(exercise, "not yet", f"the answer is {KINDS[entry.asks]}")
+    if words == normal(entry.answer):
+        return _reply(exercise, "right")
+    return _reply(exercise, "not yet", entry.hints.get(", ".join(words), entry.hint))
 
 
 def normal(answer: object) -> tuple[str, ...]:
@@ -55,7 +67,7 @@ def normal(answer: object) -> tuple[str, ...]:
     if answer is None or answer is ...:
         return ()
     if isinstance(answer, Iterable) and not isinstance(answer, str):
-        return tuple(sorted({word for one in answer for word in normal(one)}))
+        return tuple(sorted({word for part in answer for word in normal(part)}))
     words = (" ".join(part.split()).strip("\"'`“” ").casefold() for part in str(answer).split(","))
     return tuple(sorted({_plain(word) for word in words if word}))
 
@@ -75,22 +87,8 @@ def _kind(words: Sequence[str]) -> str:
     return "number" if words[0].lstrip("-").isdecimal() else "word"
 
 
-def digest(exercise: str, answer: object) -> str:
-    """Return by what the right answer of an exercise is known: salted with its name."""
-    text = f"{exercise}: {', '.join(normal(answer))}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _known() -> dict[str, Any]:
-    return tomllib.loads((settings.data_dir() / "exercises.toml").read_text())
-
-
-def _said(exercise: str, verdict: str, why: str = "") -> Shown:
+def _reply(exercise: str, verdict: str, why: str = "") -> Shown:
     line = f"{verdict}: {why}" if why else verdict
     mark = {"right": "✓ ", "not yet": "✗ "}.get(verdict, "")
-    shown = f"<strong>{exercise}</strong> {mark}{html.escape(line)}"
-    return Shown(f"{exercise}: {line}", f'<p class="exercise">{shown}</p>')
-
-
-if __name__ == "__main__":
-    print(digest(sys.argv[1], ",".join(sys.argv[2:])))  # noqa: T201
+    page = element("p", element("strong", exercise), f" {mark}{line}", class_="exercise")
+    return Shown(f"{exercise}: {line}", page)

@@ -1,6 +1,9 @@
 from .exercises import check_answer as check_answer
+from .replay import start as start
 from .results import claim as claim
+from .results import claims_table as claims_table
 from .results import here as here
 from .results import keep_table as keep_table
 from .results import open_run as open_run
+from .results import provenance as provenance
 from .results import recorded as recorded

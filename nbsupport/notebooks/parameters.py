@@ -17,6 +17,7 @@ from nbsupport.lab import programs
 from nbsupport.lab.lab import INSTRUMENTS, ORDERS
 from nbsupport.notebooks import document
 from nbsupport.show import shown, widgets
+from nbsupport.show.shown import element
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
@@ -58,12 +59,13 @@ def check(name: str, value: object, source: object = "live") -> None:
     if not isinstance(value, str):
         do = f'write {name} = "{value}" (papermill: -r {name} {value})'
         raise LabError(what, "not a text", do)
-    if callable(kind) and value not in kind():
-        raise LabError(what, "not known", f"choose one of {', '.join(kind())}")
-    if isinstance(kind, str) and kind in _LLVM:
-        for each in value.split(",") if kind == "LLVMs" else [value]:
-            if os.sep not in each and not _NAME.fullmatch(each):
-                raise LabError(what, f"no LLVM is called {each!r}", f"give {_LLVM[kind]}")
+    if callable(kind):
+        if value not in kind():
+            raise LabError(what, "not known", f"choose one of {', '.join(kind())}")
+    elif kind in _LLVM:
+        for llvm in value.split(",") if kind == "LLVMs" else [value]:
+            if os.sep not in llvm and not _NAME.fullmatch(llvm):
+                raise LabError(what, f"no LLVM is called {llvm!r}", f"give {_LLVM[kind]}")
     if kind == "needed" and source == "live":
         discovery.find(value)
 
@@ -78,52 +80,58 @@ def form(name: str, namespace: dict[str, Any]) -> widgets.Live:
     path = settings.notebooks_dir() / f"{name}.ipynb"
     if path.is_file():
         book = document.read(path)
-        defaults, told = document.defaults(book), document.comments(book)
+        defaults, comments = document.defaults(book), document.comments(book)
     else:  # an installed wheel has none
-        defaults, told = {n: namespace[n] for n in KINDS if n in namespace}, {}
-    values = {each: namespace.get(each, default) for each, default in defaults.items()}
-    for each, value in values.items():
-        check(each, value, values.get("source", "live"))
-    columns = ("parameter", "value", "what it is")
-    rows = [(each, str(value), told.get(each, "")) for each, value in values.items()]
-    return widgets.Live(_rows(defaults, told, namespace), shown.table(columns, rows, marked=False))
+        defaults, comments = {key: namespace[key] for key in KINDS if key in namespace}, {}
+    source = namespace.get("source", "live")
+    rows, controls = [], []
+    for key, default in defaults.items():
+        value, comment = namespace.get(key, default), comments.get(key, "")
+        check(key, value, source)
+        rows.append((key, str(value), comment))
+    static = shown.table(("parameter", "value", "what it is"), rows, marked=False)
+    compilers = discovery.discover() if source == "live" else ()
+    status = _Status(defaults, namespace)
+    for key, _, comment in rows:
+        control = _control(key, namespace.get(key, defaults[key]), compilers)
+        control.observe(functools.partial(status.change, key), names="value")
+        line = [control, ipywidgets.HTML(html.escape(comment))]
+        controls.append(ipywidgets.HBox(line, layout={"flex_flow": "row wrap"}))
+    return widgets.Live([*controls, status.pane], static)
 
 
-def _rows(
-    defaults: Mapping[str, object], told: Mapping[str, str], namespace: dict[str, Any]
-) -> list[Any]:
-    """Return a row of the form for each parameter, and a line that says how things stand."""
-    status, wrong = ipywidgets.HTML(), dict[str, str]()
+class _Status:
+    """The line below a form, which says what is not the default, and what is wrong."""
 
-    def say() -> None:
-        changed = [n for n, value in defaults.items() if namespace.get(n, value) != value]
-        said = f"Not the default: {', '.join(f'{n} = {namespace[n]!r}' for n in changed)}. {_RERUN}"
-        lines = [*wrong.values(), said if changed else "All values are the defaults."]
-        paragraphs = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        status.value = widgets.page(f'<div class="form-status" role="status">{paragraphs}</div>')
+    def __init__(self, defaults: Mapping[str, object], namespace: dict[str, Any]) -> None:
+        self.defaults, self.namespace = defaults, namespace
+        self.pane, self.wrong = ipywidgets.HTML(), dict[str, str]()
+        self.tell()
 
-    def change(name: str, event: Mapping[str, Any]) -> None:
-        wrong.pop(name, None)
+    def change(self, name: str, event: Mapping[str, Any]) -> None:
+        """Set a parameter to what its control has now, unless that is wrong."""
+        self.wrong.pop(name, None)
         try:
-            check(name, event["new"], namespace.get("source", "live"))
-            namespace[name] = event["new"]
+            check(name, event["new"], self.namespace.get("source", "live"))
+            self.namespace[name] = event["new"]
         except LabError as error:
-            wrong[name] = f"{error}. (It stays {namespace.get(name)!r}.)"
-        say()
+            self.wrong[name] = f"{error}. (It stays {self.namespace.get(name)!r}.)"
+        self.tell()
 
-    rows, live = [], namespace.get("source", "live") == "live"
-    there = discovery.discover() if live else ()
-    for name, default in defaults.items():
-        control = _control(name, namespace.get(name, default), there)
-        control.observe(functools.partial(change, name), names="value")
-        said = ipywidgets.HTML(html.escape(told.get(name, "")))
-        rows.append(ipywidgets.HBox([control, said], layout={"flex_flow": "row wrap"}))
-    say()
-    return [*rows, status]
+    def tell(self) -> None:
+        """Show how things stand."""
+        values = {key: self.namespace.get(key, default) for key, default in self.defaults.items()}
+        changed = [f"{key} = {v!r}" for key, v in values.items() if v != self.defaults[key]]
+        line = "All values are the defaults."
+        if changed:
+            line = f"Not the default: {', '.join(changed)}. {_RERUN}"
+        lines = (element("p", text) for text in (*self.wrong.values(), line))
+        content = element("div", *lines, class_="form-status", role="status")
+        self.pane.value = widgets.page(content)
 
 
-def _control(name: str, value: Any, there: Sequence[Toolchain]) -> Any:
-    """Return the control of a parameter, labelled with its name; LLVMs are of those `there`."""
+def _control(name: str, value: Any, compilers: Sequence[Toolchain]) -> Any:
+    """Return the control of a parameter, labelled with its name; LLVMs are of these `compilers`."""
     kind = KINDS.get(name)
     look: dict[str, Any] = {"description": name, "value": value, "layout": {"width": "20em"}}
     look["style"] = {"description_width": "6em"}
@@ -134,6 +142,6 @@ def _control(name: str, value: Any, there: Sequence[Toolchain]) -> Any:
     if kind not in ("needed", "LLVM"):
         return ipywidgets.Text(continuous_update=False, **look)
     compiler = "rustc" if name in ("rustc", "newest") else "clang"
-    mine = [t for t in there if t.kind == compiler]
-    options = [*dict.fromkeys([*(t.major for t in mine), *(t.name for t in mine)])]
+    mine = [tool for tool in compilers if tool.kind == compiler]
+    options = [*dict.fromkeys([*(tool.major for tool in mine), *(tool.name for tool in mine)])]
     return ipywidgets.Combobox(options=options, continuous_update=False, **look)

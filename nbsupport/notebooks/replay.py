@@ -1,4 +1,4 @@
-"""A notebook on a machine without compilers: its cells show what was recorded, and say so.
+"""A notebook set up: its parameters checked and, where there are no compilers, what was recorded.
 
 The recording is the committed notebook, executed with its default parameters. A cell that is
 there as it was written shows its outputs; any other is executed.
@@ -6,7 +6,6 @@ there as it was written shows its outputs; any other is executed.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,62 +15,72 @@ from nbformat import NotebookNode
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.notebooks import document, results
-from nbsupport.show import look, shown
+from nbsupport.notebooks import document, parameters, results
+from nbsupport.show import look
+from nbsupport.show.shown import Shown, element
 
+#: The cell below which a recording is shown.
+SET_UP = re.compile(r"^start\(", re.MULTILINE)
 #: What to do about a stale recording, and how it looks in JupyterLab.
 _RENEW = (
     'Take source = "live", or restore what was recorded (git restore notebooks data); '
     "its authors renew it with make refresh and make record."
 )
 _BOX = f"border-left: 4px solid {look.ORANGE}; padding-left: 1em"
+_NOTHING_RUNS = "Nothing below was run here, unless you change a cell."
 
 _recorded: dict[str, Sequence[Mapping[str, Any]]] = {}
 
 
-def start(name: str, source: str, given: Mapping[str, object]) -> shown.Shown | None:
-    """Show recorded outputs from the next cell on, if `source` is `recorded` (not `live`).
+def start(name: str, namespace: dict[str, Any], *, replayed: bool = True) -> Any:
+    """Set up the notebook `name`: check its parameters, and show a form that changes them.
 
-    `given` are the parameters; `name` is that of the notebook. Returns what says so on the
-    page. Raises `LabError` for another source, or parameters that were not recorded.
+    `namespace` is the notebook's globals. Where its `source` is `recorded`, recorded outputs are
+    shown from the next cell on, unless the cells themselves read a recording (not `replayed`).
+    Raises `LabError` for a wrong parameter, or one that was not recorded.
     """
-    if source not in ("live", "recorded"):
-        raise LabError(f"source {source!r}", "not known", "choose live or recorded")
+    form = parameters.form(name, namespace)
     _recorded.clear()
-    if source == "live":
-        return None
+    if namespace.get("source", "live") == "live" or not replayed:
+        return form
+    from IPython.display import display  # noqa: PLC0415 - only a kernel shows anything
+
+    note = _replay(name, namespace)
+    display(form)  # type: ignore[no-untyped-call]
+    return note
+
+
+def _replay(name: str, given: Mapping[str, object]) -> Shown:
+    """Show recorded outputs from the next cell on; return what says so on the page."""
     path = settings.notebooks_dir() / f"{name}.ipynb"
     if not path.is_file():
         raise MissingError(f"the recording of {name}", "notebooks come with a checkout", "clone it")
-    recorded = document.read(path)
-    defaults = document.defaults(recorded)
-    for key in defaults.keys() - {"source"}:
+    book = document.read(path)
+    defaults = document.defaults(book)
+    for key in defaults.keys() - {"source", "run_folder"}:
         if given.get(key) != defaults[key]:
-            why = f"recorded with {defaults[key]!r} only"
-            raise LabError(
-                f"{key} {given.get(key)!r}", why, 'leave it out, or take source = "live"'
-            )
+            what, why = f"{key} {given.get(key)!r}", f"recorded with {defaults[key]!r} only"
+            raise LabError(what, why, 'leave it out, or take source = "live"')
     from IPython.core.getipython import get_ipython  # noqa: PLC0415 - only a kernel has it
 
-    cells = document.code(recorded)
-    begin = next((n for n, cell in enumerate(cells, 1) if "replay.start(" in cell.source), 0)
-    _recorded.update({cell.source: cell.outputs for cell in cells[begin:]})  # what is above, runs
     shell = get_ipython()
     if shell is None:
         raise LabError("a recording", "only a notebook can show it", "open it in JupyterLab")
+    cells = document.code(book)
+    begin = next((n for n, cell in enumerate(cells, 1) if SET_UP.search(cell.source)), 0)
+    _recorded.update({cell.source: cell.outputs for cell in cells[begin:]})  # what is above, runs
     if _replayed not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(_replayed)
     shell.set_custom_exc((NameError,), _unmade)  # type: ignore[no-untyped-call]
     run = results.recorded()
-    made = results.provenance(run)
-    told = "Nothing below was run here, unless you change a cell."
-    page = f"{made.html}<p><strong>{told}</strong></p>"
-    text = f"{made.text}. {told}"
-    if why := stale(recorded, run, name):
+    origin = results.provenance(run)
+    text = f"{origin.text}. {_NOTHING_RUNS}"
+    page = origin.html + element("p", element("strong", _NOTHING_RUNS))
+    if why := stale(book, run, name):
         line = f"Stale recording: {why}. {_RENEW}"
         text += f"\n{line}"
-        page += f'<div class="admonition warning" style="{_BOX}"><p>{html.escape(line)}</p></div>'
-    return shown.Shown(text, page)
+        page += element("div", element("p", line), class_="admonition warning", style=_BOX)
+    return Shown(text, page)
 
 
 def stale(book: NotebookNode, run: results.Run, name: str) -> str:
@@ -83,17 +92,17 @@ def stale(book: NotebookNode, run: results.Run, name: str) -> str:
     if changed:
         return f"{changed} of its cells were not executed since they were written"
     here = {
-        (said["name"], json.dumps(said["at"], sort_keys=True), said["observed"])
+        (record["name"], json.dumps(record["at"], sort_keys=True), record["observed"])
         for cell in cells
         for output in cell.outputs
-        if (said := output.get("data", {}).get(results.CLAIM))
+        if (record := output.get("data", {}).get(results.CLAIM))
     }
     claims = run.claims[run.claims["notebook"] == name]
     others = here ^ set(claims[["name", "at", "observed"]].itertuples(index=False, name=None))
+    if not others:
+        return ""
     names = ", ".join(sorted({claim[0] for claim in others}))
-    return (
-        f"the notebook here and the recorded run claim different things ({names})" if names else ""
-    )
+    return f"the notebook here and the recorded run claim different things ({names})"
 
 
 def _unmade(shell: Any, kind: type[Exception], error: Any, trace: Any, **_: Any) -> None:
@@ -109,7 +118,10 @@ def _replayed(lines: list[str]) -> list[str]:
     text = "".join(lines).strip("\n")
     if not _recorded.get(text):
         return [] if text in _recorded else lines
-    return [f"__import__('nbsupport.notebooks.replay').notebooks.replay.show({text!r})\n"]
+    return [
+        "from nbsupport.notebooks.replay import show as _show_recorded\n",
+        f"_show_recorded({text!r})\n",
+    ]
 
 
 def show(text: str) -> None:

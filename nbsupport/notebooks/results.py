@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from nbsupport import __version__
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.show.shown import Shown, table
+from nbsupport.show.shown import Shown, element, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,26 +36,62 @@ _tables: dict[str, pd.DataFrame] = {}
 _MEASURED = ("seconds",)
 
 
-def claim(
-    name: str, sentence: str, *, predicted: object, observed: object, at: Mapping[str, object]
-) -> None:
+@dataclass(frozen=True)
+class ClaimText:
+    """What data/claims.toml has of a claim; its first lines say what the fields mean."""
+
+    notebook: str
+    sentence: str
+    values: str = ""
+
+    def value(self, content: object, words: Mapping[str, object]) -> str:
+        """Return what was predicted, or observed, as text."""
+        parts = content if isinstance(content, tuple) else (content,)
+        if self.values:
+            return self.values.format(*parts, **words)
+        return ", ".join(map(str, parts)) or "none"
+
+
+def load_claims() -> dict[str, ClaimText]:
+    """Return the claims that the notebooks make, by id."""
+    path = settings.data_dir() / "claims.toml"
+    entries = files.read_toml(path).items()
+    return {name: files.load(ClaimText, entry, f"{path.name}: {name}") for name, entry in entries}
+
+
+def claim(name: str, predicted: object, observed: object, /, **parameters: object) -> None:
     """State a claim: what was predicted, what was observed.
 
-    Shows one stable line and records the claim in the notebook. `name` identifies it for
-    ever, `at` gives the parameters that it was made for; a set of predictions is kept by any
-    of its members. A claim that does not hold is news to report, not an error.
+    Shows one stable line and records the claim in the notebook. `name` is its id in
+    data/claims.toml, where its sentence is. `predicted` and `observed` may be anything that is
+    told as text; several things in a tuple are told with commas between them, or as `values`
+    there says; a frozenset of predictions is kept by any of its members. `parameters` are those
+    that the claim was made for, but for the words that its sentence names. A claim that does not
+    hold is news to report, not an error. Raises `LabError` for an id that is not there, or a word
+    that is missing.
     """
-    several = isinstance(predicted, frozenset)
-    holds = observed in predicted if several else observed == predicted  # type: ignore[operator]
-    says = " or ".join(sorted(predicted)) if several else str(predicted)  # type: ignore[call-overload]
+    claims = load_claims()
+    if name not in claims:
+        raise LabError(f"claim {name!r}", "there is none", "add its sentence to data/claims.toml")
+    text = claims[name]
+    at = {key: v for key, v in parameters.items() if f"{{{key}}}" not in text.sentence}
+    predictions = predicted if isinstance(predicted, frozenset) else [predicted]
+    try:
+        expected = sorted(text.value(prediction, parameters) for prediction in predictions)
+        seen = text.value(observed, parameters)
+        sentence = text.sentence.format(**parameters)
+    except LookupError as error:
+        why = f"its text needs {error}, which is not given"
+        raise LabError(f"claim {name!r}", why, "give it, or mend data/claims.toml") from error
+    holds, says = seen in expected, " or ".join(expected)
     verb = "holds" if holds else "DOES NOT HOLD"
-    line = f"{verb}: {sentence} (predicted: {says}; observed: {observed})"
+    line = f"{verb}: {sentence} (predicted: {says}; observed: {seen})"
     record = {
         "name": name,
         "sentence": sentence,
         "holds": holds,
         "predicted": says,
-        "observed": str(observed),
+        "observed": seen,
         "at": _said(at),
     }
     _claims.append({"notebook": "", **record, "at": json.dumps(record["at"], sort_keys=True)})
@@ -292,17 +328,13 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def claims_table(run: Run) -> Shown:
     """Show the claims of a run, one a line, each with a link to the notebook that shows it."""
-    columns = ["holds", "sentence", "observed", "notebook"]
-    rows = [
-        ("holds" if holds else "DOES NOT HOLD", *said)
-        for holds, *said in run.claims[columns].itertuples(index=False)
-    ]
-    shown = table(("verdict", "claim", "observed", "shown in"), rows)
-    page = shown.html
-    for name, notebook in run.claims[["name", "notebook"]].itertuples(index=False):
-        link = f'<a href="{notebook}.ipynb#claim-{name}">{notebook}</a>'
-        page = page.replace(f"<td>{notebook}</td></tr>", f"<td>{link}</td></tr>", 1)
-    return Shown(shown.text, page)
+    rows = []
+    columns = ["name", "holds", "sentence", "observed", "notebook"]
+    for name, holds, sentence, observed, notebook in run.claims[columns].itertuples(index=False):
+        link = element("a", notebook, href=f"{notebook}.ipynb#claim-{name}")
+        verdict = "holds" if holds else "DOES NOT HOLD"
+        rows.append((verdict, sentence, observed, Shown(notebook, link)))
+    return table(("verdict", "claim", "observed", "shown in"), rows)
 
 
 def provenance(run: Run) -> Shown:
@@ -313,4 +345,4 @@ def provenance(run: Run) -> Shown:
     what = "A recording that came with the project" if run.recorded else "A run on this machine"
     line = f"{what}, of {when}, {manifest.get('platform', '')}, with {names}"
     line += f" (stale: made by {run.outdated}; make it again)" if run.outdated else ""
-    return Shown(line, f'<p class="provenance">{html.escape(line)}</p>')
+    return Shown(line, element("p", line, class_="provenance"))

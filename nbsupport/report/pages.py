@@ -16,8 +16,8 @@ from nbsupport.notebooks import document, results
 #: A link of Markdown, or of HTML, to a notebook: what is before it, its stem, and an anchor.
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _HREF = re.compile(r'<a href="([\w.@-]+)\.ipynb(#[^"]*)?">(.*?)</a>')
-#: Cells that set a notebook up.
-_SET_UP = re.compile(r"^(parameters\.form|replay\.start)\(", re.MULTILINE)
+#: Cells that set a notebook up; the latter two in runs of before there was `start`.
+_SET_UP = re.compile(r"^(start|parameters\.form|replay\.start)\(", re.MULTILINE)
 
 
 def anchor(claim: str) -> str:
@@ -43,7 +43,7 @@ def page(
     """
     cells = [cell for cell in executed.cells if document.PAPERMILL_ERROR not in document.tags(cell)]
     claimed: set[str] = set()
-    formed = any("parameters.form(" in cell.source for cell in cells)
+    formed = any(_SET_UP.search(cell.source) for cell in cells)
     for cell in cells:
         if cell.cell_type == "markdown":
             cell.source = linked(cell.source, names)

@@ -74,7 +74,7 @@ def test_run_all_ends_without_an_error(ran: Callable[[str], Book], name: str) ->
 
 
 def test_figures_show_before_anything_is_run(open_: Callable[[str], Book]) -> None:
-    cell = open_("01-reproduction").select("views.grid(cells)")
+    cell = open_("01-reproduction").select("tables.grid(cells)")
     expect(cell.locator("figure svg")).to_be_visible()
     expect(cell.locator("figcaption")).to_contain_text("LLVMs that are healthy together")
 
@@ -96,7 +96,7 @@ def choose(control: Locator, option: str, widget: Locator, text: str) -> None:
 
 
 def test_timeline_by_keyboard(ran: Callable[[str], Book]) -> None:
-    widget = ran("02-lldb-trace").widget("widgets.timeline(")
+    widget = ran("02-lldb-trace").widget("pictures.timeline(")
     slider, choice = widget.get_by_role("slider"), widget.get_by_label("jump to:")
     slider.press("End")
     shows(widget, "crash: SIGSEGV", "reading the record of library_step", "taken for Values")
@@ -108,7 +108,7 @@ def test_timeline_by_keyboard(ran: Callable[[str], Book]) -> None:
 
 
 def test_timeline_by_mouse(ran: Callable[[str], Book]) -> None:
-    widget = ran("02-lldb-trace").widget("widgets.timeline(")
+    widget = ran("02-lldb-trace").widget("pictures.timeline(")
     choose(widget.get_by_label("jump to:"), "10: the raw profile is created", widget, "file: fopen")
     shows(widget, "run.profraw")
     expect(widget.get_by_role("slider")).to_have_attribute("aria-valuetext", "10")
@@ -117,7 +117,7 @@ def test_timeline_by_mouse(ran: Callable[[str], Book]) -> None:
 
 
 def test_ruler(ran: Callable[[str], Book]) -> None:
-    widget = ran("03-record-layout").widget("widgets.ruler(")
+    widget = ran("03-record-layout").widget("ruler.widget(")
     main, library = widget.get_by_label("main:"), widget.get_by_label("library:")
     caption = widget.locator("figcaption")
     choose(library, "23", caption, "are 72 long")
@@ -129,7 +129,7 @@ def test_ruler(ran: Callable[[str], Book]) -> None:
 
 def test_dropdown_by_keyboard(ran: Callable[[str], Book]) -> None:
     book = ran("03-record-layout")
-    library = book.widget("widgets.ruler(").get_by_label("library:")
+    library = book.widget("ruler.widget(").get_by_label("library:")
     library.select_option("19")
     library.focus()
     for key in ("Space", "ArrowDown", "Enter"):  # of a closed list, JupyterLab takes the arrows
@@ -138,7 +138,7 @@ def test_dropdown_by_keyboard(ran: Callable[[str], Book]) -> None:
 
 
 def test_grid(ran: Callable[[str], Book]) -> None:
-    widget = ran("09-llvm-versions").widget("widgets.grid(")
+    widget = ran("09-llvm-versions").widget("tables.grid_widget(")
     widget.get_by_title("main 19@wheel, library 17@wheel: crash").click()
     shows(widget, "ended by SIGSEGV", "0x1000100000003", "initializeValueProfRuntimeRecord <")
     shows(widget, "# by 17@wheel", "clang -O1 -fPIC -fprofile-generate -c library_cold.c")
@@ -155,7 +155,7 @@ def test_grid(ran: Callable[[str], Book]) -> None:
 
 @pytest.mark.slow
 def test_matrix(ran: Callable[[str], Book]) -> None:
-    widget = ran("06-hypotheses").widget("widgets.matrix(")
+    widget = ran("06-hypotheses").widget("mechanisms.widget(")
     shows(widget, "C by another LLVM, of another raw version contradicts nothing.")
     widget.get_by_label("mechanism:").select_option("the values are unmapped before the write")
     shows(widget, "contradicts at address; when; ")
@@ -166,7 +166,7 @@ def test_matrix(ran: Callable[[str], Book]) -> None:
 
 @pytest.mark.slow
 def test_workarounds(ran: Callable[[str], Book]) -> None:
-    widget = ran("07-workarounds").widget("widgets.workarounds(")
+    widget = ran("07-workarounds").widget("workarounds.widget(")
     widget.get_by_label("verdict:").select_option("cures")
     widget.get_by_label("workaround:").select_option("cc-of-main")
     shows(widget, "cc-of-raw-version", "CC is the clang of main's LLVM")
@@ -177,9 +177,9 @@ def test_workarounds(ran: Callable[[str], Book]) -> None:
 
 def test_form_sets_the_parameters_of_the_cells_below(open_: Callable[[str], Book]) -> None:
     book = open_("01-reproduction")
-    book.select("views.outcome(outcome)")
+    book.select("tables.outcome(outcome)")
     book.command("notebook:run-all-above")
-    form = book.widget("parameters.form(")
+    form = book.widget("start(")
     shows(form, "All values are the defaults.")
     form.get_by_label("foreign").fill("99")
     form.get_by_label("foreign").press("Enter")
@@ -188,21 +188,21 @@ def test_form_sets_the_parameters_of_the_cells_below(open_: Callable[[str], Book
     form.get_by_label("foreign").press("Enter")
     form.get_by_label("order").select_option("foreign-first")
     shows(form, "Not the default: foreign = '22', order = 'foreign-first'.")
-    book.select("replay.start(")
+    book.select("lab = Lab()")
     book.command("notebook:run-all-below")
-    shows(book.select("views.trial(trial)"), "22.1.8")
-    shows(book.select("views.outcome(outcome)"), "ok:")
+    shows(book.select("tables.trial(trial)"), "22.1.8")
+    shows(book.select("tables.outcome(outcome)"), "ok:")
     assert not fails(book)
 
 
 def test_exercise_says_whether_an_answer_is_right(ran: Callable[[str], Book]) -> None:
     book = ran("02-lldb-trace")
-    cell = book.select('exercises.check("02-1"')
+    cell = book.select('check_answer("02-1"')
     shows(cell, "no answer yet")
     for answer, verdict in (("mi_process_done", "not yet"), ("writeFileWithoutReturn", "right")):
         editor = cell.locator(".cm-content")
         editor.press("Control+a")
-        book.page.keyboard.insert_text(f'exercises.check("02-1", "{answer}")')
+        book.page.keyboard.insert_text(f'check_answer("02-1", "{answer}")')
         editor.press("Control+Enter")
         shows(cell, verdict)
 
@@ -211,13 +211,13 @@ def test_what_was_set_is_there_in_a_saved_notebook(
     ran: Callable[[str], Book], open_: Callable[[str], Book]
 ) -> None:
     book = ran("02-lldb-trace")
-    widget = book.widget("widgets.timeline(")
+    widget = book.widget("pictures.timeline(")
     widget.get_by_role("slider").press("End")
     shows(widget, "taken for Values")
     book.save()
     book.shut_down()
     again = open_("02-lldb-trace")
-    widget = again.widget("widgets.timeline(")
+    widget = again.widget("pictures.timeline(")
     shows(widget, "crash: SIGSEGV", "taken for Values")
     expect(widget.get_by_role("slider")).to_have_attribute("aria-valuetext", "58")
     assert again.page.get_by_text("Error displaying widget").count() == 0

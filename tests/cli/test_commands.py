@@ -110,9 +110,8 @@ def test_run_tells_what_changed_from_what_failed(
 ) -> None:
     claims = results.recorded().claims
     at = json.loads(claims.loc[claims["name"] == "mixed-layouts-decide", "at"].iloc[0])
-    source = "from nbsupport.notebooks import results\n"
-    source += "results.claim('mixed-layouts-decide', 'so it is', predicted='crash', "
-    source += f"observed={observed}, at={at})"
+    source = "from nbsupport.notebooks import claim\n"
+    source += f"claim('mixed-layouts-decide', 'crash', {observed}, **{at})"
     cell = nbformat.v4.new_code_cell(source)  # type: ignore[no-untyped-call]
     notebook = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
     nbformat.write(notebook, tmp_path / "one.ipynb")  # type: ignore[no-untyped-call]

@@ -32,9 +32,8 @@ WORD = re.compile(r"[A-Za-z0-9]")
 #: Cells whose outputs nbval does not compare: measurements, other ones on each run.
 IGNORED = {
     ("08-pgo-benefit", "benefit.figure(found)"),
-    ("08-pgo-benefit", "benefit.shown(found)"),
-    ("08-pgo-benefit", 'results.record("benefit", found)'),
-    ("08-pgo-benefit", "benefit.shown(benefit.summary(both, more))"),
+    ("08-pgo-benefit", 'keep_table("benefit", found)\nbenefit.table(found)'),
+    ("08-pgo-benefit", "benefit.table(benefit.summary(both, more))"),
 }
 
 
@@ -69,6 +68,16 @@ def wrong(text: str, path: Path) -> str:
 
 def test_there_are_notebooks() -> None:
     assert len(NOTEBOOKS) == 11
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_has_ten_lines_and_does_more_than_keep_books(path: Path) -> None:
+    for cell in document.code(document.read(path)):
+        lines = cell.source.splitlines()
+        assert len(lines) <= 10, cell.source
+        assert not all(
+            line.startswith(("import ", "from ", "keep_table(")) for line in lines if line
+        )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -242,7 +251,7 @@ def test_a_rule_replaces_what_it_is_for_and_nothing_else(cells: list[Any]) -> No
     assert list(where.values()) == [
         {"runtime.excerpt", "other.difference"},
         {"runtime.provenance"},
-        {"workarounds.costs"},
+        {"workarounds.costs_table"},
     ]
 
 

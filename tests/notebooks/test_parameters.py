@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,8 +43,8 @@ def test_each_notebook_has_its_form_below_its_parameters(path: Path) -> None:
     cells = document.code(book)
     sources = [cell.source for cell in cells]
     (at,) = [n for n, cell in enumerate(cells) if document.PARAMETERS in document.tags(cell)]
-    call = f'parameters.form("{path.stem}", globals())'
-    assert sources[at + 1] == f"from nbsupport.notebooks import parameters\n\n{call}"
+    call = rf'start\("{path.stem}", globals\(\)(, replayed=False)?\)'
+    assert re.fullmatch(rf"from nbsupport.notebooks import .*\bstart\n\n{call}", sources[at + 1])
     assert set(DEFAULTS[path.stem]) <= set(parameters.KINDS)
     assert all(document.comments(book).values())
 
@@ -156,8 +157,7 @@ def test_an_installed_wheel_has_no_notebooks(
 def test_what_papermill_injects_is_shown_and_checked(tmp_path: Path) -> None:
     """The form stands below the injected cell; a wrong value ends the notebook there."""
     book = document.read(settings.notebooks_dir() / f"{FIRST}.ipynb")
-    cells = document.code(book)
-    book.cells = [cell for cell in cells[:4] if "replay" not in cell.source][:2]
+    book.cells = document.code(book)[:2]
     path = tmp_path / f"{FIRST}.ipynb"
     path.write_text(document.dump(book))
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -14,9 +15,16 @@ from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.notebooks import document, replay
 
-BOOKS = sorted(
-    path for path in settings.notebooks_dir().glob("*.ipynb") if "replay.start" in path.read_text()
-)
+BOOKS = {path: document.read(path) for path in sorted(settings.notebooks_dir().glob("*.ipynb"))}
+#: Those that show what was recorded, not read a recording themselves.
+REPLAYED = [
+    path
+    for path, book in BOOKS.items()
+    if "source" in document.defaults(book)
+    and not any("replayed=False" in cell.source for cell in document.code(book))
+]
+FIRST = REPLAYED[0]
+SET_UP = document.code(BOOKS[FIRST])[1].source
 
 
 def execute(path: Path, folder: Path) -> list[nbformat.NotebookNode]:
@@ -34,79 +42,76 @@ def execute(path: Path, folder: Path) -> list[nbformat.NotebookNode]:
     return [cell for cell in cells if document.INJECTED not in document.tags(cell)]
 
 
-def bundles(cell: nbformat.NotebookNode) -> list[object]:
+def bundles(cell: nbformat.NotebookNode) -> list[Any]:
     return [output.get("text") or output["data"] for output in cell.outputs]
 
 
-def test_every_notebook_that_runs_trials_can_be_replayed() -> None:
-    assert {path.stem[:2] for path in BOOKS} >= {"01", "03", "06", "07", "09"}
-    for path in set(settings.notebooks_dir().glob("*.ipynb")) - set(BOOKS):
-        assert {"source", "run_folder"} & set(document.declared(document.read(path))), path
+def test_every_notebook_needs_no_compiler_or_says_so() -> None:
+    for path, book in BOOKS.items():
+        assert {"source", "run_folder"} & set(document.declared(book)), path
 
 
-@pytest.mark.parametrize("path", BOOKS, ids=[path.stem for path in BOOKS])
+@pytest.mark.parametrize("path", REPLAYED, ids=[path.stem for path in REPLAYED])
 def test_a_recording_is_shown_and_says_so(path: Path, tmp_path: Path) -> None:
     cells = execute(path, tmp_path)
-    committed = document.code(document.read(path))
-    (start,) = [n for n, cell in enumerate(cells) if "replay.start" in cell.source]
-    said = cells[start].outputs[0]["data"]["text/plain"]
-    assert "A recording that came with the project, of 20" in said
-    assert "Nothing below was run here, unless you change a cell." in said
-    assert list(map(bundles, cells[start + 1 :])) == list(map(bundles, committed[start + 1 :]))
+    committed = document.code(BOOKS[path])
+    form, note = (output["data"]["text/plain"] for output in cells[1].outputs)
+    assert re.search("source +recorded", form)
+    assert "A recording that came with the project, of 20" in note
+    assert "Nothing below was run here, unless you change a cell." in note
+    assert list(map(bundles, cells[2:])) == list(map(bundles, committed[2:]))
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_cell_that_was_changed_is_executed(tmp_path: Path) -> None:
-    book = document.read(BOOKS[0])
-    book.cells.append(nbformat.v4.new_code_cell("print('mine', 6 * 7)"))  # type: ignore[no-untyped-call]
-    path = tmp_path / BOOKS[0].name
+def with_cells(folder: Path, *sources: str, first: int | None = None) -> Path:
+    """Write a copy of the first notebook, or of its `first` cells, with more below."""
+    book = document.read(FIRST)
+    new = nbformat.v4.new_code_cell
+    book.cells = [*book.cells[:first], *(new(source) for source in sources)]  # type: ignore[no-untyped-call]
+    path = folder / FIRST.name
     path.write_text(document.dump(book))
-    assert execute(path, tmp_path)[-1].outputs[0].text == "mine 42\n"
+    return path
+
+
+def test_a_cell_that_was_changed_is_executed_and_exercises_answer(tmp_path: Path) -> None:
+    answer = 'check_answer("01-1", "version-mismatch")'
+    *_, mine, checked = execute(with_cells(tmp_path, "print('mine', 6 * 7)", answer), tmp_path)
+    assert mine.outputs[0].text == "mine 42\n"
+    assert bundles(checked)[0]["text/plain"] == "01-1: right"
 
 
 def test_what_is_above_the_recording_runs_and_live_ends_it(tmp_path: Path) -> None:
-    """The form, run again, shows what is set now; with `live` the cells below run."""
-    book = document.read(BOOKS[0])
-    cells = document.code(book)
-    form = next(cell for cell in cells if "parameters.form(" in cell.source)
-    last = cells[-1].source
-    again = f'replay.start("{BOOKS[0].stem}", "live", {{}})\nprint({last!r} in replay._recorded)'
-    more = [form.source, f"print({last!r} in replay._recorded)", again]
-    start = next(n for n, cell in enumerate(book.cells) if "replay.start(" in cell.source)
-    new = nbformat.v4.new_code_cell
-    book.cells = [*book.cells[: start + 1], *(new(text) for text in more)]  # type: ignore[no-untyped-call]
-    path = tmp_path / BOOKS[0].name
-    path.write_text(document.dump(book))
-    shown, *states = [str(bundles(cell)) for cell in execute(path, tmp_path)[-3:]]
-    assert re.search("source +recorded", shown)
-    assert states == ["['True\\n']", "['False\\n']"]
+    """The set-up, run again, shows what is set now; with `live` the cells below run."""
+    last = document.code(BOOKS[FIRST])[-1].source
+    held = f"from nbsupport.notebooks import replay\n\nprint({last!r} in replay._recorded)"
+    source = 'import nbsupport.toolchains.discovery as d\n\nd.find = print\nsource = "live"'
+    at = next(n for n, cell in enumerate(BOOKS[FIRST].cells, 1) if cell.source == SET_UP)
+    path = with_cells(tmp_path, SET_UP, held, source, SET_UP, held, first=at)
+    again, before, _, live, after = execute(path, tmp_path)[-5:]
+    assert re.search("source +recorded", str(bundles(again)))
+    assert re.search("source +live", str(bundles(live)))
+    assert [bundles(before), bundles(after)] == [["True\n"], ["False\n"]]
 
 
 @pytest.mark.parametrize(
     ("source", "given", "said"),
     [
-        ("taped", {}, "source 'taped': not known; choose live or recorded"),
+        ("taped", {}, "source 'taped': not known; choose one of live, recorded"),
         ("recorded", {"llvm": "22"}, "llvm '22': recorded with '19' only; leave it out"),
     ],
 )
 def test_what_was_not_recorded_says_so(source: str, given: dict[str, str], said: str) -> None:
-    book = settings.notebooks_dir() / "06-hypotheses.ipynb"
-    defaults = document.defaults(document.read(book))
     with pytest.raises(LabError) as error:
-        replay.start(book.stem, source, {**defaults, **given})
+        replay.start(FIRST.stem, {**document.defaults(BOOKS[FIRST]), **given, "source": source})
     assert said in str(error.value)
-
-
-def test_live_shows_nothing() -> None:
-    assert replay.start("06-hypotheses", "live", {}) is None
 
 
 def test_without_a_checkout_or_a_kernel_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    book = settings.notebooks_dir() / "06-hypotheses.ipynb"
+    given = {**document.defaults(BOOKS[FIRST]), "source": "recorded"}
     with pytest.raises(LabError, match="open it in JupyterLab"):
-        replay.start(book.stem, "recorded", document.defaults(document.read(book)))
+        replay.start(FIRST.stem, given)
     monkeypatch.setattr(settings, "notebooks_dir", lambda: tmp_path)
     with pytest.raises(MissingError, match="notebooks come with a checkout"):
-        replay.start("06-hypotheses", "recorded", {})
+        replay.start(FIRST.stem, given)

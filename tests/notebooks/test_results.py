@@ -21,6 +21,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Catch what a notebook would display."""
     bundles: list[dict[str, Any]] = []
     monkeypatch.setattr(results, "_display", bundles.append)
+    texts = {name: results.ClaimText("01-test", "it is so") for name in ("c", "first", "second")}
+    monkeypatch.setattr(results, "load_claims", lambda: texts)
     monkeypatch.setattr(results, "_claims", [])
     monkeypatch.setattr(results, "_tables", {})
     return bundles
@@ -35,7 +37,7 @@ def write(folder: Path, bundles: list[dict[str, Any]]) -> Path:
 
 
 def claim(predicted: object, observed: object, name: str = "c") -> None:
-    results.claim(name, "it is so", predicted=predicted, observed=observed, at=AT)
+    results.claim(name, predicted, observed, **AT)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,11 @@ def claim(predicted: object, observed: object, name: str = "c") -> None:
             "holds: it is so (predicted: crash or version-mismatch; observed: crash)",
         ),
         (frozenset({"ok"}), "crash", "DOES NOT HOLD: it is so (predicted: ok; observed: crash)"),
+        (7, 7, "holds: it is so (predicted: 7; observed: 7)"),
+        (None, None, "holds: it is so (predicted: None; observed: None)"),
+        ([64, 48], [64, 48], "holds: it is so (predicted: [64, 48]; observed: [64, 48])"),
+        ((1, "a"), ("1", "a"), "holds: it is so (predicted: 1, a; observed: 1, a)"),
+        ("none", (), "holds: it is so (predicted: none; observed: none)"),
     ],
 )
 def test_a_claim_is_one_line(
@@ -99,7 +106,7 @@ def test_a_claim_that_came_out_otherwise_is_changed(
     assert after.changed(before) == ("c",)
     assert before.changed(before) == ()
     shown.clear()
-    results.claim("c", "it is so", predicted="ok", observed="crash", at={**AT, "main": "clang 23"})
+    results.claim("c", "ok", "crash", **{**AT, "main": "clang 23"})
     elsewhere = results.read(write(tmp_path, shown))
     assert elsewhere.changed(before) == ()  # other parameters: nothing to compare with
 

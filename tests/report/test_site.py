@@ -231,10 +231,10 @@ def test_claims_say_whether_they_hold(built: Path) -> None:
 
 
 def test_code_that_sets_up_or_claims_is_folded_away(tmp_path: Path) -> None:
-    made = shown(claim(holds=True, sentence="19 with 17 crashes"), source="results.claim(1)")
+    made = shown(claim(holds=True, sentence="19 with 17 crashes"), source="claim(1)")
     set_up = shown(source="llvm = 19")
     set_up.metadata["tags"] = [document.PARAMETERS]
-    form = shown({"text/html": "<p>llvm is 19</p>"}, source="parameters.form('x', globals())")
+    form = shown({"text/html": "<p>llvm is 19</p>"}, source="start('x', globals())")
     plain = shown({"text/html": "<p>seen</p>"}, source="views.look()")
     run = make_run(tmp_path / "run", x=[prose("# X"), set_up, form, plain, made])
     site.build(str(run), tmp_path / "site")
@@ -242,7 +242,7 @@ def test_code_that_sets_up_or_claims_is_folded_away(tmp_path: Path) -> None:
     code = text(tmp_path / "site" / "x.html")
     assert "llvm is 19" in code
     assert "llvm = 19" not in code
-    assert "parameters.form" not in code
+    assert "globals()" not in code
     assert "views.look()" in code
     (folded,) = re.findall(r"<details.*?</details>", page, re.DOTALL)
     assert "How this is computed" in folded

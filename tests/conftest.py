@@ -10,13 +10,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from nbsupport.base import settings
+from nbsupport.base import process, settings
 from nbsupport.base.errors import MissingError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
+process.heed_interrupts()
 # The same examples each time, however slow the machine: what is new is looked for by `make fuzz`.
 hypothesis.settings.register_profile(
     "same",

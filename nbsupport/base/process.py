@@ -1,10 +1,12 @@
 """Child processes that cannot get away.
 
-Every program this package starts goes through `run`: its own session and process
+A program that runs to its end goes through `run`: its own session and process
 group, standard input closed, core files off, time, memory and output bounded, and
 whatever it left behind ended when it is done, or when this process dies. No shell reads
 the command; `/bin/sh` only sets the limits and then becomes the program, because Python's
 own hook for that (`preexec_fn`) is unsafe in a process with threads, as a kernel is.
+
+A program that we talk to for long, as LLDB, is a `Child`. `end_all` ends both kinds.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ ulimit -c 0; ulimit -S -t "$1"; ulimit -f "$2"; shift 2
 exec "$@"
 """
 Limit = Literal["time", "memory", "output"]
+#: A program and its arguments.
+Command = Sequence[str | Path]
 
 _TICK = 0.05  # seconds between looks at memory; most programs here end before the first
 
@@ -71,7 +75,7 @@ class Finished:
 
 
 def run(
-    argv: Sequence[str | Path],
+    argv: Command,
     *,
     cwd: Path,
     env: Mapping[str, str] | None = None,
@@ -129,7 +133,7 @@ def _start(
         raise LabError(
             command[0], f"cannot start it ({error.strerror})", "check the path"
         ) from error
-    register(child.pid)
+    _register(child.pid)
     return child
 
 
@@ -222,23 +226,94 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream:
             stream.close()
-    unregister(child.pid)
+    _unregister(child.pid)
 
 
-def register(group: int) -> None:
-    """Have `end_all` end this process group too (a child that is kept alive, as LLDB is)."""
+class Child:
+    """A program that is kept alive, in a session of its own, until it ends or `end` is called.
+
+    `output` is the file descriptor that it writes to (default: nowhere); `pass_fds` are the
+    descriptors of ours that it inherits besides. Raises OSError where it cannot be started.
+    """
+
+    def __init__(
+        self,
+        argv: Command,
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        output: int = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self._popen = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=environment() if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        self._groups: set[int] = set()
+        self.adopt(self._popen.pid)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has gone, or is about to."""
+        # Killed, it can be waited for only when the last of its threads is gone.
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._popen.pid).status() == psutil.STATUS_ZOMBIE
+        return True
+
+    def wait(self, seconds: float) -> int | None:
+        """Return its exit code, or minus the signal that ended it; None after so many seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(max(seconds, 0))
+        return None
+
+    def adopt(self, group: int) -> None:
+        """End this process group, too, when the child ends: a program that it debugs."""
+        self._groups.add(group)
+        _register(group)
+
+    def disown(self, group: int) -> None:
+        """Take back `adopt`: that group has ended."""
+        self._groups.discard(group)
+        _unregister(group)
+
+    def family(self) -> list[psutil.Process]:
+        """Return its descendants that are there, in whatever session."""
+        with contextlib.suppress(psutil.Error):
+            if self._popen.poll() is None:
+                return psutil.Process(self._popen.pid).children(recursive=True)
+        return []
+
+    def end(self, family: Sequence[psutil.Process] = ()) -> None:
+        """Kill it with its descendants, and what is left of the `family` that it had before."""
+        if self._popen.poll() is None:
+            end_family(self._popen.pid)
+        for member in family:
+            with contextlib.suppress(psutil.Error):
+                member.kill()
+        for group in tuple(self._groups):
+            kill_group(group)
+            self.disown(group)
+        self._popen.wait()
+
+
+def _register(group: int) -> None:
     with _live_lock:
         _live.add(group)
 
 
-def unregister(group: int) -> None:
-    """Forget a process group that has ended."""
+def _unregister(group: int) -> None:
     with _live_lock:
         _live.discard(group)
 
 
 def end_all() -> None:
-    """End every child that any thread of this process is running (after Ctrl-C)."""
+    """End every child that any thread of this process has, with its family (after Ctrl-C)."""
     with _live_lock:
         groups = tuple(_live)
     for group in groups:
@@ -265,5 +340,10 @@ def end_family(pid: int) -> None:
             process.kill()
 
 
-#: A program and its arguments.
-Command = Sequence[str | Path]
+def heed_interrupts() -> None:
+    """Let SIGINT end this program, and what it starts, even where its parent ignores SIGINT.
+
+    A job that a script starts in the background inherits that, and so would all our children.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

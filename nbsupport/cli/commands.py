@@ -427,6 +427,7 @@ def explain(
 
 def entry() -> None:
     """Exit with the command line's code; what `pgo-lab` runs."""
+    process.heed_interrupts()
     # Whoever asks us to end gets the same clean end as Ctrl-C: children first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -6,14 +6,11 @@ import contextlib
 import json
 import re
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError
@@ -100,7 +97,6 @@ class _Agent:
                 self._socket.close()
                 raise LabError(str(lldb), str(error.strerror), "check the path") from error
         self._replies = self._socket.makefile("rb")
-        self._groups = {self._child.pid}  # LLDB's, and while it runs the program's
         try:
             version = self._receive(_START)["version"]
         except BaseException as error:
@@ -115,10 +111,7 @@ class _Agent:
     @property
     def ended(self) -> bool:
         """Whether LLDB has gone since the last request (Ctrl-C ends it), or is about to."""
-        # Killed, it can be waited for only when the last of its threads is gone.
-        with contextlib.suppress(psutil.Error):
-            return psutil.Process(self._child.pid).status() == psutil.STATUS_ZOMBIE
-        return True
+        return self._child.ended
 
     def ask(
         self,
@@ -135,12 +128,10 @@ class _Agent:
         # LLDB puts the program into a group of its own, and its server lets go of the
         # program when LLDB is killed: it must be ended by itself.
         program = reply["pid"]
-        self._groups.add(program)
-        process.register(program)
+        self._child.adopt(program)
         while "event" in (reply := self._receive(deadline - time.monotonic())):
             see(reply["event"])
-        self._groups.discard(program)
-        process.unregister(program)
+        self._child.disown(program)
         return reply
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -165,16 +156,12 @@ class _Agent:
 
     def end(self) -> None:
         """End LLDB and the program, if one is running."""
-        process.end_family(self._child.pid)
-        for group in self._groups:
-            process.kill_group(group)
-            process.unregister(group)
-        self._child.wait()
+        self._child.end()
         self._replies.close()
         self._socket.close()
 
 
-def _start(lldb: Path, fileno: int) -> subprocess.Popen[bytes]:
+def _start(lldb: Path, fileno: int) -> process.Child:
     # What a kernel or a virtual environment says about Python is not for LLDB's own.
     env = {k: v for k, v in process.environment().items() if not k.startswith("PYTHON")}
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "NBSUPPORT_AGENT_SOCKET": str(fileno)}
@@ -184,15 +171,5 @@ def _start(lldb: Path, fileno: int) -> subprocess.Popen[bytes]:
         env["PYTHONPATH"] = str(path.parent.parent)
     agent = str(Path(__file__).with_name("inside_lldb") / "agent.py")
     quoted = agent.replace("\\", "\\\\").replace('"', '\\"')
-    child = subprocess.Popen(
-        [lldb, "--no-lldbinit", "--batch", "-o", f'command script import "{quoted}"'],
-        cwd="/",
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(fileno,),
-        start_new_session=True,
-    )
-    process.register(child.pid)
-    return child
+    command = (lldb, "--no-lldbinit", "--batch", "-o", f'command script import "{quoted}"')
+    return process.Child(command, cwd=Path("/"), env=env, pass_fds=(fileno,))

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-#: A function of a profile: its name and structural hash, as llvm-profdata prints them.
-Key = tuple[str, int]
+from nbsupport.toolchains import profdata
+from nbsupport.toolchains.profdata import Key
+
 Counts = dict[Key, tuple[int, ...]]
 #: Counts to expect; None where two runs of the same program differ, so that no one count is right.
 Expected = dict[Key, tuple[int, ...] | None]
 
 
 def parse(text: str) -> Counts:
-    """Read llvm-profdata's text format (`merge -text`): every function with its counters.
-
-    Source: TextInstrProfReader::readNextRecord (InstrProfReader.cpp): a block is name,
-    hash, number of counters, counters; `#` starts a comment, `:` a header line. What
-    follows the counters (value sites, bitmaps) is not read.
-    """
-    counts: Counts = {}
-    for block in text.split("\n\n"):
-        if ":temporal_prof_traces" in block:  # traces stand where functions do
-            continue
-        lines = [line for line in block.splitlines() if line and line[0] not in "#:"]
-        if len(lines) >= 3:
-            number = int(lines[2])
-            counts[lines[0], int(lines[1], 0)] = tuple(int(n) for n in lines[3 : 3 + number])
-    return counts
+    """Return the counters of each function in a text profile (see `profdata.parse`)."""
+    return {key: record.counters for key, record in profdata.parse(text).items()}
 
 
 def agreed(runs: Iterable[Counts]) -> Expected:

@@ -24,7 +24,7 @@ from nbsupport.lab import build, counts, programs
 from nbsupport.lab.build import Instrument, Order, Trial
 from nbsupport.lab.outcome import Outcome, ProfileState, classify
 from nbsupport.profile.layout import same_stride
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
 
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -200,10 +200,7 @@ class Lab:
             left = min((p for p in folder.glob("*.profraw") if p.is_file()), default=None)
             size = left.stat().st_size if left else 0
             if left and size and done.ok:
-                tool = discovery.profdata(run.toolchain)
-                merge: process.Command = (tool, "merge", "-text", "-o", "-", left)
-                # The text of a whole project is larger than what a compiler says.
-                merged = process.run(merge, cwd=folder, limits=settings.TRACED)
+                merged = profdata.as_text(profdata.tool(run.toolchain), left)
                 text = merged.stdout if merged.ok else ""
         seen = counts.parse(text)
         wrong = counts.difference(seen, expected()) if seen and expected else None

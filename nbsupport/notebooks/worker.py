@@ -7,14 +7,14 @@ may hang; its own session, so that Ctrl-C reaches us first and we end it in good
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,7 +72,7 @@ class Workers(Executor):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._live: dict[int, subprocess.Popen[bytes]] = {}
+        self._live: set[process.Child] = set()
         self._stopped = False
 
     def execute(self, job: NotebookJob) -> str | None:
@@ -82,32 +82,24 @@ class Workers(Executor):
             child = self._start(job, log.fileno())
             try:
                 code = child.wait(job.timeout * max(job.cells, 1) + _OVERHEAD)
-            except subprocess.TimeoutExpired:
-                return "it hangs, though none of its cells does; it was ended"
             finally:
-                _end([child])
+                child.end()
                 with self._lock:
-                    del self._live[child.pid]
-                process.unregister(child.pid)
+                    self._live.discard(child)
         if self._stopped:
             raise StoppedError
+        if code is None:
+            return "it hangs, though none of its cells does; it was ended"
         return _answer(job.folder, code)
 
-    def _start(self, job: NotebookJob, log: int) -> subprocess.Popen[bytes]:
+    def _start(self, job: NotebookJob, log: int) -> process.Child:
         with self._lock:
             if self._stopped:
                 raise StoppedError
-            child = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(job.folder)],
-                cwd=job.folder,
-                env=process.environment(_environment(job.folder)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-            self._live[child.pid] = child
-            process.register(child.pid)
+            env = process.environment(_environment(job.folder))
+            command = (sys.executable, "-m", __name__, str(job.folder))
+            child = process.Child(command, cwd=job.folder, env=env, output=log)
+            self._live.add(child)
             return child
 
     def stop(self) -> None:
@@ -117,40 +109,16 @@ class Workers(Executor):
         """
         with self._lock:
             self._stopped = True
-            live = list(self._live.values())
-        family = _below(live)
-        for member in family:
+            families = {child: child.family() for child in self._live}
+        for member in itertools.chain(*families.values()):
             with contextlib.suppress(psutil.Error):
                 if any("ipykernel_launcher" in word for word in member.cmdline()):
                     member.send_signal(signal.SIGINT)
         deadline = time.monotonic() + _GRACE
-        for child in live:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(max(deadline - time.monotonic(), 0))
-        _end(live, family)
-
-
-def _below(children: Sequence[subprocess.Popen[bytes]]) -> list[psutil.Process]:
-    """Return the descendants of the children that are still there, in whatever session."""
-    found: list[psutil.Process] = []
-    for child in children:
-        with contextlib.suppress(psutil.Error):
-            if child.poll() is None:
-                found += psutil.Process(child.pid).children(recursive=True)
-    return found
-
-
-def _end(
-    children: Sequence[subprocess.Popen[bytes]], family: Sequence[psutil.Process] = ()
-) -> None:
-    """Kill what is left of the children and their family (a kernel is in a session of its own)."""
-    for member in [*family, *_below(children)]:
-        with contextlib.suppress(psutil.Error):
-            member.kill()
-    for child in children:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
+        for child in families:
+            child.wait(deadline - time.monotonic())
+        for child, family in families.items():
+            child.end(family)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -230,4 +198,5 @@ def _papermill(job: Mapping[str, Any]) -> str | None:
 
 
 if __name__ == "__main__":
+    process.heed_interrupts()
     _work(Path(sys.argv[1]))

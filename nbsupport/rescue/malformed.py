@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from nbsupport.audit import images
-from nbsupport.base import files, process, settings
 from nbsupport.base.errors import LabError, first_line, from_os
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.profraw import Profile
 from nbsupport.rescue import profdata
 from nbsupport.rescue.rescued import VALUES, Rescued, RescuedPart
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata as llvm_profdata
 
 
 def rescue(path: Path, out: Path, binary: Path | None) -> Rescued:
@@ -38,26 +36,18 @@ def rescue(path: Path, out: Path, binary: Path | None) -> Rescued:
 
 def own(written: Sequence[Path], version: int | None, out: Path) -> Rescued | None:
     """Merge raw profiles that are healthy, by an llvm-profdata of their raw version, if any."""
-    there = [t for t in discovery.discover() if t.llvm_profdata and t.raw_version == version]
-    tool = min(there, key=lambda t: int(t.major), default=None)
-    found = [profraw.read(path) for path in written]
-    if tool is None or not all(one.valid for one in found):
+    owners = llvm_profdata.owners(version)
+    raws = [profraw.read(path) for path in written]
+    if version is None or not owners or not all(raw.valid for raw in raws):
         return None
-    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
-        merged = Path(name) / "merged.profdata"
-        form = ("-text",) if out.suffix == ".proftext" else ()
-        assert tool.llvm_profdata
-        inputs = [path.absolute() for path in written]
-        command = (tool.llvm_profdata, "merge", *form, "-o", merged, *inputs)
-        done = process.run(command, cwd=Path(name), limits=settings.INSTALL)
-        if not done.ok:
-            return None
-        files.write(out, merged.read_bytes())
-    profile = found[0].profiles[0].header
+    if not llvm_profdata.merge(llvm_profdata.tool(owners[0]), written, out).ok:
+        return None
+    profile = raws[0].profiles[0].header
     size = profile.record_size
     versions = layout.sizes(profile.bits)[size]
-    number = sum(one.functions for one in found)
-    part = RescuedPart(size, versions, number, out, None if form else int(tool.major))
+    number = sum(raw.functions for raw in raws)
+    major = None if out.suffix == ".proftext" else int(owners[0].major)
+    part = RescuedPart(size, versions, number, out, major)
     notes = ("healthy: its records are of one layout, and it writes its profile itself",)
     return Rescued(out, (part,), True, (), notes)
 

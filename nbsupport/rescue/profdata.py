@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nbsupport.base import files, process, settings
+from nbsupport.base import files
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.profile import header, layout
 from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
 from nbsupport.profile.profraw import Profile
 from nbsupport.rescue.rescued import RescuedPart
 from nbsupport.rescue.value_sites import Nodes
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata as llvm_profdata
 
 #: Variants that a text profile can say, and how. Source: readHeader (TextInstrProfReader).
 _SAID = {
@@ -170,7 +170,9 @@ def write(found: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
     if not sizes:
         do = "give the program that wrote it (--binary), or run it again under rescue"
         raise LabError(str(out), "nothing that can be rescued is in the file", do)
-    tool, major = _profdata() if out.suffix != ".proftext" else (None, 0)
+    tool, major = None, 0
+    if out.suffix != ".proftext" and (owners := llvm_profdata.owners()):
+        tool, major = owners[0].llvm_profdata, int(owners[0].major)
     wanted = [(tuple(sizes), out, tool)]
     made = []
     for size in sizes:
@@ -188,13 +190,6 @@ def write(found: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
     return tuple(made)
 
 
-def _profdata() -> tuple[Path | None, int]:
-    """Return the oldest llvm-profdata on this machine, and the major version of its LLVM."""
-    there = [(int(t.major), t.llvm_profdata) for t in discovery.discover() if t.llvm_profdata]
-    major, tool = min(there, default=(0, None))
-    return tool, major
-
-
 def _index(found: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Path | None) -> None:
     """Merge the profiles of these sizes into one; raises `LabError` where that does not go."""
     texts: dict[bytes, bytes] = {}
@@ -208,14 +203,10 @@ def _index(found: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Pa
         folder = Path(name)
         for n, (head, text) in enumerate(texts.items()):
             (folder / f"{n}.proftext").write_bytes(head + text)
-        merged = folder / "merged.profdata"
-        merge: list[str | Path] = [tool or "llvm-profdata", "merge", "-o", merged]
-        done = process.run(
-            [*merge, *folder.glob("*.proftext")], cwd=folder, limits=settings.INSTALL
-        )
+        inputs = list(folder.glob("*.proftext"))
+        done = llvm_profdata.merge(tool or Path("llvm-profdata"), inputs, out)
         if not done.ok:
             why = first_line(done.stderr).replace(f"{folder}/", "")
             raise LabError(
                 str(out), f"llvm-profdata: {why}", "give -o OUT.proftext, and look at it"
             )
-        files.write(out, merged.read_bytes())

@@ -27,7 +27,7 @@ from nbsupport.lab.cases import Built
 from nbsupport.lab.lab import Lab, environment
 from nbsupport.rescue import rescue
 from nbsupport.show import look, shown
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
 
 #: What each build is, in the order to show them, and its colour.
@@ -172,10 +172,10 @@ class _Maker:
     def indexed(self, *texts: Path) -> Path:
         """Return profiles merged to one that both compilers can read: by the older one's LLVM."""
         older = min(self.main, self.cc, key=lambda one: int(one.major))
-        tool = discovery.profdata(older)
+        tool = profdata.tool(older)
 
         def merge(staging: Path) -> None:
-            done = files.run_tool((tool, "merge", "-o", "profile.profdata", *texts), staging)
+            done = profdata.merge(tool, texts, staging / "profile.profdata")
             if not done.ok:
                 raise LabError(str(tool), first_line(done.stderr), "train it again")
 

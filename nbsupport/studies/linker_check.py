@@ -23,7 +23,7 @@ from nbsupport.base.errors import BuildError, LabError, MissingError, first_line
 from nbsupport.base.process import Command
 from nbsupport.lab import build, counts
 from nbsupport.lab.lab import Invocation, Lab
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata
 from nbsupport.toolchains.probe import Toolchain
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def run_lit(main: Toolchain, foreign: Toolchain, *, guarded: bool) -> tuple[bool
         tools = {
             "clang_pgogen": _compiler(main, folder / "main", guarded),
             "clang_foreign_pgogen": _compiler(foreign, folder / "foreign", guarded),
-            "profdata": shlex.quote(str(discovery.profdata(main))),
+            "profdata": shlex.quote(str(profdata.tool(main))),
             "filecheck": shlex.join([sys.executable, "-m", "filecheck"]),
             "out": str(folder / "out"),
         }

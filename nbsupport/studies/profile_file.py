@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbsupport.base import process, settings
+from nbsupport.base import process
 from nbsupport.base.errors import LabError, MissingError, first_line
 from nbsupport.base.process import Command
 from nbsupport.crash.crash import Crash, Frame
@@ -26,7 +26,7 @@ from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import ORDERS, Lab, environment
 from nbsupport.lab.outcome import Outcome
 from nbsupport.show import look, shown
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata
 from nbsupport.trace import syscalls
 
 #: Ways to what reads records: the program and its instrumentation.
@@ -218,14 +218,13 @@ def show_readers(found: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
 
 def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) -> Written:
     """Run commands one after the other in an empty folder; return what is in it then."""
-    tool = discovery.profdata(trial.runtime)
+    tool = profdata.tool(trial.runtime)
     files, found, parts = [], set(), list[counts.Expected]()
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
         done = [_run(lab, command, folder, pattern) for command in commands]
         for path in sorted(each for each in folder.rglob("*") if each.is_file()):
-            merge: Command = [tool, "merge", "-text", "-o", "-", path]
-            merged = process.run(merge, cwd=folder, limits=settings.COMPILER)
+            merged = profdata.as_text(tool, path)
             parts.append(dict(counts.parse(merged.stdout)) if merged.ok else {})
             why = first_line(merged.stderr).rpartition(f"{path.name}: ")[2]
             why = f"llvm-profdata dies of {merged.signal_name}" if merged.signal_name else why

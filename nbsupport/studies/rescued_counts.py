@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.base import process, progress, settings
+from nbsupport.base import process, progress
 from nbsupport.lab import build, counts
 from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab, environment
 from nbsupport.profile.layout import same_stride
 from nbsupport.rescue import rescue
-from nbsupport.toolchains import discovery
-from nbsupport.toolchains.probe import Toolchain
+from nbsupport.toolchains import profdata
+from nbsupport.toolchains.profdata import Key, TextRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,10 +64,10 @@ def rescue_run(lab: Lab, trial: Trial) -> dict[str, Any]:
         out, clean = folder / "saved.profdata", folder / "clean.proftext"
         program, env = build.linked(trial, lab.cache), environment(folder)
         found = rescue.run([program], out, env=env, cwd=folder)
-        seen, uniform = read_functions(lab, out), dict[tuple[str, str], tuple[str, ...]]()
+        seen, uniform = read_functions(out), dict[Key, TextRecord]()
         for part in trial.references:
             clean.write_text(lab.run_once(part)[0])
-            uniform |= read_functions(lab, clean)
+            uniform |= read_functions(clean)
     wrong = [key[0] for key in {**uniform, **seen} if uniform.get(key) != seen.get(key)]
     return {
         "program": trial.program.name,
@@ -102,18 +102,7 @@ def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
     return {"bytes": size, "functions": found.functions, "wrong": wrong, "lost": found.lost}
 
 
-def read_functions(lab: Lab, profile: Path) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return what a profile says of each function, by name and hash, as llvm-profdata's text.
-
-    That is all there is: counters, value sites, and what these saw, sorted.
-    """
-    newest = max((t for t in discovery.discover() if t.llvm_profdata), key=_major)
-    merge = (discovery.profdata(newest), "merge", "-text", "-o", "-", profile)
-    done = process.run(merge, cwd=profile.parent, limits=settings.TRACED)
-    blocks = (block.splitlines() for block in done.stdout.split("\n\n"))
-    rows = ([line for line in block if line and line[0] not in "#:"] for block in blocks)
-    return {(row[0], row[1]): tuple(row[2:]) for row in rows if row}
-
-
-def _major(toolchain: Toolchain) -> int:
-    return int(toolchain.major)
+def read_functions(profile: Path) -> dict[Key, TextRecord]:
+    """Return all that a profile, of whatever form, says of each function: by the newest LLVM."""
+    newest = profdata.owners()[-1]
+    return profdata.parse(profdata.as_text(profdata.tool(newest), profile).stdout)

@@ -25,6 +25,7 @@ from nbsupport.show import shown
 from nbsupport.show.widgets import ALL, Live, choice, live
 from nbsupport.studies import build_change
 from nbsupport.studies.build_change import BuildChange
+from nbsupport.toolchains import profdata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 PARTS = ("main", "library")
 #: How often a program is run, for its counts (which chance may spoil) and for its time.
 _RUNS = 5
-#: A value of a value site in llvm-profdata's text, with its count.
-#: Source: InstrProfWriter::writeRecordInText (InstrProfWriter.cpp).
-_VALUE = re.compile(r"^[^:#\n].*:\d+$", re.MULTILINE)
 #: Outcomes of a program that is no better off.
 _DEAD = ("crash", "failed", "limit", "build-failed")
 
@@ -252,7 +250,7 @@ def _seconds(lab: Lab, trial: Trial) -> tuple[float, float]:
 
 
 def _values(texts: Sequence[str]) -> int:
-    return max(len(_VALUE.findall(text)) for text in texts)
+    return max(sum(row.values for row in profdata.parse(text).values()) for text in texts)
 
 
 def _right(seen: counts.Counts, parts: Sequence[counts.Expected]) -> tuple[int, ...]:

@@ -20,8 +20,6 @@ from nbsupport.base.errors import LabError, MissingError
 from nbsupport.toolchains import headers, probe, wheels
 from nbsupport.toolchains.probe import Kind, Toolchain
 
-__all__ = ["Toolchain", "discover", "find", "find_lldb", "find_rustc", "profdata"]
-
 #: Which provider a bare major version means, first match first. Apple's and rustc's
 #: numbers are not LLVM's, so those are only found by their own names.
 _PREFERENCE = ("wheel", "debian", "homebrew", "conda", "system", "path")
@@ -36,7 +34,7 @@ def discover() -> tuple[Toolchain, ...]:
         probed = pool.map(lambda item: _quietly(*item), places.items())
         # By name: a rustup proxy and the rustc that it stands for are one.
         found = {toolchain.name: toolchain for toolchain in probed if toolchain}
-    return tuple(sorted(found.values(), key=lambda t: (_numbers(t.version), _rank(t), t.name)))
+    return tuple(sorted(found.values(), key=lambda t: (_numbers(t.version), rank(t), t.name)))
 
 
 def find(name: str) -> Toolchain:
@@ -52,9 +50,9 @@ def find(name: str) -> Toolchain:
     there = discover()
     matches = [t for t in there if name == t.name or (t.kind == "clang" and _bare(t, name))]
     if matches:
-        return min(matches, key=_rank)
+        return min(matches, key=rank)
     raise MissingError(
-        f"toolchain {name}", f"not found (there are {_list(there, 'clang')})", _how_to_get(name)
+        f"toolchain {name}", f"not found (there are {_list(there, 'clang')})", how_to_get(name)
     )
 
 
@@ -78,26 +76,14 @@ def find_rustc(name: str) -> Toolchain:
     )
 
 
-def profdata(toolchain: Toolchain) -> Path:
-    """Return an llvm-profdata that reads this toolchain's profiles: its own, or one of its LLVM."""
-    if toolchain.llvm_profdata:
-        return toolchain.llvm_profdata
-    for other in sorted(discover(), key=_rank):
-        if other.llvm_profdata and other.major == toolchain.major and other.provider != "apple":
-            return other.llvm_profdata
-    raise MissingError(
-        f"llvm-profdata for {toolchain.name}", "not found", _how_to_get(toolchain.major)
-    )
-
-
 def companion(rustc: Toolchain) -> Toolchain:
     """Return the clang that links for a rustc and compiles C beside it: of its LLVM if possible."""
     clangs = [t for t in discover() if t.kind == "clang" and t.runtime]
     if not clangs:
-        raise MissingError(f"a clang beside {rustc.name}", "none found", _how_to_get(rustc.major))
+        raise MissingError(f"a clang beside {rustc.name}", "none found", how_to_get(rustc.major))
     return min(
         clangs,
-        key=lambda t: (t.major != rustc.major, t.raw_version != rustc.raw_version, _rank(t)),
+        key=lambda t: (t.major != rustc.major, t.raw_version != rustc.raw_version, rank(t)),
     )
 
 
@@ -116,7 +102,8 @@ def _bare(toolchain: Toolchain, name: str) -> bool:
     return toolchain.provider in _PREFERENCE and name in (toolchain.major, toolchain.version)
 
 
-def _rank(toolchain: Toolchain) -> int:
+def rank(toolchain: Toolchain) -> int:
+    """Return the place of its provider among those that a bare number may mean, the first first."""
     known = toolchain.provider in _PREFERENCE
     return _PREFERENCE.index(toolchain.provider) if known else len(_PREFERENCE)
 
@@ -129,7 +116,8 @@ def _list(there: tuple[Toolchain, ...], kind: Kind) -> str:
     return ", ".join(t.name for t in there if t.kind == kind) or f"no {kind} at all"
 
 
-def _how_to_get(name: str) -> str:
+def how_to_get(name: str) -> str:
+    """Return what to do for want of the toolchain `name` (`19`, `19@debian`)."""
     major = name.partition("@")[0]
     with contextlib.suppress(MissingError):
         version = wheels.find(major).version

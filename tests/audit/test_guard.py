@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nbsupport.audit import guard
 from nbsupport.base.errors import MissingError
 from nbsupport.lab import build
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
 
 MAIN = """
@@ -221,7 +221,7 @@ def test_raw_versions_9_and_10_link_only_where_counts_survive(
     done = link("19/main.o", "18/part.o")
     assert done.returncode == 0 and "guard: linked in this order: Rebuild 18/part.o" in done.stderr
     assert runs(folder) == "42\n"
-    show: Words = [discovery.profdata(toolchain("19")), "show", "--all-functions", "out.profraw"]
+    show: Words = [profdata.tool(toolchain("19")), "show", "--all-functions", "out.profraw"]
     assert "Total functions: 2" in run(*show, cwd=folder).stdout
     assert link("18/part.o", "19/main.o").returncode == 1
     assert link("19/main.o", "18/libpart.a").returncode == 0

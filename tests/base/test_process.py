@@ -147,3 +147,72 @@ def test_end_all_ends_what_other_threads_run(tmp_path: Path) -> None:
     process.end_all()
     thread.join(5)
     assert found[0].signal_name == "SIGKILL"
+
+
+# -- a child that is kept alive
+
+#: Two sleeping children in sessions of their own, whose process ids it writes.
+PARENT = """
+import pathlib, subprocess, sys
+two = [subprocess.Popen(["sleep", "60"], start_new_session=True).pid for _ in range(2)]
+pathlib.Path("new").write_text(" ".join(map(str, two)))
+pathlib.Path("new").rename("pids")
+{then}
+"""
+
+
+def family_of(then: str, folder: Path) -> tuple[process.Child, list[int]]:
+    """Start a child that starts two of its own, and return these, too."""
+    child = process.Child([sys.executable, "-c", PARENT.format(then=then)], cwd=folder)
+    while not (folder / "pids").exists():
+        assert not child.ended
+        time.sleep(0.01)
+    return child, [int(pid) for pid in (folder / "pids").read_text().split()]
+
+
+def test_a_child_ends_with_its_descendants_in_whatever_session(tmp_path: Path) -> None:
+    child, pids = family_of("subprocess.run(['sleep', '60'])", tmp_path)
+    assert {member.pid for member in child.family()} >= set(pids)
+    assert child.wait(0.01) is None and not child.ended
+    child.end()
+    child.end()
+    assert child.wait(0) == -signal.SIGKILL
+    for pid in pids:
+        wait_until_gone(pid)
+
+
+def test_a_child_that_has_gone_leaves_its_family_and_what_it_adopted_to_end(tmp_path: Path) -> None:
+    child, (known, adopted) = family_of("sys.stdin.read(); sys.exit(3)", tmp_path)
+    family = [psutil.Process(known)]
+    child.adopt(adopted)
+    assert child.wait(5) == 3 and child.family() == []
+    child.end(family)
+    for pid in (known, adopted):
+        wait_until_gone(pid)
+
+
+def test_end_all_ends_a_child_but_not_what_it_disowned(tmp_path: Path) -> None:
+    child, (adopted, disowned) = family_of("sys.exit()", tmp_path)
+    child.adopt(adopted)
+    child.adopt(disowned)
+    child.disown(disowned)
+    process.end_all()
+    wait_until_gone(adopted)
+    assert psutil.pid_exists(disowned)
+    os.kill(disowned, signal.SIGKILL)
+    child.end()
+
+
+def test_a_child_that_cannot_be_started_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        process.Child(["./nothing"], cwd=tmp_path)
+
+
+def test_interrupts_are_heeded_where_the_parent_ignores_them() -> None:
+    script = "import signal; from nbsupport.base import process; process.heed_interrupts()\n"
+    script += "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    shell = ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    for parent in ([], shell):
+        command = [*parent, sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "True\n"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import discovery, profdata
 from tests.support.synthetic import large, names_blob
 
 Row = tuple[str, str, str, str]
@@ -116,14 +116,14 @@ print(middle - start, time.monotonic() - start, peak() - before)
 
 def profiles(folder: Path) -> list[Row]:
     """Measure reading raw profiles that grow, beside llvm-profdata."""
-    profdata = discovery.profdata(discovery.find("19"))
+    tool = profdata.tool(discovery.find("19"))
     rows: list[Row] = []
     for functions in (7_000, 70_000, 700_000):
         path = folder / f"{functions}.profraw"
         size = large(path, functions)
 
         def show(*options: str, path: Path = path) -> float:
-            return timed(partial(run, profdata, "show", *options, path))
+            return timed(partial(run, tool, "show", *options, path))
 
         command = [sys.executable, "-c", READER, str(path)]
         runs = [list(map(float, subprocess.check_output(command).split())) for _ in range(3)]

@@ -20,6 +20,8 @@ from nbsupport.notebooks import results
 from nbsupport.profile import layout
 from nbsupport.toolchains import discovery
 
+#: A parent that ignores SIGINT, as a script's background job does, becomes the rest of the command.
+IGNORING = ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
 PGO_LAB = [sys.executable, "-c", "from nbsupport.cli.commands import entry; entry()"]
 
 
@@ -130,11 +132,11 @@ def test_an_unusable_cache_is_one_line(tmp_path: Path) -> None:
     assert "set XDG_CACHE_HOME" in done.stderr or "check that path" in done.stderr
 
 
-def test_interrupt_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parent", [[], IGNORING], ids=["usual", "ignoring"])
+def test_interrupt_is_one_line(tmp_path: Path, parent: list[str]) -> None:
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    process = subprocess.Popen(
-        [*PGO_LAB, "toolchains", "--install", "19"], env=env, stderr=subprocess.PIPE, text=True
-    )
+    command = [*parent, *PGO_LAB, "toolchains", "--install", "19"]
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("pgo-lab/toolchains/.staging-*")):
         assert process.poll() is None
         time.sleep(0.01)

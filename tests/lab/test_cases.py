@@ -19,7 +19,7 @@ from nbsupport.base.errors import BuildError, LabError, MissingError
 from nbsupport.crash.debugger import Debugger, open_debugger
 from nbsupport.lab import cases
 from nbsupport.lab.lab import Lab
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
 
 #: A project without C: `extra` goes to its Cargo.toml.
@@ -296,7 +296,7 @@ def test_a_build_by_a_profile_is_another_one_for_each_profile(
 ) -> None:
     case, cc, made = cases.get(own()), discovery.find("19"), []
     text, profile = tmp_path / "own.proftext", tmp_path / "own.profdata"
-    tool = discovery.profdata(cc)
+    tool = profdata.tool(cc)
     warn = ("-Cllvm-args=-pgo-warn-missing-function",)
     for count in (1, 2):
         text.write_text(f":ir\nmain\n1\n1\n{count}\n")

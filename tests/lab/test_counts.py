@@ -8,46 +8,11 @@ import pytest
 
 from nbsupport.lab import counts
 
-TEXT = """\
-# IR level Instrumentation Flag
-:ir
-main
-# Func Hash:
-71342323022792008
-# Num Counters:
-2
-# Counter Values:
-50
-1
-# Num Value Kinds:
-1
-# ValueKind = IPVK_MemOPSize:
-1
-# NumValueSites:
-1
-1
-33:18
 
-lib.c;helper
-# Func Hash:
-0x10
-# Num Counters:
-1
-# Counter Values:
-7
-
-"""
-
-
-def test_reads_names_hashes_and_counters_but_not_value_sites() -> None:
-    assert counts.parse(TEXT) == {
-        ("main", 71342323022792008): (50, 1),
-        ("lib.c;helper", 16): (7,),
+def test_reads_counters_by_name_and_hash() -> None:
+    assert counts.parse(":ir\nmain\n0x10\n2\n50\n1\n1\n1\n1\n1\n33:18\n\n") == {
+        ("main", 16): (50, 1)
     }
-
-
-def test_an_empty_profile_has_no_functions() -> None:
-    assert counts.parse(":ir\n") == {}
 
 
 def test_runs_that_differ_expect_nothing_of_that_function() -> None:
@@ -82,8 +47,3 @@ def test_right_counts_are_right_and_unstable_ones_only_have_to_be_there() -> Non
         counts.difference({("f", 1): (1,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
         is None
     )
-
-
-def test_temporal_traces_are_no_functions() -> None:
-    head = ":ir\n:temporal_prof_traces\n# Num Temporal Profile Traces:\n1\n1\n1\nmain,g,\n\n"
-    assert counts.parse(head + "g\n# Func Hash:\n7\n# Num Counters:\n1\n5\n\n") == {("g", 7): (5,)}

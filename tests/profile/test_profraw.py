@@ -26,7 +26,7 @@ from nbsupport.profile import layout, profraw, training, values
 from nbsupport.profile.layout import Bits, Order
 from nbsupport.profile.names import Doubt
 from nbsupport.profile.profraw import RawProfile
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata
 from nbsupport.toolchains.probe import Toolchain
 from tests.support import synthetic
 from tests.support.synthetic import Function, names_blob
@@ -130,7 +130,7 @@ class Maker:
         return found
 
     def merge(self, version: str, *arguments: str | Path) -> process.Finished:
-        tool = discovery.profdata(self.find(version))
+        tool = profdata.tool(self.find(version))
         return run(tool, "merge", *arguments, "-text", "-o", "merged", cwd=self.folder)
 
     def content(self, version: str, *paths: Path) -> Content:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nbsupport.base import process, settings
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
 
 SCRIPT = Path(__file__).parents[2] / "data" / "build_pgo.sh"
@@ -65,13 +65,13 @@ class Project:
         return process.run(command, cwd=self.folder, env=env, limits=settings.COMPILER)
 
     def build_pgo(self, *args: str | Path, **env: str) -> process.Finished:
-        profdata = discovery.profdata(self.rustc)
-        options = ("--cargo-arg", "--offline", "--profdata", profdata)
+        tool = profdata.tool(self.rustc)
+        options = ("--cargo-arg", "--offline", "--profdata", tool)
         return self.run("bash", SCRIPT, *options, *args, **env)
 
     def profile(self) -> str:
         merged = self.folder / "target/pgo/merged.profdata"
-        return self.run(discovery.profdata(self.rustc), "show", "-all-functions", merged).stdout
+        return self.run(profdata.tool(self.rustc), "show", "-all-functions", merged).stdout
 
 
 @pytest.fixture
@@ -134,9 +134,9 @@ def test_refuses_a_training_without_whole_profiles(
 
 
 def test_refuses_an_llvm_profdata_that_does_not_fit(project: Project, toolchain: Find) -> None:
-    for profdata in (toolchain(name).llvm_profdata for name in ("17", "23")):  # other raw versions
-        done = project.build_pgo("--profdata", str(profdata), "--", "{}")
-        assert done.exit_code == 1 and f"{profdata} does not fit" in done.stderr
+    for tool in (toolchain(name).llvm_profdata for name in ("17", "23")):  # other raw versions
+        done = project.build_pgo("--profdata", str(tool), "--", "{}")
+        assert done.exit_code == 1 and f"{tool} does not fit" in done.stderr
     # Of a merged profile that is too new for it, rustc 1.85 only warns.
     done = project.build_pgo("--", "{}", RUSTC=str(discovery.find_rustc("19").compiler))
     assert "does not fit: warning: " in done.stderr and done.exit_code == 1

@@ -30,7 +30,9 @@ from nbsupport.rescue import live, profdata, rescue, value_sites
 from nbsupport.rescue.rescued import VALUES, Rescued
 from nbsupport.studies import rescued_counts
 from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata as llvm_profdata
 from nbsupport.toolchains.probe import Toolchain
+from nbsupport.toolchains.profdata import Key, TextRecord
 from tests.trace.test_trace import without_ptrace
 
 PROGRAMS = settings.data_dir() / "programs"
@@ -163,14 +165,14 @@ def test_equal_strides_are_saved_as_well(lab: Lab, saved: Saved) -> None:
     assert counts.difference(seen, expected(lab, trial)) is None
 
 
-def uniform(lab: Lab, trial: Trial, folder: Path) -> dict[tuple[str, str], tuple[str, ...]]:
+def uniform(lab: Lab, trial: Trial, folder: Path) -> dict[Key, TextRecord]:
     """Return what uniform builds say when they run under LLDB, too, where no address is random."""
-    found = dict[tuple[str, str], tuple[str, ...]]()
+    found = dict[Key, TextRecord]()
     for part in trial.references:
         out = folder / "uniform.profdata"
         program = build.linked(part, lab.cache)
         assert rescue.run([program], out, env=ENVIRONMENT, cwd=folder).healthy
-        found |= rescued_counts.read_functions(lab, out)
+        found |= rescued_counts.read_functions(out)
     return found
 
 
@@ -196,7 +198,7 @@ def test_stripped_programs_allocators_and_rust(
     for _ in range(5):
         found = rescue.run([path], out, env=ENVIRONMENT, cwd=tmp_path)
         assert not found.notes and not found.lost and not found.healthy
-        seen, wanted = rescued_counts.read_functions(lab, out), uniform(lab, trial, tmp_path)
+        seen, wanted = rescued_counts.read_functions(out), uniform(lab, trial, tmp_path)
         if wrong := [key for key in {**seen, **wanted} if seen.get(key) != wanted.get(key)]:
             continue
         return
@@ -517,7 +519,7 @@ def test_a_disk_that_fills_up_meanwhile_loses_nothing(
 def test_without_an_llvm_profdata_it_is_text(
     compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profdata, "_profdata", lambda _: (None, 0))
+    monkeypatch.setattr(llvm_profdata, "owners", lambda: [])
     found = rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
     assert found.path.read_text().startswith(":ir\n")
     assert [one.indexed for one in found.parts] == [None, None]
@@ -530,8 +532,7 @@ def test_what_a_compiler_could_not_read_is_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the oldest llvm-profdata is LLVM 19's, LLVM 17 does not read what it makes."""
-    tool = toolchain("19").llvm_profdata
-    monkeypatch.setattr(profdata, "_profdata", lambda _: (tool, 19))
+    monkeypatch.setattr(llvm_profdata, "owners", lambda: [toolchain("19")])
     found = rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
     assert [(one.path.name, one.indexed) for one in found.parts] == [
         ("o.48.proftext", None),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.toolchains import discovery, probe
+from nbsupport.toolchains import discovery, probe, profdata
 from nbsupport.toolchains.probe import Toolchain
 
 
@@ -109,7 +109,7 @@ def test_the_users_rustc(toolchain: Callable[[str], Toolchain]) -> None:
         pytest.skip(str(error))
     assert (rustc.version, rustc.raw_version) == ("19.1.7", 10)
     assert rustc.runtime
-    assert discovery.profdata(rustc) == toolchain("19").llvm_profdata
+    assert profdata.tool(rustc) == toolchain("19").llvm_profdata
     assert discovery.companion(rustc).name == "19@wheel"
 
 

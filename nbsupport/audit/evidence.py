@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -56,14 +57,14 @@ class PartEvidence:
     `layouts` are record size and number of records of each run, in order.
     """
 
-    part: objects.BinaryPart
+    binary: objects.BinaryPart
     records: tuple[RecordEvidence, ...]
     layouts: tuple[tuple[int, int], ...]
 
     @property
     def linked(self) -> bool:
         """Whether a linker made it: an executable, a library."""
-        return self.part.kind != "object"
+        return self.binary.kind != "object"
 
     @property
     def symbol(self) -> tuple[int | None, tuple[str, ...]]:
@@ -71,38 +72,45 @@ class PartEvidence:
 
         An image's without variants is its runtime's own, which nothing instrumented replaced.
         """
-        version, variants = layout.split(self.part.raw_version or 0)
+        version, variants = layout.split(self.binary.raw_version or 0)
         return (version, variants) if version and (variants or not self.linked) else (None, ())
 
     @property
     def runtime(self) -> int | None:
         """The raw version of the runtime in it."""
-        own = self.part.raw_version if self.linked and not self.symbol[0] else None
-        return self.part.runtime_raw_version or own
+        if self.linked and not self.symbol[0]:
+            return self.binary.runtime_raw_version or self.binary.raw_version
+        return self.binary.runtime_raw_version
 
     @functools.cached_property
     def pieces(self) -> tuple[LinkPiece, ...]:
         """What it adds to a link, first the one whose version symbol won."""
-        version = self.symbol[0]
-        own = [self._piece(version)] if version and self.part.instrumented else []
-        found = [
-            self._piece(one, width, one in run.bitmaps)
+        symbol = self.symbol[0]
+        own = [self._piece(symbol)] if symbol and self.binary.instrumented else []
+        pieces = [
+            self._piece(version, width, version in run.bitmaps)
             for run in self.records
-            for one in self.versions(run)
+            for version in self.versions(run)
             for width in run.counter_sizes or (None,)
         ]
-        return tuple(dict.fromkeys(own + found))
+        return tuple(dict.fromkeys(own + pieces))
 
     def _piece(self, version: int, width: int | None = None, bitmaps: bool = False) -> LinkPiece:
         variants = set(self.symbol[1])
+        # In an image the width is the counters' own word, not that of the symbol that won.
         if width:
-            # In an image this is the counters' own word, not that of the symbol that won.
-            variants = variants - {"byte-coverage"} | ({"byte-coverage"} if width == 1 else set())
+            variants.discard("byte-coverage")
+        if width == 1:
+            variants.add("byte-coverage")
         # A stripped image does not say how; what it is for is more often optimization.
-        unsaid = self.linked and self.part.stripped and self.part.raw_version is None
-        how: How = "ir" if "ir" in variants or unsaid else "front-end"
+        how: How = "ir" if "ir" in variants or self.nameless else "front-end"
         ordered = tuple(name for name in layout.VARIANTS if name in variants)
         return LinkPiece(version, how, ordered, bitmaps)
+
+    @property
+    def nameless(self) -> bool:
+        """Whether it is an image whose symbols were stripped: nothing says how it was made."""
+        return self.linked and self.binary.stripped and self.binary.raw_version is None
 
     def versions(self, run: RecordEvidence) -> tuple[int, ...]:
         """Return the raw versions that a run is taken for: one, unless bitmaps show two."""
@@ -119,16 +127,18 @@ class PartEvidence:
     @property
     def raw_versions(self) -> set[int]:
         """The raw versions that version symbol, runtime and records leave possible."""
-        found = {self.symbol[0]} if self.symbol[0] and self.part.instrumented else set()
+        possible = {self.symbol[0]} if self.binary.instrumented else set()
         for run in self.records:
-            told = self.part.raw_version or run.bitmaps or not run.raw_versions
-            found |= set(self.versions(run) if told else run.raw_versions)
-        return {version for version in found if version}
+            if self.binary.raw_version or run.bitmaps or not run.raw_versions:
+                possible.update(self.versions(run))
+            else:
+                possible.update(run.raw_versions)
+        return {version for version in possible if version}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One file and what was found in it; `container` is as in `objects.File`."""
+    """One file and what was found in it; `container` is as in `objects.BinaryFile`."""
 
     path: Path
     container: str
@@ -138,55 +148,44 @@ class Evidence:
     @property
     def layouts(self) -> tuple[tuple[int, int], ...]:
         """Record size (bytes) and number of records of each run, in order."""
-        found: list[tuple[int, int]] = []
-        for size, count in (run for seen in self.parts for run in seen.layouts):
-            before = found.pop()[1] if found and found[-1][0] == size else 0
-            found.append((size, before + count))
-        return tuple(found)
+        runs = (run for part in self.parts for run in part.layouts)
+        groups = itertools.groupby(runs, lambda run: run[0])
+        return tuple((size, sum(count for _, count in group)) for size, group in groups)
+
+    @property
+    def raw_versions(self) -> set[int]:
+        """The raw versions that are possible for its parts."""
+        return {version for part in self.parts for version in part.raw_versions}
 
     @property
     def linked(self) -> bool:
         """Whether it is an image."""
-        return any(seen.linked for seen in self.parts)
-
-
-def collect(paths: Iterable[Path], problems: list[str]) -> list[Path]:
-    """Return the regular files below the paths, each once; what is amiss goes to `problems`."""
-    found: dict[tuple[int, int], Path] = {}
-    for path in paths:
-        if not path.is_dir() and not path.is_file():
-            what = "neither a regular file nor a folder" if path.exists() else "no such file"
-            problems.append(f"{path}: {what}")
-            continue
-        for file in objects.find(path, problems):
-            with contextlib.suppress(OSError):
-                status = file.stat()
-                found.setdefault((status.st_dev, status.st_ino), file)
-    return list(found.values())
+        return any(part.linked for part in self.parts)
 
 
 def read_all(
-    paths: Sequence[Path],
-    disassemble: objects.Disassemble | None,
-    jobs: int | None,
-    problems: list[str],
-) -> Iterator[Evidence]:
-    """Read files, by several processes when there is much to read; says how far it is.
+    paths: Iterable[Path], disassemble: objects.Disassemble | None, jobs: int | None
+) -> tuple[list[Evidence], list[str]]:
+    """Read the files below the paths, by several processes when there is much to read.
 
-    `disassemble` as in `objects.read`, and picklable. Raises `LabError` when a process dies.
+    Returns what is in them, and what is amiss; says how far it is. `disassemble` is as in
+    `objects.read`, and picklable. Raises `LabError` when a process dies.
     """
+    problems: list[str] = []
+    files = _collect(paths, problems)
     look = functools.partial(read, disassemble=disassemble)
-    jobs = min(jobs or os.cpu_count() or 1, len(paths))
+    jobs = min(jobs or os.cpu_count() or 1, len(files))
+    evidence = []
     with contextlib.ExitStack() as stack:
-        answers: Iterator[Evidence | str | None] = map(look, paths)
-        if jobs > 1 and sum(map(_size, paths)) > _PARALLEL:
+        answers: Iterator[Evidence | str | None] = map(look, files)
+        if jobs > 1 and sum(map(_size, files)) > _PARALLEL:
             # spawn: what is forked from a process with threads may hang.
             spawn = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(jobs, spawn, layout.learn, tuple(layout.LAYOUTS.values()))
             stack.callback(pool.shutdown, cancel_futures=True)
             with _uninterrupted():
-                answers = pool.map(look, paths)
-        for path in progress.over(paths, "reading files"):
+                answers = pool.map(look, files)
+        for path in progress.over(files, "reading files"):
             try:
                 answer = next(answers)
             except BrokenProcessPool as error:
@@ -195,7 +194,23 @@ def read_all(
             if isinstance(answer, str):
                 problems.append(f"{path}: {answer}")
             elif answer:
-                yield answer
+                evidence.append(answer)
+    return evidence, problems
+
+
+def _collect(paths: Iterable[Path], problems: list[str]) -> list[Path]:
+    """Return the regular files below the paths, each once; what is amiss goes to `problems`."""
+    files: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        if not path.is_dir() and not path.is_file():
+            what = "neither a regular file nor a folder" if path.exists() else "no such file"
+            problems.append(f"{path}: {what}")
+            continue
+        for file in objects.find(path, problems):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                files.setdefault((status.st_dev, status.st_ino), file)
+    return list(files.values())
 
 
 @contextlib.contextmanager
@@ -228,11 +243,11 @@ def read(path: Path, disassemble: objects.Disassemble | None = None) -> Evidence
 
 def from_file(file: objects.BinaryFile) -> Evidence:
     """Return what the parts of a file say; its bytes may then go."""
-    parts = tuple(_see(part) for part in file.parts)
+    parts = tuple(_from_part(part) for part in file.parts)
     return Evidence(file.path, file.container, parts, file.problems)
 
 
-def _see(part: objects.BinaryPart) -> PartEvidence:
+def _from_part(part: objects.BinaryPart) -> PartEvidence:
     records, layouts = list[RecordEvidence](), list[tuple[int, int]]()
     for section in part.sections:
         found = infer.find(section)
@@ -255,19 +270,21 @@ def _records(
         low, high = section.counters
         pointers = section.column("CounterPtr", offsets).astype(f"i{section.bits // 8}")
         targets = offsets + pointers.astype(np.int64)
+        counts = section.column("NumCounters", offsets, layout.LAYOUTS[versions[-1]])
         relative = bool(((targets >= low) & (targets < high)).any())
         versions = tuple(v for v in versions if layout.LAYOUTS[v].relative == relative) or versions
-        counts = section.column("NumCounters", offsets, layout.LAYOUTS[versions[-1]])
         eight = np.diff(targets) == 8 * counts[:-1].astype(np.int64)
         # Counters of eight bytes are aligned to as many.
         byte = relative and bool(((targets - low) % 8).any())
         byte = byte or any(run.counter_size == 1 for run in runs)
-        widths = tuple(width for width, seen in ((1, byte), (8, bool(eight.any()))) if seen)
-    bitmaps = tuple(
-        version
-        for version in versions
-        if "NumBitmapBytes" in (known := layout.LAYOUTS[version]).offsets()
-        and section.column("NumBitmapBytes", offsets, known).any()
-    )
+        widths = tuple(width for width, used in ((1, byte), (8, bool(eight.any()))) if used)
+    bitmaps = tuple(version for version in versions if _bitmaps(section, offsets, version))
     size, names = runs[0].record_size, section.names
     return RecordEvidence(size, versions, references, keys, names, widths, bitmaps)
+
+
+def _bitmaps(section: infer.Section, offsets: Array, version: int) -> bool:
+    """Return whether these records, taken for a raw version's, have MC/DC bitmaps."""
+    known = layout.LAYOUTS[version]
+    name = "NumBitmapBytes"
+    return name in known.offsets() and bool(section.column(name, offsets, known).any())

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from nbsupport.audit import evidence, objects
+from nbsupport.audit import objects
 from nbsupport.audit.advice import advise, cargo_target
-from nbsupport.audit.evidence import Evidence, PartEvidence, RecordEvidence
+from nbsupport.audit.evidence import Evidence, PartEvidence, RecordEvidence, read, read_all
 from nbsupport.audit.fate import Fate, LinkPiece, alike, predict
 from nbsupport.base.errors import LabError
+from nbsupport.profile import layout
 from nbsupport.profile.infer import Array
 
 Verdict = Literal["consistent", "mixed", "not-instrumented", "unknown"]
@@ -43,15 +44,16 @@ class Blame:
         cls, path: Path, records: Iterable[RecordEvidence], among: Array | None = None
     ) -> Blame:
         """Count the functions that have records (with a key `among` these)."""
-        count, text = 0, list[str]()
+        count, names = 0, list[str]()
         for run in records:
-            chosen = run.references
+            references = run.references
             if among is not None:
-                chosen = chosen[np.isin(run.keys, among)]
-            count += len(chosen)
-            places = run.names.index(chosen[:_SHOWN]) if len(text) < _SHOWN else ()
-            text += [run.names.text[n].decode(errors="replace") for n in places if n >= 0]
-        return cls(path, count, tuple(text[:_SHOWN]))
+                references = references[np.isin(run.keys, among)]
+            count += len(references)
+            if len(names) < _SHOWN:
+                places = run.names.index(references[:_SHOWN])
+                names += [run.names.text[n].decode(errors="replace") for n in places if n >= 0]
+        return cls(path, count, tuple(names[:_SHOWN]))
 
     def to_json(self) -> dict[str, Any]:
         """Return one of `blame` of `pgo-lab audit --json`."""
@@ -99,7 +101,7 @@ class Judgement:
             "why": self.why,
             "outcomes": self.outcomes,
             "links": [link.to_json() for link in self.links],
-            "blame": [one.to_json() for one in self.blame],
+            "blame": [blame.to_json() for blame in self.blame],
             "advice": self.advice,
         }
 
@@ -112,15 +114,15 @@ class Audited(Evidence):
 
     def to_json(self) -> dict[str, Any]:
         """Return one of `files` of `pgo-lab audit --json`."""
-        first = self.parts[0].part if self.parts else None
+        first = self.parts[0].binary if self.parts else None
         return {
             "path": str(self.path),
             "format": first.format if first else None,
             "kind": self.container or (first.kind if first else None),
-            "raw_versions": sorted({v for seen in self.parts for v in seen.raw_versions}),
-            "variants": sorted({name for seen in self.parts for name in seen.symbol[1]}),
+            "raw_versions": sorted(self.raw_versions),
+            "variants": sorted({name for part in self.parts for name in part.symbol[1]}),
             "layouts": [{"record_size": size, "records": n} for size, n in self.layouts],
-            "runtime_raw_version": next((s.runtime for s in self.parts if s.runtime), None),
+            "runtime_raw_version": next((p.runtime for p in self.parts if p.runtime), None),
             **self.judgement.to_json(),
             "problems": list(self.problems),
         }
@@ -142,14 +144,14 @@ class AuditReport:
     @property
     def telling(self) -> tuple[Audited, ...]:
         """The files that decide: bad images, else good ones, else the instrumented objects."""
-        told = [one for one in self.files if one.judgement.verdict != "not-instrumented"]
-        images = [one for one in told if one.linked]
-        bad = [one for one in images if one.judgement.verdict != "consistent"]
-        return tuple(bad or images or told)
+        files = [file for file in self.files if file.judgement.verdict != "not-instrumented"]
+        images = [file for file in files if file.linked]
+        bad = [image for image in images if image.judgement.verdict != "consistent"]
+        return tuple(bad or images or files)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `pgo-lab audit --json`."""
-        files = [one.to_json() for one in self.files]
+        files = [file.to_json() for file in self.files]
         return {**self.judgement.to_json(), "files": files, "problems": list(self.problems)}
 
 
@@ -157,69 +159,73 @@ def audit(
     paths: Sequence[Path],
     disassemble: objects.Disassemble | None = None,
     jobs: int | None = None,
+    learn: Callable[[], object] | None = None,
 ) -> AuditReport:
     """Judge files and folders as they would be linked.
 
-    Images are judged each by itself; objects, archives and bitcode as one link, and only where
-    there is no image. `disassemble` (picklable) reads bitcode; up to `jobs` processes read.
-    Raises `LabError` when the paths hold nothing to judge.
+    Images among the `paths` are judged each by itself; objects, archives and bitcode as one
+    link, and only where there is no image; all else is passed over. `disassemble` (picklable)
+    turns bitcode, by its path, into LLVM assembly, or None. Up to `jobs` processes read, by
+    default one for each processor. `learn` is called once, before anything is judged, where a
+    raw version is unknown: what it adds to `LAYOUTS` then counts. Raises `LabError` when there
+    is nothing to judge.
     """
-    problems: list[str] = []
-    found = evidence.collect(paths, problems)
-    read = evidence.read_all(found, disassemble, jobs, problems)
-    files = [_judge(one) for one in read]
+    evidence, problems = read_all(paths, disassemble, jobs)
+    versions = {version for file in evidence for version in file.raw_versions}
+    if layout.learn_unknown(versions, learn):
+        evidence, problems = read_all(paths, disassemble, jobs)
+    files = [_judge(file) for file in evidence]
     if not files:
         why = problems[0] if problems else "no object file, archive or image there"
-        raise LabError(
-            f"audit of {_list(paths)}", why, "give objects, programs or a folder of them"
-        )
-    if not any(one.linked for one in files):
-        parts = [seen for one in files for seen in one.parts]
-        whole = _judge_objects(parts)
-        if whole.verdict == "mixed":
-            whole = _advised(whole, files[0].path, parts, _blame_objects(files, _usual(parts)))
-        return AuditReport(whole, tuple(files), tuple(problems))
-    judged = tuple(_explained(one, files) for one in files)
-    worst = _worst(one.judgement for one in judged if one.linked)
-    return AuditReport(worst, judged, tuple(problems))
-
-
-def _list(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
+        what = ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
+        raise LabError(f"audit of {what}", why, "give objects, programs or a folder of them")
+    if not any(file.linked for file in files):
+        parts = [part for file in files for part in file.parts]
+        judgement = _judge_objects(parts)
+        if judgement.verdict == "mixed":
+            blame = _blame_objects(files, _usual(parts))
+            judgement = _advised(judgement, files[0].path, parts, blame)
+        return AuditReport(judgement, tuple(files), tuple(problems))
+    explained = tuple(_explained(file, files) for file in files)
+    worst = _worst(file.judgement for file in explained if file.linked)
+    return AuditReport(worst, explained, tuple(problems))
 
 
 # -- judging
 
 
-def _judge(one: Evidence) -> Audited:
+def _judge(file: Evidence) -> Audited:
     """Judge a file by itself: each image, or all its objects as a link."""
-    judged = [judge_image(seen) for seen in one.parts if seen.linked]
-    worst = _worst(judged or [_judge_objects(one.parts)])
-    return Audited(**vars(one), judgement=worst)
+    images = [judge_image(part) for part in file.parts if part.linked]
+    return Audited(**vars(file), judgement=_worst(images or [_judge_objects(file.parts)]))
 
 
-def _worst(judged: Iterable[Judgement]) -> Judgement:
-    return min(judged, key=lambda one: _WORST.index(one.verdict))
+def _worst(judgements: Iterable[Judgement]) -> Judgement:
+    return min(judgements, key=lambda judgement: _WORST.index(judgement.verdict))
 
 
-def judge_image(seen: PartEvidence) -> Judgement:
+def judge_image(part: PartEvidence) -> Judgement:
     """Judge a linked image: its order is known, but who had the version symbol only to itself."""
-    ways = [list(seen.pieces)]
-    if seen.part.stripped and seen.part.raw_version is None:
-        ways = _orders(seen.pieces)
-        ways.append([dataclasses.replace(piece, how="front-end") for piece in seen.pieces])
-    runtimes = [seen.runtime] if seen.runtime else sorted({p.raw_version for p in seen.pieces})
-    links = [Link(r, way[0], predict(r, way)) for r in runtimes for way in ways if way]
-    return _judged(links, [seen])
+    ways = [list(part.pieces)]
+    if part.nameless:
+        ways = _orders(part.pieces)
+        ways.append([dataclasses.replace(piece, how="front-end") for piece in part.pieces])
+    runtimes = [part.runtime] if part.runtime else sorted({p.raw_version for p in part.pieces})
+    return _judged(_links(runtimes, ways), [part])
 
 
 def _judge_objects(parts: Sequence[PartEvidence]) -> Judgement:
     """Judge objects as one link: any of them may come first, or tell the runtime."""
     pieces = _settled(parts)
-    brought = [seen.runtime for seen in parts if seen.runtime and not seen.linked]
+    brought = [part.runtime for part in parts if part.runtime and not part.linked]
     runtimes = brought[:1] or sorted({piece.raw_version for piece in pieces})[:_MOST_PIECES]
-    ways = _orders(pieces)
-    return _judged([Link(r, way[0], predict(r, way)) for r in runtimes for way in ways], parts)
+    return _judged(_links(runtimes, _orders(pieces)), parts)
+
+
+def _links(runtimes: Iterable[int], ways: Sequence[list[LinkPiece]]) -> list[Link]:
+    return [
+        Link(runtime, way[0], predict(runtime, way)) for runtime in runtimes for way in ways if way
+    ]
 
 
 def _orders(pieces: Sequence[LinkPiece]) -> list[list[LinkPiece]]:
@@ -230,16 +236,16 @@ def _orders(pieces: Sequence[LinkPiece]) -> list[list[LinkPiece]]:
 
 def _settled(parts: Sequence[PartEvidence]) -> list[LinkPiece]:
     """Return the pieces of a link; what records leave open (9 or 10) is as the others are."""
-    certain = {version for seen in parts for version in (seen.runtime, seen.symbol[0]) if version}
-    found: dict[LinkPiece, None] = {}
-    for seen in parts:
-        for piece in seen.pieces:
-            likely = certain & seen.raw_versions
+    certain = {version for part in parts for version in (part.runtime, part.symbol[0]) if version}
+    pieces: dict[LinkPiece, None] = {}
+    for part in parts:
+        likely = certain & part.raw_versions
+        for piece in part.pieces:
             if likely and not piece.has_symbol and not piece.bitmaps:
-                found[dataclasses.replace(piece, raw_version=max(likely))] = None
+                pieces[dataclasses.replace(piece, raw_version=max(likely))] = None
             else:
-                found[piece] = None
-    return list(found)
+                pieces[piece] = None
+    return list(pieces)
 
 
 def _judged(links: Sequence[Link], parts: Sequence[PartEvidence]) -> Judgement:
@@ -248,77 +254,79 @@ def _judged(links: Sequence[Link], parts: Sequence[PartEvidence]) -> Judgement:
         worst = min(bad, key=lambda link: link.runtime != _usual(parts))
         why = "; ".join(filter(None, (worst.fate.why, worst.fate.loss)))
         return Judgement("mixed", why, tuple(links))
-    blind = [
-        seen for seen in parts if not seen.pieces and (seen.part.instrumented or seen.part.note)
-    ]
-    if blind:
-        notes = dict.fromkeys(seen.part.note or "its records are not to be found" for seen in blind)
+    notes = {
+        part.binary.note or "its records are not to be found": None
+        for part in parts
+        if not part.pieces and (part.binary.instrumented or part.binary.note)
+    }
+    if notes:
         return Judgement("unknown", "; ".join(notes), tuple(links))
     if links:
         why = links[0].fate.why
-        open_ = {v for seen in parts for v in seen.raw_versions if not seen.part.raw_version}
+        open_ = {v for part in parts for v in part.raw_versions if not part.binary.raw_version}
         if len(open_) > 1 and parts[0].linked:
-            why += f"; without a version symbol {_numbers(open_)} cannot be told apart"
+            numbers = " and ".join(map(str, sorted(open_)))
+            why += f"; without a version symbol {numbers} cannot be told apart"
         return Judgement("consistent", why, tuple(links))
     return Judgement("not-instrumented", "nothing there is instrumented")
-
-
-def _numbers(versions: Iterable[int]) -> str:
-    return " and ".join(map(str, sorted(versions)))
 
 
 def _usual(parts: Sequence[PartEvidence]) -> int:
     """Return the raw version that is not foreign: the runtime's, an image's symbol's, the most."""
     votes: Counter[int] = Counter()
-    for seen in parts:
-        told = seen.runtime or (seen.symbol[0] if seen.linked else None)
-        if told:
-            return told
-        votes.update({piece.raw_version: 1 for piece in seen.pieces})
-        for run in seen.records:
-            votes[seen.versions(run)[0]] += 2 * len(run.references)
+    for part in parts:
+        version = part.runtime or (part.symbol[0] if part.linked else None)
+        if version:
+            return version
+        votes.update({piece.raw_version: 1 for piece in part.pieces})
+        for run in part.records:
+            votes[part.versions(run)[0]] += 2 * len(run.references)
     return max(votes, key=lambda version: (votes[version], version))
 
 
 def _blame_objects(files: Sequence[Audited], usual: int) -> list[Blame]:
     """Return the objects that are not what most, or the runtime, are."""
-    pieces = [piece for one in files for seen in one.parts for piece in seen.pieces]
+    pieces = [piece for file in files for part in file.parts for piece in part.pieces]
     main = next((p for p in pieces if p.raw_version == usual and p.has_symbol), None)
 
-    def strange(seen: PartEvidence) -> bool:
+    def strange(part: PartEvidence) -> bool:
         return any(
-            usual not in seen.raw_versions
+            usual not in part.raw_versions
             or (main is not None and piece.has_symbol and piece.variants != main.variants)
-            for piece in seen.pieces
+            for piece in part.pieces
         )
 
-    blamed = [(one.path, [seen for seen in one.parts if strange(seen)]) for one in files]
-    return [
-        Blame.from_records(path, [r for s in parts for r in s.records])
-        for path, parts in blamed
-        if parts
-    ]
+    blame = []
+    for file in files:
+        parts = [part for part in file.parts if strange(part)]
+        records = [run for part in parts for run in part.records]
+        blame += [Blame.from_records(file.path, records)] if parts else []
+    return blame
 
 
 def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     """Add to a mixed image which objects its foreign records came from, and what to do."""
     if image.judgement.verdict != "mixed" or not image.linked:
         return image
-    seen = next(seen for seen in image.parts if judge_image(seen).verdict == "mixed")
-    foreign = [each for each in seen.records if not alike(seen.versions(each)[0], _usual([seen]))]
-    keys = {each.record_size: each.keys for each in foreign}
-    others: Sequence[Evidence] = [one for one in files if not one.linked]
-    if foreign and not others:
-        read = map(evidence.read, _beside(image.path))
-        others = [one for one in read if isinstance(one, Evidence)]
+    part = next(part for part in image.parts if judge_image(part).verdict == "mixed")
+    usual = _usual([part])
+    foreign = [run for run in part.records if not alike(part.versions(run)[0], usual)]
+    if not foreign:
+        return dataclasses.replace(image, judgement=_advised(image.judgement, image.path, [part]))
+    objects: Sequence[Evidence] = [file for file in files if not file.linked]
+    if not objects:
+        beside = map(read, _beside(image.path))
+        objects = [evidence for evidence in beside if isinstance(evidence, Evidence)]
+    keys = {run.record_size: run.keys for run in foreign}
     blame = []
-    for one in others:
-        records = [each for part in one.parts for each in part.records]
+    for file in objects:
+        records = [run for part in file.parts for run in part.records]
         for size, among in keys.items():
-            same = [each for each in records if each.record_size == size]
-            blame.append(Blame.from_records(one.path, same, among))
-    found = [one for one in blame if one.count] or [Blame.from_records(image.path, foreign)]
-    judgement = _advised(image.judgement, image.path, [seen], found if foreign else [])
+            same = [run for run in records if run.record_size == size]
+            blame.append(Blame.from_records(file.path, same, among))
+    blame = [file for file in blame if file.count]
+    blame = blame or [Blame.from_records(image.path, foreign)]
+    judgement = _advised(image.judgement, image.path, [part], blame)
     return dataclasses.replace(image, judgement=judgement)
 
 
@@ -331,9 +339,9 @@ def _beside(image: Path) -> list[Path]:
 
 
 def _advised(
-    judgement: Judgement, path: Path, parts: Sequence[PartEvidence], blame: Sequence[Blame]
+    judgement: Judgement, path: Path, parts: Sequence[PartEvidence], blame: Sequence[Blame] = ()
 ) -> Judgement:
-    pieces = list(dict.fromkeys(piece for seen in parts for piece in seen.pieces))
-    files = [one.path for one in blame if one.path != path or not parts[0].linked]
-    line = advise(path, parts[0].part.target, _usual(parts), pieces, files)
+    pieces = list(dict.fromkeys(piece for part in parts for piece in part.pieces))
+    files = [file.path for file in blame if file.path != path or not parts[0].linked]
+    line = advise(path, parts[0].binary.target, _usual(parts), pieces, files)
     return dataclasses.replace(judgement, blame=tuple(blame), advice=line)

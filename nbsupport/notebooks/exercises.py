@@ -7,8 +7,8 @@ which must end with a check of what it finds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import Any
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
@@ -22,44 +22,35 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class Exercise:
-    """What data/exercises.toml has of an exercise."""
-
-    asks: str
-    answer: str | int | float | tuple[str, ...]
-    hint: str
-    hints: Mapping[str, str] = field(default_factory=dict)
-
-
-def load() -> dict[str, Exercise]:
+def load() -> dict[str, Any]:
     """Return the exercises of the notebooks, by their ids."""
-    path = settings.data_dir() / "exercises.toml"
-    entries = files.read_toml(path).items()
-    return {name: files.load(Exercise, entry, f"{path.name}: {name}") for name, entry in entries}
+    return files.read_toml(settings.data_dir() / "exercises.toml")
 
 
 def check_answer(exercise: str, answer: object) -> Shown:
     """Say whether an answer is right; a wrong one has a hint.
 
-    `answer` is text, a number, yes or no as a bool, or a list or set of them; ``...``, "" and
-    None are none yet. Blanks, case, quotes and order do not matter. Raises `LabError` where there
-    is no such exercise.
+    `exercise` is its id (`01-2`). `answer` is text, a number, yes or no as a bool, or a list or
+    set of them; ``...``, "" and None are none yet. Blanks, case, quotes and order do not matter.
+    Raises `LabError` where there is no such exercise.
     """
-    exercises = load()
+    exercises, words = load(), normal(answer)
     entry = exercises.get(str(exercise))
     if entry is None:
         choice = f"choose from {', '.join(exercises)}"
         raise LabError(f"exercise {exercise!r}", "there is none", choice)
-    words = normal(answer)
+    kind = "number" if len(words) == 1 and words[0].lstrip("-").isdecimal() else "word"
+    line, mark = "right", "✓ "
     if not words:
         how = "put yours in place of ... and run this cell, in JupyterLab (make lab)"
-        return _reply(exercise, "no answer yet", how)
-    if entry.asks not in ("set", _kind(words)):
-        return _reply(exercise, "not yet", f"the answer is {KINDS[entry.asks]}")
-    if words == normal(entry.answer):
-        return _reply(exercise, "right")
-    return _reply(exercise, "not yet", entry.hints.get(", ".join(words), entry.hint))
+        line, mark = f"no answer yet: {how}", ""
+    elif entry["asks"] != "set" and (len(words) > 1 or entry["asks"] != kind):
+        line, mark = f"not yet: the answer is {KINDS[entry['asks']]}", "✗ "
+    elif words != normal(entry["answer"]):
+        hint = entry.get("hints", {}).get(", ".join(words), entry["hint"])
+        line, mark = f"not yet: {hint}", "✗ "
+    page = element("p", element("strong", exercise), f" {mark}{line}", class_="exercise")
+    return Shown(f"{exercise}: {line}", page)
 
 
 def normal(answer: object) -> tuple[str, ...]:
@@ -79,16 +70,3 @@ def _plain(word: str) -> str:
         return str(int(word, 0))
     except ValueError:
         return word
-
-
-def _kind(words: Sequence[str]) -> str:
-    if len(words) > 1:
-        return "set"
-    return "number" if words[0].lstrip("-").isdecimal() else "word"
-
-
-def _reply(exercise: str, verdict: str, why: str = "") -> Shown:
-    line = f"{verdict}: {why}" if why else verdict
-    mark = {"right": "✓ ", "not yet": "✗ "}.get(verdict, "")
-    page = element("p", element("strong", exercise), f" {mark}{line}", class_="exercise")
-    return Shown(f"{exercise}: {line}", page)

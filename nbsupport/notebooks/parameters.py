@@ -84,50 +84,50 @@ def form(name: str, namespace: dict[str, Any]) -> widgets.Live:
     else:  # an installed wheel has none
         defaults, comments = {key: namespace[key] for key in KINDS if key in namespace}, {}
     source = namespace.get("source", "live")
-    rows, controls = [], []
-    for key, default in defaults.items():
-        value, comment = namespace.get(key, default), comments.get(key, "")
+    values = {key: namespace.get(key, default) for key, default in defaults.items()}
+    for key, value in values.items():
         check(key, value, source)
-        rows.append((key, str(value), comment))
-    static = shown.table(("parameter", "value", "what it is"), rows, marked=False)
+    columns = ("parameter", "value", "what it is")
+    rows = [(key, str(value), comments.get(key, "")) for key, value in values.items()]
     compilers = discovery.discover() if source == "live" else ()
-    status = _Status(defaults, namespace)
-    for key, _, comment in rows:
-        control = _control(key, namespace.get(key, defaults[key]), compilers)
-        control.observe(functools.partial(status.change, key), names="value")
-        line = [control, ipywidgets.HTML(html.escape(comment))]
-        controls.append(ipywidgets.HBox(line, layout={"flex_flow": "row wrap"}))
-    return widgets.Live([*controls, status.pane], static)
+    controls = {key: _control(key, value, compilers) for key, value in values.items()}
+    lines = []
+    for key, control in controls.items():
+        parts = [control, ipywidgets.HTML(html.escape(comments.get(key, "")))]
+        lines.append(ipywidgets.HBox(parts, layout={"flex_flow": "row wrap"}))
+    status = _status(defaults, controls, namespace)
+    return widgets.Live([*lines, status], shown.table(columns, rows, marked=False))
 
 
-class _Status:
-    """The line below a form, which says what is not the default, and what is wrong."""
+def _status(
+    defaults: Mapping[str, object], controls: Mapping[str, Any], namespace: dict[str, Any]
+) -> Any:
+    """Let controls set parameters; return a line that says which are changed, or wrong."""
+    pane, wrong = ipywidgets.HTML(), dict[str, str]()
 
-    def __init__(self, defaults: Mapping[str, object], namespace: dict[str, Any]) -> None:
-        self.defaults, self.namespace = defaults, namespace
-        self.pane, self.wrong = ipywidgets.HTML(), dict[str, str]()
-        self.tell()
-
-    def change(self, name: str, event: Mapping[str, Any]) -> None:
-        """Set a parameter to what its control has now, unless that is wrong."""
-        self.wrong.pop(name, None)
-        try:
-            check(name, event["new"], self.namespace.get("source", "live"))
-            self.namespace[name] = event["new"]
-        except LabError as error:
-            self.wrong[name] = f"{error}. (It stays {self.namespace.get(name)!r}.)"
-        self.tell()
-
-    def tell(self) -> None:
-        """Show how things stand."""
-        values = {key: self.namespace.get(key, default) for key, default in self.defaults.items()}
-        changed = [f"{key} = {v!r}" for key, v in values.items() if v != self.defaults[key]]
+    def tell() -> None:
+        values = {key: namespace.get(key, default) for key, default in defaults.items()}
+        changed = [f"{key} = {v!r}" for key, v in values.items() if v != defaults[key]]
         line = "All values are the defaults."
         if changed:
             line = f"Not the default: {', '.join(changed)}. {_RERUN}"
-        lines = (element("p", text) for text in (*self.wrong.values(), line))
-        content = element("div", *lines, class_="form-status", role="status")
-        self.pane.value = widgets.page(content)
+        paragraphs = (element("p", text) for text in (*wrong.values(), line))
+        status = element("div", *paragraphs, class_="form-status", role="status")
+        pane.value = widgets.page(status)
+
+    def change(name: str, event: Mapping[str, Any]) -> None:
+        wrong.pop(name, None)
+        try:
+            check(name, event["new"], namespace.get("source", "live"))
+            namespace[name] = event["new"]
+        except LabError as error:
+            wrong[name] = f"{error}. (It stays {namespace.get(name)!r}.)"
+        tell()
+
+    for name, control in controls.items():
+        control.observe(functools.partial(change, name), names="value")
+    tell()
+    return pane
 
 
 def _control(name: str, value: Any, compilers: Sequence[Toolchain]) -> Any:

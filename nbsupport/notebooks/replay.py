@@ -27,7 +27,6 @@ _RENEW = (
     "its authors renew it with make refresh and make record."
 )
 _BOX = f"border-left: 4px solid {look.ORANGE}; padding-left: 1em"
-_NOTHING_RUNS = "Nothing below was run here, unless you change a cell."
 
 _recorded: dict[str, Sequence[Mapping[str, Any]]] = {}
 
@@ -74,8 +73,9 @@ def _replay(name: str, given: Mapping[str, object]) -> Shown:
     shell.set_custom_exc((NameError,), _unmade)  # type: ignore[no-untyped-call]
     run = results.recorded()
     origin = results.provenance(run)
-    text = f"{origin.text}. {_NOTHING_RUNS}"
-    page = origin.html + element("p", element("strong", _NOTHING_RUNS))
+    note = "Nothing below was run here, unless you change a cell."
+    text = f"{origin.text}. {note}"
+    page = origin.html + element("p", element("strong", note))
     if why := stale(book, run, name):
         line = f"Stale recording: {why}. {_RENEW}"
         text += f"\n{line}"
@@ -91,12 +91,9 @@ def stale(book: NotebookNode, run: results.Run, name: str) -> str:
     changed = sum(bool(cell.source.strip()) and not cell.execution_count for cell in cells)
     if changed:
         return f"{changed} of its cells were not executed since they were written"
-    here = {
-        (record["name"], json.dumps(record["at"], sort_keys=True), record["observed"])
-        for cell in cells
-        for output in cell.outputs
-        if (record := output.get("data", {}).get(results.CLAIM))
-    }
+    outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    records = [data[results.CLAIM] for data in outputs if results.CLAIM in data]
+    here = {(r["name"], json.dumps(r["at"], sort_keys=True), r["observed"]) for r in records}
     claims = run.claims[run.claims["notebook"] == name]
     others = here ^ set(claims[["name", "at", "observed"]].itertuples(index=False, name=None))
     if not others:

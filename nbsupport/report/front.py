@@ -5,15 +5,14 @@ Templates are in `data/site` (Jinja2, then Markdown); what they say of claims co
 
 from __future__ import annotations
 
-import html
 import re
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from nbsupport.base import settings
+from nbsupport.base import files, settings
 from nbsupport.notebooks.results import Run
 from nbsupport.report.pages import anchor, find
+from nbsupport.show.shown import Html, element, escape
 from nbsupport.studies import hypotheses
 
 GLOSSARY = "glossary.toml"
@@ -24,7 +23,7 @@ def term_id(name: str) -> str:
     return "term-" + re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")
 
 
-def texts(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
+def render(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
     """Return the pages that are not notebooks, as Markdown by file; `titles` are the notebooks'."""
     import jinja2  # noqa: PLC0415 - only reports need it
 
@@ -32,7 +31,7 @@ def texts(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
     templates = jinja2.Environment(  # noqa: S701 - Markdown; what is put in is escaped here
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    terms = tomllib.loads((settings.data_dir() / "site" / GLOSSARY).read_text())["term"]
+    terms = files.read_toml(settings.data_dir() / "site" / GLOSSARY)["term"]
     facts = {
         "run": run,
         "titles": titles,
@@ -47,56 +46,55 @@ def texts(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
 
 def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the hypotheses with their verdicts and what decided them, linked to its cell."""
-    found = []
-    for one in hypotheses.load():
-        verdict, seen = one.verdict(run)
-        made = [each.claim for each in one.predictions if each.verdict(run) != "open"]
-        links = [_link(run, titles, name, observed=True) for name in made]
-        rows = [_row(said, titles) for said in seen[len(made) :]]
-        why = [*links, *rows] if verdict != "open" else [html.escape(one.decide)]
-        entry = {"claim": html.escape(one.claim), "source": html.escape(one.source)}
-        found.append({**entry, "verdict": verdict, "why": why})
-    return found
+    entries = []
+    for hypothesis in hypotheses.load():
+        verdict, observed = hypothesis.verdict(run)
+        claims = [each.claim for each in hypothesis.predictions if each.verdict(run) != "open"]
+        why = [_link(run, titles, name, observed=True) for name in claims]
+        why += [_row(line, titles) for line in observed[len(claims) :]]
+        if verdict == "open":
+            why = [escape(hypothesis.decide)]
+        entry = {"claim": escape(hypothesis.claim), "source": escape(hypothesis.source)}
+        entries.append({**entry, "verdict": verdict, "why": why})
+    return entries
 
 
-def _row(said: str, titles: Mapping[str, str]) -> str:
+def _row(line: str, titles: Mapping[str, str]) -> Html:
     """Return what a mechanism, made to happen, shows or contradicts; linked to where it was."""
-    name, _, rest = said.partition(" ")
-    code = f"<code>{html.escape(name)}</code>"
+    name, _, rest = line.partition(" ")
+    code = element("code", name)
     page = find("06-hypotheses", titles)
-    text = f'<a href="{page}.html">{code}</a>' if page else code
-    return f"{text} {html.escape(rest)}"
+    link = element("a", code, href=f"{page}.html") if page else code
+    return Html(f"{link} {escape(rest)}")
 
 
 def _claims(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the claims of each notebook, as links, with how many hold."""
-    found = []
-    for name, made in run.claims.groupby("notebook", sort=True):
-        links = [_link(run, titles, one) for one in dict.fromkeys(made["name"])]
+    entries = []
+    for name, claims in run.claims.groupby("notebook", sort=True):
+        links = [_link(run, titles, claim) for claim in dict.fromkeys(claims["name"])]
         title = titles.get(find(str(name), titles) or "", str(name))
-        held = f"{int(made['holds'].sum())} of {len(made)} hold"
-        entry = {"title": html.escape(title), "held": held, "all": bool(made["holds"].all())}
-        found.append({**entry, "claims": links})
-    return found
+        held = f"{int(claims['holds'].sum())} of {len(claims)} hold"
+        entry = {"title": escape(title), "held": held, "all": bool(claims["holds"].all())}
+        entries.append({**entry, "claims": links})
+    return entries
 
 
-def _link(run: Run, titles: Mapping[str, str], name: str, *, observed: bool = False) -> str:
+def _link(run: Run, titles: Mapping[str, str], name: str, *, observed: bool = False) -> Html:
     """Return a claim's sentence, marked with whether it holds, as a link to the cell that shows it.
 
     A claim that the run has not made is said to be that.
     """
-    made = run.claims[run.claims["name"] == name].to_dict("records")
-    if not made:
-        code = f"<code>{html.escape(name)}</code>"
-        return f'<span class="claimed">not tried in this run: {code}</span>'
-    holds = run.holds(name)
-    mark, kind = ("✓", "holds") if holds else ("✗", "fails")
-    said = html.escape(str(made[0]["sentence"]))
+    claims = run.claims[run.claims["name"] == name].to_dict("records")
+    if not claims:
+        return element("span", "not tried in this run: ", element("code", name), class_="claimed")
+    sentence, notebook = str(claims[0]["sentence"]), str(claims[0]["notebook"])
     if observed:
-        said += f": {html.escape(' and '.join(dict.fromkeys(run.observed(name))))}"
-    says = "holds" if holds else "does not hold"
-    word = f'<span class="mark {kind}" title="{says}">{mark}</span> '
-    page = find(str(made[0]["notebook"]), titles)
-    link = f'<a href="{page}.html#{anchor(name)}">{said}</a>' if page else said
-    number = str(made[0]["notebook"]).partition("-")[0]
-    return f'<span class="claimed">{word}{link} <small>{number}</small></span>'
+        sentence += f": {' and '.join(dict.fromkeys(run.observed(name)))}"
+    mark = element("span", "✗", class_="mark fails", title="does not hold")
+    if run.holds(name):
+        mark = element("span", "✓", class_="mark holds", title="holds")
+    page = find(notebook, titles)
+    link = element("a", sentence, href=f"{page}.html#{anchor(name)}") if page else sentence
+    number = element("small", notebook.partition("-")[0])
+    return element("span", mark, " ", link, " ", number, class_="claimed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from nbformat import NotebookNode
 
 from nbsupport.base import errors
 from nbsupport.notebooks import document, results
+from nbsupport.show.shown import Html, element
 
 #: A link of Markdown, or of HTML, to a notebook: what is before it, its stem, and an anchor.
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
@@ -25,10 +25,10 @@ def anchor(claim: str) -> str:
     return f"claim-{claim}"
 
 
-def title(read: NotebookNode, name: str) -> str:
+def title(book: NotebookNode, name: str) -> str:
     """Return what a page is called: its heading, and what of a grid it is (`01-x--19-17`)."""
-    heads = (re.match("# (.*)", cell.source) for cell in read.cells)
-    head = next((found[1] for found in heads if found), name)
+    heads = (re.match("# (.*)", cell.source) for cell in book.cells)
+    head = next((match[1] for match in heads if match), name)
     _, _, variant = name.partition("--")
     return f"{head} ({variant})" if variant else head
 
@@ -51,9 +51,9 @@ def page(
             cell.metadata["tags"] = [*document.tags(cell), *_folded(cell, formed=formed)]
             cell.outputs = list(_outputs(cell.outputs, names, claimed))
     if error:
-        said = f":::{{error}}\nThis notebook failed: {_literal(error)}\n:::"
+        words = f":::{{error}}\nThis notebook failed: {_literal(error)}\n:::"
         new = nbformat.v4.new_markdown_cell
-        cells.insert(1, new(said))  # type: ignore[no-untyped-call]
+        cells.insert(1, new(words))  # type: ignore[no-untyped-call]
     executed.cells = cells
     return executed
 
@@ -77,18 +77,18 @@ def linked(text: str, names: Collection[str]) -> str:
     """
 
     def link(match: re.Match[str]) -> str:
-        said, target, at = match[1], match[2], match[3] or ""
+        words, target, at = match[1], match[2], match[3] or ""
         if re.match(r"[a-z]+:", target) or target.endswith(".md"):
             return match[0]
-        there = find(target.removesuffix(".ipynb"), names) if target.endswith(".ipynb") else None
-        return f"[{said}]({there}.ipynb{at})" if there else said
+        name = find(target.removesuffix(".ipynb"), names) if target.endswith(".ipynb") else None
+        return f"[{words}]({name}.ipynb{at})" if name else words
 
     return _LINK.sub(link, text)
 
 
 def find(stem: str, names: Collection[str]) -> str | None:
     """Return the page of a notebook; of a grid's (`01-x--19`) the first. None: there is none."""
-    return next((one for one in sorted(names) if one.partition("--")[0] == stem), None)
+    return next((name for name in sorted(names) if name.partition("--")[0] == stem), None)
 
 
 def _literal(text: str) -> str:
@@ -110,7 +110,7 @@ def _outputs(
         if "text/html" in data:
             data["text/html"] = _HREF.sub(lambda m: _href(m, names), data["text/html"])
         if output.output_type == "error" and hasattr(errors, output.ename):
-            box = f'<div class="admonition error advice"><p>{html.escape(output.evalue)}</p></div>'
+            box = element("div", element("p", output.evalue), class_="admonition error advice")
             data = {"text/html": box, "text/plain": output.evalue}
             new = nbformat.v4.new_output
             yield new("display_data", data=data)  # type: ignore[no-untyped-call]
@@ -119,14 +119,14 @@ def _outputs(
 
 
 def _href(match: re.Match[str], names: Collection[str]) -> str:
-    there = find(match[1], names)
-    return f'<a href="{there}.html{match[2] or ""}">{match[3]}</a>' if there else match[3]
+    page = find(match[1], names)
+    inside = Html(match[3])
+    return element("a", inside, href=f"{page}.html{match[2] or ''}") if page else inside
 
 
-def _claim(claim: Mapping[str, Any], *, first: bool) -> str:
+def _claim(claim: Mapping[str, Any], *, first: bool) -> Html:
     word, kind = ("✓ holds", "holds") if claim["holds"] else ("✗ does not hold", "fails")
-    name = f' id="{anchor(claim["name"])}"' if first else ""
-    line = f'<p class="claim {kind}"{name}><strong>{word}</strong>'
-    line += html.escape(claim["sentence"])
-    seen = f"predicted: {claim['predicted']}; observed: {claim['observed']}"
-    return f"{line}<small>{html.escape(seen)}</small></p>"
+    values = f"predicted: {claim['predicted']}; observed: {claim['observed']}"
+    parts = (element("strong", word), claim["sentence"], element("small", values))
+    name = anchor(claim["name"]) if first else None
+    return element("p", *parts, class_=f"claim {kind}", id=name)

@@ -11,9 +11,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import LabError, MissingError, first_line, from_os
@@ -31,15 +29,16 @@ def build(run: str, out: Path) -> Path:
     An earlier site there is replaced when the new one is whole. Raises `LabError` where
     `run` has no notebooks, `out` is something other than a site, or Sphinx objects.
     """
-    found = results.open_run(run)
-    notebooks = _notebooks(run, found)
-    if out.exists() and not (out / _MARK).is_file() and not _empty(out):
+    opened = results.open_run(run)
+    notebooks = _notebooks(run, opened)
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not (out / _MARK).is_file() and not empty:
         raise LabError(str(out), "not a site of ours, and not empty", "choose another folder (-o)")
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".site-", dir=out.absolute().parent) as folder:
             source, built = Path(folder, "source"), Path(folder, "built")
-            _stage(notebooks, found, source)
+            _stage(notebooks, opened, source)
             _sphinx(source, built)
             (built / _MARK).touch()
             _swap(built, out, Path(folder, "old"))
@@ -48,17 +47,13 @@ def build(run: str, out: Path) -> Path:
     return out / "index.html"
 
 
-def _notebooks(run: str, found: Run) -> list[Path]:
-    if not found.recorded:
-        return results.executed(Path(run), found.manifest)
+def _notebooks(folder: str, run: Run) -> list[Path]:
+    if not run.recorded:
+        return results.executed(Path(folder), run.manifest)
     committed = sorted(settings.notebooks_dir().glob("*.ipynb"))
     if not committed:
         raise MissingError("the recorded notebooks", "they come with a checkout", "clone it")
     return committed
-
-
-def _empty(folder: Path) -> bool:
-    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _swap(built: Path, out: Path, old: Path) -> None:
@@ -72,27 +67,23 @@ def _swap(built: Path, out: Path, old: Path) -> None:
         raise
 
 
-def _stage(notebooks: list[Path], found: Run, source: Path) -> None:
+def _stage(notebooks: list[Path], run: Run, source: Path) -> None:
     """Lay out what Sphinx reads: configuration, looks, and a page for each notebook."""
     shutil.copytree(settings.data_dir() / "site", source)
     names = [path.stem for path in notebooks]
-    entries = found.manifest.get("notebooks", {})
+    entries = run.manifest.get("notebooks", {})
     titles = {}
     for path in notebooks:
-        entry = entries.get(path.stem, {})
-        read = document.read(path)
-        titles[path.stem] = pages.title(read, path.stem)
-        made = pages.page(read, names, error=entry.get("error"))
-        files.write(source / path.name, document.dump(document.normalize(made, excerpts=True)))
-    for name, text in front.texts(found, titles).items():
+        book, error = document.read(path), entries.get(path.stem, {}).get("error")
+        titles[path.stem] = pages.title(book, path.stem)
+        page = document.normalize(pages.page(book, names, error=error), excerpts=True)
+        files.write(source / path.name, document.dump(page))
+    for name, text in front.render(run, titles).items():
         files.write(source / name, pages.linked(text, names))
-    replayed = [n for n, entry in entries.items() if _replayed(entry)]
-    notes = {"when": when(found), "recorded": names if found.recorded else replayed}
-    files.write(source / "site.json", json.dumps({**notes, "live": not found.recorded}))
-
-
-def _replayed(entry: Mapping[str, Any]) -> bool:
-    return bool(entry.get("parameters", {}).get("source") == "recorded")
+    sources = {n: entry.get("parameters", {}).get("source") for n, entry in entries.items()}
+    replayed = [name for name, origin in sources.items() if origin == "recorded"]
+    notes = {"when": when(run), "recorded": names if run.recorded else replayed}
+    files.write(source / "site.json", json.dumps({**notes, "live": not run.recorded}))
 
 
 def when(run: Run) -> str:
@@ -109,11 +100,10 @@ def when(run: Run) -> str:
 def _sphinx(source: Path, built: Path) -> None:
     """Run Sphinx; a warning is an error, since a page with a hole is not a report."""
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going"]
-    doctrees = source.with_name("doctrees")
-    done = process.run(
-        [*command, "-d", doctrees, source, built], cwd=source, limits=settings.COMPILER
-    )
+    command += ["-d", str(source.with_name("doctrees")), str(source), str(built)]
+    done = process.run(command, cwd=source, limits=settings.COMPILER)
     if not done.ok:
-        said = done.stderr.replace(f"{source}/", "")
-        why = f"ended by {done.signal_name}" if done.signal else first_line(said)
+        why = first_line(done.stderr.replace(f"{source}/", ""))
+        if done.signal:
+            why = f"ended by {done.signal_name}"
         raise LabError("the site", f"Sphinx: {why}", "mend the notebook, and run it again")

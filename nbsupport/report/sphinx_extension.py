@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
-import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,13 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+from nbsupport.base import files
 from nbsupport.report.front import GLOSSARY, term_id
+from nbsupport.show.shown import element
 
 #: Where a term is not looked for: it is a name there, or leads elsewhere already.
-_LEFT = (
-    nodes.reference,
-    nodes.literal,
-    nodes.literal_block,
-    nodes.raw,
-    nodes.title,
-    nodes.table,
-    nodes.rubric,
-)
+_NAMES = (nodes.reference, nodes.literal, nodes.literal_block, nodes.raw, nodes.title)
+_APART = (*_NAMES, nodes.table, nodes.rubric)
 
 
 class Terms(SphinxPostTransform):
@@ -37,47 +31,39 @@ class Terms(SphinxPostTransform):
         """Rewrite the text of the page; the glossary itself is left as it is."""
         if self.env.docname == "glossary":
             return
-        known: dict[str, dict[str, Any]] = {}
-        for term in tomllib.loads(Path(self.env.srcdir, GLOSSARY).read_text())["term"]:
+        self.terms: dict[str, dict[str, Any]] = {}  # by each way to write it
+        for term in files.read_toml(Path(self.env.srcdir, GLOSSARY))["term"]:
             words = () if term.get("quiet") else (term["name"], *term.get("also", ()))
-            known |= dict.fromkeys(words, term)
-            known |= {word.capitalize(): term for word in words if word.islower()}
-        either = "|".join(sorted(map(re.escape, known), key=len, reverse=True))
-        pattern = re.compile(rf"(?<![\w-])({either})(s?)(?![\w-])")
-        done: set[str] = set()
+            self.terms |= dict.fromkeys(words, term)
+            self.terms |= {word.capitalize(): term for word in words if word.islower()}
+        either = "|".join(sorted(map(re.escape, self.terms), key=len, reverse=True))
+        self.pattern = re.compile(rf"(?<![\w-])({either})(s?)(?![\w-])")
+        self.linked: set[str] = set()
         for text in list(self.document.findall(nodes.Text)):
-            if not _in_html_link(text) and not any(isinstance(a, _LEFT) for a in _above(text)):
-                self._link(text, pattern, known, done)
+            if not _in_html_link(text) and not any(isinstance(a, _APART) for a in _above(text)):
+                self._link(text)
 
-    def _link(
-        self,
-        text: nodes.Text,
-        pattern: re.Pattern[str],
-        known: dict[str, dict[str, Any]],
-        done: set[str],
-    ) -> None:
-        made: list[nodes.Node] = []
-        at, said = 0, text.astext()
-        for match in pattern.finditer(said):
-            term = known[match[1]]
-            if term["name"] in done:
+    def _link(self, text: nodes.Text) -> None:
+        parts: list[nodes.Node] = []
+        at, words = 0, text.astext()
+        for match in self.pattern.finditer(words):
+            term = self.terms[match[1]]
+            name, says = term["name"], re.sub(r"[`*]", "", term["says"])
+            if name in self.linked:
                 continue
-            done.add(term["name"])
-            tip = html.escape(re.sub(r"[`*]", "", term["says"]), quote=True)
-            link = f'<a class="term" href="glossary.html#{term_id(term["name"])}" data-tip="{tip}">'
-            made += [nodes.Text(said[at : match.start()])]
-            made += [nodes.raw("", f"{link}{html.escape(match[0])}</a>", format="html")]
+            self.linked.add(name)
+            href = f"glossary.html#{term_id(name)}"
+            link = element("a", match[0], class_="term", href=href, data_tip=says)
+            parts += [nodes.Text(words[at : match.start()]), nodes.raw("", link, format="html")]
             at = match.end()
-        if made:
-            text.parent.replace(text, [*made, nodes.Text(said[at:])])
+        if parts:
+            text.parent.replace(text, [*parts, nodes.Text(words[at:])])
 
 
-def _above(node: nodes.Node) -> list[nodes.Node]:
-    found = []
+def _above(node: nodes.Node) -> Iterator[nodes.Node]:
     while node.parent is not None:
         node = node.parent
-        found.append(node)
-    return found
+        yield node
 
 
 def _in_html_link(text: nodes.Text) -> bool:
@@ -87,7 +73,7 @@ def _in_html_link(text: nodes.Text) -> bool:
     return raw.count("<a ") > raw.count("</a>")
 
 
-def _said_of_page(
+def _tell_of_page(
     app: Sphinx, name: str, template: str, context: dict[str, Any], _: nodes.document
 ) -> None:
     """Hand the page's template what its run was, and whether it was here and now."""
@@ -95,16 +81,15 @@ def _said_of_page(
     recorded = name in site["recorded"] or not site["live"]
     context |= {"kind": "recorded" if recorded else "live", "when": site["when"]}
     # What a screen reader would stumble over: a heading without a level, a label unlike its words.
-    tree = context.get("furo_navigation_tree", "")
-    context["furo_navigation_tree"] = tree.replace(
-        'role="heading"', 'role="heading" aria-level="2"'
-    )
-    body = context.get("body", "")
-    context["body"] = body.replace(' aria-label="Toggle hidden content"', "")
+    for part, old, new in (
+        ("furo_navigation_tree", 'role="heading"', 'role="heading" aria-level="2"'),
+        ("body", ' aria-label="Toggle hidden content"', ""),
+    ):
+        context[part] = context.get(part, "").replace(old, new)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.add_post_transform(Terms)
-    app.connect("html-page-context", _said_of_page, priority=900)  # after the theme
+    app.connect("html-page-context", _tell_of_page, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -58,10 +58,15 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
 
     Of `attributes`, `_` in a name stands for `-` (`class_` for `class`); None is left out.
     """
-    inside = (child if isinstance(child, Html) else html.escape(str(child)) for child in children)
     names = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-    pairs = (f' {k}="{html.escape(str(v))}"' for k, v in names.items() if v is not None)
+    pairs = (f' {name}="{escape(value)}"' for name, value in names.items() if value is not None)
+    inside = (child if isinstance(child, Html) else escape(child) for child in children)
     return Html(f"<{tag}{''.join(pairs)}>{''.join(inside)}</{tag}>")
+
+
+def escape(content: object) -> Html:
+    """Return text as HTML: escaped, for between tags and in attributes."""
+    return Html(html.escape(str(content)))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, marked: bool = True) -> Shown:
@@ -89,7 +94,7 @@ def _cell(content: object, marked: bool) -> Html:
     kind = _MARKS.get(word, word if word in look.OUTCOMES else "")
     if marked and kind:
         return element("td", text, class_=f"outcome {kind}")
-    return element("td", Html(re.sub(r"\S{16,}", _breaking, html.escape(text))))
+    return element("td", Html(re.sub(r"\S{16,}", _breaking, escape(text))))
 
 
 def _breaking(word: re.Match[str]) -> str:

@@ -1,1 +1,2 @@
+from . import reproducer as reproducer
 from . import upstream as upstream

@@ -1,39 +1,29 @@
 """Reports to send: what a finished run lets one tell LLVM, cc-rs, cargo-pgo, or the user.
 
-Templates (Markdown, for Jinja2) and the reproducer are in `data/upstream`. Numbers, versions and
-outcomes in a report come from the run, or (records, of 64-bit programs) from `profile.layout`.
+Templates (Markdown, for Jinja2) are in `data/upstream`. Numbers, versions and outcomes in a report
+come from the run, or (records, of 64-bit programs) from `profile.layout`.
 """
 
 from __future__ import annotations
 
-import atexit
-import gzip
-import io
 import json
 import math
 import re
-import shutil
 import signal
-import tarfile
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.base import files, process, settings
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError, from_os
-from nbsupport.crash.crash import Crash
-from nbsupport.lab.lab import Invocation, Lab
 from nbsupport.notebooks import results
 from nbsupport.notebooks.results import Run
 from nbsupport.profile.layout import LAYOUTS, Layout, changes, llvm_of
+from nbsupport.report import reproducer
 from nbsupport.studies import hypotheses
-from nbsupport.toolchains.probe import Toolchain
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What goes beside a report, and in that, for LLVM's lit.
-ARCHIVE, _TEST = "pgo-mix-reproducer.tar.gz", "mixed-records.c"
 #: The claims that a report rests on, with the notebooks that make them.
 _SHOWN, _PROJECTS = "mixed-layouts-decide", "real-projects-crash-and-are-cured"
 _GRID = {"grid-as-predicted": "01-reproduction", "fate-as-predicted": "03-record-layout"}
@@ -51,7 +41,7 @@ _READ = ("NumValueSites", "Values")
 
 
 def write(run: Path | Run, to: str, out: Path) -> Path:
-    """Write a report of a finished run, and the reproducer `ARCHIVE` beside it; return `out`.
+    """Write a report of a finished run, and the reproducer's archive beside it; return `out`.
 
     `to` is llvm, cc-rs, cargo-pgo or analysis; `run` may be a run's folder (or `recorded`). Raises
     `LabError` where the run has nothing to report, or does not show what the report rests on.
@@ -59,7 +49,7 @@ def write(run: Path | Run, to: str, out: Path) -> Path:
     text = render(run if isinstance(run, Run) else results.open_run(str(run)), to)
     try:
         files.write(out, text)
-        files.write(out.with_name(ARCHIVE), reproducer())
+        files.write(out.with_name(reproducer.ARCHIVE), reproducer.archive())
     except OSError as error:
         raise from_os(f"writing {out}", error) from error
     return out
@@ -100,67 +90,10 @@ def render_all(run: Run) -> dict[str, str]:
     return reports
 
 
-def reproducer() -> bytes:
-    """Return the archive of the reproducer; the same files give the same bytes."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        data = settings.data_dir()
-        for path in (*sorted((data / "upstream" / "reproducer").iterdir()), data / "lit" / _TEST):
-            entry = tarfile.TarInfo(f"{ARCHIVE.partition('.')[0]}/{path.name}")
-            entry.size, entry.mode = path.stat().st_size, 0o644
-            archive.addfile(entry, io.BytesIO(path.read_bytes()))
-    return gzip.compress(content.getvalue(), mtime=0)
-
-
-def unpack() -> Path:
-    """Return the folder of the reproducer, unpacked; it is there as long as this process."""
-    place = tempfile.mkdtemp(prefix="pgo-lab-")
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    with tarfile.open(fileobj=io.BytesIO(reproducer())) as archive:
-        archive.extractall(place, filter="data")
-    return Path(place, ARCHIVE.partition(".")[0])
-
-
-def make(folder: Path, main: Toolchain, other: Toolchain) -> str:
-    """Make and run the programs of the reproducer in its folder; return what that prints.
-
-    Nothing of this project, or of its reader, is in the environment but PATH.
-    """
-    compilers = [f"CC={main.compiler}", f"CC2={other.compiler}"]
-    command = ["make", "mixed", "swapped", "uniform", *compilers]
-    env = {"PATH": "/usr/bin:/bin"}
-    return process.run(command, cwd=folder, env=env, limits=settings.COMPILER).stdout
-
-
-def read_ends(printed: str) -> dict[str, str]:
-    """Return how each program of the reproducer ended, out of what `make` prints."""
-    lines = (line.split(": ", 1) for line in printed.splitlines() if line[:1].islower())
-    return {name: re.split(r" \(|,", end)[0] for name, end in lines}
-
-
-def predict_ends(lab: Lab, llvm: str, foreign: str) -> dict[str, frozenset[str]]:
-    """Return what `read_ends` may say of the programs that two compilers make."""
-    words = {"crash": "crash", "ok": "fine", "version-mismatch": "version mismatch"}
-    trials = {
-        "mixed": lab.trial("cold", llvm, foreign),
-        "swapped": lab.trial("cold", llvm, foreign, order="foreign-first"),
-    }
-    return {
-        name: frozenset(words[kind] for kind in hypotheses.predict(trial))
-        for name, trial in trials.items()
-    }
-
-
-def find_crash(lab: Lab, program: Path, main: Toolchain) -> Crash | None:
-    """Run a program, whose runtime is that of `main`; return its crash, if it does."""
-    outcome, _ = lab.judge_command(Invocation([program], main, settings.PROGRAM))
-    return outcome.crash
-
-
 def pairs(run: Run) -> pd.DataFrame:
     """Return the trials of a run in which two LLVMs, or one twice, instrument by IR.
 
-    Rows are as `trials.sweep` has them, one for each pair, order and program. Of the recorded run
+    Rows are as `lab.sweep` has them, one for each pair, order and program. Of the recorded run
     they are those of all LLVMs (data/recorded/versions). Raises `MissingError` where it has none.
     """
     import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
@@ -196,15 +129,14 @@ def _facts(run: Run) -> dict[str, Any]:
     """Return what the templates name; where no two LLVMs crash, `crash` is None, the rest less."""
     table, manifest = pairs(run), run.manifest
     cold = table[table["program"] == "cold"]
-    known = {tool["name"]: tool["version"] for tool in manifest.get("toolchains", ())}
-    releases = {name: known.get(name, _major(name)) for name in (*cold["main"], *cold["foreign"])}
-    tried = run.tables["workarounds"].to_dict("records") if "workarounds" in run.tables else []
-    made = run.claims.sort_values(
-        "observed", kind="stable"
-    )  # "crash, then ok" before "ok, then ok"
+    versions = {tool["name"]: tool["version"] for tool in manifest.get("toolchains", ())}
+    names = (*cold["main"], *cold["foreign"])
+    releases = {name: versions.get(name, _major(name)) for name in names}
+    # "crash, then ok" before "ok, then ok"
+    claims = run.claims.sort_values("observed", kind="stable").set_index("name")
     facts: dict[str, Any] = {
         "run": run,
-        "at": lambda name: json.loads(made.loc[made["name"] == name, "at"].iloc[0]),
+        "at": lambda name: json.loads(claims.loc[[name], "at"].iloc[0]),
         "platform": str(manifest.get("platform", "an unknown system")),
         "day": str(manifest.get("started", "an unknown day")).partition("T")[0],
         "releases": ", ".join(dict.fromkeys(releases.values())),
@@ -212,12 +144,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "layouts": _described(set(cold["main_raw_version"])),
         "matrix": _matrix(cold),
         "projects": ", ".join(_projects(run)),
-        "archive": ARCHIVE,
-        "test": _TEST,
+        "archive": reproducer.ARCHIVE,
+        "test": reproducer.TEST,
         "ledger": hypotheses.ledger(run).to_dict("records"),
-        "workarounds": sorted(
-            tried, key=lambda row: [bool(re.match(r, row["verdict"])) for r in _RANKS].index(True)
-        ),
+        "workarounds": sorted(_rows(run, "workarounds"), key=_rank),
         "crash": None,
     }
     if crash := _mixed(run, cold):
@@ -232,7 +162,7 @@ def _facts(run: Run) -> dict[str, Any]:
             "other": releases[crash["foreign"]],
             "mine": mine,
             "theirs": theirs,
-            "misread": [(f, mine.offsets()[f], _there(mine, theirs, f)) for f in _READ],
+            "misread": [(f, mine.offsets()[f], _in_place(mine, theirs, f)) for f in _READ],
             "unseen": math.lcm(mine.record_size(), theirs.record_size()) // theirs.record_size(),
             "hot": (sum(hot == "crash"), len(hot)),
             "refused": sum(first == "ok"),
@@ -240,10 +170,20 @@ def _facts(run: Run) -> dict[str, Any]:
     return facts
 
 
+def _rows(run: Run, name: str) -> list[dict[Any, Any]]:
+    """Return the rows of a table of a run, none where it has no such table."""
+    return run.tables[name].to_dict("records") if name in run.tables else []
+
+
+def _rank(row: dict[Any, Any]) -> int:
+    """Return how far from the best the verdict on a workaround is."""
+    return [bool(re.match(rank, row["verdict"])) for rank in _RANKS].index(True)
+
+
 def _projects(run: Run) -> list[str]:
     """Return the projects that were built, the lab's own by what their C part is."""
-    tried = run.tables["cases"]["case"] if "cases" in run.tables else ()
-    return [name.replace("rust-cc-", "a Rust program with ") for name in dict.fromkeys(tried)]
+    names = dict.fromkeys(row["case"] for row in _rows(run, "cases"))
+    return [name.replace("rust-cc-", "a Rust program with ") for name in names]
 
 
 def _mixed(run: Run, cold: pd.DataFrame) -> dict[Any, Any] | None:
@@ -256,10 +196,10 @@ def _mixed(run: Run, cold: pd.DataFrame) -> dict[Any, Any] | None:
     last = cold[(cold["order"] == "foreign-first") & (cold["outcome"] == "version-mismatch")]
     both = first.merge(last[[*keys, "detail", "exit_code"]], on=keys, suffixes=("", "_swapped"))
     known = both["main_raw_version"].isin(LAYOUTS) & both["foreign_raw_version"].isin(LAYOUTS)
-    shown = [json.loads(text) for text in run.claims.loc[run.claims["name"] == _SHOWN, "at"]]
-    asked = [[at[key].split()[-1] for key in keys] for at in shown]
+    claimed = run.claims.loc[run.claims["name"] == _SHOWN, "at"].map(json.loads)
+    shown = [[at[key].split()[-1] for key in keys] for at in claimed]
     rows = both[known].to_dict("records")
-    return min(rows, key=lambda r: [_major(r[key]) for key in keys] not in asked, default=None)
+    return min(rows, key=lambda row: [_major(row[key]) for key in keys] not in shown, default=None)
 
 
 def _major(name: str) -> str:
@@ -268,22 +208,23 @@ def _major(name: str) -> str:
 
 def _described(versions: set[int]) -> list[tuple[Layout, str, str]]:
     """Return each known layout, with the LLVMs that write it, and what it moved in the record."""
-    known = [LAYOUTS[version] for version in sorted(versions & LAYOUTS.keys())]
+    layouts = [LAYOUTS[version] for version in sorted(versions & LAYOUTS.keys())]
     rows = []
-    for before, now in zip([*known[:1], *known], known, strict=False):
-        news = "; ".join(str(one) for one in changes(before, now) if one.part == "record")
-        rows.append((now, llvm_of(now.raw_version), news or "-"))
+    for before, now in zip([*layouts[:1], *layouts], layouts, strict=False):
+        changed = (change for change in changes(before, now) if change.part == "record")
+        rows.append((now, llvm_of(now.raw_version), "; ".join(map(str, changed)) or "-"))
     return rows
 
 
-def _there(mine: Layout, theirs: Layout, field: str) -> str:
+def _in_place(mine: Layout, theirs: Layout, field: str) -> str:
     """Return what a record of `theirs`, or the next one, has where `mine` has a field."""
     start, end = _extents(mine)[field]
-    found = []
+    names = []
     for shift, after in ((0, ""), (theirs.record_size(), " of the next record")):
         for name, (first, last) in _extents(theirs).items():
-            found += [name + after] if first + shift < end and start < last + shift else []
-    return ", ".join(found) or "padding"
+            if first + shift < end and start < last + shift:
+                names.append(name + after)
+    return ", ".join(names) or "padding"
 
 
 def _extents(layout: Layout) -> dict[str, tuple[int, int]]:

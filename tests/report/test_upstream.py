@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import re
-import subprocess
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +20,9 @@ from nbsupport.notebooks import document, results
 from nbsupport.notebooks.results import Run
 from nbsupport.profile import layout
 from nbsupport.profile.layout import LAYOUTS
-from nbsupport.report import upstream
+from nbsupport.report import reproducer, upstream
 from nbsupport.toolchains.probe import Toolchain
+from tests.report.test_reproducer import run
 
 Find = Callable[[str], Toolchain]
 ALL = ("llvm", "cc-rs", "cargo-pgo", "analysis")
@@ -54,14 +52,6 @@ def claims(name: str, **columns: object) -> pd.DataFrame:
 
 def blocks(text: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.S | re.M)
-
-
-def run(command: list[str], folder: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command where nothing of this project, or of its reader, is in the environment."""
-    env = {"PATH": "/usr/bin:/bin", **extra}
-    return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60
-    )
 
 
 @pytest.fixture(scope="module")
@@ -98,60 +88,6 @@ def test_the_command_that_reads_a_clangs_raw_version_does(tmp_path: Path, toolch
         value = re.search(r"^@__llvm_profile_raw_version = .* i64 (\d+)", done.stdout, re.M)
         assert value, done.stderr
         assert layout.split(int(value[1]))[0] == found.raw_version
-
-
-@pytest.fixture
-def unpacked(tmp_path: Path) -> Path:
-    with tarfile.open(fileobj=io.BytesIO(upstream.reproducer())) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (folder,) = tmp_path.iterdir()
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("main", "other", "mixed", "swapped"),
-    [
-        ("19", "17", "crash", "version mismatch"),
-        ("17", "23", "crash", "version mismatch"),
-        ("23", "22", "crash", "version mismatch"),
-        ("18", "19", "fine", "version mismatch"),
-        ("19", "22", "fine", "fine"),
-    ],
-)
-def test_the_archive_reproduces_without_this_project(
-    unpacked: Path, toolchain: Find, main: str, other: str, mixed: str, swapped: str
-) -> None:
-    compilers = [f"CC={toolchain(main).compiler}", f"CC2={toolchain(other).compiler}"]
-    done = run(["make", *compilers], unpacked)
-    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
-    assert done.returncode == 0, done.stderr
-    assert lines["mixed"].startswith(mixed)
-    assert lines["swapped"].startswith(swapped)
-    assert lines["uniform"].startswith("fine, a profile of ")
-    # In the same folder, with the compilers that were there before.
-    assert (run(["make", "check", *compilers], unpacked).returncode == 0) == (mixed == "fine")
-
-
-def test_the_archives_check_wants_a_control(unpacked: Path, toolchain: Find) -> None:
-    clang = toolchain("19").compiler
-    assert run(["make", "check", f"CC={clang}", f"CC2={clang}"], unpacked).returncode == 0
-    for broken in ("CC=/bin/false", "CC2=/bin/false", "PROFILE="):
-        arguments = [f"CC={clang}", f"CC2={clang}", broken]
-        assert run(["make", "check", *arguments], unpacked).returncode == 2, broken
-    assert run(["make", "clean"], unpacked).returncode == 0
-    assert len(list(unpacked.iterdir())) == 5
-
-
-def test_the_archive_says_nothing_of_who_made_it() -> None:
-    with tarfile.open(fileobj=io.BytesIO(upstream.reproducer())) as archive:
-        members = archive.getmembers()
-    assert {(one.mtime, one.uid, one.gid, one.uname, one.gname) for one in members} == {
-        (0, 0, 0, "", "")
-    }
-    assert [one.name.rpartition("/")[2] for one in members] == sorted(
-        ["main.c", "library.c", "Makefile", "README.md", "mixed-records.c"]
-    )
-    assert upstream.reproducer()[4:8] == bytes(4)  # gzip's time
 
 
 @pytest.mark.parametrize("to", ALL)
@@ -325,7 +261,7 @@ def test_what_stands_in_a_fields_place_is_right(mine: int, theirs: int) -> None:
     for field in upstream._READ:
         seen = dict.fromkeys(read[field].tobytes())
         words = [names[n % 100 - 1] + " of the next record" * (n > 100) for n in seen if n]
-        told = upstream._there(LAYOUTS[mine], LAYOUTS[theirs], field)
+        told = upstream._in_place(LAYOUTS[mine], LAYOUTS[theirs], field)
         assert told == (", ".join(words) or "padding")
 
 
@@ -333,7 +269,7 @@ def test_a_report_is_written_with_its_archive(tmp_path: Path) -> None:
     out = tmp_path / "new" / "report.md"
     assert upstream.write(Path("recorded"), "llvm", out) == out
     assert out.read_text() == upstream.render(RECORDED, "llvm")
-    assert (out.parent / upstream.ARCHIVE).read_bytes() == upstream.reproducer()
+    assert (out.parent / reproducer.ARCHIVE).read_bytes() == reproducer.archive()
     assert len(list(out.parent.iterdir())) == 2
     with pytest.raises(LabError, match="writing"):
         upstream.write(RECORDED, "llvm", out.parent)

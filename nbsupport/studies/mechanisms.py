@@ -6,18 +6,18 @@ one program for each observation of the user's, changed in the same way, and run
 
 from __future__ import annotations
 
+import functools
 import html
-import os
+import itertools
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import ipywidgets
 
-from nbsupport.base import progress
+from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import BuildError, LabError
 from nbsupport.crash.crash import Crash
 from nbsupport.lab.lab import Lab
@@ -36,32 +36,45 @@ if TYPE_CHECKING:
 #: its own, is absent where the user saw no crash. "untried": a tool or a program is missing.
 Agreement = Literal["yes", "no", "assumed", "untried"]
 
-#: By observation (data/seed): the programs that are run for it.
-_ASKED = {
-    "function": ("cold",),
-    "address": ("cold",),
-    "moment": ("explicit",),
-    "merge": ("rich",),
-    "allocators": ("mimalloc", "jemalloc"),
-    "size": ("small",),
-    "systems": ("gcc",),
-    "entries": ("asked",),
-}
-_PROGRAMS = tuple(dict.fromkeys(name for names in _ASKED.values() for name in names))
-#: An observation, as the head of a column.
-_BRIEF = {
-    "function": "dies in\ninitialize…\nRecord",
-    "address": "debugger\nprints\n0x0",
-    "moment": "an explicit\nwrite dies,\ntoo",
-    "systems": "healthy\nwith gcc\n(Linux)",
-    "allocators": "mimalloc\nand je-\nmalloc",
-    "size": "healthy\nwithout C\n(small)",
-    "merge": "too much\nprofile\ndata",
-    "entries": "impossible\nnumbers\n(no crash)",
+#: What the agreement of a mechanism with an observation means (see 06, section 3).
+_AGREEMENTS: dict[Agreement, str] = {
+    "yes": "agrees",
+    "no": "contradicts it",
+    "assumed": "agrees only if it was absent where the user saw no crash",
+    "untried": "not tried here",
 }
 _FILLS = {"yes": look.GOOD, "assumed": look.YELLOW}  # else none: it says nothing for it
 _AGREES = "agrees_"
 _PAGE = 4096  # an address below it is 0, and the offset of a field or an element
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """How a mechanism is held against an observation; `criteria.toml` explains the fields."""
+
+    head: str
+    programs: tuple[str, ...]
+    crash: tuple[str, ...] = ()
+    debugger: bool = False
+    same_function: bool = False
+    column: str = ""
+    says: str = ""
+    detail: str = ""
+    alive: tuple[str, ...] = ()
+    in_crash: bool = True
+
+
+@functools.cache
+def criteria() -> Mapping[str, Criterion]:
+    """Return the criterion of each observation that has one, by its id in data/seed."""
+    path = settings.data_dir() / "hypotheses" / "criteria.toml"
+    entries = files.read_toml(path).items()
+    return {name: files.load(Criterion, entry, f"{path.name}: {name}") for name, entry in entries}
+
+
+def _programs() -> tuple[str, ...]:
+    """Return what is run of each mechanism, in the order of the table's columns."""
+    return tuple(dict.fromkeys(name for one in criteria().values() for name in one.programs))
 
 
 @dataclass(frozen=True)
@@ -82,41 +95,51 @@ class Signature:
         """Why it was not made to happen at all, or ""."""
         return self.errors.get("cold", "")
 
+    @property
+    def measured(self) -> dict[str, str]:
+        """What the programs came to, by columns of `compare`; "" where a program was not run."""
+        dead = None if self.why else self.outcomes["cold"].crash
+        return {
+            "ends": self._end("cold"),
+            "ends_explicit": self._end("explicit"),
+            "function": (dead.function or "the C library") if dead else "",
+            "address": _printed(dead) if dead else "",
+            "merge": self.merge.partition(":")[0],
+        }
+
+    def _end(self, program: str) -> str:
+        """Return how a program ends: its outcome, and for a crash when."""
+        outcome = self.outcomes.get(program)
+        if outcome is None or outcome.crash is None:
+            return outcome.kind if outcome else ""
+        names = {frame.function for frame in outcome.crash.frames}
+        if "exit" in names:
+            return "crash at exit"
+        return f"crash in {'the write' if '__llvm_profile_write_file' in names else 'main'}"
+
     def agrees(self, seen: Observation) -> Agreement:
-        """Return whether it agrees with an observation; raises KeyError for one not asked of."""
-        asked = [self.outcomes[name] for name in _ASKED[seen.id] if name in self.outcomes]
-        if self.why or len(asked) < len(_ASKED[seen.id]):
+        """Return whether it agrees with an observation; KeyError for one without criterion."""
+        criterion = criteria()[seen.id]
+        if self.why or not self.outcomes.keys() >= set(criterion.programs):
             return "untried"
-        first, plain = asked[0], self.outcomes["cold"]
-        if seen.id == "entries":  # the question alone, whether it crashes or not
-            return _word("impossible" in first.detail)
-        if seen.id in ("size", "systems"):
-            if plain.kind != "crash":
-                return "no"
-            return "assumed" if first.kind == "crash" else "yes"
-        if seen.id in ("merge", "allocators"):
-            said = seen.value in self.merge if seen.id == "merge" else True
-            return _word(said and all(one.kind == "crash" for one in asked))
-        if first.kind != "crash" or plain.kind != "crash":
+        crashed = [self.outcomes[name] for name in criterion.crash]
+        if any(outcome.kind != "crash" for outcome in crashed):
             return "no"
-        if first.crash is None or plain.crash is None:  # no debugger
+        functions = {outcome.crash.function for outcome in crashed if outcome.crash}
+        if criterion.debugger and not all(outcome.crash for outcome in crashed):
             return "untried"
-        if seen.id == "function":
-            return _word(first.crash.function == seen.value)
-        if seen.id == "address":  # what a debugger prints where the kernel knows no address
-            by_registers = first.crash.fault_address_from == "registers"
-            return _word(by_registers or first.crash.fault_address == 0)
-        names = {frame.function for frame in first.crash.frames}
-        writes = "__llvm_profile_write_file" in names and "exit" not in names
-        return _word(writes and first.crash.function == plain.crash.function)
+        if criterion.same_function and len(functions) > 1:
+            return "no"
+        says = criterion.says.format(value=seen.value)
+        detail = self.outcomes[criterion.programs[0]].detail
+        if says not in self.measured.get(criterion.column, "") or criterion.detail not in detail:
+            return "no"
+        alive = all(self.outcomes[name].kind != "crash" for name in criterion.alive)
+        return "yes" if alive else "assumed"
 
     def fits(self, seen: Sequence[Observation]) -> dict[str, Agreement]:
-        """Return its agreement with each of those observations that can be asked of."""
-        return {one.id: self.agrees(one) for one in seen if one.id in _ASKED}
-
-
-def _word(agrees: bool) -> Agreement:
-    return "yes" if agrees else "no"
+        """Return its agreement with each of those observations that have a criterion."""
+        return {one.id: self.agrees(one) for one in seen if one.id in criteria()}
 
 
 def load() -> tuple[BuildChange, ...]:
@@ -127,32 +150,34 @@ def load() -> tuple[BuildChange, ...]:
 def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
     """Make each mechanism happen, in parallel; return the signatures, in order.
 
-    `llvm` builds main and brings the runtime, `foreign` is the other LLVM. Raises `LabError`
-    where these two are not there. What cannot be run here says why, and prints it once.
+    `llvm` is the LLVM that builds main and brings the runtime, `foreign` the other one. Raises
+    `LabError` where these two are not there. What cannot be run here says why, and prints it once.
     """
     lab.trial("cold", llvm, foreign)
-    grid = [(mechanism, name) for mechanism in load() for name in _PROGRAMS]
+    grid = [*itertools.product(load(), _programs())]
 
-    def go(asked: tuple[BuildChange, str]) -> tuple[Outcome, str] | str:
+    def run(mechanism_and_program: tuple[BuildChange, str]) -> tuple[Outcome, str] | str:
         try:
-            return _run(lab, *asked, llvm, foreign)
+            return _run(lab, *mechanism_and_program, llvm, foreign)
         except LabError as error:
             return re.sub(r"/\S*/", "", f"{error.what}: {error.why}")  # no places
 
-    found: dict[BuildChange, dict[str, tuple[Outcome, str] | str]] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("mechanisms", len(grid)) as step:
-        for (mechanism, name), one in zip(grid, pool.map(go, grid), strict=True):
-            found.setdefault(mechanism, {})[name] = one
-            step()
-    signatures = []
-    for mechanism, tried in found.items():
-        good = {name: one for name, one in tried.items() if not isinstance(one, str)}
-        errors = {name: one for name, one in tried.items() if isinstance(one, str)}
-        outcomes = {name: outcome for name, (outcome, _) in good.items()}
-        merge = good["rich"][1] if "rich" in good else ""
-        signatures.append(Signature(mechanism, outcomes, merge, errors))
-    for error in dict.fromkeys(e for one in signatures for e in one.errors.values() if not one.why):
-        print(f"left out: {error}")  # noqa: T201 - the notebook shows it
+    results = dict(zip(grid, progress.each(grid, run, "mechanisms"), strict=True))
+    signatures, reasons = [], list[str]()
+    for mechanism in load():
+        outcomes, merge, errors = dict[str, Outcome](), "", dict[str, str]()
+        for program in _programs():
+            result = results[mechanism, program]
+            if isinstance(result, str):
+                errors[program] = result
+            else:
+                outcomes[program], merge = result[0], result[1] or merge
+        signature = Signature(mechanism, outcomes, merge, errors)
+        signatures.append(signature)
+        if not signature.why:
+            reasons += errors.values()
+    for reason in dict.fromkeys(reasons):
+        print(f"left out: {reason}")  # noqa: T201 - the notebook shows it
     return tuple(signatures)
 
 
@@ -177,108 +202,103 @@ def _run(
 
 
 def compare(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.DataFrame:
-    """Return a row for each signature, of what differs from machine to machine only if it does.
+    """Return a row for each of the `signatures`, beside what the user saw (`seen`).
 
-    Columns: mechanism, source, what, `why` it was not made, the outcome of each program; how and
-    in which function `cold` ends, the address that a debugger prints, how `explicit` ends, what
-    llvm-profdata says to what `rich` leaves (merge); its agreements (`agrees_function` and so on).
+    Of what differs from machine to machine it has only that it does. Columns: mechanism, source,
+    what, `why` it was not made, the outcome of each program; how and in which function `cold`
+    ends, the address that a debugger prints, how `explicit` ends, what llvm-profdata says to what
+    `rich` leaves (merge); its agreements (`agrees_function` and so on, as `Agreement`).
     """
     import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
 
     rows = []
-    for one in signatures:
-        dead = None if one.why else one.outcomes["cold"].crash
-        row: dict[str, object] = {"mechanism": one.mechanism.id, "source": one.mechanism.source}
-        row |= {"what": one.mechanism.what, "why": one.why}
-        row |= {name: getattr(one.outcomes.get(name), "kind", "") for name in _PROGRAMS}
-        row |= {"ends": _end(one, "cold"), "ends_explicit": _end(one, "explicit")}
-        row |= {"function": (dead.function or "the C library") if dead else ""}
-        row |= {"address": _printed(dead) if dead else "", "merge": one.merge.partition(":")[0]}
-        row |= {f"{_AGREES}{key}": value for key, value in one.fits(seen).items()}
+    for signature in signatures:
+        mechanism, outcomes = signature.mechanism, signature.outcomes
+        row: dict[str, str] = {"mechanism": mechanism.id, "source": mechanism.source}
+        row |= {"what": mechanism.what, "why": signature.why}
+        row |= {n: outcomes[n].kind if n in outcomes else "" for n in _programs()}
+        row |= signature.measured
+        row |= {f"{_AGREES}{name}": word for name, word in signature.fits(seen).items()}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def lacks(row: Mapping[Any, Any]) -> list[str]:
-    """Return which observations of the user's crash a row of `table` contradicts.
+    """Return which observations of the user's crash a `row` of `compare` contradicts, by id.
 
     The numbers of the harness are no part of it: they are reported without a crash, too.
     """
-    asked = [name for name in _ASKED if name != "entries"]
-    return [name for name in asked if row.get(f"{_AGREES}{name}") == "no"]
+    crash = [name for name, criterion in criteria().items() if criterion.in_crash]
+    return [name for name in crash if row.get(f"{_AGREES}{name}") == "no"]
 
 
 def measurement(row: Mapping[Any, Any], observation: str) -> str:
-    """Return what a row of `table` measured for an observation, by its id; "" for nothing."""
-    columns = {"function": "function", "address": "address", "moment": "ends_explicit"}
-    columns |= {"merge": "merge"}
-    asked = (columns[observation],) if observation in columns else _ASKED[observation]
-    return ", ".join(dict.fromkeys(row[name] for name in asked if row[name]))
+    """Return what a `row` of `compare` has for an `observation`, by its id; "" for nothing."""
+    criterion = criteria()[observation]
+    columns = [criterion.column] if criterion.column else criterion.programs
+    return ", ".join(dict.fromkeys(row[name] for name in columns if row[name]))
 
 
-def table(found: pd.DataFrame) -> shown.Shown:
-    """Show a table of signatures: what each mechanism comes to, measured."""
+def table(compared: pd.DataFrame) -> shown.Shown:
+    """Show what each mechanism comes to, measured: a table of `compare`."""
     columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
     heads = ("mechanism", "ends in", "function", "a debugger prints", "if main writes", "profile")
     rows = [
         (row["what"], f"not made: {row['why']}", "", "", "", "")
         if row["why"]
         else tuple(row[name] or "-" for name in columns)
-        for row in found.to_dict("records")
+        for row in compared.to_dict("records")
     ]
     return shown.table(heads, rows)
 
 
-def figure(found: pd.DataFrame, seen: Sequence[Observation]) -> shown.Shown:
-    """Draw the matrix, mechanism x observation; the caption says which rows lack nothing."""
-    asked = [one for one in seen if one.id in _ASKED]
-    made = [row for row in found.to_dict("records") if not row["why"]]
-    drawn, ((axes,),) = look.charts(50 + 23 * len(made))
-    xs = [n + 0.3 * (one.id == "entries") for n, one in enumerate(asked)]  # no part of the crash
-    for y, row in enumerate(made):
-        for x, one in zip(xs, asked, strict=True):
-            word = row[f"{_AGREES}{one.id}"]
-            fill, said = _FILLS.get(word, "none"), word.replace("untried", "-")
-            look.cell(axes, (x, y), (0.94, 0.86), fill, said)
-    axes.set_xticks(xs, [_BRIEF[one.id] for one in asked])
-    axes.set_yticks(range(len(made)), [textwrap.fill(row["what"], 32) for row in made])
-    axes.set(xlim=(-0.5, xs[-1] + 0.5), ylim=(len(made) - 0.5, -0.5))
+def figure(compared: pd.DataFrame, seen: Sequence[Observation]) -> shown.Shown:
+    """Draw the matrix, mechanism x observation; the caption says which rows lack nothing.
+
+    `compared` is a table of `compare` with the same observations (`seen`).
+    """
+    asked = [observation for observation in seen if observation.id in criteria()]
+    rows = [row for row in compared.to_dict("records") if not row["why"]]
+    drawn, ((axes,),) = look.charts(50 + 23 * len(rows))
+    # What is no part of the crash stands apart.
+    xs = [n if criteria()[one.id].in_crash else n + 0.3 for n, one in enumerate(asked)]
+    for y, row in enumerate(rows):
+        for x, observation in zip(xs, asked, strict=True):
+            word = row[f"{_AGREES}{observation.id}"]
+            fill, text = _FILLS.get(word, "none"), word.replace("untried", "-")
+            look.cell(axes, (x, y), (0.94, 0.86), fill, text)
+    axes.set_xticks(xs, [criteria()[observation.id].head for observation in asked])
+    axes.set_yticks(range(len(rows)), [textwrap.fill(row["what"], 32) for row in rows])
+    axes.set(xlim=(-0.5, xs[-1] + 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.xaxis.tick_top()
-    for name, row in zip(axes.get_yticklabels(), made, strict=True):
-        name.set_fontweight("normal" if lacks(row) else "bold")
-    whole = [row["what"] for row in made if not lacks(row)]
-    caption = f"Of {len(made)} mechanisms, these show all that was seen of the crash: "
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if lacks(row) else "bold")
+    whole = [row["what"] for row in rows if not lacks(row)]
+    caption = f"Of {len(rows)} mechanisms, these show all that was seen of the crash: "
     caption += f"{'; '.join(whole) or 'none'}."
-    told = (f"{row['mechanism']}: {', '.join(lacks(row)) or 'nothing'}" for row in made)
-    return shown.framed(drawn, caption, f"what each contradicts: {'; '.join(told)}")
+    words = (f"{row['mechanism']}: {', '.join(lacks(row)) or 'nothing'}" for row in rows)
+    return shown.framed(drawn, caption, f"what each contradicts: {'; '.join(words)}")
 
 
-def _end(signature: Signature, program: str) -> str:
-    """Return how a program ends: its outcome, and for a crash when."""
-    outcome = signature.outcomes.get(program)
-    if outcome is None or outcome.crash is None:
-        return outcome.kind if outcome else ""
-    names = {frame.function for frame in outcome.crash.frames}
-    when = "in main" if "__llvm_profile_write_file" not in names else "in the write"
-    return f"crash {'at exit' if 'exit' in names else when}"
-
-
-def _printed(dead: Crash) -> str:
+def _printed(crash: Crash) -> str:
     """Return what a debugger prints as the address of a crash; in words where machines differ."""
-    if dead.fault_address is None or dead.fault_address_from == "registers":
+    if crash.fault_address_from == "registers":
         return "0x0"
-    return f"{dead.fault_address:#x}" if dead.fault_address < _PAGE else "a real address"
+    if crash.fault_address is None:
+        return ""
+    return f"{crash.fault_address:#x}" if crash.fault_address < _PAGE else "a real address"
 
 
-def widget(found: pd.DataFrame, seen: Sequence[Observation]) -> Live:
+def widget(compared: pd.DataFrame, seen: Sequence[Observation]) -> Live:
     """Return the matrix of mechanisms and observations, and in words what was measured for one.
 
-    `found` is of `table`. A page without a kernel shows the figure.
+    `compared` is a table of `compare` with the same observations (`seen`). A page without a
+    kernel shows the figure.
     """
-    rows = found.to_dict("records")
-    asked = [one for one in seen if f"agrees_{one.id}" in found]
+    rows = compared.to_dict("records")
+    asked = [observation for observation in seen if f"{_AGREES}{observation.id}" in compared]
     whole = [row["what"] for row in rows if not row["why"] and not lacks(row)]
-    mechanism = choice("mechanism", [ALL, *found["what"]], next(iter(whole), ALL))
+    mechanism = choice("mechanism", [ALL, *compared["what"]], next(iter(whole), ALL))
     observation = choice("observation", [ALL, *(one.what for one in asked)])
 
     def draw() -> str:
@@ -294,38 +314,30 @@ def widget(found: pd.DataFrame, seen: Sequence[Observation]) -> Live:
             lines = [(row["what"], *_lacking(row, asked)) for row in mine]
         return shown.table(heads, lines, marked=False).html
 
-    drawn = figure(found, seen)
+    drawn = figure(compared, seen)
     return live([mechanism, observation], draw, drawn, ipywidgets.HTML(page(drawn.html)))
 
 
-#: What the agreement of a mechanism with an observation means (see 06, section 3).
-_AGREEMENTS = {
-    "yes": "agrees",
-    "no": "contradicts it",
-    "assumed": "agrees only if it was absent where the user saw no crash",
-    "untried": "not tried here",
-}
-
-
-def _measured(row: Mapping[Any, Any], one: Observation) -> tuple[str, str]:
-    said = measurement(row, one.id) or "-"
-    return said, _AGREEMENTS[row[f"agrees_{one.id}"]]
+def _measured(row: Mapping[Any, Any], observation: Observation) -> tuple[str, str]:
+    """Return what was measured for an observation, and whether that agrees with it."""
+    agreement: Agreement = row[f"{_AGREES}{observation.id}"]
+    return measurement(row, observation.id) or "-", _AGREEMENTS[agreement]
 
 
 def _lacking(row: Mapping[Any, Any], asked: Sequence[Observation]) -> tuple[str, str]:
+    """Return how many observations of the crash a mechanism contradicts, and which."""
     if row["why"]:
         return "-", f"not made: {row['why']}"
-    contradicted = lacks(row)
-    return str(len(contradicted)), "; ".join(
-        one.what for one in asked if one.id in contradicted
-    ) or "nothing"
+    names = lacks(row)
+    which = "; ".join(observation.what for observation in asked if observation.id in names)
+    return str(len(names)), which or "nothing"
 
 
-def _judged(row: Mapping[Any, Any], ours: Sequence[Observation]) -> str:
+def _judged(row: Mapping[Any, Any], asked: Sequence[Observation]) -> str:
     """Return what was measured for one mechanism, beside what the user saw."""
-    which = _lacking(row, ours)[1]
-    said = which if row["why"] else f"contradicts {which}"
-    said = f"<p><b>{html.escape(row['what'])}</b> {html.escape(said)}.</p>"
+    which = _lacking(row, asked)[1]
+    verdict = which if row["why"] else f"contradicts {which}"
+    head = f"<p><b>{html.escape(row['what'])}</b> {html.escape(verdict)}.</p>"
     heads = ("the user saw", "namely", "here", "so it")
-    lines = [(one.what, one.value, *_measured(row, one)) for one in ours]
-    return said + shown.table(heads, lines, marked=False).html
+    lines = [(one.what, one.value, *_measured(row, one)) for one in asked]
+    return head + shown.table(heads, lines, marked=False).html

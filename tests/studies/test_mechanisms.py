@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from nbsupport.base import process, settings
@@ -17,6 +18,7 @@ from nbsupport.lab.outcome import Kind, Outcome
 from nbsupport.studies import mechanisms, observations
 from nbsupport.studies.build_change import BuildChange
 from nbsupport.studies.mechanisms import Signature
+from nbsupport.studies.observations import Observation
 from nbsupport.toolchains.probe import Toolchain
 
 SEEN = {
@@ -57,14 +59,18 @@ def made(lab: Lab, toolchain: Callable[[str], Toolchain]) -> dict[str, Signature
     return {one.mechanism.id: one for one in mechanisms.measure(lab, "19", "17")}
 
 
-def test_each_comes_to_what_it_is_made_to(made: dict[str, Signature]) -> None:
-    table = mechanisms.compare(list(made.values()), list(SEEN.values()))
-    ends = table[["ends", "function", "address"]].agg(" ".join, axis=1).str.strip()
-    assert dict(zip(table["mechanism"], ends, strict=True)) == ENDS
+@pytest.fixture(scope="module")
+def compared(made: dict[str, Signature]) -> pd.DataFrame:
+    return mechanisms.compare(list(made.values()), list(SEEN.values()))
 
 
-def test_what_is_left_is_judged_by_llvm_profdata(made: dict[str, Signature]) -> None:
-    table = mechanisms.compare(list(made.values()), list(SEEN.values())).set_index("mechanism")
+def test_each_comes_to_what_it_is_made_to(compared: pd.DataFrame) -> None:
+    ends = compared[["ends", "function", "address"]].agg(" ".join, axis=1).str.strip()
+    assert dict(zip(compared["mechanism"], ends, strict=True)) == ENDS
+
+
+def test_what_is_left_is_judged_by_llvm_profdata(compared: pd.DataFrame) -> None:
+    table = compared.set_index("mechanism")
     assert table.loc["mixed", "merge"] == "too much profile data"
     assert table.loc["continuous-pool", "merge"] == "truncated profile data"
     assert table.loc["variant-block", "merge"] == "malformed instrumentation profile data"
@@ -182,6 +188,37 @@ def test_another_word_of_llvm_profdata_does_not_agree() -> None:
     assert Signature(OURS, FITS, "truncated profile data").agrees(SEEN["merge"]) == "no"
 
 
+def test_a_criterion_is_of_an_observation_and_asks_for_what_is_measured() -> None:
+    healthy = Signature(OURS, FITS)
+    assert list(mechanisms.criteria()) == [name for name in mechanisms.criteria() if name in SEEN]
+    for name, criterion in mechanisms.criteria().items():
+        run = {*criterion.programs, "cold"}
+        assert criterion.programs, name
+        assert run >= {*criterion.crash, *criterion.alive}, name
+        assert criterion.column in ("", *healthy.measured), name
+        assert bool(criterion.says) == bool(criterion.column), name
+        for program in run - {"small", "gcc"}:
+            programs.get(program)
+
+
+def test_a_new_observation_is_described_by_its_criterion_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forked = mechanisms.Criterion("forked, too", ("forked",), crash=("forked", "cold"))
+    one = {"forked": dataclasses.replace(forked, in_crash=False), "twice": forked}
+    monkeypatch.setattr(mechanisms, "criteria", lambda: one)
+    seen = [Observation(name, f"what {name}", "value", "source") for name in one]
+    outcomes = {"cold": crash(), "forked": OK}
+    row, other = mechanisms.compare(
+        [Signature(OURS, outcomes), Signature(OURS, {**outcomes, "forked": crash()})], seen
+    ).to_dict("records")
+    assert (row["agrees_forked"], other["agrees_forked"]) == ("no", "yes")
+    assert (mechanisms.lacks(row), mechanisms.lacks(other)) == (["twice"], [])
+    assert mechanisms.measurement(row, "twice") == "ok"
+    drawn = mechanisms.figure(mechanisms.compare([Signature(OURS, outcomes)], seen), seen)
+    assert "forked, too" in drawn.html
+
+
 # -- what cannot be made to happen
 
 
@@ -193,7 +230,7 @@ def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
         "broken", "rival", "links nothing", foreign="main", link=("/nowhere/no-such.o",)
     )
     healthy = mechanisms.load()[0]
-    monkeypatch.setattr(mechanisms, "known", lambda: (elsewhere, broken, healthy))
+    monkeypatch.setattr(mechanisms, "load", lambda: (elsewhere, broken, healthy))
     found = mechanisms.measure(lab, "19", "17")
     assert [bool(one.why) for one in found] == [True, True, False]
     assert found[0].why == "on linux: it is of Plan 9"
@@ -219,7 +256,7 @@ def test_what_one_program_lacks_is_untried_and_said_once(
 
     monkeypatch.setattr(lab, "_find", no_gcc)
     two = mechanisms.load()[:2]
-    monkeypatch.setattr(mechanisms, "known", lambda: two)
+    monkeypatch.setattr(mechanisms, "load", lambda: two)
     found = {one.mechanism.id: one for one in mechanisms.measure(lab, "19", "17")}
     assert capsys.readouterr().out == "left out: gcc: not found\n"
     fits = found["mixed"].fits(list(SEEN.values()))
@@ -252,17 +289,19 @@ def test_the_header_compiles_without_a_warning(define: str, clang: Path, tmp_pat
     assert done.ok, done.stderr
 
 
-def test_shown_is_text_for_each_mechanism(made: dict[str, Signature]) -> None:
-    table = mechanisms.compare(list(made.values()), list(SEEN.values()))
-    text = mechanisms.table(table).text
+def test_shown_is_text_for_each_mechanism(
+    made: dict[str, Signature], compared: pd.DataFrame
+) -> None:
+    text = mechanisms.table(compared).text
     assert "nan" not in text
     assert all(one.mechanism.what in text for one in made.values())
     assert len({change.what for change in mechanisms.load()}) == len(mechanisms.load())
 
 
-def test_the_caption_names_the_rows_that_fit(made: dict[str, Signature]) -> None:
-    table = mechanisms.compare(list(made.values()), list(SEEN.values()))
-    figure = mechanisms.figure(table, list(SEEN.values()))
+def test_the_caption_names_the_rows_that_fit(
+    made: dict[str, Signature], compared: pd.DataFrame
+) -> None:
+    figure = mechanisms.figure(compared, list(SEEN.values()))
     fits = [made[name].mechanism.what for name in ("mixed", "mixed-newer")]
     assert f"these show all that was seen of the crash: {'; '.join(fits)}." in figure.text
     assert "values-freed: address, moment, merge" in figure.html

@@ -68,10 +68,10 @@ lab: toolchains ## Open JupyterLab on the notebooks (this machine only, with a t
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 refresh: toolchains ## Execute the committed notebooks again, and normalize them
-	$(RUN) nbsupport.notebooks.refresh notebooks
+	$(BIN)/pgo-lab dev refresh notebooks
 
 record: report ## Make this machine's run the recorded one (data/recorded)
-	$(RUN) nbsupport.notebooks.recording build/run
+	$(BIN)/pgo-lab dev record build/run
 
 # rfc3987-syntax: an optional check of JSON schemas, that takes a second of every process
 # with notebooks in it (it builds 38 grammars when imported).

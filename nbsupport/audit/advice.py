@@ -60,8 +60,8 @@ def advise(
             f"{' '.join(names)} cargo build{profile}{cross}\n"
             f"Or keep it in: set CC to a clang {ours}."
         )
-    which = ", ".join(str(one) for one in blamed[:3]) + (", …" if len(blamed) > 3 else "")
-    what = which or f"what {layout.llvm_of(foreign[0].raw_version)} instrumented"
+    files = ", ".join(map(str, blamed[:3])) + (", …" if len(blamed) > 3 else "")
+    what = files or f"what {layout.llvm_of(foreign[0].raw_version)} instrumented"
     line = f"Rebuild {what} with a clang {ours}, or with {undo}."
     if all(alike(piece.raw_version, runtime) for piece in foreign):
         line += " Counts survive this mix only while the runtime's own objects come first."
@@ -79,9 +79,9 @@ def _triple(path: Path, folder: Path | None, target: str) -> str:
         return parts[0]
     if folder:
         try:
-            said = json.loads((folder / _NOTE).read_text(errors="replace"))
+            note = json.loads((folder / _NOTE).read_text(errors="replace"))
         except (OSError, ValueError):
-            said = {}
-        if host := re.search(r"host: ([\w.-]+)", json.dumps(said)):
+            note = {}
+        if host := re.search(r"host: ([\w.-]+)", json.dumps(note)):
             return host[1].removesuffix("\\n")
     return _TRIPLES.get(target, target)

@@ -67,33 +67,36 @@ def refused(argv: Sequence[str]) -> str:
     is known to be of the runtime's: then counts survive.
     """
     words = list(_words(argv[1:], set()))
-    seen = {path: _versions(path) for path in dict.fromkeys(_inputs(words))}
-    if any(seen.values()) and any(word.startswith(("-fprofile", "-fcs-profile")) for word in words):
-        seen |= {path: _versions(path) for path in _runtime(argv[0])}
-    found = set[int | None]().union(*seen.values())
-    known = {version for version in found if version is not None}
-    variants = {version >> 32 for version in known} - {0}  # the runtime's own has none
-    if known == found and len({version & 0xFFFFFFFF for version in known}) < 2 > len(variants):
+    values = {path: _versions(path) for path in dict.fromkeys(_inputs(words))}
+    profiled = any(word.startswith(("-fprofile", "-fcs-profile")) for word in words)
+    if profiled and any(values.values()):
+        values |= {path: _versions(path) for path in _runtime(argv[0])}
+    symbols = set[int | None]().union(*values.values())
+    certain = {value for value in symbols if value is not None}
+    variants = {value >> 32 for value in certain} - {0}  # the runtime's own has none
+    if None not in symbols and len({v & 0xFFFFFFFF for v in certain}) < 2 > len(variants):
         return ""
     from nbsupport.audit.judge import audit  # noqa: PLC0415 - see above
 
     try:
-        report = audit([path for path, versions in seen.items() if versions])
+        report = audit([path for path, inside in values.items() if inside])
     except LabError:  # nothing there to judge
         return ""
-    told = report.judgement
-    if told.verdict == "mixed":
-        symbols = ((f, p) for f in report.files for s in f.parts for p in s.pieces if p.has_symbol)
-        file, first = next(symbols, (None, None))
-        links = [link for link in told.links if link.first == first]
+    judgement = report.judgement
+    if judgement.verdict == "mixed":
+        pieces = ((f, p) for f in report.files for s in f.parts for p in s.pieces if p.has_symbol)
+        file, first = next(pieces, (None, None))
+        links = [link for link in judgement.links if link.first == first]
         # Of an archive nobody knows which member will be first.
         if not links or not file or file.container or not all(link.fate.fine for link in links):
-            who = [f"{b.path}: {b.count} functions: {', '.join(b.functions)}" for b in told.blame]
-            what = f"guard: these must not be linked: {told.why}; {told.advice}"
-            return "\n  ".join([what, *who])
-        _say(f"guard: linked in this order: {told.advice}")
-    elif told.verdict == "unknown":
-        _say(f"guard: linked, though it cannot tell what: {told.why}")
+            blame = (
+                f"{b.path}: {b.count} functions: {', '.join(b.functions)}" for b in judgement.blame
+            )
+            what = f"guard: these must not be linked: {judgement.why}; {judgement.advice}"
+            return "\n  ".join([what, *blame])
+        _say(f"guard: linked in this order: {judgement.advice}")
+    elif judgement.verdict == "unknown":
+        _say(f"guard: linked, though it cannot tell what: {judgement.why}")
     return ""
 
 
@@ -129,9 +132,9 @@ def _inputs(words: Iterable[str]) -> Iterator[Path]:
         elif word[:2] == "-l":
             endings = (".a",) if static else (".so", ".dylib", ".tbd", ".a")
             names = [word[3:]] if word[2:3] == ":" else [f"lib{word[2:]}{end}" for end in endings]
-            there = (folder / name for folder in folders for name in names)
+            paths = (folder / name for folder in folders for name in names)
             with contextlib.suppress(OSError):  # a name that is too long
-                yield from [path for path in there if path.is_file()][:1]
+                yield from [path for path in paths if path.is_file()][:1]
 
 
 def _runtime(linker: str) -> list[Path]:
@@ -139,9 +142,9 @@ def _runtime(linker: str) -> list[Path]:
     for name in _RUNTIMES:
         ask = [linker, f"-print-file-name=libclang_rt.{name}"]
         with contextlib.suppress(OSError, ValueError, subprocess.SubprocessError):
-            said = subprocess.run(ask, capture_output=True, check=False, timeout=5).stdout
-            if said.startswith(b"/"):
-                return [Path(os.fsdecode(said.strip()))]
+            answer = subprocess.run(ask, capture_output=True, check=False, timeout=5).stdout
+            if answer.startswith(b"/"):
+                return [Path(os.fsdecode(answer.strip()))]
     return []
 
 
@@ -166,8 +169,8 @@ def _versions(path: Path) -> set[int | None]:
     if not starts or _BITCODE in data:
         return {None}
     places = zip(starts, [*starts[1:], len(data)], strict=True)
-    found = (_version(data[low:high]) for low, high in places if data.find(_MARK, low, high) > 0)
-    return set[int | None]().union(*found)
+    values = (_version(data[low:high]) for low, high in places if data.find(_MARK, low, high) > 0)
+    return set[int | None]().union(*values)
 
 
 def _version(data: bytes) -> set[int | None]:
@@ -175,7 +178,7 @@ def _version(data: bytes) -> set[int | None]:
     try:
         table, count, names = struct.unpack_from("<Q12x2H", data, 40)
         sections = list(struct.iter_unpack("<2I4Q2I2Q", data[table : table + 64 * count]))
-        for start, size, link in (each[4:7] for each in sections if each[1] == 2):  # SHT_SYMTAB
+        for start, size, link in (s[4:7] for s in sections if s[1] == 2):  # SHT_SYMTAB
             low, length = sections[link][4:6]
             named = {match.start() - low for match in _VERSION.finditer(data, low, low + length)}
             for symbol in struct.iter_unpack("<I2BH2Q", data[start : start + size]):
@@ -183,11 +186,7 @@ def _version(data: bytes) -> set[int | None]:
                     place = sections[symbol[3]][4] + symbol[4]
                     return set(struct.unpack_from("<Q", data, place))
         low = sections[names][4]
-        found = any(data.startswith(_RECORDS, low + section[0]) for section in sections)
+        records = any(data.startswith(_RECORDS, low + section[0]) for section in sections)
     except (struct.error, IndexError):
         return {None}
-    return {None} if found else set()
-
-
-if __name__ == "__main__":
-    entry()
+    return {None} if records else set()

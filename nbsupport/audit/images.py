@@ -104,12 +104,14 @@ def parse(data: bytes) -> Image | None:
 
     Raises `ValueError` for what LIEF does not read.
     """
-    read = _pe if data[:2] == b"MZ" else _coff
-    if data[:4] == b"\x7fELF" or data[:4] in _MACH_O:
-        read = _mach_o if data[:4] in _MACH_O else _elf
+    reader = _pe if data[:2] == b"MZ" else _coff
+    if data[:4] == b"\x7fELF":
+        reader = _elf
+    elif data[:4] in _MACH_O:
+        reader = _mach_o
     try:
         with warnings.catch_warnings(action="ignore"):  # numbers that LIEF has no name for
-            image = read(data)
+            image = reader(data)
     except Exception as error:  # LIEF's C++ exceptions arrive as SystemError, RuntimeError, …
         raise ValueError(first_line(str(error))) from error
     if image:  # a thousand sections that are all the whole file would take a thousand times as long

@@ -96,8 +96,9 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
     container = _CONTAINERS.get(data[:8], "fat" if data[:4] in _FAT else "")
     if container == "archive" and path.suffix == ".rlib":
         container = "rlib"
-    found = BinaryFile(path, container, tuple(parts), tuple(problems))
-    return found if container or parts or problems else None
+    if not (container or parts or problems):
+        return None
+    return BinaryFile(path, container, tuple(parts), tuple(problems))
 
 
 def find(path: Path, problems: list[str] | None = None) -> Iterator[Path]:
@@ -106,15 +107,15 @@ def find(path: Path, problems: list[str] | None = None) -> Iterator[Path]:
     By depth, then name; of several links to one file the first. What cannot be looked at is
     added to `problems`.
     """
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     waiting = deque([path])
     while waiting:
         here = waiting.popleft()
         try:
             status = here.stat()
-            if (status.st_dev, status.st_ino) in seen:
+            if (status.st_dev, status.st_ino) in visited:
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            visited.add((status.st_dev, status.st_ino))
             if stat.S_ISDIR(status.st_mode):
                 waiting.extend(sorted(here.iterdir()))
             elif stat.S_ISREG(status.st_mode):
@@ -182,7 +183,7 @@ def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
     entry = _FAT[data[:4]]
     wide = entry // 4  # 5: four bytes for place and size, 8: eight
     size = 4 if wide == 5 else 8
-    left = len(data)
+    room = len(data)
     for index in range(int.from_bytes(data[4:8])):
         here = 8 + index * entry
         cpu = int.from_bytes(data[here : here + 4])
@@ -190,8 +191,8 @@ def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
             int.from_bytes(data[here + 8 + size * i : here + 8 + size * (i + 1)]) for i in (0, 1)
         )
         name = _CPUS.get(cpu, f"cpu {cpu}")
-        left -= length
-        if here + entry > len(data) or start + length > len(data) or left < 0:
+        room -= length
+        if here + entry > len(data) or start + length > len(data) or room < 0:
             problems.append(f"slice {name}: claims bytes {start} to {start + length}")
         else:
             yield name, data[start : start + length]
@@ -203,7 +204,7 @@ _LONG_NAME = re.compile(rb"[^\n\0]*")
 
 def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the members of an archive: GNU, BSD, COFF or thin, which names files beside it."""
-    thin, long, here, left = data[:8] == b"!<thin>\n", b"", 8, MOST_BYTES
+    thin, long, here, room = data[:8] == b"!<thin>\n", b"", 8, MOST_BYTES
     while here < len(data):
         head = data[here : here + 60]
         start, digits = here + 60, head[48:58].strip()
@@ -214,8 +215,8 @@ def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str
         index = field in (b"/", b"//", b"/SYM64/", b"/<ECSYMBOLS>/")
         stored = 0 if thin and not index else length
         if stored > len(data) - start:
-            found = len(data) - start
-            problems.append(f"archive: expected {length} bytes at offset {start}, found {found}")
+            size = len(data) - start
+            problems.append(f"archive: expected {length} bytes at offset {start}, found {size}")
             return
         here = start + stored + stored % 2
         content = data[start : start + stored]
@@ -235,8 +236,8 @@ def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str
                 content = _content(path.parent / name) or b""
             except LabError as error:
                 problems.append(f"member {name}: {error.why}")
-            left -= len(content)
-            if left < 0:
+            room -= len(content)
+            if room < 0:
                 problems.append(f"archive: members of more than {MOST_BYTES >> 30} GiB")
                 return
         yield name, content
@@ -348,7 +349,7 @@ def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryP
         target=f"{_ARCHITECTURES.get(machine, machine)}-{system}",
         bits=bits,
         raw_version=int(version[1]) % (1 << 64) if version else None,
-        bitcode_sizes=tuple(sorted({_size(found, bits) for found in _RECORD.findall(text)})),
+        bitcode_sizes=tuple(sorted({_size(fields, bits) for fields in _RECORD.findall(text)})),
     )
 
 

@@ -1,4 +1,8 @@
-"""pgo-lab: thin commands over the modules. What fails says so in one line, and exits with 2."""
+"""pgo-lab: thin commands over the modules. What fails says so in one line, and exits with 2.
+
+A command imports what it needs: `pgo-lab --help` must not wait for NumPy or Jupyter.
+"""
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -9,13 +13,11 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from nbsupport import __version__
 from nbsupport.base import process
@@ -29,6 +31,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+#: What make and CONTRIBUTING call; no part of the contract.
+dev = typer.Typer(help="For work on the project itself.", no_args_is_help=True)
+app.add_typer(dev, name="dev", hidden=True)
 
 #: Click's class, of the copy of click that typer brings; it has no other public name there.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
@@ -66,17 +72,25 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    print(f"pgo-lab: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201
+    _print(f"pgo-lab: {' '.join(line.split())}", sys.stderr)
     return code
 
 
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2))  # noqa: T201
+def _print(text: str, file: TextIO | None = None) -> None:
+    print(text, file=file)
+
+
+def _answer(as_json: bool, document: Callable[[], Any], show: Callable[[], None]) -> None:
+    """Print what a command came to: one JSON document, or what `show` shows people."""
+    if as_json:
+        _print(json.dumps(document(), indent=2))
+    else:
+        show()
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"pgo-lab {__version__}")  # noqa: T201
+        _print(f"pgo-lab {__version__}")
         raise typer.Exit
 
 
@@ -102,23 +116,16 @@ def toolchains(
     as_json: Json = False,
 ) -> None:
     """List the compilers there are; install and remove LLVM versions."""
-    from nbsupport.toolchains import discovery as known  # noqa: PLC0415
-    from nbsupport.toolchains import store as installing  # noqa: PLC0415
+    from nbsupport.toolchains import discovery, store
 
     if prune:
-        installing.prune()
+        store.prune()
     for name in install or ():
-        installing.install(name)
-    there = known.discover()
-    if as_json:
-        _print_json([toolchain.to_json() for toolchain in there])
-        return
-    table = Table("name", "version", "raw version", "runtime", "llvm-profdata", "LLDB", "prefix")
-    for t in there:
-        marks = ("yes" if tool else "-" for tool in (t.runtime, t.llvm_profdata, t.lldb))
-        raw = "-" if t.raw_version is None else str(t.raw_version)
-        table.add_row(t.name, t.version, raw, *marks, str(t.prefix))
-    Console().print(table)
+        store.install(name)
+    compilers = discovery.discover()
+    _answer(
+        as_json, lambda: [t.to_json() for t in compilers], lambda: terminal.toolchains(compilers)
+    )
 
 
 @app.command()
@@ -134,10 +141,10 @@ def trial(
     as_json: Json = False,
 ) -> None:
     """Build one program with two LLVMs, run it once, and say what came of it."""
-    from nbsupport.lab.lab import Lab  # noqa: PLC0415
+    from nbsupport.lab.lab import Lab
 
     with Lab() as lab:
-        made = lab.trial(
+        what = lab.trial(
             program,
             llvm,
             foreign,
@@ -145,11 +152,8 @@ def trial(
             instrument=instrument,
             main_instrument=main_instrument,
         )
-        outcome = lab.run(made)
-    if as_json:
-        _print_json(outcome.to_json())
-        return
-    terminal.outcome(outcome)
+        outcome = lab.run(what)
+    _answer(as_json, outcome.to_json, lambda: terminal.outcome(outcome))
 
 
 @app.command()
@@ -173,27 +177,27 @@ def run(
     resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
 ) -> int:
     """Execute notebooks x parameters with papermill; what did not change is reused."""
-    from nbsupport.base import progress, settings  # noqa: PLC0415
-    from nbsupport.notebooks import batch, results  # noqa: PLC0415
+    from nbsupport.base import progress, settings
+    from nbsupport.notebooks import batch, results
 
     executor = None
     if dask:
-        from nbsupport.notebooks import cluster  # noqa: PLC0415 - Dask is for those who have a cluster
+        from nbsupport.notebooks import cluster  # for those who have Dask
 
         executor = cluster.DaskWorkers(dask)
-    given: dict[str, object] = {"llvm": llvm, "foreign": foreign}
-    given = {name: values for name, values in given.items() if values}
-    given |= dict(map(_values, parameter or ()))
+    options = {"llvm": llvm, "foreign": foreign}
+    values: dict[str, object] = {name: names for name, names in options.items() if names}
+    values |= dict(map(_values, parameter or ()))
     if resume:
-        done = batch.resume(out, notebook or (), given, jobs=jobs, executor=executor)
+        executed = batch.resume(out, notebook or (), values, jobs=jobs, executor=executor)
     else:
         notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
         if not notebooks:
             raise LabError("notebooks", "none here, only in a checkout", "give the path of one")
-        given = {"llvm": ["19"], "foreign": ["17"], **given}
-        done = batch.execute(notebooks, out, given, jobs=jobs, executor=executor)
+        values = {"llvm": ["19"], "foreign": ["17"], **values}
+        executed = batch.execute(notebooks, out, values, jobs=jobs, executor=executor)
     finished = results.collect(out)
-    if any(one.status == "failed" for one in done):
+    if any(book.status == "failed" for book in executed):
         return 3
     changed = finished.changed(results.baseline())
     for name in changed:
@@ -206,7 +210,7 @@ def _values(text: str) -> tuple[str, list[str]]:
     name, equals, values = text.partition("=")
     if not name or not equals:
         raise LabError(f"-p {text}", "not NAME=VALUE", "give it as -p NAME=A,B")
-    return name, [each.replace("\\,", ",") for each in re.split(r"(?<!\\),", values)]
+    return name, [value.replace("\\,", ",") for value in re.split(r"(?<!\\),", values)]
 
 
 @app.command()
@@ -219,17 +223,14 @@ def diff(
     as_json: Json = False,
 ) -> int:
     """Say what changed between two runs, most important first (exit code 1: something did)."""
-    from nbsupport.base import files  # noqa: PLC0415
-    from nbsupport.notebooks import diff as differing  # noqa: PLC0415
+    from nbsupport.base import files
+    from nbsupport.notebooks import diff as differing
 
-    found = differing.diff(a, b)
+    difference = differing.diff(a, b)
     if page:
-        files.write(page, found.html())
-    if as_json:
-        _print_json(found.to_json())
-    else:
-        print("\n".join(found.lines()))  # noqa: T201
-    return int(not found.same)
+        files.write(page, difference.html())
+    _answer(as_json, difference.to_json, lambda: _print("\n".join(difference.lines())))
+    return int(not difference.same)
 
 
 @app.command()
@@ -247,18 +248,17 @@ def report(
     if form not in ("", "html", "markdown") or (to and form == "html"):
         do = "give --to with --format markdown, or neither for the site"
         raise LabError(f"report --format {form}", "no such report", do)
+    from nbsupport.notebooks import results
+
     if to or form == "markdown":
-        from nbsupport.notebooks import results  # noqa: PLC0415
-        from nbsupport.report import upstream  # noqa: PLC0415
+        from nbsupport.report import upstream
 
-        page = upstream.write(results.open_run(run), to or "analysis", out)
-        print(page)  # noqa: T201
-        return
-    from nbsupport.notebooks import results  # noqa: PLC0415
-    from nbsupport.report import site  # noqa: PLC0415
+        _print(str(upstream.write(results.open_run(run), to or "analysis", out)))
+    else:
+        from nbsupport.report import site
 
-    page = site.build(run, out)
-    print(f"{page}: {results.open_run(run).verdict()}")  # noqa: T201
+        page = site.build(run, out)
+        _print(f"{page}: {results.open_run(run).verdict()}")
 
 
 @app.command()
@@ -266,7 +266,7 @@ def guard(
     linker: Annotated[list[str], typer.Argument(help="The linker and its arguments, after --.")],
 ) -> int:
     """Look at what is about to be linked; then link, or refuse a mix (exit code 1)."""
-    from nbsupport.audit import guard as guarding  # noqa: PLC0415
+    from nbsupport.audit import guard as guarding
 
     return guarding.guard(linker)
 
@@ -279,42 +279,33 @@ def audit(
     as_json: Json = False,
 ) -> int:
     """Say who instrumented these files, whether they may be linked together, and what to do."""
-    from nbsupport.audit import judge as auditing  # noqa: PLC0415
+    from nbsupport.audit import judge
 
-    report = auditing.audit(paths, _disassemble)
-    if _learned(v for file in report.to_json()["files"] for v in file["raw_versions"]):
-        report = auditing.audit(paths, _disassemble)
-    if as_json:
-        _print_json(report.to_json())
-    else:
-        terminal.audit(report)
+    report = judge.audit(paths, _disassemble, learn=_learn)
+    _answer(as_json, report.to_json, lambda: terminal.audit(report))
     return {"mixed": 1, "unknown": 2}.get(report.verdict, 0)
 
 
-def _learned(raw_versions: Iterable[int | None]) -> bool:
-    """Return whether this system has an LLVM that says how unknown raw versions are laid out."""
-    from nbsupport.profile.layout import LAYOUTS  # noqa: PLC0415
+def _learn() -> None:
+    """Have each LLVM of this system say how it lays records out; at first this takes a while."""
+    from nbsupport.toolchains import discovery
 
-    strange = set(raw_versions) - {None, *LAYOUTS}
-    if strange:
-        from nbsupport.toolchains import discovery  # noqa: PLC0415 - it looks at each compiler, at first
-
-        discovery.discover()  # which teaches what they say
-    return bool(strange & LAYOUTS.keys())
+    discovery.discover()  # which learns what they say
 
 
 def _disassemble(bitcode: Path) -> str | None:
     """Return bitcode as LLVM assembly, by the newest llvm-dis that reads it."""
-    from nbsupport.base import settings  # noqa: PLC0415
-    from nbsupport.toolchains import discovery  # noqa: PLC0415
+    from nbsupport.base import settings
+    from nbsupport.toolchains import discovery
 
     limits = dataclasses.replace(settings.COMPILER, output=256 * settings.MIB)
     for toolchain in reversed(discovery.discover()):
         tool = toolchain.prefix / "bin" / "llvm-dis"
         if tool.is_file():
-            done = process.run([tool, "-o", "-", bitcode.absolute()], cwd=Path("/"), limits=limits)
-            if done.ok:
-                return done.stdout
+            command: list[str | Path] = [tool, "-o", "-", bitcode.absolute()]
+            finished = process.run(command, cwd=Path("/"), limits=limits)
+            if finished.ok:
+                return finished.stdout
     return None
 
 
@@ -325,27 +316,25 @@ def profraw(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print name, hash and counts.")] = False,
 ) -> int:
     """Read a raw profile, or a folder of them as one training run; says what is malformed."""
-    from nbsupport.profile import profraw as reading  # noqa: PLC0415
-    from nbsupport.profile import training  # noqa: PLC0415
+    from nbsupport.profile import layout, training
+    from nbsupport.profile import profraw as reading
 
-    read = training.read if path.is_dir() else reading.read
-    found = read(path)
-    if _learned([found.raw_version]):
-        found = read(path)
-    code = found.exit_code if isinstance(found, training.TrainingRun) else int(not found.valid)
+    reader = training.read if path.is_dir() else reading.read
+    profile = reader(path)
+    if layout.learn_unknown([profile.raw_version], _learn):
+        profile = reader(path)
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(("name", "hash", "counts"))
-        for name, number, counts in found.rows():
-            shown = name.decode(errors="backslashreplace")
-            rows.writerow((shown, f"{number:#x}", " ".join(map(str, counts))))
-        return code
-    document = training.to_json(found)
-    if as_json:
-        _print_json(document)
-        return code
-    terminal.profile(document)
-    return code
+        for name, number, counts in profile.rows():
+            text = name.decode(errors="backslashreplace")
+            rows.writerow((text, f"{number:#x}", " ".join(map(str, counts))))
+    else:
+        document = training.to_json(profile)
+        _answer(as_json, lambda: document, lambda: terminal.profile(document))
+    if isinstance(profile, training.TrainingRun):
+        return profile.exit_code
+    return int(not profile.valid)
 
 
 @app.command()
@@ -368,21 +357,18 @@ def rescue(
 
     kill -USR1 writes what the program has counted by now; Ctrl-C does, and ends it.
     """
-    from nbsupport.rescue import rescue as rescuing  # noqa: PLC0415
+    from nbsupport.rescue import rescue as rescuing
 
     if bool(program) == bool(profraw) or (binary and not profraw):
         do = "give --profraw FILE [--binary PROGRAM], or -- PROGRAM ARGS"
         raise LabError("rescue", "nothing to rescue, or two things", do)
     if profraw:
-        found = rescuing.from_profraw(profraw, out, binary=binary)
+        rescued = rescuing.from_profraw(profraw, out, binary=binary)
     else:
         streams = (sys.stderr if as_json else sys.stdout, sys.stderr)
-        found = rescuing.run(program or (), out, seconds=seconds, streams=streams)
-    if as_json:
-        _print_json(found.to_json())
-        return
-    for line in found.lines():
-        print(line, file=sys.stderr)  # noqa: T201 - standard output is the program's
+        rescued = rescuing.run(program or (), out, seconds=seconds, streams=streams)
+    lines = "\n".join(rescued.lines())  # to standard error: the other is the program's
+    _answer(as_json, rescued.to_json, lambda: _print(lines, sys.stderr))
 
 
 @app.command()
@@ -394,17 +380,13 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Run a program under LLDB, then under strace: what happens in time, and where it dies."""
-    from nbsupport.trace.tracer import Tracer  # noqa: PLC0415
+    from nbsupport.trace.tracer import Tracer
 
     with Tracer() as tracer:
-        found = tracer.run(
+        traced = tracer.run(
             program, out, env=os.environ, cwd=Path.cwd(), seconds=seconds, stdin=stdin
         )
-    if as_json:
-        _print_json(found.manifest)
-        return
-    for line in found.summary():
-        print(line)  # noqa: T201
+    _answer(as_json, lambda: traced.manifest, lambda: _print("\n".join(traced.summary())))
 
 
 @app.command()
@@ -414,15 +396,37 @@ def explain(
     as_json: Json = False,
 ) -> int:
     """Say whether a crash is that of mixed records, and what to do (exit code 1: it is not)."""
-    from nbsupport.crash import explanation as explaining  # noqa: PLC0415
+    from nbsupport.crash import explanation as explaining
 
-    found = explaining.explain(file, binary)
-    code = int(found.verdict != "ours")
-    if as_json:
-        _print_json(found.to_json())
-        return code
-    terminal.explanation(found)
-    return code
+    explanation = explaining.explain(file, binary)
+    _answer(as_json, explanation.to_json, lambda: terminal.explanation(explanation))
+    return int(explanation.verdict != "ours")
+
+
+@dev.command()
+def refresh(
+    paths: Annotated[list[Path], typer.Argument(help="Notebooks, or folders of them.")],
+) -> int:
+    """Execute committed notebooks with their default parameters, and normalize them."""
+    from nbsupport.notebooks import recording
+
+    return 3 if any(book.status == "failed" for book in recording.refresh(paths)) else 0
+
+
+@dev.command()
+def record(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Make a run the recorded one, which comes with the project."""
+    from nbsupport.notebooks import recording
+
+    recording.record(run)
+
+
+@dev.command()
+def offer() -> None:
+    """Print what this machine has for notebooks, as --resources of a Dask worker takes it."""
+    from nbsupport.notebooks import cluster
+
+    _print(cluster.offer())
 
 
 def entry() -> None:

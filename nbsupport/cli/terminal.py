@@ -11,10 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from nbsupport.audit.judge import AuditReport
+    from collections.abc import Iterable
+
+    from nbsupport.audit.judge import Audited, AuditReport
     from nbsupport.crash.crash import Crash
     from nbsupport.crash.explanation import Explanation
     from nbsupport.lab.outcome import Outcome
+    from nbsupport.toolchains.probe import Toolchain
 
 #: Files that a table for people shows.
 _SHOWN = 30
@@ -25,12 +28,22 @@ def _console() -> Console:
     return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
 
-def outcome(found: Outcome) -> None:
+def toolchains(compilers: Iterable[Toolchain]) -> None:
+    """Show compilers, as wide as the terminal is."""
+    table = Table("name", "version", "raw version", "runtime", "llvm-profdata", "LLDB", "prefix")
+    for t in compilers:
+        marks = ("yes" if tool else "-" for tool in (t.runtime, t.llvm_profdata, t.lldb))
+        raw = "-" if t.raw_version is None else str(t.raw_version)
+        table.add_row(t.name, t.version, raw, *marks, str(t.prefix))
+    Console().print(table)
+
+
+def outcome(result: Outcome) -> None:
     """Show what came of a trial."""
     out = _console()
-    out.print(f"[bold]{found.kind}[/bold]: {escape(found.detail)}")
-    if found.crash:
-        _crash(out, found.crash)
+    out.print(f"[bold]{result.kind}[/bold]: {escape(result.detail)}")
+    if result.crash:
+        _crash(out, result.crash)
 
 
 def _crash(out: Console, dead: Crash) -> None:
@@ -46,37 +59,45 @@ def _crash(out: Console, dead: Crash) -> None:
 def audit(report: AuditReport) -> None:
     """Show an audit; what could not be read goes to standard error."""
     out = _console()
-    found = report.judgement
-    colour = {"mixed": "red", "consistent": "green"}.get(found.verdict, "yellow")
-    out.print(f"[bold {colour}]{found.verdict}[/]: {escape(found.why)}")
-    if found.verdict == "mixed":
-        orders = " (by link order and runtime)" if len(found.links) > 1 else ""
-        out.print(f"what will happen: {' or '.join(found.outcomes)}{orders}")
-    shown = report.telling[:_SHOWN]
-    if shown:
-        table = Table("verdict", "raw version", "runtime", "bytes x records", box=None)
-        table.add_column("file", overflow="fold")
-        for one in shown:
-            row = one.to_json()
-            layouts = [f"{size} x {count}" for size, count in one.layouts]
-            cells = (row["raw_versions"] or "?", row["runtime_raw_version"] or "-", layouts[:6])
-            text = (str(cell).translate({39: None}).strip("[]") for cell in cells)
-            table.add_row(row["verdict"], *text, escape(row["path"]))
-        out.print(table)
-    paths = {one.path for one in shown}
-    others = Counter(one.judgement.verdict for one in report.files if one.path not in paths)
+    judgement = report.judgement
+    colour = {"mixed": "red", "consistent": "green"}.get(judgement.verdict, "yellow")
+    out.print(f"[bold {colour}]{judgement.verdict}[/]: {escape(judgement.why)}")
+    if judgement.verdict == "mixed":
+        orders = " (by link order and runtime)" if len(judgement.links) > 1 else ""
+        out.print(f"what will happen: {' or '.join(judgement.outcomes)}{orders}")
+    files = report.telling[:_SHOWN]
+    if files:
+        out.print(_audited(files))
+    paths = {file.path for file in files}
+    others = Counter(file.judgement.verdict for file in report.files if file.path not in paths)
     if others:
         out.print("others: " + ", ".join(f"{count} {what}" for what, count in others.items()))
-    for blame in found.blame[:_SHOWN]:
+    for blame in judgement.blame[:_SHOWN]:
         names = ", ".join(blame.functions) + (", …" if blame.count > len(blame.functions) else "")
         what = f": {blame.count} functions: {names}" if blame.count else ""
         out.print(f"foreign: {blame.path}{what}", markup=False)
-    if rest := len(found.blame[_SHOWN:]):
+    if rest := len(judgement.blame[_SHOWN:]):
         out.print(f"foreign: {rest} more files (--json lists all)")
-    if found.advice:
-        out.print(f"do: {found.advice}", markup=False)
-    inside = (f"{one.path}: {problem}" for one in report.files for problem in one.problems)
-    for problem in (*report.problems, *inside):
+    if judgement.advice:
+        out.print(f"do: {judgement.advice}", markup=False)
+    inside = (f"{file.path}: {problem}" for file in report.files for problem in file.problems)
+    _problems(*report.problems, *inside)
+
+
+def _audited(files: Iterable[Audited]) -> Table:
+    table = Table("verdict", "raw version", "runtime", "bytes x records", box=None)
+    table.add_column("file", overflow="fold")
+    for file in files:
+        row = file.to_json()
+        versions = ", ".join(map(str, row["raw_versions"])) or "?"
+        layouts = ", ".join(f"{size} x {count}" for size, count in file.layouts[:6])
+        runtime = str(row["runtime_raw_version"] or "-")
+        table.add_row(row["verdict"], versions, runtime, layouts, escape(row["path"]))
+    return table
+
+
+def _problems(*problems: str) -> None:
+    for problem in problems:
         print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
 
 
@@ -88,29 +109,28 @@ def profile(document: dict[str, Any]) -> None:
     for file in document.pop("files", ()):
         numbers = (str(file[key] or "-") for key in ("raw_version", "functions", "counters"))
         table.add_row(file["state"], *numbers, escape(file["path"]))
-        document["problems"] += [{**one, "file": file["path"]} for one in file["problems"]]
+        document["problems"] += [{**own, "file": file["path"]} for own in file["problems"]]
     if table.row_count:
         out.print(table)
     problems = document.pop("problems")
     document["valid"] = "yes" if document["valid"] else "no"
     for key, value in document.items():
-        shown = ", ".join(value) if isinstance(value, list | tuple) else value
-        out.print(f"{key.replace('_', ' ')}: {'-' if shown in (None, '') else shown}", markup=False)
-    for one in problems:
-        places = (one.get("file"), None if one["offset"] is None else f"byte {one['offset']}")
-        out.print(": ".join((*filter(None, places), one["what"])), markup=False)
+        text = ", ".join(value) if isinstance(value, list | tuple) else value
+        out.print(f"{key.replace('_', ' ')}: {'-' if text in (None, '') else text}", markup=False)
+    for problem in problems:
+        offset = None if problem["offset"] is None else f"byte {problem['offset']}"
+        places = filter(None, (problem.get("file"), offset))
+        out.print(": ".join((*places, problem["what"])), markup=False)
 
 
-def explanation(found: Explanation) -> None:
+def explanation(answer: Explanation) -> None:
     """Show the verdict on a crash."""
     out = _console()
-    verdict = f"{found.verdict}, {found.certainty}" + (f", {found.face}" if found.face else "")
-    out.print(
-        f"[bold {'red' if found.verdict == 'ours' else 'green'}]{verdict}[/]: {escape(found.why)}"
-    )
-    _crash(out, found.crash)
-    for key, value in (found.record or {}).items():
+    face = f", {answer.face}" if answer.face else ""
+    colour = "red" if answer.verdict == "ours" else "green"
+    out.print(f"[bold {colour}]{answer.verdict}, {answer.certainty}{face}[/]: {escape(answer.why)}")
+    _crash(out, answer.crash)
+    for key, value in (answer.record or {}).items():
         out.print(f"record {key.replace('_', ' ')}: {value}", markup=False)
-    out.print(f"do: {found.advice}", markup=False)
-    for problem in found.problems:
-        print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
+    out.print(f"do: {answer.advice}", markup=False)
+    _problems(*answer.problems)

@@ -4,7 +4,7 @@ Start a scheduler, and on each machine, from a checkout of the same commit, a wo
 
     dask scheduler --no-dashboard
     dask worker tcp://SCHEDULER:8786 --no-dashboard --nthreads 2 --memory-limit 0 \
-        --resources "$(python -m nbsupport.notebooks.cluster)"
+        --resources "$(pgo-lab dev offer)"
 
 A job's tag ``llvm=23`` is the resource ``llvm:23`` here: Dask's ``--resources`` splits at each
 ``=`` (distributed/cli/dask_worker.py, `main`). Whoever reaches the scheduler can run anything
@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import platform
-import sys
 import tempfile
 import threading
 import time
@@ -183,7 +182,3 @@ def offer() -> str:
     clangs = [t for t in discovery.discover() if t.kind == "clang" and t.provider != "apple"]
     names = dict.fromkeys((f"os:{system}", *(f"llvm:{t.major}" for t in clangs)))
     return " ".join(f"{name}={os.cpu_count() or 1}" for name in names)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{offer()}\n")

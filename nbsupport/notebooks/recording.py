@@ -1,6 +1,7 @@
 """What comes with the project: the recorded run, and the committed notebooks.
 
-``python -m nbsupport.notebooks.recording RUN`` makes a run the recorded one.
+``pgo-lab dev record RUN`` makes a run the recorded one, ``pgo-lab dev refresh notebooks``
+executes the notebooks again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,10 +47,13 @@ def record(run: Path) -> None:
 def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ...]:
     """Execute committed notebooks with their default parameters, and normalize them in place.
 
+    `paths` are notebooks, or folders of them.
     Says what changed of what they claim and record before anything is written; a file is
     written only when it changed. Raises `LabError` where an output shows a place on this
     machine; a notebook that fails stays as it was.
     """
+    folders = [sorted(path.glob("*.ipynb")) if path.is_dir() else [path] for path in paths]
+    paths = [path for folder in folders for path in folder]
     try:
         with tempfile.TemporaryDirectory(prefix="pgo-lab-refresh-") as folder:
             before, after = Path(folder, "before"), Path(folder, "after")
@@ -86,7 +89,3 @@ def _commit(executed: Path, path: Path) -> None:
     if text != path.read_text():
         files.write(path, text)
         progress.say(f"{path}: changed")
-
-
-if __name__ == "__main__":
-    record(Path(sys.argv[1]))

@@ -27,7 +27,7 @@ class Header:
     """One raw profile of a file: how it is laid out, and where its parts are.
 
     `fields` are the header's numbers as they are, `places` where each part starts and ends in
-    the file, in bytes, cut off at its end; `wanted` bytes are asked for, value data aside.
+    the file, in bytes, cut off at its end; `size` bytes are asked for, value data aside.
     """
 
     data: memoryview = field(repr=False)
@@ -38,7 +38,7 @@ class Header:
     fields: dict[str, int]
     variants: tuple[str, ...]
     places: dict[str, tuple[int, int]]
-    wanted: int
+    size: int
 
     @property
     def width(self) -> int:
@@ -58,7 +58,7 @@ class Header:
     @property
     def whole(self) -> bool:
         """Whether the file is as long as the header asks for."""
-        return self.wanted <= len(self.data) - self.offset
+        return self.size <= len(self.data) - self.offset
 
     def part(self, name: str) -> memoryview:
         """Return the bytes of one part: `data`, `counters`, `names`, `values` and so on."""
@@ -73,12 +73,12 @@ class Header:
     def problems(self) -> Iterator[Problem]:
         """Yield what the header says that cannot be."""
         if not self.whole:
-            left = len(self.data) - self.offset
-            what = f"truncated: expected {self.wanted} bytes by its header, found {left}"
+            size = len(self.data) - self.offset
+            what = f"truncated: expected {self.size} bytes by its header, found {size}"
             yield Problem(self.offset, what)
-        expected, found = self.layout.value_kinds, self.fields["ValueKindLast"] + 1
-        if found != expected:
-            yield Doubt(self.offset, f"header: expected {expected} kinds of values, found {found}")
+        expected, kinds = self.layout.value_kinds, self.fields["ValueKindLast"] + 1
+        if kinds != expected:
+            yield Doubt(self.offset, f"header: expected {expected} kinds of values, found {kinds}")
         near = layout.nearest(self.layout.raw_version).header
         for name, value in self.fields.items():
             if value and name not in near:
@@ -121,58 +121,56 @@ class Header:
 
 def read(data: memoryview, offset: int) -> Header | Problem:
     """Return the header at an offset, or why there is none."""
-    found = MAGICS.get(bytes(data[offset : offset + 8]))
-    left = len(data) - offset
-    if found is None or left < 16:
-        start = bytes(data[offset : offset + 8])
+    start, size = bytes(data[offset : offset + 8]), len(data) - offset
+    if start not in MAGICS or size < 16:
         if any(magic.startswith(start) for magic in MAGICS):
-            return Problem(offset, f"truncated: expected a header, found {left} bytes")
-        return Problem(offset, f"expected a raw profile, found {left} bytes of something else")
-    bits, order = found
+            return Problem(offset, f"truncated: expected a header, found {size} bytes")
+        return Problem(offset, f"expected a raw profile, found {size} bytes of something else")
+    bits, order = MAGICS[start]
     version = int(np.frombuffer(data, f"{order}u8", 1, offset + 8)[0])
     raw_version, variants = layout.split(version)
-    known = layout.LAYOUTS.get(raw_version)
-    if known is None:
+    if raw_version not in layout.LAYOUTS:
         what = (
             f"raw version: expected {min(layout.LAYOUTS)} to {max(layout.LAYOUTS)}, "
             f"found {raw_version} ({layout.llvm_of(raw_version)}): not read"
         )
         return Problem(offset + 8, what)
-    if left < known.header_size:
-        what = f"truncated: expected a header of {known.header_size} bytes, found {left}"
+    own = layout.LAYOUTS[raw_version]
+    if size < own.header_size:
+        what = f"truncated: expected a header of {own.header_size} bytes, found {size}"
         return Problem(offset, what)
-    row = np.frombuffer(data, known.header_dtype(order), 1, offset)[0]
-    fields = dict(zip(known.header, row.tolist(), strict=True))
+    row = np.frombuffer(data, own.header_dtype(order), 1, offset)[0]
+    fields = dict(zip(own.header, row.tolist(), strict=True))
     places, end = {}, offset
-    for name, size, padding in _parts(known, bits, fields, "byte-coverage" in variants):
+    for name, length, padding in _parts(own, bits, fields, "byte-coverage" in variants):
         # Python's integers: a size near 2^64 does not wrap around.
-        places[name] = min(end, len(data)), min(end + size, len(data))
-        end += size + padding
+        places[name] = min(end, len(data)), min(end + length, len(data))
+        end += length + padding
     places["values"] = min(end, len(data)), len(data)
-    return Header(data, offset, known, bits, order, fields, variants, places, wanted=end - offset)
+    return Header(data, offset, own, bits, order, fields, variants, places, end - offset)
 
 
 def _parts(
-    known: Layout, bits: Bits, fields: dict[str, int], byte_coverage: bool
+    own: Layout, bits: Bits, fields: dict[str, int], byte_coverage: bool
 ) -> Iterator[tuple[str, int, int]]:
     """Yield each part: name, size, padding after it."""
 
-    def of(*names: str) -> int:
+    def number(*names: str) -> int:
         return next((fields[name] for name in names if name in fields), 0)
 
-    yield "header", known.header_size, 0
-    yield "binary_ids", of("BinaryIdsSize"), 0
-    records = of("NumData", "DataSize") * known.record_size(bits)
-    yield "data", records, of("PaddingBytesBeforeCounters")
-    counters = of("NumCounters", "CountersSize") * (1 if byte_coverage else 8)
-    yield "counters", counters, of("PaddingBytesAfterCounters")
-    yield "bitmaps", of("NumBitmapBytes"), of("PaddingBytesAfterBitmapBytes")
-    uniform = of("NumUniformCounters") * 8
-    yield "uniform_counters", uniform, of("PaddingBytesAfterUniformCounters")
-    yield "names", of("NamesSize"), -of("NamesSize") % 8
-    vtables = of("NumVTables") * vtable_dtype(bits, "<").itemsize
+    yield "header", own.header_size, 0
+    yield "binary_ids", number("BinaryIdsSize"), 0
+    records = number("NumData", "DataSize") * own.record_size(bits)
+    yield "data", records, number("PaddingBytesBeforeCounters")
+    counters = number("NumCounters", "CountersSize") * (1 if byte_coverage else 8)
+    yield "counters", counters, number("PaddingBytesAfterCounters")
+    yield "bitmaps", number("NumBitmapBytes"), number("PaddingBytesAfterBitmapBytes")
+    uniform = number("NumUniformCounters") * 8
+    yield "uniform_counters", uniform, number("PaddingBytesAfterUniformCounters")
+    yield "names", number("NamesSize"), -number("NamesSize") % 8
+    vtables = number("NumVTables") * vtable_dtype(bits, "<").itemsize
     yield "vtables", vtables, -vtables % 8
-    yield "vtable_names", of("VNamesSize"), -of("VNamesSize") % 8
+    yield "vtable_names", number("VNamesSize"), -number("VNamesSize") % 8
 
 
 def vtable_dtype(bits: Bits, order: Order) -> np.dtype[np.void]:

@@ -39,15 +39,15 @@ class Section:
     bits: Bits = 64
     order: Order = "<"
 
-    def column(self, name: str, offsets: Array, known: Layout | None = None) -> Array:
-        """Return one field of the records that start at `offsets`, of a layout that is `known`.
+    def column(self, name: str, offsets: Array, of: Layout | None = None) -> Array:
+        """Return one field of the records `of` a layout that start at `offsets`.
 
-        Without it: one of the fields that each layout has at the same place.
+        Without a layout: one of the fields that all have at the same place.
         """
-        if known is None:
+        if of is None:
             sizes = layout.sizes(self.bits)
-            known = layout.LAYOUTS[sizes[min(sizes)][-1]]
-        rows = known.rows(self.data, self.bits, self.order, ALIGNMENT)
+            of = layout.LAYOUTS[sizes[min(sizes)][-1]]
+        rows = of.rows(self.data, self.bits, self.order, ALIGNMENT)
         values: Array = rows[name][offsets // ALIGNMENT]
         return values
 
@@ -75,7 +75,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Found:
+class SectionRecords:
     """The records of a section.
 
     `offsets` and `sizes` say where each starts and how long it is, in bytes; `by` names the
@@ -88,7 +88,7 @@ class Found:
     runs: tuple[Stretch, ...]
 
 
-def find(section: Section) -> Found:
+def find(section: Section) -> SectionRecords:
     """Return the records of a section, and the runs of layouts that they form.
 
     Any `section` has an answer: what makes no sense is no record.
@@ -96,7 +96,7 @@ def find(section: Section) -> Found:
     offsets, by = _starts(section)
     room = _room(section, offsets)
     sizes = _sizes(section, offsets, room)
-    return Found(offsets, sizes, by, _runs(section, offsets, sizes, room))
+    return SectionRecords(offsets, sizes, by, _runs(section, offsets, sizes, room))
 
 
 def _starts(section: Section) -> tuple[Array, By]:
@@ -123,8 +123,8 @@ def _starts(section: Section) -> tuple[Array, By]:
 
 def _named(section: Section, places: Array) -> Array:
     """Say which places hold the NameRef of a name."""
-    known: Array = section.names.index(section.column("NameRef", places)) >= 0
-    return known
+    hits: Array = section.names.index(section.column("NameRef", places)) >= 0
+    return hits
 
 
 def _apart(places: Array, starts: Array, smallest: int) -> Array:
@@ -173,14 +173,14 @@ def _sizes(section: Section, offsets: Array, room: Array) -> Array:
 
     A gap tells nothing where a name may be missing in it, or behind the last record.
     """
-    known = layout.sizes(section.bits)
+    strides = layout.sizes(section.bits)
     gaps = np.append(offsets[1:], len(section.data))[: len(offsets)] - offsets
     # Shorter than two records, a gap is one record, maybe of a stride newer than we know.
-    certain = gaps < 2 * min(known)
+    certain = gaps < 2 * min(strides)
     certain[-1:] = False
     likely = _by_fields(section, offsets, gaps, room)
     sizes: Array = np.where(certain | (likely == 0), gaps, likely)
-    if len(sizes) > 1 and sizes[-2] not in known and gaps[-1] >= sizes[-2]:
+    if len(sizes) > 1 and sizes[-2] not in strides and gaps[-1] >= sizes[-2]:
         sizes[-1] = sizes[-2]
     return sizes
 

@@ -338,10 +338,10 @@ def llvm_of(raw_version: int) -> str:
     >>> [llvm_of(raw_version) for raw_version in (4, 9, 10, 12)]
     ['an old LLVM', 'LLVM 18', 'LLVM 19 to 22', 'an LLVM newer than this tool knows']
     """
-    known = LAYOUTS.get(raw_version)
-    if known is None:
+    if raw_version not in LAYOUTS:
         return "an LLVM newer than this tool knows" if raw_version > max(LAYOUTS) else "an old LLVM"
-    if known.llvm is None:
+    majors = LAYOUTS[raw_version].llvm
+    if majors is None:
         return "no released LLVM"
-    first, last = known.llvm
+    first, last = majors
     return f"LLVM {first}" if first == last else f"LLVM {first} to {last}"

@@ -69,32 +69,38 @@ class Names:
             return np.full(references.shape, -1, np.int64)
         # Looking many up in their order is twice as fast, sorting included: the cache is warm.
         turn = np.argsort(references)
-        wanted = np.ascontiguousarray(references, "<u8")[turn]
-        place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-        found = np.empty(references.shape, np.int64)
-        found[turn] = np.where(ordered[place] == wanted, order[place], -1)
-        return found
+        hashes = np.ascontiguousarray(references, "<u8")[turn]
+        place = np.minimum(np.searchsorted(ordered, hashes), len(ordered) - 1)
+        index = np.empty(references.shape, np.int64)
+        index[turn] = np.where(ordered[place] == hashes, order[place], -1)
+        return index
 
 
 def decode(blobs: bytes | memoryview) -> Names:
-    """Read what one or more objects' names became when they were linked.
+    r"""Read what one or more objects' names became when they were linked.
 
     Each is two ULEB128 numbers (size, compressed size or 0), then the names; zeros pad.
     Source: readAndDecodeStrings (InstrProf.cpp), collectGlobalObjectNameStrings.
+
+    >>> names = decode(b"\x06\0main\x01f" + bytes(3) + b"\x01\0g")
+    >>> names.text, hex(names.hashes[0])
+    ([b'main', b'f', b'g'], '0xdb956436e78dd5fa')
+    >>> decode(b"\x09\0main").problems
+    [Problem(offset=0, what='names: expected 9 bytes, found 4 bytes')]
     """
     names = Names()
     for start, blob in _inflate(memoryview(blobs), names.problems):
-        found = blob.split(SEPARATOR)
-        if b"" in found:
+        text = blob.split(SEPARATOR)
+        if b"" in text:
             names.problems.append(Problem(start, "names: expected a name, found an empty one"))
-        names.text += found
+        names.text += text
     return names
 
 
 def _inflate(data: memoryview, problems: list[Problem]) -> Iterator[tuple[int, bytes]]:
     """Yield each blob's start and content."""
     here, end = 0, len(data)
-    left = MOST_INFLATION * end + (1 << 16)
+    room = MOST_INFLATION * end + (1 << 16)
     while here < end:
         if data[here] == 0:
             if here == 0:  # elsewhere it is padding
@@ -107,19 +113,19 @@ def _inflate(data: memoryview, problems: list[Problem]) -> Iterator[tuple[int, b
         packed, here = _uleb(data, here)
         stored = packed or size
         if here < 0 or stored > end - here:
-            found = "no whole number" if here < 0 else f"{end - here} bytes"
-            problems.append(Problem(start, f"names: expected {stored} bytes, found {found}"))
+            bytes_ = "no whole number" if here < 0 else f"{end - here} bytes"
+            problems.append(Problem(start, f"names: expected {stored} bytes, found {bytes_}"))
             return
         content = data[here : here + stored]
         here += stored
         if not packed:
             yield start, bytes(content)
             continue
-        if size > left:
+        if size > room:
             what = f"names: {packed} bytes that claim to inflate to {size}: not believed"
             problems.append(Problem(start, what))
             continue
-        left -= size
+        room -= size
         stream = zlib.decompressobj()
         try:
             inflated = stream.decompress(content, size + 1)
@@ -129,7 +135,7 @@ def _inflate(data: memoryview, problems: list[Problem]) -> Iterator[tuple[int, b
         if len(inflated) != size or not stream.eof:
             what = f"names: expected to inflate to {size} bytes, found {len(inflated)}"
             problems.append(Problem(start, what))
-        yield start, inflated[:size] if len(inflated) > size else inflated
+        yield start, inflated[:size]
 
 
 def _uleb(data: memoryview, here: int) -> tuple[int, int]:
@@ -143,5 +149,9 @@ def _uleb(data: memoryview, here: int) -> tuple[int, int]:
 
 
 def short(name: str) -> str:
-    """Return a function's name without its file's. Source: getIRPGOObjectName (InstrProf.cpp)."""
+    """Return a function's name without its file's. Source: getIRPGOObjectName (InstrProf.cpp).
+
+    >>> short("main.c;add"), short("main.c:add"), short("main")
+    ('add', 'add', 'main')
+    """
     return re.split("[;:]", name)[-1]

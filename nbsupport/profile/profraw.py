@@ -103,25 +103,25 @@ class Profile:
     @functools.cached_property
     def functions(self) -> Functions:
         """The functions whose counters are in the file."""
-        found = self.records
+        records = self.records
         text = [*self.names.text, b""]  # -1, for none, is the last one
         return Functions(
-            [text[i] for i in self._named[found.sound].tolist()],
-            found.column("FuncHash")[found.sound],
-            *found.counts(),
-            *found.bitmap_bytes(),
-            (found.offsets + self.header.places["data"][0])[found.sound],
-            found.sizes[found.sound],
+            [text[i] for i in self._named[records.sound].tolist()],
+            records.column("FuncHash")[records.sound],
+            *records.counts(),
+            *records.bitmap_bytes(),
+            (records.offsets + self.header.places["data"][0])[records.sound],
+            records.sizes[records.sound],
         )
 
     @functools.cached_property
     def _values(self) -> tuple[list[values.Sites], int, list[Problem]]:
-        found = self.records
+        records, sites = self.records, list[int]()
         # The runtime that misread records misread their numbers of sites, too.
-        plain = found.mixed or not len(found.offsets)
-        sites = [] if plain else np.flatnonzero(found.column("NumValueSites").any(axis=1)).tolist()
-        known = self.header.layout.value_kinds
-        return values.read(self.header.part("values"), sites, known, self.header.order)
+        if len(records.offsets) and not records.mixed:
+            sites = np.flatnonzero(records.column("NumValueSites").any(axis=1)).tolist()
+        kinds = self.header.layout.value_kinds
+        return values.read(self.header.part("values"), sites, kinds, self.header.order)
 
     @property
     def end(self) -> int:
@@ -155,29 +155,29 @@ class Profile:
         kind = headers.vtable_dtype(self.header.bits, self.header.order)
         part = self.header.part("vtables")
         rows = np.sort(np.frombuffer(part, kind, len(part) // kind.itemsize), order="Pointer")
-        known = names.decode(self.header.part("vtable_names"))
-        text = [*map(_text, known.text), ""]
+        vtables = names.decode(self.header.part("vtable_names"))
+        text = [*map(_text, vtables.text), ""]
         ends = rows["Pointer"].astype("u8") + rows["Size"]
-        index = known.index(rows["NameRef"]).tolist()
+        index = vtables.index(rows["NameRef"]).tolist()
         spans = [(text[i], end) for i, end in zip(index, ends.tolist(), strict=True)]
         return rows["Pointer"].tolist(), spans
 
     @functools.cached_property
     def problems(self) -> tuple[Problem, ...]:
         """What is malformed in it, in the order of the file."""
-        found = list(self.header.problems())
+        problems = list(self.header.problems())
         if self.records.mixed:
-            found.append(self.records.mixture())
+            problems.append(self.records.mixture())
         if self.header.whole:  # else all the rest is only what follows from that
-            found += self.records.problems(self._named >= 0)
-            for part, problems in (
+            problems += self.records.problems(self._named >= 0)
+            for part, inside in (
                 ("names", self.names.problems),
                 ("vtable_names", names.decode(self.header.part("vtable_names")).problems),
                 ("values", self._values[2]),
             ):
                 start = self.header.places[part][0]
-                found += [type(p)(start + p.offset, p.what) for p in problems]
-        return tuple(sorted(found, key=lambda p: p.offset))
+                problems += [type(p)(start + p.offset, p.what) for p in inside]
+        return tuple(sorted(problems, key=lambda p: p.offset))
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,10 +201,10 @@ class RawProfile:
 
     @property
     def _version(self) -> int | None:
-        found = MAGICS.get(bytes(self.data[:8]))
-        if found is None or len(self.data) < 16:
+        start = bytes(self.data[:8])
+        if start not in MAGICS or len(self.data) < 16:
             return None
-        return int(np.frombuffer(self.data, f"{found[1]}u8", 1, 8)[0])
+        return int(np.frombuffer(self.data, f"{MAGICS[start][1]}u8", 1, 8)[0])
 
     @property
     def functions(self) -> int:
@@ -219,14 +219,14 @@ class RawProfile:
     @functools.cached_property
     def problems(self) -> tuple[Problem, ...]:
         """Everything that is malformed, in the order of the file; names and values are read."""
-        found = [p for profile in self.profiles for p in profile.problems]
+        problems = [p for profile in self.profiles for p in profile.problems]
         last = self.profiles[-1] if self.profiles else None
         if last and last.header.whole and not self.broken and not last.records.mixed:
             end = last.end if not last._values[2] else len(self.data)
             if (tail := _nonzero(self.data, end)) < len(self.data):
                 what = f"expected the end of the file, found {len(self.data) - tail} bytes more"
-                found.append(Problem(tail, what))
-        return tuple(sorted([*self.broken, *found], key=lambda p: p.offset))
+                problems.append(Problem(tail, what))
+        return tuple(sorted([*self.broken, *problems], key=lambda p: p.offset))
 
     @property
     def valid(self) -> bool:
@@ -245,12 +245,10 @@ class RawProfile:
         columns = ("name", "hash", "counts", "record_size", "offset", "profile")
         rows = []
         for n, profile in enumerate(self.profiles):
-            known = profile.functions
-            more = zip(known.record_sizes.tolist(), known.offsets.tolist(), strict=True)
-            rows += [
-                (_text(name), *row, *also, n)
-                for (name, *row), also in zip(known.rows(), more, strict=True)
-            ]
+            functions = profile.functions
+            places = zip(functions.record_sizes.tolist(), functions.offsets.tolist(), strict=True)
+            for (name, *row), place in zip(functions.rows(), places, strict=True):
+                rows.append((_text(name), *row, *place, n))
         return pd.DataFrame(rows, columns=columns)
 
     def value_table(self) -> pd.DataFrame:
@@ -265,10 +263,11 @@ class RawProfile:
 
 
 def read(path: Path) -> RawProfile:
-    """Open a raw profile, or several one after the other in a file.
+    """Open a raw profile (a file), or several one after the other in it.
 
-    Headers are read, and records where value data must be told from a further profile. What
-    is malformed is in `problems`. Raises `LabError` for what is no raw profile at all.
+    Headers are read, and records where value data must be told from a further profile; all
+    else is read when asked for. What is malformed is in `problems` of what this returns.
+    Raises `LabError` where the `path` is of no raw profile at all, or cannot be read.
     """
     data = memoryview(_bytes(path))
     start = bytes(data[:8])
@@ -311,21 +310,19 @@ def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
         if len(profiles) == MOST_PROFILES:
             broken.append(Problem(here, f"more than {MOST_PROFILES} profiles: not read further"))
             break
-        found = headers.read(data, here)
-        if isinstance(found, Problem):
-            broken.append(found)
+        header = headers.read(data, here)
+        if isinstance(header, Problem):
+            broken.append(header)
             break
-        if profiles and found.layout != profiles[0].header.layout:
-            version, other = profiles[0].header.layout.raw_version, found.layout.raw_version
+        if profiles and header.layout != profiles[0].header.layout:
+            version, other = profiles[0].header.layout.raw_version, header.layout.raw_version
             what = f"raw version: expected {version} as before, found {other}: not read"
             broken.append(Problem(here + 8, what))
             break
-        profile = Profile(found)
+        profile = Profile(header)
         profiles.append(profile)
-        if not found.whole:
-            break
-        start = found.places["values"][0]
-        if whole.find(magic, start) < 0:
+        start = header.places["values"][0]
+        if not header.whole or whole.find(magic, start) < 0:
             break  # the value data of the last one is read when asked for
         here = _nonzero(data, profile.end)
         following = whole.find(magic, here)

@@ -40,27 +40,29 @@ class RecordTable:
     """Records in the order of the file; all columns have one item for each."""
 
     header: Header
-    pieces: tuple[RecordBlock, ...]
+    blocks: tuple[RecordBlock, ...]
 
     def column(self, name: str) -> Array:
         """Return one field; zeros where a layout lacks it."""
-        found = [
-            p.rows[name] if name in p.layout.offsets() else np.zeros(len(p.rows), np.uint32)
-            for p in self.pieces
+        columns = [
+            block.rows[name]
+            if name in block.layout.offsets()
+            else np.zeros(len(block.rows), np.uint32)
+            for block in self.blocks
         ]
-        if not found:
-            return np.zeros(0, np.uint64)
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        if len(columns) == 1:
+            return columns[0]
+        return np.concatenate(columns) if columns else np.zeros(0, np.uint64)
 
     @functools.cached_property
     def offsets(self) -> Array:
         """Where they start, in bytes from the first."""
-        return np.concatenate([np.zeros(0, np.int64), *(p.offsets for p in self.pieces)])
+        return np.concatenate([np.zeros(0, np.int64), *(p.offsets for p in self.blocks)])
 
     @functools.cached_property
     def sizes(self) -> Array:
         """Bytes of each."""
-        sizes = [np.full(len(p.rows), p.rows.itemsize) for p in self.pieces]
+        sizes = [np.full(len(p.rows), p.rows.itemsize) for p in self.blocks]
         return np.concatenate([np.zeros(0, np.int64), *sizes])
 
     @functools.cached_property
@@ -81,12 +83,12 @@ class RecordTable:
 
         What lies before the part is thus far behind its end.
         """
-        found: Array = self.column(pointer).astype("u8")
+        places: Array = self.column(pointer).astype("u8")
         if self.header.layout.relative:  # to its record, while the header's is to the first
-            found += self.offsets.astype("u8")
-        found -= np.uint64(self.header.fields[delta])
-        found &= np.uint64((1 << self.header.bits) - 1)
-        return found
+            places += self.offsets.astype("u8")
+        places -= np.uint64(self.header.fields[delta])
+        places &= np.uint64((1 << self.header.bits) - 1)
+        return places
 
     @functools.cached_property
     def outside(self) -> Array:
@@ -162,10 +164,10 @@ class RecordTable:
         astray = _outside(at, bits, 1, len(self.header.part("bitmaps"))) & (bits > 0)
         unstamped, large = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
         unstamped[self.sound] = self.numbers == 0
-        first, counts = self.counts()
-        counts = counts[: len(counts) * (self.header.layout.raw_version > 8)]
-        where = np.searchsorted(first, np.flatnonzero(counts > LARGEST), side="right") - 1
-        large[np.flatnonzero(self.sound)[where]] = True
+        if self.header.layout.raw_version > 8:
+            first, counts = self.counts()
+            where = np.searchsorted(first, np.flatnonzero(counts > LARGEST), side="right") - 1
+            large[np.flatnonzero(self.sound)[where]] = True
         kinds: tuple[tuple[type[Problem], Array, Callable[[int], str]], ...] = (
             (
                 Problem,
@@ -192,32 +194,31 @@ class RecordTable:
             (Doubt, ~named, lambda i: f"expected a name for NameRef {int(refs[i]):#x}, found none"),
             (Doubt, unstamped, lambda i: "expected a timestamp before its counters, found none"),
         )
-        found = []
+        start, problems = self.header.places["data"][0], list[Problem]()
         for kind, wrong, what in kinds:
-            places = np.flatnonzero(wrong)
-            offsets = (self.offsets[places[: MOST + 1]] + self.header.places["data"][0]).tolist()
-            said = [what(int(i)) for i in places[:MOST]]
-            if len(places) > MOST:
-                said.append(f"{len(places) - MOST} more like the one before")
-            pairs = zip(offsets, said, strict=True)
-            found += [kind(offset, f"record: {one}") for offset, one in pairs]
-        return found
+            records = np.flatnonzero(wrong)
+            for i in records[:MOST].tolist():
+                problems.append(kind(start + int(self.offsets[i]), f"record: {what(i)}"))
+            if len(records) > MOST:
+                more = f"record: {len(records) - MOST} more like the one before"
+                problems.append(kind(start + int(self.offsets[records[MOST]]), more))
+        return problems
 
     @property
     def mixed(self) -> bool:
         """Whether there are others than the header says: objects of several LLVMs were linked."""
-        return any(p.rows.itemsize != self.header.record_size for p in self.pieces)
+        return any(p.rows.itemsize != self.header.record_size for p in self.blocks)
 
     def mixture(self) -> Problem:
         """Say which sizes of records follow one another."""
         start = self.header.places["data"][0]
         parts = []
-        for piece in self.pieces:
-            size = piece.rows.itemsize
+        for block in self.blocks:
+            size = block.rows.itemsize
             versions = layout.sizes(self.header.bits)[size]
             raw = "-".join(str(v) for v in sorted({versions[0], versions[-1]}))
-            place = start + int(piece.offsets[0])
-            parts.append(f"{len(piece.rows)} of {size} bytes (raw version {raw}) from byte {place}")
+            place = start + int(block.offsets[0])
+            parts.append(f"{len(block.rows)} of {size} bytes (raw version {raw}) from byte {place}")
         main = self.header.layout
         return Problem(
             start,
@@ -238,9 +239,9 @@ def read(header: Header, names: Callable[[], Names]) -> RecordTable:
     ours = RecordTable(header, (RecordBlock(header.layout, offsets, rows),))
     if not (ours.outside.any() or ours.overlapping.any()):
         return ours
-    known = names()
-    found = _recognized(header, known)
-    return found if _sensible(found, known) > _sensible(ours, known) else ours
+    text = names()
+    recognized = _recognized(header, text)
+    return recognized if _sensible(recognized, text) > _sensible(ours, text) else ours
 
 
 def _sensible(records: RecordTable, names: Names) -> int:
@@ -255,17 +256,17 @@ def _recognized(header: Header, names: Names) -> RecordTable:
     if header.layout.relative:
         start = header.signed(header.fields["CountersDelta"])
         span = (start, start + len(header.part("counters")))
-    found = infer.find(infer.Section(data, names, span, header.bits, header.order))
+    section = infer.find(infer.Section(data, names, span, header.bits, header.order))
     blocks, first = [], 0
-    for run in found.runs:
-        offsets = found.offsets[first : first + run.records]
+    for run in section.runs:
+        offsets = section.offsets[first : first + run.records]
         first += run.records
         versions = run.raw_versions(header.bits)
         if versions:
             same = header.layout.raw_version in versions
-            known = header.layout if same else layout.LAYOUTS[versions[-1]]
-            rows = known.rows(data, header.bits, header.order, ALIGNMENT)[offsets // ALIGNMENT]
-            blocks.append(RecordBlock(known, offsets, rows))
+            own = header.layout if same else layout.LAYOUTS[versions[-1]]
+            rows = own.rows(data, header.bits, header.order, ALIGNMENT)[offsets // ALIGNMENT]
+            blocks.append(RecordBlock(own, offsets, rows))
     return RecordTable(header, tuple(blocks))
 
 
@@ -281,5 +282,5 @@ def ranges(starts: Array, lengths: Array) -> Array:
     """Return starts[0], starts[0] + 1, ... (lengths[0] of them), then starts[1] and so on."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
-    found: Array = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
-    return found
+    numbers: Array = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+    return numbers

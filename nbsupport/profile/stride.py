@@ -48,9 +48,9 @@ def lay(
 
     `layouts` are by size of a record, in bytes; records of other sizes are left out.
     """
-    found = infer.find(section)
-    names = (name.decode(errors="replace") for name in section.text(found.offsets))
-    rows = zip(found.offsets.tolist(), names, found.sizes.tolist(), strict=True)
+    whole = infer.find(section)
+    names = (name.decode(errors="replace") for name in section.text(whole.offsets))
+    rows = zip(whole.offsets.tolist(), names, whole.sizes.tolist(), strict=True)
     records = tuple(Record(at, name, layouts[size]) for at, name, size in rows if size in layouts)
     starts = {record.offset: record.name for record in records}
     stride = runtime.record_size()
@@ -67,13 +67,13 @@ def misplaced_values(section: infer.Section, runtime: Layout) -> tuple[Array, Ar
     Both are offsets in the section of a 64-bit program, in bytes. None: they cannot be moved
     there, for the runtime looks beyond the section, or where a record of its own has its `Values`.
     """
-    found, place = infer.find(section), runtime.offsets()["Values"]
+    records, place = infer.find(section), runtime.offsets()["Values"]
     looked, written, own = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], np.zeros(0, np.int64)
-    for size in np.unique(found.sizes).tolist():
+    for size in np.unique(records.sizes).tolist():
         versions = layout.sizes().get(size, ())
         if not versions:
             return None
-        offsets = found.offsets[found.sizes == size]
+        offsets = records.offsets[records.sizes == size]
         if size == runtime.record_size():
             own = offsets + place
             continue

@@ -68,14 +68,14 @@ class TrainingRun:
 
     def rows(self) -> Iterator[tuple[bytes, int, list[int]]]:
         """Yield name, hash and counts of the functions that a merge keeps, added up."""
-        kept: dict[tuple[bytes, int], list[int]] = {}
+        totals: dict[tuple[bytes, int], list[int]] = {}
         for file in self.files:
             if file.raw_version == self.raw_version and file.merges:
                 for name, number, counts in profraw.read(file.path).rows():
-                    there = kept.setdefault((name, number), counts)
-                    if there is not counts and len(there) == len(counts):
-                        there[:] = map(sum, zip(there, counts, strict=True))
-        for (name, number), counts in kept.items():
+                    total = totals.setdefault((name, number), counts)
+                    if total is not counts and len(total) == len(counts):
+                        total[:] = map(sum, zip(total, counts, strict=True))
+        for (name, number), counts in totals.items():
             yield name, number, counts
 
 
@@ -109,30 +109,32 @@ def read(folder: Path) -> TrainingRun:
     `llvm-profdata merge FOLDER` takes all files, too, whatever their names.
     """
     files: list[TrainingFile] = []
-    known: dict[int, Array] = {}
-    lost: dict[int, list[str]] = {}
+    merged: dict[int, Array] = {}
+    dropped: dict[int, list[str]] = {}
     for path in progress.over(list(_files(folder)), "reading profiles"):
         file, keys = _file(path)
         files.append(file)
         if len(keys) and file.raw_version is not None:
-            before = known.get(file.raw_version, np.zeros(0, _KEY))
-            known[file.raw_version], dropped = _together(before, keys)
-            if dropped:
-                what = f"{path}: {dropped} functions with other numbers of counters than before"
-                lost.setdefault(file.raw_version, []).append(f"{what}: a merge drops them")
+            before = merged.get(file.raw_version, np.zeros(0, _KEY))
+            merged[file.raw_version], number = _together(before, keys)
+            if number:
+                what = f"{path}: {number} functions with other numbers of counters than before"
+                dropped.setdefault(file.raw_version, []).append(f"{what}: a merge drops them")
     if not files:
         raise LabError(str(folder), "no files in it", "give a folder of .profraw files")
     versions = Counter(f.raw_version for f in files if f.raw_version is not None)
-    main = max(versions, key=lambda v: (versions[v], v)) if versions else None
-    kept = known.get(main, np.zeros(0, _KEY)) if main is not None else np.zeros(0, _KEY)
-    problems = [] if main is None else lost.get(main, [])
+    main = max(versions, key=lambda v: (versions[v], v), default=None)
+    functions, problems = np.zeros(0, _KEY), list[str]()
+    if main is not None:
+        functions, problems = merged.get(main, functions), dropped.get(main, problems)
     if len(kinds := {f.variants for f in files if f.raw_version == main}) > 1:
-        shown = "; ".join(sorted(" ".join(kind) or "front-end" for kind in kinds))
-        problems = [*problems, f"several variants ({shown}): a merge takes them as one, silently"]
+        words = "; ".join(sorted(" ".join(kind) or "front-end" for kind in kinds))
+        problems = [*problems, f"several variants ({words}): a merge takes them as one, silently"]
+    counters = int(functions["counters"].sum())
     others = tuple(
         file if file.raw_version in (None, main) else _other_version(file, main) for file in files
     )
-    return TrainingRun(others, main, len(kept), int(kept["counters"].sum()), tuple(problems))
+    return TrainingRun(others, main, len(functions), counters, tuple(problems))
 
 
 def _other_version(file: TrainingFile, main: int | None) -> TrainingFile:
@@ -141,9 +143,9 @@ def _other_version(file: TrainingFile, main: int | None) -> TrainingFile:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for top, folders, found in os.walk(folder):
+    for top, folders, names in os.walk(folder):
         folders.sort()
-        yield from (Path(top) / name for name in sorted(found))
+        yield from (Path(top) / name for name in sorted(names))
 
 
 def _file(path: Path) -> tuple[TrainingFile, Array]:
@@ -170,51 +172,49 @@ def _file(path: Path) -> tuple[TrainingFile, Array]:
     return file, np.concatenate([np.zeros(0, _KEY), *tables])
 
 
-def _together(known: Array, new: Array) -> tuple[Array, int]:
+def _together(before: Array, new: Array) -> tuple[Array, int]:
     """Return the functions of both, each once, and how many of the new ones a merge drops.
 
     A merge drops a function whose name and hash it knows with other numbers of counters or
     bytes of bitmap.
     """
-    both = np.concatenate([known, new])
-    order = np.lexsort((both["hash"], both["ref"]))  # stable: those known come first
+    both = np.concatenate([before, new])
+    order = np.lexsort((both["hash"], both["ref"]))  # stable: those before come first
     both = both[order]
     first = np.ones(len(both), bool)
     first[1:] = (both["ref"][1:] != both["ref"][:-1]) | (both["hash"][1:] != both["hash"][:-1])
-    kept = both[first]
-    group = np.cumsum(first) - 1
-    other = (both["counters"] != kept["counters"][group]) | (
-        both["bitmap"] != kept["bitmap"][group]
-    )
-    return kept, int(np.count_nonzero(other))
+    functions = both[first]
+    same = functions[np.cumsum(first) - 1]
+    differs = (both["counters"] != same["counters"]) | (both["bitmap"] != same["bitmap"])
+    return functions, int(np.count_nonzero(differs))
 
 
-def to_json(found: RawProfile | TrainingRun) -> dict[str, Any]:
+def to_json(profile: RawProfile | TrainingRun) -> dict[str, Any]:
     """Return a file or a run as the command line's document."""
-    if isinstance(found, TrainingRun):
+    if isinstance(profile, TrainingRun):
         return {
-            "raw_version": found.raw_version,
-            "functions": found.functions,
-            "counters": found.counters,
-            "valid": found.exit_code == 0,
-            "problems": [{"offset": None, "what": what} for what in found.problems],
+            "raw_version": profile.raw_version,
+            "functions": profile.functions,
+            "counters": profile.counters,
+            "valid": profile.exit_code == 0,
+            "problems": [{"offset": None, "what": what} for what in profile.problems],
             "files": [
                 {**vars(f), "path": str(f.path), "problems": [vars(p) for p in f.problems]}
-                for f in found.files
+                for f in profile.files
             ],
         }
-    first = found.profiles[0].header if found.profiles else None
+    first = profile.profiles[0].header if profile.profiles else None
     return {
-        "raw_version": found.raw_version,
-        "variants": found.variants,
+        "raw_version": profile.raw_version,
+        "variants": profile.variants,
         "bits": first and first.bits,
         "byte_order": first and {"<": "little", ">": "big"}[first.order],
-        "profiles": len(found.profiles),
-        "functions": found.functions,
-        "counters": found.counters,
-        "bytes": len(found.data),
-        "binary_ids": sorted({i for p in found.profiles for i in p.header.binary_ids()[0]}),
-        "valid": found.valid,
-        "problems": [vars(p) for p in found.problems],
-        "merge": merge(found),
+        "profiles": len(profile.profiles),
+        "functions": profile.functions,
+        "counters": profile.counters,
+        "bytes": len(profile.data),
+        "binary_ids": sorted({i for p in profile.profiles for i in p.header.binary_ids()[0]}),
+        "valid": profile.valid,
+        "problems": [vars(p) for p in profile.problems],
+        "merge": merge(profile),
     }

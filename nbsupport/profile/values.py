@@ -21,17 +21,20 @@ KINDS = ("indirect-call-target", "memory-operation-size", "vtable")
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """Sites of one kind in one function: values of each, and where the first value is, in bytes."""
+    """Sites of one kind in one function.
+
+    `numbers` are how many values each has, `first` is where the first value is, in bytes.
+    """
 
     record: int
     kind: int
-    each: bytes
+    numbers: bytes
     first: int
 
     def rows(self, data: memoryview, order: Order) -> Iterator[tuple[int, int, int]]:
         """Yield site, value and count."""
         here = self.first
-        for site, number in enumerate(self.each):
+        for site, number in enumerate(self.numbers):
             for _ in range(number):
                 yield site, *struct.unpack_from(f"{order}QQ", data, here)
                 here += 16
@@ -45,25 +48,26 @@ def read(
     It ends with the first malformed block, for nothing tells where the next would be.
     """
     pair = struct.Struct(f"{order}II").unpack_from
-    found: list[Sites] = []
+    blocks: list[Sites] = []
     here, length = 0, len(data)
     for record in records:
         size, number = pair(data, here) if here + 8 <= length else (0, 0)
         if size < 8 or size % 8 or size > length - here or number > kinds:
-            cut = "truncated " * (here + 8 > length or size > length - here)
             what = f"expected a block within {length - here} bytes of up to {kinds} kinds"
-            what = f"{cut}value data: {what}, found {size} of {number}"
-            return found, here, [Problem(here, what)]
+            what = f"value data: {what}, found {size} of {number}"
+            if here + 8 > length or size > length - here:
+                what = f"truncated {what}"
+            return blocks, here, [Problem(here, what)]
         at, end = here + 8, here + size
         for _ in range(number):
             kind, sites = pair(data, at) if at + 8 <= end else (kinds, 0)
-            each = bytes(data[at + 8 : min(end, at + 8 + sites)])
+            numbers = bytes(data[at + 8 : min(end, at + 8 + sites)])
             first = at + 8 + -(-sites // 8) * 8
-            at = first + 16 * sum(each)
+            at = first + 16 * sum(numbers)
             if kind >= kinds or at > end:
                 what = f"expected sites of kind 0 to {kinds - 1} within {size} bytes"
                 what = f"value data: {what}, found {sites} of kind {kind}"
-                return found, here, [Problem(here, what)]
-            found.append(Sites(record, kind, each, first))
+                return blocks, here, [Problem(here, what)]
+            blocks.append(Sites(record, kind, numbers, first))
         here = end
-    return found, here, []
+    return blocks, here, []

@@ -70,7 +70,7 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
     """
     found, records = profile.functions, profile.records
     ends, lines = found.first.tolist(), list(map(str, found.counts.tolist()))
-    sites = [piece.rows["NumValueSites"][:, :_KINDS] for piece in records.pieces]
+    sites = [block.rows["NumValueSites"][:, :_KINDS] for block in records.blocks]
     kinds = np.concatenate([np.zeros((0, _KINDS), np.uint16), *sites])[records.sound]
     pointers = records.column("Values")[records.sound].tolist()
     targets = records.column("FunctionPointer")[records.sound].tolist()
@@ -97,7 +97,7 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
         "its MC/DC bitmaps": len(profile.header.part("bitmaps")),
         "when functions were first executed (temporal profile)": profile.header.timed,
         "its vtable values": any(
-            piece.rows["NumValueSites"][:, _KINDS:].any() for piece in records.pieces
+            block.rows["NumValueSites"][:, _KINDS:].any() for block in records.blocks
         ),
     }
     said = tuple(what for what, any_ in lost.items() if any_)

@@ -306,7 +306,7 @@ def show_layouts(read: Mapping[str, Layout]) -> Shown:
     return shown.table(("field", *heads), [(name, *map(str, row)) for name, row in rows.items()])
 
 
-def show_runs(found: infer.Found) -> Shown:
+def show_runs(found: infer.SectionRecords) -> Shown:
     """Show the runs of records that were found in a section, and who has such records."""
     columns = ("from byte", "records", "bytes each", "found by", "raw versions with such records")
     by = {"both": "NameRef and CounterPtr", "names": "NameRef", "counters": "CounterPtr"}

@@ -29,6 +29,8 @@ PART = "int part(int n) { return n * 41 + 1; }\n"
 RUST = 'extern "C" { fn part(n: i32) -> i32; }\nfn main() { println!("{}", unsafe { part(1) }); }\n'
 Find = Callable[[str], Toolchain]
 Words = list[str | Path]
+#: What rustc and people start.
+GUARD = Path(sys.executable).with_name("pgo-lab-guard")
 #: Leaves a word on each line, and its own exit code.
 STUB = '#!/bin/sh\nprintf "%s\\n" "$@"\nexit 7\n'
 
@@ -44,8 +46,7 @@ def made(*words: str | Path, cwd: Path) -> None:
 
 
 def guarded(linker: str | Path, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = (sys.executable, "-m", "nbsupport.audit.guard", *words)
-    return run(*command, cwd=cwd, **{guard.LINKER: str(linker)})
+    return run(GUARD, *words, cwd=cwd, **{guard.LINKER: str(linker)})
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +329,7 @@ def test_rustc_takes_it_for_its_linker(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "main.rs").write_text(RUST)
     (tmp_path / "Cargo.toml").touch()
     linker = tmp_path / "pgo-lab-guard"
-    linker.write_text(f'#!/bin/sh\nexec {sys.executable} -m nbsupport.audit.guard "$@"\n')
+    linker.write_text(f'#!/bin/sh\nexec {GUARD} "$@"\n')
     linker.chmod(0o755)
     flags = ["-Cprofile-generate", f"-Clinker={linker}", "-lstatic=part", "main.rs", "-o", "out"]
     for name, refused in (("17", True), ("19", False), ("gcc", False)):

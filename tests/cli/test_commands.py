@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -19,6 +20,8 @@ from nbsupport.lab.lab import Lab
 from nbsupport.notebooks import results
 from nbsupport.profile import layout
 from nbsupport.toolchains import discovery
+from tests.support import synthetic
+from tests.support.synthetic import Function
 
 #: A parent that ignores SIGINT, as a script's background job does, becomes the rest of the command.
 IGNORING = ["/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
@@ -161,21 +164,49 @@ def test_version_and_help() -> None:
         assert command in shown.stdout
 
 
-def test_unknown_raw_versions_are_asked_of_the_llvms_here_and_others_not(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return the programs that this process has started by now: none at first."""
+    programs: list[object] = []
+    start: Any = subprocess.Popen.__init__
+
+    def count(self: subprocess.Popen[bytes], args: object, *rest: object, **more: object) -> None:
+        programs.append(args)
+        start(self, args, *rest, **more)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", count)
+    return programs
+
+
+def test_an_audit_starts_no_compiler_where_all_raw_versions_are_known(
+    mixed_crash: Path, started: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = []
+    assert commands.main(["audit", str(mixed_crash)]) == 1
+    profile = tmp_path / "x.profraw"
+    profile.write_bytes(synthetic.profile([Function("f", 1, [2])], 10))
+    assert commands.main(["profraw", str(profile)]) == 0
+    assert started == []
+    monkeypatch.delitem(layout.LAYOUTS, 10)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no compiler was looked at yet
+    commands.main(["audit", str(mixed_crash)])
+    assert started
+
+
+def test_what_is_learned_counts_and_is_asked_for_once(
+    mixed_crash: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, newer = [], layout.LAYOUTS[10]
 
     def discover() -> None:
         asked.append("asked")
-        monkeypatch.setitem(layout.LAYOUTS, 12, layout.LAYOUTS[11])
+        layout.LAYOUTS[10] = newer
 
+    monkeypatch.delitem(layout.LAYOUTS, 10)
     monkeypatch.setattr(discovery, "discover", discover)
-    assert not commands._learned([None, 10, 11])
-    assert not asked
-    assert commands._learned([11, 12])
-    assert asked == ["asked"]
-    assert not commands._learned([13])  # no LLVM here says how that is laid out
+    assert commands.main(["audit", "--json", str(mixed_crash)]) == 1
+    [file] = json.loads(capsys.readouterr().out)["files"]
+    assert (asked, file["raw_versions"]) == (["asked"], [8, 10])
+    assert [run["record_size"] for run in file["layouts"]] == [64, 48]
 
 
 def test_a_report_is_written_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import pytest
 from nbformat import NotebookNode
 
 from nbsupport.base.errors import LabError
-from nbsupport.notebooks import batch, document, recording, refresh
+from nbsupport.cli import commands
+from nbsupport.notebooks import batch, document, recording
 
 PROSE = "# A title\n\nProse."
 
@@ -417,7 +418,7 @@ def test_refresh_twice_is_the_same_bytes(tmp_path: Path) -> None:
     assert printed(path) == "18\no\ne\n"
     failing = write(tmp_path / "books" / "y.ipynb", "1 / 0")
     before = failing.read_bytes()
-    assert refresh.main([str(tmp_path / "books")]) == 3
+    assert commands.main(["dev", "refresh", str(tmp_path / "books")]) == 3
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (first, when)
     assert failing.read_bytes() == before
 
@@ -425,6 +426,6 @@ def test_refresh_twice_is_the_same_bytes(tmp_path: Path) -> None:
 def test_refresh_refuses_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "books" / "x.ipynb", "print('/home/me/y')")
     before = path.read_bytes()
-    assert refresh.main([str(path)]) == 2
+    assert commands.main(["dev", "refresh", str(path)]) == 2
     assert "x.ipynb: cell 2 shows the path /home/me/y; print names" in capsys.readouterr().err
     assert path.read_bytes() == before

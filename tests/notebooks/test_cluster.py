@@ -311,7 +311,7 @@ def test_a_scheduler_that_is_lost_is_the_jobs_error(
 
 def test_a_machine_says_what_it_has() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "nbsupport.notebooks.cluster"],
+        [Path(sys.executable).with_name("pgo-lab"), "dev", "offer"],
         capture_output=True,
         text=True,
         check=True,

@@ -325,7 +325,7 @@ def test_records_of_two_llvms_are_recognized_and_read(
     sizes = [maker_layout(maker, v).record_size() for v in (main, foreign)]
     if first == "lib":
         sizes.reverse()
-    assert [p.rows.itemsize for p in raw.profiles[0].records.pieces] == sizes
+    assert [p.rows.itemsize for p in raw.profiles[0].records.blocks] == sizes
     whole = maker.content(main, uniform(maker, main))
     assert {name.decode(): counts for name, _, counts in raw.rows()} == {
         name: counts for (name, _), (counts, _, _) in whole.items()
@@ -333,7 +333,7 @@ def test_records_of_two_llvms_are_recognized_and_read(
     [problem] = [p for p in raw.problems if "stride" in p.what]
     start = raw.profiles[0].header.places["data"][0]
     assert problem.offset == start
-    number = raw.profiles[0].records.pieces[0].rows.size
+    number = raw.profiles[0].records.blocks[0].rows.size
     assert f"of {sizes[1]} bytes (raw version" in problem.what
     assert f"from byte {start + number * sizes[0]}" in problem.what
     assert training.state(raw) == "malformed" and not maker.merge(main, path).ok
@@ -363,7 +363,7 @@ def test_the_runtime_cut_off_the_last_records_of_a_crash(maker: Maker, tmp_path:
     path.write_bytes(synthetic.profile([main, foreign], 10, records=first + old))
     raw = profraw.read(path)
     assert list(raw.rows()) == [(b"main", 1, [1, 2]), (b"foreign", 2, [3])]
-    assert [p.rows.itemsize for p in raw.profiles[0].records.pieces] == [64, 48]
+    assert [p.rows.itemsize for p in raw.profiles[0].records.blocks] == [64, 48]
 
 
 # Malformed: each way, the smallest bytes that show it, and where they are.

@@ -103,7 +103,7 @@ def toolchains(
 ) -> None:
     """List the compilers there are; install and remove LLVM versions."""
     from nbsupport.toolchains import discovery as known  # noqa: PLC0415
-    from nbsupport.toolchains import store as installing  # noqa: PLC0415
+    from nbsupport.toolchains import download as installing  # noqa: PLC0415
 
     if prune:
         installing.prune()

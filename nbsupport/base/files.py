@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import functools
 import hashlib
 import json
 import os
@@ -25,7 +24,6 @@ from nbsupport.base.errors import LabError, from_os
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Say = Callable[[str], None]
 Loaded = TypeVar("Loaded", bound="DataclassInstance")
 #: What a value of a type is called in TOML.
 _TYPES: dict[type, str] = {
@@ -51,9 +49,8 @@ def write(path: Path, content: str | bytes) -> None:
         raise
 
 
-@functools.cache
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read once: a module's own, when what it makes is kept."""
+    """Return the SHA-256 of a file: of a download, or of a module, when what it makes is kept."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -114,7 +111,7 @@ def load(cls: type[Loaded], table: Mapping[str, Any], where: str) -> Loaded:
     return cls(**values)
 
 
-def once(target: Path, make: Callable[[Path], object], *, say: Say = progress.say) -> Path:
+def once(target: Path, make: Callable[[Path], object]) -> Path:
     """Return the folder `target`, which `make` fills in a staging folder if it is not there.
 
     Safe with several processes at once; what an interrupted one left is removed by the
@@ -123,7 +120,7 @@ def once(target: Path, make: Callable[[Path], object], *, say: Say = progress.sa
     try:
         if not target.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
-            with alone(target, say):
+            with alone(target):
                 if not target.is_dir():
                     _fill(target, make)
     except OSError as error:
@@ -132,13 +129,13 @@ def once(target: Path, make: Callable[[Path], object], *, say: Say = progress.sa
 
 
 @contextlib.contextmanager
-def alone(target: Path, say: Say) -> Iterator[None]:
+def alone(target: Path) -> Iterator[None]:
     """Hold the lock beside `target`, whose parent is there; say so when another has it."""
     lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
     try:
         lock.acquire(timeout=0.2)
     except filelock.Timeout:
-        say(f"{target.name}: another process is at work on it; waiting")
+        progress.say(f"{target.name}: another process is at work on it; waiting")
         lock.acquire(timeout=settings.INSTALL.seconds)
     try:
         yield

@@ -116,12 +116,12 @@ def toolchains(
     as_json: Json = False,
 ) -> None:
     """List the compilers there are; install and remove LLVM versions."""
-    from nbsupport.toolchains import discovery, store
+    from nbsupport.toolchains import discovery, download
 
     if prune:
-        store.prune()
+        download.prune()
     for name in install or ():
-        store.install(name)
+        download.install(name)
     compilers = discovery.discover()
     _answer(
         as_json, lambda: [t.to_json() for t in compilers], lambda: terminal.toolchains(compilers)

@@ -16,7 +16,6 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +34,6 @@ from nbsupport.show import shown
 from nbsupport.show.shown import Shown
 from nbsupport.toolchains import discovery, download
 from nbsupport.toolchains.probe import Toolchain
-from nbsupport.toolchains.wheels import find_uv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,47 +172,11 @@ def source(case: Case) -> Path:
             raise MissingError(f"case {case.name}", f"no folder {folder}", "check `folder`")
         return folder
 
-    name = case.sha256 or f"{case.package}{case.url}"
-    target = (
-        settings.cache_dir()
-        / "sources"
-        / f"{case.name}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    key = files.digest(case.sha256 or f"{case.package}{case.url}")[:8]
+    archive = download.Archive(
+        case.file, case.sha256, case.size, url=case.url, package=case.package
     )
-    noted = target.with_name(f"{target.name}.sha256")
-
-    def make(staging: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=staging) as work:
-            url = case.url or _sdist(case.package, Path(work))
-            pinned = case.sha256 or (noted.read_text() if noted.exists() else "")
-            if pinned:
-                archive = download.Archive(case.file, pinned, case.size, url=url)
-                got = download.get(archive, Path(work))
-            else:
-                got = download.from_url(url, Path(work, case.file), case.size)
-            found = files.sha256(got)
-            unpack = ("tar", "-xf", got, "-C", staging, "--strip-components=1")
-            done = files.run_tool(unpack, staging)
-        if not done.ok:
-            raise LabError(f"unpacking {case.file}", first_line(done.stderr), "check it")
-        if not pinned:
-            files.write(noted, found)
-            progress.say(f"{case.file}: no SHA-256 is pinned; from now on it has to be {found}")
-
-    return files.once(target, make)
-
-
-def _sdist(package: str, folder: Path) -> str:
-    """Return where the package index that uv is set to has a package's sources."""
-    (folder / "requirements.in").write_text(package)
-    # A kernel asks all tools for colours (FORCE_COLOR), which are not TOML.
-    ask = ("pip", "compile", "-q", "--color", "never", "--no-deps", "--format", "pylock.toml")
-    where = ("requirements.in", "--python", sys.executable)
-    done = files.run_tool((find_uv(), *ask, *where), folder)
-    if not done.ok:
-        raise MissingError(package, first_line(done.stderr), "check the network, and the name")
-    with contextlib.suppress(ValueError, LookupError):
-        return str(tomllib.loads(done.stdout)["packages"][0]["sdist"]["url"])
-    raise LabError(package, "the package index has no sources of it", "give a `url`")
+    return download.unpacked(f"{case.name}-{key}", [archive])
 
 
 def build(

@@ -4,5 +4,5 @@ from .discovery import discover as discover
 from .discovery import find as find
 from .discovery import find_lldb as find_lldb
 from .discovery import find_rustc as find_rustc
+from .download import install as install
 from .probe import Toolchain as Toolchain
-from .store import install as install

@@ -51,52 +51,52 @@ Acquire::https::Timeout "30";
 """
 
 
-def download(kind: Kind, package: str, folder: Path, *, say: files.Say = progress.say) -> Path:
+def download(kind: Kind, package: str, folder: Path) -> Path:
     """Download one file of a package (`name=version`) into an empty folder and return it.
 
     Package lists (20 MB) are kept in the cache and brought up to date when they do not have
     the package. Raises `MissingError` without apt-get, where the archive does not have the
     package, or cannot be reached.
     """
-    _ask((*_ASK[kind], package), folder, say)
+    _ask((*_ASK[kind], package), folder)
     got = list(folder.iterdir())
     if len(got) != 1:
         raise MissingError(package, "the archive does not have it", _ADVICE)
     return got[0]
 
 
-def source(package: str, *, say: files.Say = progress.say) -> tuple[str, int, str]:
+def source(package: str) -> tuple[str, int, str]:
     """Return what the tar archive of a source package is: file, size in bytes, SHA-256.
 
     It is not downloaded; lists are, and `MissingError` is raised, as `download` does.
     """
     with tempfile.TemporaryDirectory() as folder:
-        said = _ask((*_ASK["source"], "--print-uris", package), Path(folder), say)
+        said = _ask((*_ASK["source"], "--print-uris", package), Path(folder))
     found = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", said, re.M)
     if found is None:
         raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)
     return found[1], int(found[2]), found[3]
 
 
-def archives(*, say: files.Say = progress.say) -> list[str]:
+def archives() -> list[str]:
     """Return the base addresses of the system's archives (`http://host/debian/`); no lists needed.
 
     Raises `MissingError` without apt-get.
     """
     with tempfile.TemporaryDirectory() as folder:
-        said = _ask(("--print-uris", "update"), Path(folder), say)
+        said = _ask(("--print-uris", "update"), Path(folder))
     return list(dict.fromkeys(re.findall(r"^'(https?://\S+?/)dists/\S+/InRelease'", said, re.M)))
 
 
-def _ask(ask: tuple[str, ...], folder: Path, say: files.Say) -> str:
+def _ask(ask: tuple[str, ...], folder: Path) -> str:
     """Return what apt-get prints; its lists are brought up to date where they may be why not."""
     home = settings.cache_dir() / "apt"
     home.mkdir(parents=True, exist_ok=True)
-    with files.alone(home, say):
+    with files.alone(home):
         command = ("apt-get", "-q", "-c", _configure(home))
         done, said = files.run_tool((*command, *ask), folder), ""
         if not done.ok and not _fresh(home):
-            say(f"package lists of the system's archive: about 20 MB, into {home}")
+            progress.say(f"package lists of the system's archive: about 20 MB, into {home}")
             files.require(_ROOM, home, "package lists")
             # Its exit code says little: one archive out of several may be out of reach.
             said = files.run_tool((*command, "update"), home).stderr

@@ -1,4 +1,4 @@
-"""What the lab downloads besides wheels: sources of allocators and LLVM, the user's own rustc.
+"""What the lab downloads: toolchains by name; sources of allocators and projects, archives.
 
 Each file is pinned by SHA-256 (`data/sources.toml`), checked, unpacked into the cache, and
 not kept. A folder appears there whole, or not at all.
@@ -6,10 +6,13 @@ not kept. A folder appears there whole, or not at all.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
-import hashlib
+import gzip
 import http
 import http.client
+import lzma
 import platform
 import sys
 import tarfile
@@ -17,13 +20,14 @@ import tempfile
 import tomllib
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nbsupport.base import files, progress, settings
-from nbsupport.base.errors import LabError, MissingError, first_line
-from nbsupport.toolchains import apt
+from nbsupport.base.errors import LabError, MissingError, first_line, from_os
+from nbsupport.toolchains import apt, wheels
 
 #: Where Debian on x86-64 keeps shared libraries (its multiarch folder).
 _LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
@@ -52,9 +56,10 @@ class AbsentError(MissingError):
 class Archive:
     """One file to download, of `size` bytes (0: not known).
 
-    From `apt` (the system's Debian archive; a package, `name=version`), from `url`, or from
+    From `apt` (the system's Debian archive; a package, `name=version`), from `url`, from
     the folder of the source package `pool` in that archive's pool, which has more than its
-    lists do. Where the system has the shared library `unless`, it is not needed.
+    lists do, or the sources of a `package` (`name==version`) of the Python package index.
+    Where the system has the shared library `unless`, it is not needed.
     """
 
     file: str
@@ -63,25 +68,44 @@ class Archive:
     apt: str = ""
     url: str = ""
     pool: str = ""
+    package: str = ""
     unless: str = ""
 
 
-def source(name: str, *, say: files.Say = progress.say) -> Path:
+def source(name: str) -> Path:
     """Return the folder with the sources of `mimalloc` or `jemalloc`, which is not to be changed.
 
     Downloaded, checked and unpacked at first use. Raises `LabError` for an unknown name,
     a wrong hash, no space; `MissingError` where they cannot be had (no network).
     """
     folder, archives = pinned(name)
+    return unpacked(folder, archives)
+
+
+def unpacked(name: str, alternatives: Sequence[Archive]) -> Path:
+    """Return the cache's folder `name`, of what is in a tar archive, without its single top folder.
+
+    The first of the `alternatives` that can be had is downloaded, checked and unpacked, once. One
+    without a SHA-256 has to stay as it is at first. Raises as `source` does.
+    """
+    target = settings.cache_dir() / "sources" / name
+    note = target.with_name(f"{name}.sha256")
 
     def make(staging: Path) -> None:
         with tempfile.TemporaryDirectory(dir=staging) as work:
-            _untar(_first(archives, Path(work), say), Path(work, "unpacked"), staging)
+            known = note.read_text() if note.exists() else ""
+            pins = [dataclasses.replace(a, sha256=a.sha256 or known) for a in alternatives]
+            file = get(pins[0], Path(work)) if len(pins) == 1 else _first(pins, Path(work))
+            _untar(file, Path(work, "unpacked"), staging)
+            if not all(archive.sha256 for archive in pins):
+                came = files.sha256(file)
+                files.write(note, came)
+                progress.say(f"{file.name}: no SHA-256 is pinned; from now on it has to be {came}")
 
-    return files.once(settings.cache_dir() / "sources" / folder, make, say=say)
+    return files.once(target, make)
 
 
-def rustc_web(*, say: files.Say = progress.say) -> Path:
+def rustc_web() -> Path:
     """Return the prefix of Debian 12's rustc-web 1.85.0 (LLVM 19.1.7): `usr/bin/rustc` in it.
 
     No root is needed, and nothing in its environment. Raises `MissingError` where it cannot
@@ -99,33 +123,33 @@ def rustc_web(*, say: files.Say = progress.say) -> Path:
         with tempfile.TemporaryDirectory(dir=staging) as work:
             for archive in archives:
                 if not archive.unless or not (_LIBRARIES / archive.unless).exists():
-                    _undeb(_first([archive], Path(work), say), staging)
+                    _undeb(_first([archive], Path(work)), staging)
         wrapper, real = staging / "usr" / "bin" / "rustc", staging / "usr" / "libexec" / "rustc"
         real.parent.mkdir(exist_ok=True)
         wrapper.rename(real)
         wrapper.write_text(_RUSTC)
         wrapper.chmod(0o755)
 
-    return files.once(settings.cache_dir() / "toolchains" / folder, make, say=say)
+    return files.once(settings.cache_dir() / "toolchains" / folder, make)
 
 
 def pinned(name: str) -> tuple[str, list[Archive]]:
     """Return what `data/sources.toml` says: a folder's name, which follows the pins; its files."""
-    known = tomllib.loads((settings.data_dir() / "sources.toml").read_text())
+    known = files.read_toml(settings.data_dir() / "sources.toml")
     if name not in known:
         raise LabError(f"sources of {name}", "not known", f"choose from {', '.join(known)}")
-    archives = [Archive(**fields) for fields in known[name]["archive"]]
-    pins = "".join(archive.sha256 for archive in archives)
-    digest = hashlib.sha256(pins.encode()).hexdigest()[:8]
-    return f"{name}-{known[name]['version']}-{digest}", archives
+    tables = known[name]["archive"]
+    archives = [files.load(Archive, table, f"sources of {name}") for table in tables]
+    key = files.digest("".join(archive.sha256 for archive in archives))[:8]
+    return f"{name}-{known[name]['version']}-{key}", archives
 
 
-def _first(alternatives: Sequence[Archive], work: Path, say: files.Say) -> Path:
+def _first(alternatives: Sequence[Archive], work: Path) -> Path:
     """Return the first of the alternatives that can be had, downloaded and checked."""
     reasons = []
     for archive in alternatives:
         try:
-            return get(archive, Path(tempfile.mkdtemp(dir=work)), say)
+            return get(archive, Path(tempfile.mkdtemp(dir=work)))
         except MissingError as error:
             reasons.append(f"{error.what}: {error.why}")
     raise MissingError(
@@ -135,36 +159,36 @@ def _first(alternatives: Sequence[Archive], work: Path, say: files.Say) -> Path:
     )
 
 
-def get(archive: Archive, folder: Path, say: files.Say = progress.say) -> Path:
+def get(archive: Archive, folder: Path) -> Path:
     """Download a file into an empty folder, check it, and return it.
 
     Raises `MissingError` where it cannot be had, `LabError` for a wrong hash or no space.
     """
     size = f"{archive.size / 1e6:.1f} MB" if archive.size else "size unknown"
-    say(f"{archive.file}: {size}, into {settings.cache_dir()}")
+    progress.say(f"{archive.file}: {size}, into {settings.cache_dir()}")
     files.require(archive.size, folder, archive.file)
     with progress.growing(archive.file, folder, archive.size):
         if archive.apt:
             kind: apt.Kind = "download" if archive.file.endswith(".deb") else "source"
-            got = apt.download(kind, archive.apt, folder, say=say)
+            file = apt.download(kind, archive.apt, folder)
         elif archive.pool:
-            got = _from_pool(archive, folder / archive.file, say)
+            file = _from_pool(archive, folder / archive.file)
         else:
-            got = from_url(archive.url, folder / archive.file, archive.size)
-    with got.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != archive.sha256:
+            url = archive.url or _sdist(archive.package)
+            file = from_url(url, folder / archive.file, archive.size)
+    came = files.sha256(file)
+    if archive.sha256 not in ("", came):
         raise LabError(
             archive.file,
-            f"its SHA-256 is {found}, not the pinned {archive.sha256}",
+            f"its SHA-256 is {came}, not the pinned {archive.sha256}",
             "it was not kept; try again, and do not use it if this stays so",
         )
-    return got
+    return file
 
 
-def _from_pool(archive: Archive, target: Path, say: files.Say) -> Path:
+def _from_pool(archive: Archive, target: Path) -> Path:
     reasons = {}
-    for base in apt.archives(say=say):
+    for base in apt.archives():
         for component in ("main", "universe"):  # where Debian, and Ubuntu, have free software
             place = f"{base}pool/{component}/{archive.pool[0]}/{archive.pool}/"
             try:
@@ -173,6 +197,21 @@ def _from_pool(archive: Archive, target: Path, say: files.Say) -> Path:
                 reasons[base] = f"{error.what}: {error.why}"
     why = "; ".join(dict.fromkeys(reasons.values())) or "the system has no archive on the network"
     raise MissingError(archive.file, why, "check the network and the system's apt sources")
+
+
+def _sdist(package: str) -> str:
+    """Return where the package index that uv is set to has a package's sources."""
+    # A kernel asks all tools for colours (FORCE_COLOR), which are not TOML.
+    ask = ("pip", "compile", "-q", "--color", "never", "--no-deps", "--format", "pylock.toml")
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        Path(name, "requirements.in").write_text(package)
+        where = ("requirements.in", "--python", sys.executable)
+        done = files.run_tool((wheels.find_uv(), *ask, *where), Path(name))
+    if not done.ok:
+        raise MissingError(package, first_line(done.stderr), "check the network, and the name")
+    with contextlib.suppress(ValueError, LookupError):
+        return str(tomllib.loads(done.stdout)["packages"][0]["sdist"]["url"])
+    raise LabError(package, "the package index has no sources of it", "give a `url`")
 
 
 def from_url(url: str, target: Path, most: int = 0) -> Path:
@@ -205,10 +244,14 @@ def from_url(url: str, target: Path, most: int = 0) -> Path:
 
 def _untar(archive: Path, work: Path, folder: Path) -> None:
     """Unpack a tar archive into a folder, without its single top folder."""
-    with tarfile.open(archive) as tar:
-        # Pinned, so trusted: Debian 12's Python 3.11.2 has no filter yet, 3.12 asks for one.
-        tar.extraction_filter = getattr(tarfile, "data_filter", None)
-        tar.extractall(work)  # noqa: S202
+    try:
+        with tarfile.open(archive) as tar:
+            # Debian 12's Python 3.11.2 has no filter yet, 3.12 asks for one.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(work)  # noqa: S202 - it is built and run, too
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
+        why = first_line(str(error))
+        raise LabError(f"unpacking {archive.name}", why, "check it") from error
     (top,) = work.iterdir()
     for part in top.iterdir():
         part.rename(folder / part.name)
@@ -218,3 +261,45 @@ def _undeb(archive: Path, folder: Path) -> None:
     done = files.run_tool(("dpkg-deb", "-x", archive, folder), folder)
     if not done.ok:
         raise LabError(f"unpacking {archive.name}", first_line(done.stderr), "try again")
+
+
+#: What `make report` compares: every raw version there is, and one control of an equal one.
+REPORT = ("17", "18", "19", "22", "23", "rustc-web")
+
+#: Folders of the cache with what the toolchains made.
+_BUILT = ("objects", "programs", "references", "probes", "sweeps")
+
+
+def install(name: str) -> None:
+    """Install one LLVM, `rustc-web`, `all`, or `report`; what is there already is left alone.
+
+    Of a group, what this machine cannot have is said and passed over; a single one that
+    cannot be had raises `LabError`.
+    """
+    groups = {
+        "report": REPORT,
+        "all": (*(release.version for release in wheels.releases()), "rustc-web"),
+    }
+    for member in groups.get(name, (name,)):
+        try:
+            if member == "rustc-web":
+                rustc_web()
+            else:
+                wheels.install(member)
+        except MissingError as error:
+            if name not in groups:
+                raise
+            progress.say(f"skipped: {error}")
+
+
+def prune() -> None:
+    """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
+    home = settings.cache_dir()
+    built = (home / name for name in _BUILT)
+    try:
+        for folder in (*sorted((home / "toolchains").glob("*")), *built):
+            if folder.is_dir():
+                files.remove(folder)
+                progress.say(f"removed {folder.name}")
+    except OSError as error:
+        raise from_os(f"removing {folder.name}", error) from error

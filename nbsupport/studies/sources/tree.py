@@ -83,7 +83,7 @@ class Tree:
         return f"LLVM {self.version} from {self.origin}: {len(self.files)} files, {checked}."
 
 
-def load(version: str, *, say: files.Say = progress.say) -> Tree:
+def load(version: str) -> Tree:
     """Return the sources of a release (`19.1.7`), of the newest known one (`19`), or a checkout's.
 
     A release is fetched at first use; a checkout is the path of an llvm-project folder.
@@ -98,7 +98,7 @@ def load(version: str, *, say: files.Say = progress.say) -> Tree:
             raise MissingError(f"sources of LLVM {version}", "no release known", _advice())
         version = releases[-1]
     target = settings.cache_dir() / "sources" / f"llvm-{version}"
-    files.once(target, lambda staging: _fill(version, staging, say), say=say)
+    files.once(target, lambda staging: _fill(version, staging))
     return _kept(version, target)
 
 
@@ -183,12 +183,12 @@ def _checkout(name: str) -> Tree:
     return Tree(version, root, f"the checkout {root}", hashes, pinned)
 
 
-def _fill(version: str, staging: Path, say: files.Say) -> None:
+def _fill(version: str, staging: Path) -> None:
     reasons = []
     for provider in (_from_repository, _from_debian):
         try:
             with tempfile.TemporaryDirectory(dir=staging) as work:
-                origin, contents = provider(version, Path(work), say)
+                origin, contents = provider(version, Path(work))
             break
         except MissingError as error:
             reasons.append(f"{error.what}: {error.why}")
@@ -206,7 +206,7 @@ def _fill(version: str, staging: Path, say: files.Say) -> None:
     files.write(staging / _MANIFEST, json.dumps(record, indent=1))
 
 
-def _from_repository(version: str, work: Path, say: files.Say) -> _Got:
+def _from_repository(version: str, work: Path) -> _Got:
     """Fetch file by file: those that are pinned, or else what those that came name."""
     pins = set(_pins().get(version, ()))
 
@@ -232,17 +232,17 @@ def _from_repository(version: str, work: Path, say: files.Say) -> _Got:
     return f"the public repository, tag llvmorg-{version}", contents
 
 
-def _from_debian(version: str, work: Path, say: files.Say) -> _Got:
+def _from_debian(version: str, work: Path) -> _Got:
     major = version.partition(".")[0]
     package = f"llvm-toolchain-{major}"
     if version in known_versions():
         archive = download.pinned(f"llvm-{major}")[1][0]
     else:
-        file, size, sha256 = apt.source(package, say=say)
+        file, size, sha256 = apt.source(package)
         archive = download.Archive(file, sha256, size, pool=package)
     if not archive.file.startswith(f"{package}_{version}.orig."):
         raise MissingError(package, f"the system's archive has {archive.file}", _advice())
-    got = download.get(archive, work, say)
+    got = download.get(archive, work)
     try:
         return f"Debian's {archive.file}", _unpacked(got)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:

@@ -78,24 +78,23 @@ def claim(name: str, predicted: object, observed: object, /, **parameters: objec
     predictions = predicted if isinstance(predicted, frozenset) else [predicted]
     try:
         expected = sorted(text.value(prediction, parameters) for prediction in predictions)
-        seen = text.value(observed, parameters)
+        outcome = text.value(observed, parameters)
         sentence = text.sentence.format(**parameters)
     except LookupError as error:
         why = f"its text needs {error}, which is not given"
         raise LabError(f"claim {name!r}", why, "give it, or mend data/claims.toml") from error
-    holds, says = seen in expected, " or ".join(expected)
-    verb = "holds" if holds else "DOES NOT HOLD"
-    line = f"{verb}: {sentence} (predicted: {says}; observed: {seen})"
     record = {
         "name": name,
         "sentence": sentence,
-        "holds": holds,
-        "predicted": says,
-        "observed": seen,
+        "holds": outcome in expected,
+        "predicted": " or ".join(expected),
+        "observed": outcome,
         "at": _said(at),
     }
     _claims.append({"notebook": "", **record, "at": json.dumps(record["at"], sort_keys=True)})
-    _display({"text/plain": line, CLAIM: record})
+    verb = "holds" if record["holds"] else "DOES NOT HOLD"
+    values = f"predicted: {record['predicted']}; observed: {outcome}"
+    _display({"text/plain": f"{verb}: {sentence} ({values})", CLAIM: record})
 
 
 def _said(parameters: Mapping[str, object]) -> dict[str, str]:

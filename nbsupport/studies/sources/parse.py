@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import html
+import itertools
+import operator
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,22 +24,20 @@ ExcerptPart = Literal["", "loop", "condition", "statement"]
 
 _C = Language(tree_sitter_c.language())
 
-#: What a definition is, for each kind of symbol: a node, and the name in it.
-_DEFINITIONS = (
-    "(function_definition) @it",
-    "(type_definition declarator: (_) @name) @it",
-    "(struct_specifier name: (_) @name body: (_)) @it",
-    "(enum_specifier name: (_) @name body: (_)) @it",
-    "(preproc_def name: (_) @name) @it",
-    "(preproc_function_def name: (_) @name) @it",
-    "(declaration declarator: (init_declarator)) @it",
-    "(declaration) @it",
-)
+#: What defines a symbol, by the kind of node: functions before all else.
+_DEFINITIONS = ["function_definition", "type_definition", "struct_specifier", "enum_specifier"]
+_DEFINITIONS += ["preproc_def", "preproc_function_def", "declaration"]
 _PARTS: dict[ExcerptPart, tuple[str, ...]] = {
     "loop": ("for_statement", "while_statement", "do_statement"),
     "condition": ("if_statement", "switch_statement"),
     "statement": ("expression_statement", "declaration", "return_statement"),
 }
+_USES = ("call_expression", "field_expression", "assignment_expression", "identifier")
+#: One query for every kind of node that is looked for: a capture has the name of its kind.
+_KINDS = {*_DEFINITIONS, *itertools.chain(*_PARTS.values()), *_USES}
+_KINDS |= {"parameter_declaration", "comment"}
+_QUERY = Query(_C, " ".join(f"({kind}) @{kind}" for kind in sorted(_KINDS)))
+_NAMES = ("identifier", "type_identifier", "field_identifier")
 
 #: Macros that say how a symbol is seen, not what it is: C's grammar does not know them.
 #: Source: InstrProfilingPort.h, InstrProfData.inc.
@@ -57,13 +59,42 @@ class TranslationUnit:
     clean: bytes
     root: Node
 
-    def captures(self, query: str, node: Node | None = None) -> dict[str, list[Node]]:
-        """Return what a query of tree-sitter captures, by the captures' names."""
-        return QueryCursor(_query(query)).captures(node or self.root)
+    @functools.cached_property
+    def nodes(self) -> Mapping[str, list[Node]]:
+        """The nodes of each kind that is looked for, in order."""
+        captures = QueryCursor(_QUERY).captures(self.root)  # in no order
+        by_start = {kind: sorted(nodes, key=_start) for kind, nodes in captures.items()}
+        return defaultdict(list, by_start)
 
-    def words(self, node: Node) -> str:
-        """Return the text of a node."""
-        return self.clean[node.start_byte : node.end_byte].decode(errors="replace")
+    def between(self, start: int, end: int, *kinds: str) -> Iterator[Node]:
+        """Yield the nodes that begin between two bytes: kind by kind, in order."""
+        for kind in kinds:
+            nodes = self.nodes[kind]
+            first, last = (bisect.bisect_left(nodes, byte, key=_start) for byte in (start, end))
+            yield from nodes[first:last]
+
+    def words(self, node: Node | None) -> str:
+        """Return the text of a node; "" for none."""
+        return self.clean[node.start_byte : node.end_byte].decode(errors="replace") if node else ""
+
+    def field(self, node: Node, name: str) -> str:
+        """Return the text of a field of a node, as the grammar names it; "" for none."""
+        return self.words(node.child_by_field_name(name))
+
+    def name(self, node: Node) -> str:
+        """Return the name that a definition or a declarator introduces; "" for none."""
+        if named := node.child_by_field_name("name"):
+            return self.words(named)
+        inner: Node | None = node
+        while inner is not None and inner.type not in _NAMES:
+            inner = inner.child_by_field_name("declarator") or next(
+                (c for c in inner.named_children if c.type.endswith(("declarator", "identifier"))),
+                None,
+            )
+        return self.words(inner)
+
+
+_start = operator.attrgetter("start_byte")
 
 
 @dataclass(frozen=True)
@@ -116,19 +147,6 @@ def parsed(content: bytes) -> TranslationUnit:
     return TranslationUnit(content, clean, Parser(_C).parse(clean).root_node)
 
 
-def name_of(unit: TranslationUnit, node: Node) -> str:
-    """Return the name that a definition or a declarator introduces; "" for none."""
-    while node.type not in ("identifier", "type_identifier", "field_identifier"):
-        inner = node.child_by_field_name("declarator")
-        if inner is None:
-            kinds = "declarator", "identifier"
-            inner = next((c for c in node.named_children if c.type.endswith(kinds)), None)
-        if inner is None:
-            return ""
-        node = inner
-    return unit.words(node)
-
-
 def excerpt(
     tree: Tree,
     symbol: str,
@@ -144,7 +162,7 @@ def excerpt(
     `about` in it. `mark`: lines with this word. `file`: where it is expected; the note says
     when it has moved. Raises `LabError` when this version has no such symbol, or no such part.
     """
-    found = next(_definitions(tree, symbol, file), None)
+    found = _definition(tree, symbol, file)
     if found is None:
         raise LabError(
             f"{symbol} in LLVM {tree.version}",
@@ -174,36 +192,45 @@ def excerpt(
     )
 
 
-def _definitions(tree: Tree, symbol: str, file: str) -> Iterator[tuple[str, TranslationUnit, Node]]:
-    """Yield the definitions of a symbol: those in `file` first, functions before all else."""
+def _definition(tree: Tree, symbol: str, file: str) -> tuple[str, TranslationUnit, Node] | None:
+    """Return the definition of a symbol: functions before all else, those in `file` first."""
     word = re.compile(rb"\b" + re.escape(symbol.encode()) + rb"\b")
     paths = sorted(tree.files, key=lambda path: not f"/{path}".endswith(f"/{file}"))
     units = [(path, parsed(text)) for path in paths if word.search(text := tree.content(path))]
-    for query in _DEFINITIONS:
-        for path, unit in units:
-            found = unit.captures(query).get("it", [])  # in no order
-            for node in sorted(found, key=lambda one: one.start_byte):
-                names = [unit.words(name) for name in unit.captures(query, node).get("name", ())]
-                if symbol in (names or [name_of(unit, node)]):
-                    yield path, unit, node
+    for kind in _DEFINITIONS:
+        places = [
+            (path, unit, node)
+            for path, unit in units
+            for node in unit.nodes[kind]
+            if unit.name(node) == symbol and _is_whole(node)
+        ]
+        if places:  # of a variable, where it has its value
+            return min(places, key=lambda place: not _has_value(place[2]))
+    return None
+
+
+def _is_whole(node: Node) -> bool:
+    """Return whether a definition is all there: a struct or an enum may be without its body."""
+    return not node.type.endswith("_specifier") or node.child_by_field_name("body") is not None
+
+
+def _has_value(node: Node) -> bool:
+    declarator = node.child_by_field_name("declarator")
+    return declarator is not None and declarator.child_by_field_name("value") is not None
 
 
 def _part(
     tree: Tree, unit: TranslationUnit, node: Node, symbol: str, part: ExcerptPart, about: str
 ) -> Node:
+    """Return the smallest loop, condition or statement of a function with a word in it."""
     word = re.compile(rf"\b{re.escape(about)}\b")
-    nodes = unit.captures(" ".join(f"({kind}) @it" for kind in _PARTS[part]), node).get("it", [])
-    fitting = [one for one in nodes if word.search(unit.words(one))]
-    if not fitting:
+    inside = unit.between(node.start_byte, node.end_byte, *_PARTS[part])
+    nodes = [one for one in inside if word.search(unit.words(one))]
+    if not nodes:
         about = f" with {about}" if about else ""
         raise LabError(
             f"{symbol} in LLVM {tree.version}",
             f"it has no {part}{about}",
             "read the whole function, and name what took its place",
         )
-    return min(fitting, key=lambda one: (one.end_byte - one.start_byte, one.start_byte))
-
-
-@functools.cache
-def _query(text: str) -> Query:
-    return Query(_C, text)
+    return min(nodes, key=lambda one: (one.end_byte - one.start_byte, one.start_byte))

@@ -5,7 +5,6 @@ Of its text only digests are kept, so that a structure can be recorded and commi
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import hashlib
 import json
@@ -13,34 +12,21 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tree_sitter import Node
 
 from nbsupport.base.errors import LabError
-from nbsupport.studies.sources.parse import TranslationUnit, name_of, parsed
+from nbsupport.studies.sources.parse import TranslationUnit, parsed
 from nbsupport.studies.sources.tree import Tree
 
 #: The type of a record. Source: InstrProfiling.h.
 _RECORD = "__llvm_profile_data"
 _LIST = "InstrProfData.inc"
 _DEFINED, _ELSEWHERE = "the runtime", "outside the runtime"
-_FUNCTIONS = "(function_definition) @it"
-_GLOBALS = " ".join(
-    f"({outer} (declaration) @it)"
-    for outer in ("translation_unit", "preproc_ifdef", "preproc_if", "preproc_else", "preproc_elif")
-)
-_TYPES = "(struct_specifier body: (field_declaration_list)) @it"
-_INSIDE = """
-(call_expression function: (identifier) @call)
-(call_expression function: (field_expression field: (field_identifier) @through))
-(field_expression) @field
-(identifier) @name
-(parameter_declaration) @typed
-(declaration) @typed
-(comment) @comment
-(assignment_expression left: [(field_expression) (identifier)]) @assigned
-"""
+#: Where a declaration is outside of all functions.
+_OUTSIDE = ("translation_unit", "preproc_ifdef", "preproc_if", "preproc_else", "preproc_elif")
 
 
 @dataclass(frozen=True)
@@ -140,231 +126,231 @@ class Structure:
 
 def load(text: str) -> Structure:
     """Return a structure that `to_json` wrote."""
-    found: dict[str, Any] = json.loads(text)
-
-    def rows(kind: Any, name: str) -> tuple[Any, ...]:
-        return tuple(kind(**{key: _frozen(v) for key, v in row.items()}) for row in found[name])
-
-    plain = {key: _frozen(value) for key, value in found.items()}
-    tables = {key: tuple(value) for key, value in found["tables"].items()}
-    parts = {"functions": rows(Function, "functions"), "globals": rows(Global, "globals")}
-    return Structure(**{**plain, **parts, "tables": tables})
+    content: dict[str, Any] = _frozen(json.loads(text))
+    for name, kind in (("functions", Function), ("globals", Global)):
+        content[name] = tuple(kind(**_frozen(row)) for row in content[name])
+    return Structure(**{**content, "tables": _frozen(content["tables"])})
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _frozen(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def from_tree(tree: Tree) -> Structure:
     """Return the structure of a version, from its sources: a tenth of a second."""
-    units = {path: parsed(tree.content(path)) for path in tree.files if not path.endswith(".txt")}
-    listed = next(unit for path, unit in units.items() if path.endswith(_LIST))
-    version = re.search(rb"#define INSTR_PROF_RAW_VERSION (\d+)", listed.text)
-    record = _listed(listed.text, "INSTR_PROF_DATA")
-    bodies = {path: _Bodies(unit) for path, unit in units.items()}
-    types = {name: fields for body in bodies.values() for name, fields in body.types.items()}
-    holders = {
+    paths = [path for path in tree.files if not path.endswith(".txt")]
+    units = [(Path(path).name, parsed(tree.content(path))) for path in paths]
+    listed = next(unit.text for file, unit in units if file == _LIST)
+    version = re.search(rb"#define INSTR_PROF_RAW_VERSION (\d+)", listed)
+    record = _listed(listed, "INSTR_PROF_DATA")
+    types = {name: fields for _, unit in units for name, fields in _types(unit)}
+    pointers = [
         field for fields in types.values() for field, kind in fields.items() if kind == _RECORD
-    }
-    names = {name for body in bodies.values() for name in body.names}
-    declared = [one for path, body in bodies.items() for one in _globals(path, body)]
-    known = {one.name for one in declared}
-    tables: dict[str, dict[str, None]] = defaultdict(dict)
-    functions: list[Function] = []
-    for path, body in bodies.items():
-        for slot, given in body.slots(types):
-            if given in names:
-                tables[slot][given] = None
-        functions += body.functions(path.rpartition("/")[2], set(record), holders, names, known)
+    ]
+    bodies = [body for file, unit in units for body in _bodies(file, unit)]
+    declared = [variable for file, unit in units for variable in _globals(file, unit)]
+    names = _Names(
+        record=frozenset(record),
+        pointers=frozenset(pointers),
+        functions=frozenset(body.name for body in bodies),
+        variables=frozenset(variable.name for variable in declared),
+    )
+    tables: dict[str, set[str]] = defaultdict(set)
+    for _, unit in units:
+        for slot, value in _slots(unit, types):
+            if value in names.functions:
+                tables[slot].add(value)
     return Structure(
         version=tree.version,
         raw_version=int(version[1]) if version else 0,
         record=record,
-        header=_listed(listed.text, "INSTR_PROF_RAW_HEADER"),
-        functions=tuple(functions),
+        header=_listed(listed, "INSTR_PROF_RAW_HEADER"),
+        functions=tuple(_function(body, names) for body in bodies),
         globals=_once(declared),
-        tables={slot: tuple(sorted(given)) for slot, given in sorted(tables.items())},
+        tables={slot: tuple(sorted(values)) for slot, values in sorted(tables.items())},
     )
 
 
 def _listed(text: bytes, macro: str) -> tuple[str, ...]:
     """Return the names in a list of InstrProfData.inc: the last argument but one of each entry."""
-    found = []
+    names = []
     for entry in re.finditer(rf"^{macro}\(".encode(), text, re.M):
-        depth, arguments, word = 1, [], ""
-        for character in text[entry.end() : entry.end() + 1000].decode(errors="replace"):
-            depth += (character == "(") - (character == ")")
-            if depth == 0 or (depth == 1 and character == ","):
-                arguments.append(word.strip())
-                word = ""
-            else:
-                word += character
-            if depth == 0:
-                break
-        found += re.findall(r"\w+", arguments[-2])[:1]
-    return tuple(dict.fromkeys(found))
+        arguments, nested = text[entry.end() : entry.end() + 1000].decode(errors="replace"), 1
+        while nested:
+            arguments, nested = re.subn(r"\([^()]*\)", "", arguments)
+        names += re.findall(r"\w+", arguments.partition(")")[0].split(",")[-2])[:1]
+    return tuple(dict.fromkeys(names))
 
 
-class _Bodies:
-    """The functions of one file, and what is inside each, by place."""
-
-    def __init__(self, unit: TranslationUnit) -> None:
-        self.unit = unit
-        nodes = unit.captures(_FUNCTIONS).get("it", [])
-        self.nodes = sorted((n for n in nodes if name_of(unit, n)), key=lambda n: n.start_byte)
-        self.names = [name_of(unit, node) for node in self.nodes]
-        self.inside = unit.captures(_INSIDE)
-        self.types = self._types()
-        self._starts = [node.start_byte for node in self.nodes]
-
-    def home(self, node: Node) -> int | None:
-        """Return the number of the function that a node is in."""
-        n = bisect.bisect_right(self._starts, node.start_byte) - 1
-        return n if n >= 0 and node.end_byte <= self.nodes[n].end_byte else None
-
-    def _types(self) -> dict[str, dict[str, str]]:
-        """Return the fields of each struct, in order, with the names of their types."""
-        found: dict[str, dict[str, str]] = {}
-        for struct in self.unit.captures(_TYPES).get("it", ()):
-            body = struct.child_by_field_name("body")
-            members = body.named_children if body else []
-            fields = {
-                name_of(self.unit, one): self._words(one, "type")
-                for one in members
-                if one.type == "field_declaration"
-            }
-            names = [self._words(struct, "name")]
-            if struct.parent and struct.parent.type == "type_definition":
-                names.append(self._words(struct.parent, "declarator"))
-            found |= dict.fromkeys(filter(None, names), fields)
-        return found
-
-    def _words(self, node: Node, field: str) -> str:
-        inner = node.child_by_field_name(field)
-        return self.unit.words(inner) if inner else ""
-
-    def slots(self, types: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, str]]:
-        """Yield what is put where: a field's or a global's name, and a name put there."""
-        for assigned in self.inside.get("assigned", ()):
-            left = assigned.child_by_field_name("left")
-            slot = (self._words(left, "field") or self.unit.words(left)) if left else ""
-            yield slot, self._words(assigned, "right").lstrip("&")
-        for typed in self.inside.get("typed", ()):
-            made = typed.child_by_field_name("declarator")
-            value = made.child_by_field_name("value") if made else None
-            if value is not None and value.type == "initializer_list":
-                values = [self.unit.words(v) for v in value.named_children if v.type != "comment"]
-                yield from zip(types.get(self._words(typed, "type"), ()), values, strict=False)
-
-    def functions(
-        self, file: str, record: set[str], holders: set[str], names: set[str], known: set[str]
-    ) -> list[Function]:
-        """Return the functions, in order.
-
-        `record`: names of a record's fields; `holders`: fields that point at a record;
-        `names` of all functions and `known` of all globals, in all files.
-        """
-        found: list[dict[str, dict[str, None]]] = [defaultdict(dict) for _ in self.nodes]
-        kinds = "call", "through", "field", "name", "typed"
-        local: list[set[str]] = [set() for _ in self.nodes]
-        records: list[set[str]] = [set() for _ in self.nodes]
-        placed = [(kind, node) for kind in kinds for node in self.inside.get(kind, ())]
-        for kind, node in sorted(placed, key=lambda one: (one[0] != "typed", one[1].start_byte)):
-            n = self.home(node)
-            if n is None:
-                continue
-            words = self.unit.words(node)
-            if kind == "typed":
-                made = node.children_by_field_name("declarator")
-                introduced = {name_of(self.unit, one) for one in made}
-                local[n] |= introduced
-                typed = node.child_by_field_name("type")
-                if typed and self.unit.words(typed) == _RECORD:
-                    records[n] |= introduced
-            elif kind == "call":
-                into = "through" if words in known and words not in names else "calls"
-                found[n][into][words] = None
-            elif kind == "through":
-                found[n]["through"][words] = None
-            elif kind == "field":
-                self._field(node, record, holders, records[n], found[n])
-            elif words in names and words != self.names[n]:
-                called = node.parent is not None and node.parent.type == "call_expression"
-                if not called and words not in local[n]:
-                    found[n]["hands_on"][words] = None
-            elif words in known and words not in local[n]:
-                found[n]["globals"][words] = None
-        comments = sorted(self.inside.get("comment", ()), key=lambda one: one.start_byte)
-        return [
-            Function(
-                name=name,
-                file=file,
-                line=node.start_point[0] + 1,
-                lines=node.end_point[0] - node.start_point[0] + 1,
-                digest=self._digest(node, [c for c in comments if self.home(c) == n]),
-                **{key: tuple(value) for key, value in found[n].items()},
-            )
-            for n, (name, node) in enumerate(zip(self.names, self.nodes, strict=True))
-        ]
-
-    def _field(
-        self,
-        node: Node,
-        record: set[str],
-        holders: set[str],
-        records: set[str],
-        found: dict[str, dict[str, None]],
-    ) -> None:
-        """Note a field of a record: read, or written (assigned, or its address taken)."""
-        base, field = node.child_by_field_name("argument"), node.child_by_field_name("field")
-        if base is None or field is None or self.unit.words(field) not in record:
-            return
-        own = base.type == "identifier" and self.unit.words(base) in records
-        inner = base.child_by_field_name("field")
-        held = inner is not None and self.unit.words(inner) in holders
-        if not (own or held):
-            return
-        outer = node
-        while outer.parent and outer.parent.type == "subscript_expression":
-            outer = outer.parent
-        parent = outer.parent
-        left = parent.child_by_field_name("left") if parent else None
-        given = parent is not None and self.unit.words(parent).startswith("&")
-        assigned = parent is not None and parent.type == "assignment_expression" and left == outer
-        kind = "writes" if given or assigned else "reads"
-        found[kind][self.unit.words(field)] = None
-
-    def _digest(self, node: Node, comments: list[Node]) -> str:
-        """Return what changes with the code of a function, not with comments or layout."""
-        text, at = b"", node.start_byte
-        for comment in comments:
-            text += self.unit.clean[at : comment.start_byte]
-            at = comment.end_byte
-        text += self.unit.clean[at : node.end_byte]
-        return hashlib.sha256(re.sub(rb"\s+", b"", text)).hexdigest()[:16]
-
-
-def _globals(path: str, body: _Bodies) -> Iterator[Global]:
-    """Yield the variables with static storage that a file defines, or says to be elsewhere."""
-    unit = body.unit
-    for node in sorted(unit.captures(_GLOBALS).get("it", ()), key=lambda one: one.start_byte):
-        made, name = node.child_by_field_name("declarator"), name_of(unit, node)
-        if made is None or not name or body.home(node) is not None or _is_prototype(made):
+def _types(unit: TranslationUnit) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the structs by name, each with its fields, in order, and the names of their types."""
+    for struct in unit.nodes["struct_specifier"]:
+        body = struct.child_by_field_name("body")
+        if body is None:
             continue
-        said = unit.text[node.start_byte : node.end_byte]
+        members = [node for node in body.named_children if node.type == "field_declaration"]
+        fields = {unit.name(member): unit.field(member, "type") for member in members}
+        yield unit.field(struct, "name"), fields
+        if struct.parent and struct.parent.type == "type_definition":
+            yield unit.field(struct.parent, "declarator"), fields
+
+
+def _slots(
+    unit: TranslationUnit, types: Mapping[str, Mapping[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield what is put where: a field's or a global's name, and a name put there."""
+    for assignment in unit.nodes["assignment_expression"]:
+        left = assignment.child_by_field_name("left")
+        if left is not None and left.type in ("field_expression", "identifier"):
+            value = unit.field(assignment, "right").lstrip("&")
+            yield unit.field(left, "field") or unit.words(left), value
+    for kind in ("declaration", "parameter_declaration"):
+        for declaration in unit.nodes[kind]:
+            declarator = declaration.child_by_field_name("declarator")
+            initial = declarator.child_by_field_name("value") if declarator else None
+            if initial is not None and initial.type == "initializer_list":
+                values = [unit.words(n) for n in initial.named_children if n.type != "comment"]
+                fields = types.get(unit.field(declaration, "type"), ())
+                yield from zip(fields, values, strict=False)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """A function with a name. It ends where the next begins, if C++ is read as one in another."""
+
+    file: str
+    unit: TranslationUnit
+    node: Node
+    end: int
+
+    @property
+    def name(self) -> str:
+        return self.unit.name(self.node)
+
+    def nodes(self, *kinds: str) -> Iterator[Node]:
+        return self.unit.between(self.node.start_byte, self.end, *kinds)
+
+
+def _bodies(file: str, unit: TranslationUnit) -> list[_Body]:
+    nodes = [node for node in unit.nodes["function_definition"] if unit.name(node)]
+    starts = [node.start_byte for node in nodes[1:]] + [len(unit.clean)]
+    pairs = zip(nodes, starts, strict=False)
+    return [_Body(file, unit, node, min(node.end_byte, start)) for node, start in pairs]
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What a name may mean in any file: a record's field, a field that points at a record."""
+
+    record: frozenset[str]
+    pointers: frozenset[str]
+    functions: frozenset[str]
+    variables: frozenset[str]
+
+
+def _function(body: _Body, names: _Names) -> Function:
+    """Return what one function calls and uses; `names` are those of all files."""
+    unit, node = body.unit, body.node
+    uses: dict[str, dict[str, None]] = defaultdict(dict)
+    local, records = set[str](), set[str]()
+    for typed in body.nodes("parameter_declaration", "declaration"):
+        introduced = {unit.name(one) for one in typed.children_by_field_name("declarator")}
+        local |= introduced
+        if unit.field(typed, "type") == _RECORD:
+            records |= introduced
+    for call in body.nodes("call_expression"):
+        kind, word = _called(unit, call, names)
+        if word:
+            uses[kind][word] = None
+    for field in body.nodes("field_expression"):
+        if _is_of_record(unit, field, names, records):
+            kind = "writes" if _is_written(unit, field) else "reads"
+            uses[kind][unit.field(field, "field")] = None
+    for identifier in body.nodes("identifier"):
+        word = unit.words(identifier)
+        if word in local:
+            continue
+        if word in names.functions and word != body.name:
+            if identifier.parent is not None and identifier.parent.type != "call_expression":
+                uses["hands_on"][word] = None
+        elif word in names.variables:
+            uses["globals"][word] = None
+    return Function(
+        name=body.name,
+        file=body.file,
+        line=node.start_point[0] + 1,
+        lines=node.end_point[0] - node.start_point[0] + 1,
+        digest=_digest(body),
+        **{kind: tuple(words) for kind, words in uses.items()},
+    )
+
+
+def _called(unit: TranslationUnit, call: Node, names: _Names) -> tuple[str, str]:
+    """Return what is called: by name ("calls") or pointer ("through"); "" for what has no name."""
+    target = call.child_by_field_name("function")
+    if target is not None and target.type == "field_expression":
+        return "through", unit.field(target, "field")
+    word = unit.words(target) if target is not None and target.type == "identifier" else ""
+    pointer = word in names.variables and word not in names.functions
+    return "through" if pointer else "calls", word
+
+
+def _is_of_record(unit: TranslationUnit, node: Node, names: _Names, records: set[str]) -> bool:
+    """Return whether a field is one of a record, which a variable or a field points at."""
+    base = node.child_by_field_name("argument")
+    if base is None or unit.field(node, "field") not in names.record:
+        return False
+    own = base.type == "identifier" and unit.words(base) in records
+    return own or unit.field(base, "field") in names.pointers
+
+
+def _is_written(unit: TranslationUnit, node: Node) -> bool:
+    """Return whether a field, or an element of it, is assigned, or its address is taken."""
+    while node.parent and node.parent.type == "subscript_expression":
+        node = node.parent
+    parent = node.parent
+    if parent is None:
+        return False
+    assigned = parent.type == "assignment_expression"
+    return unit.words(parent).startswith("&") or (
+        assigned and parent.child_by_field_name("left") == node
+    )
+
+
+def _digest(body: _Body) -> str:
+    """Return what changes with the code of a function, not with comments or layout."""
+    unit, node = body.unit, body.node
+    text, place = b"", node.start_byte
+    for comment in body.nodes("comment"):
+        text += unit.clean[place : comment.start_byte]
+        place = comment.end_byte
+    text += unit.clean[place : node.end_byte]
+    return hashlib.sha256(re.sub(rb"\s+", b"", text)).hexdigest()[:16]
+
+
+def _globals(file: str, unit: TranslationUnit) -> Iterator[Global]:
+    """Yield the variables with static storage that a file defines, or says to be elsewhere."""
+    local = {node.id for body in _bodies(file, unit) for node in body.nodes("declaration")}
+    for node in unit.nodes["declaration"]:
+        declarator, name = node.child_by_field_name("declarator"), unit.name(node)
+        if node.parent is None or node.parent.type not in _OUTSIDE or node.id in local:
+            continue
+        if declarator is None or not name or _is_prototype(declarator):
+            continue
+        text = unit.text[node.start_byte : node.end_byte]
         where = _DEFINED
-        if said.startswith(b"extern"):
+        if text.startswith(b"extern"):
             bound = rf"#define {name} +INSTR_PROF_SECT_(START|STOP)".encode()
-            section = b"section$" in said or re.search(bound, unit.text)
+            section = b"section$" in text or re.search(bound, unit.text)
             where = "the linker: a section's bound" if section else _ELSEWHERE
         elif b"COMPILER_RT_WEAK" in unit.text[node.start_byte - 80 : node.end_byte]:
             where = "the runtime, unless an instrumented object has its own"
-        yield Global(name, path.rpartition("/")[2], where)
+        yield Global(name, file, where)
 
 
-def _is_prototype(made: Node) -> bool:
+def _is_prototype(declarator: Node) -> bool:
     """Return whether a declarator is that of a function, not of a pointer to one."""
-    node: Node | None = made
+    node: Node | None = declarator
     while node is not None and node.type != "function_declarator":
         node = node.child_by_field_name("declarator")
     inner = node.child_by_field_name("declarator") if node else None
@@ -373,7 +359,7 @@ def _is_prototype(made: Node) -> bool:
 
 def _once(declared: list[Global]) -> tuple[Global, ...]:
     """Return each variable once: where it is defined, rather than where it is said to be."""
-    found: dict[str, Global] = {}
-    for one in sorted(declared, key=lambda one: one.comes_from == _ELSEWHERE):
-        found.setdefault(one.name, one)
-    return tuple(found.values())
+    variables: dict[str, Global] = {}
+    for variable in sorted(declared, key=lambda one: one.comes_from == _ELSEWHERE):
+        variables.setdefault(variable.name, variable)
+    return tuple(variables.values())

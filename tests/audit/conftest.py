@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import itertools
 import random
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from nbsupport.audit import objects
 from nbsupport.toolchains.probe import Toolchain
+from tests.support.compiled import (
+    FOO,
+    TRIPLES,
+    Bench,
+    mach_o,
+    pair,
+    pe,
+)
 from tests.support.linked import (
     HOW,
     LINKS,
@@ -61,3 +72,38 @@ def linked(
     tools = {major: toolchain(major) for major in MAJORS}
     with ThreadPoolExecutor() as threads:
         return list(threads.map(lambda n: link(n, pool, folder, tools), range(LINKS)))
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory, toolchain: Callable[[str], Toolchain]) -> Bench:
+    return Bench(tmp_path_factory.mktemp("objects"), toolchain)
+
+
+@pytest.fixture(scope="session")
+def disassemble(bench: Bench) -> objects.Disassemble:
+    def run(path: Path) -> str | None:
+        tool = bench.tool("23", "llvm-dis")
+        done = subprocess.run([tool, "-o", "-", path], capture_output=True, text=True, check=False)
+        return done.stdout if done.returncode == 0 else None
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def samples(bench: Bench) -> list[bytes]:
+    paths = [bench.object("19", FOO, triple=triple) for triple in TRIPLES]
+    paths.append(pe(bench, "sample.dll", *pair(bench, "x86_64-pc-windows-msvc")))
+    paths.append(mach_o(bench, *pair(bench, "x86_64-apple-macos11")[:2]))
+    bench.run("19", "llvm-ar", "rcs", "sample.a", *(path.name for path in paths[:5]))
+    bench.run(
+        "19",
+        "ld.lld",
+        "-shared",
+        "--noinhibit-exec",
+        *pair(bench, "x86_64-linux-gnu"),
+        "-o",
+        "sample.so",
+    )
+    x86 = (bench.folder / "sample.so").read_bytes()
+    arm = x86[:18] + b"\xb7" + x86[19:]  # e_machine
+    return [path.read_bytes() for path in (*paths, bench.folder / "sample.a")] + [x86, arm]

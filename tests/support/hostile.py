@@ -55,7 +55,7 @@ def spoiled(draw: st.DrawFn, samples: Sequence[bytes], within: int = 2048) -> by
     """Return one of the samples with wrong numbers and flipped bits, perhaps cut off."""
     data = bytearray(draw(st.sampled_from(samples)))
     last = min(len(data), within) - 1
-    for _ in range(draw(st.integers(1, 8))):
+    for _ in range(draw(st.integers(1, 8)) if data else 0):
         place, new = draw(st.integers(0, last)), draw(st.sampled_from((None, *_NUMBERS)))
         if new is None:
             data[place] ^= 1 << draw(st.integers(0, 7))

@@ -16,6 +16,8 @@ from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
+from tests.support import linked
+from tests.support.trained import Maker
 
 process.heed_interrupts()
 # The same examples each time, however slow the machine: what is new is looked for by `make fuzz`.
@@ -95,3 +97,17 @@ def mixed_crash(lab: Lab, toolchain: Callable[[str], Toolchain]) -> Path:
     """Return an executable that crashes at exit: main by LLVM 19, library by LLVM 17."""
     toolchain("17")
     return build.linked(lab.trial("cold", "19", "17"), settings.cache_dir())
+
+
+@pytest.fixture(scope="session")
+def maker(toolchain: Callable[[str], Toolchain], tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Return what makes profiles of one program, by every LLVM and in every way."""
+    return Maker(toolchain, tmp_path_factory.mktemp("profraw"))
+
+
+@pytest.fixture(scope="session")
+def target(
+    lab: Lab, toolchain: Callable[[str], Toolchain], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a target folder as cargo leaves it: rustc of LLVM 19, the C part by LLVM 17."""
+    return linked.cargo_target(lab, toolchain, tmp_path_factory.mktemp("cargo") / "target")

@@ -25,8 +25,13 @@ _PLACING = ("entry-first", "entry-only", "loop-entries", "context-sensitive")
 class LinkPiece:
     """What objects of one make add to a link.
 
-    `variants` are those of their version symbol (`layout.VARIANTS`; front end: none), `bitmaps`
-    says that records have MC/DC bitmaps.
+    `raw_version` is that of their records, `how` they were instrumented: by clang's front end,
+    or in LLVM's own representation (`ir`; -fprofile-generate, rustc). `variants` are those of
+    their version symbol (`layout.VARIANTS`; front end: none), `bitmaps` says that records have
+    MC/DC bitmaps.
+
+    >>> str(LinkPiece(8, "front-end"))
+    'front-end raw version 8 (LLVM 14 to 17)'
     """
 
     raw_version: int
@@ -47,7 +52,10 @@ class LinkPiece:
 
 @dataclass(frozen=True)
 class Fate:
-    """What will happen (each of `outcomes` may) and why. `loss`: what is wrong though it is ok."""
+    """What will happen and why.
+
+    Each of `outcomes` may happen; `loss` says what is wrong although the outcome is ok.
+    """
 
     outcomes: frozenset[Predicted]
     why: str
@@ -59,18 +67,24 @@ class Fate:
         return self.outcomes <= {"ok", "no-profile"} and not self.loss
 
 
-def alike(one: int, other: int) -> bool:
+def alike(first: int, second: int) -> bool:
     """Return whether a runtime of one raw version counts well in records of the other.
 
     Up to version 7 CounterPtr was absolute: the stride alone does not tell.
+
+    >>> alike(9, 10), alike(7, 8), alike(8, 9), alike(12, 12), alike(11, 12)
+    (True, False, False, True, False)
     """
-    known = [layout.LAYOUTS.get(version) for version in (one, other)]
-    relative = {each.relative for each in known if each}
-    return one == other or (len(relative) == 1 and layout.same_stride(one, other))
+    known = [layout.LAYOUTS[version] for version in (first, second) if version in layout.LAYOUTS]
+    relative = {own.relative for own in known}
+    return first == second or (len(relative) == 1 and layout.same_stride(first, second))
 
 
 def predict(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = None) -> Fate:
     """Predict what a program does, from its runtime's raw version and its pieces in link order.
+
+    `runtime` is that raw version, `pieces` are what its objects are of, the first of the link
+    first; `sites` says whether a value site of a foreign one runs (see `Sites`).
 
     The runtime walks all records with its own stride: with two layouts it takes something else
     for a pointer, or, without value sites, for a size. It compares versions only once, as it
@@ -79,6 +93,13 @@ def predict(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = Non
     A value site that runs before that may crash first.
     Source: __llvm_profile_write_file (InstrProfilingFile.c), createIRLevelProfileFlagVar
     (PGOInstrumentation.cpp), INSTR_PROF_RAW_VERSION_VAR (InstrProfilingVersionVar.c).
+
+    >>> sorted(predict(10, [LinkPiece(10), LinkPiece(8)]).outcomes)
+    ['crash', 'malformed']
+    >>> predict(10, [LinkPiece(8), LinkPiece(10)], "cold").outcomes
+    frozenset({'version-mismatch'})
+    >>> predict(10, [LinkPiece(10), LinkPiece(9)]).fine, predict(10, []).why
+    (True, 'nothing is instrumented')
     """
     if not pieces:
         return Fate(frozenset({"no-profile"}), "nothing is instrumented")

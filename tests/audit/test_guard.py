@@ -19,6 +19,7 @@ from nbsupport.base.errors import MissingError
 from nbsupport.lab import build
 from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
+from tests.support import hostile
 
 MAIN = """
 #include <stdio.h>
@@ -312,15 +313,12 @@ def test_the_first_look_needs_no_reader_of_objects(folder: Path, toolchain: Find
     assert (done.stdout, done.stderr) == ("['']\n", "")
 
 
-@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.floats(0, 1))
-def test_a_spoiled_object_never_stops_the_link(
-    folder: Path, place: float, byte: int, cut: float
-) -> None:
+@given(st.data())
+def test_a_spoiled_object_never_stops_the_link(folder: Path, data: st.DataObject) -> None:
     for name in ("part.o", "libpart.a"):
-        data = bytearray((folder / "17" / name).read_bytes())
-        data[int(place * len(data))] = byte
+        sample = (folder / "17" / name).read_bytes()
         spoiled = folder / f"spoiled-{name}"
-        spoiled.write_bytes(data[: int(cut * len(data)) or None])
+        spoiled.write_bytes(data.draw(hostile.spoiled([sample], within=len(sample))))
         assert isinstance(guard.refused(["cc", str(spoiled), str(folder / "17" / "main.o")]), str)
 
 

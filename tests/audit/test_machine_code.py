@@ -9,6 +9,14 @@ import pytest
 
 from nbsupport.audit import images, machine_code
 from nbsupport.audit.images import Image
+from tests.support.compiled import (
+    FOO,
+    LLVMS,
+    MAIN,
+    Bench,
+    only,
+    raw,
+)
 
 
 def arm(
@@ -93,3 +101,14 @@ def test_value_sites_are_found_in_code_of_aarch64() -> None:
     image.places["data"] = [(records, 0, 64)]
     image.loaded = [(base, 0, len(data), True)]
     assert machine_code.value_functions(image, data) == [base + 160]
+
+
+@pytest.mark.parametrize("lld", [True, False], ids=["lld", "bfd"])
+@pytest.mark.parametrize("llvm", LLVMS)
+def test_the_runtimes_version_is_read_from_its_code(bench: Bench, llvm: str, lld: bool) -> None:
+    other = "17" if llvm != "17" else "19"
+    image = bench.linked(llvm, f"runtime-{llvm}-{lld}", bench.object(other, FOO + MAIN), lld=lld)
+    bench.run(llvm, "llvm-strip", image, "-o", f"{image.name}-s")
+    for path in (image, bench.folder / f"{image.name}-s"):
+        part = only(path)
+        assert (part.carries_runtime, part.runtime_raw_version) == (True, raw(bench, llvm))

@@ -22,6 +22,7 @@ from nbsupport.crash.explanation import Explanation, explain
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.studies import observations
+from tests.support import hostile
 
 WRITER = ["initializeValueProfRuntimeRecord", "writeOneValueProfData", "lprofWriteDataImpl",
           "lprofWriteData", "writeFile", "__llvm_profile_write_file"]  # fmt: skip
@@ -277,6 +278,7 @@ def test_nothing_but_a_lab_error(data: st.DataObject) -> None:
     text = "\n".join(data.draw(st.lists(parts, max_size=3)))
     cut = data.draw(st.integers(0, len(text)))
     text = text[:cut] + data.draw(st.text(max_size=5)) + text[cut + data.draw(st.integers(0, 9)) :]
+    text = data.draw(hostile.spoiled([text.encode()])).decode(errors="replace")
     try:
         reports._read(reports._from_json(text, "it"))
     except LabError:

@@ -189,6 +189,18 @@ def test_numpy_reads_a_record_where_the_offsets_say(order: layout.Order) -> None
         assert list(np.atleast_1d(record[field.name])) == expected
 
 
+def test_rows_are_the_bytes_themselves_record_by_record_or_at_each_place() -> None:
+    data = bytes(range(200))
+    rows = LAYOUTS[10].rows(data)
+    assert (len(rows), rows["NumCounters"].tolist()) == (3, [0x33323130, 0x73727170, 0xB3B2B1B0])
+    places = LAYOUTS[10].rows(memoryview(data), step=layout.ALIGNMENT)
+    assert len(places) == (200 - 64) // 8 + 1
+    assert places[[1, 17]]["NameRef"].tolist() == [0x0F0E0D0C0B0A0908, 0x8F8E8D8C8B8A8988]
+    assert not rows.flags.owndata and not places.flags.owndata
+    assert len(LAYOUTS[10].rows(bytes(63))) == len(LAYOUTS[10].rows(b"", step=8)) == 0
+    assert LAYOUTS[8].rows(data, 32, ">")["FuncHash"].tolist()[1] == 0x3031323334353637
+
+
 def test_a_version_symbol_is_split_into_version_and_variants() -> None:
     assert layout.split(0x0100000000000008) == (8, ("ir",))
     assert layout.split(10 | 1 << 56 | 1 << 60 | 1 << 61) == (10, ("ir", "byte-coverage", "entry-only"))  # fmt: skip

@@ -117,7 +117,8 @@ def profile(
         "BitmapDelta": 2 * APART,
         "ValueKindLast": known.value_kinds - 1,
     } | (change or {})
-    header = MAGIC[bits][:: 1 if order == ">" else -1] + b"".join(
+    magic = MAGIC[bits] if order == ">" else MAGIC[bits][::-1]
+    header = magic + b"".join(
         struct.pack(f"{order}Q", head.get(name, 0)) for name in known.header[1:]
     )
     parts = (binary_ids, data_bytes, padded(counters))

@@ -1,0 +1,127 @@
+"""What files say of their own instrumentation."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nbsupport.audit import evidence, objects
+from nbsupport.audit import judge as auditing
+from nbsupport.audit.fate import How
+from nbsupport.audit.judge import audit
+from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.profile import infer
+from nbsupport.profile.names import Names
+from nbsupport.toolchains.probe import Toolchain
+from tests.support.linked import (
+    Object,
+    only,
+    run,
+)
+
+
+def test_what_records_leave_open_is_as_the_others_are(pool: list[Object]) -> None:
+    """Front-end records of 9 and 10 are alike, and have no version symbol."""
+
+    def first(major: str, how: How) -> Path:
+        return next(one.path for one in pool if one.major == major and one.how == how)
+
+    front = first("18", "front-end")
+    assert audit([front]).files[0].to_json()["raw_versions"] == [9, 10]
+    assert audit([front, first("18", "ir")]).verdict == "consistent"
+    assert audit([front, first("19", "ir")]).verdict == "consistent"
+    assert audit([first("18", "ir"), first("19", "ir")]).verdict == "mixed"
+
+
+def test_an_archive_is_its_members_in_order(
+    pool: list[Object], lab: Lab, toolchain: Callable[[str], Toolchain], tmp_path: Path
+) -> None:
+    members = [one for one in pool if one.slot == 0 and one.how == "ir"]
+    members = [*(m for m in members if m.major == "22"), *(m for m in members if m.major == "17")]
+    tool = toolchain("19").prefix / "bin" / "llvm-ar"
+    run(tool, "crs", "all.a", *(one.path for one in members), cwd=tmp_path)
+    found = audit([tmp_path / "all.a"]).files[0]
+    assert found.to_json()["kind"] == "archive"
+    assert [size for size, _ in found.layouts] == [64, 48]
+    each = [sum(n for _, n in audit([one.path]).files[0].layouts) for one in members]
+    assert sum(count for _, count in found.layouts) == sum(each)
+    assert found.judgement.verdict == "mixed"
+    # Beside an image it is no link of its own.
+    image = build.linked(lab.trial("cold", "19", "19"), lab.cache)
+    assert audit([image, tmp_path / "all.a"]).verdict == "consistent"
+
+
+def test_what_the_runtime_says_of_itself_is_not_taken_for_an_objects(lab: Lab) -> None:
+    """Nothing of the front end has a version symbol; what an image then has is its runtime's."""
+    made = lab.trial("cold", "19", "17", main_instrument="none", instrument="front-end")
+    report = audit([build.linked(made, lab.cache)])
+    found = report.files[0].to_json()
+    assert (found["raw_versions"], found["runtime_raw_version"]) == ([8], 10)
+    assert report.judgement.outcomes == ["crash", "malformed"]
+
+
+def test_where_the_runtime_is_not_known_the_version_symbol_says_who_is_foreign(lab: Lab) -> None:
+    image = build.linked(lab.trial("cold", "19", "17"), lab.cache)
+    file = objects.read(image)
+    assert file
+    part = dataclasses.replace(file.parts[0], runtime_raw_version=None)
+    (seen,) = evidence.from_file(dataclasses.replace(file, parts=(part,))).parts
+    few, many = (len(each.references) for each in seen.records)
+    assert few < many  # by number, the library's would be the usual ones
+    assert auditing._usual([seen]) == 10
+
+
+def test_what_cannot_be_read_is_listed(
+    pool: list[Object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(pool[0].path, tmp_path / "whole.o")
+    (tmp_path / "cut.o").write_bytes(pool[0].path.read_bytes()[:100])
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    vanishing = tmp_path / "vanishing.o"
+    shutil.copy(pool[0].path, vanishing)
+    find = objects.find
+
+    def found(path: Path, problems: list[str] | None = None) -> Iterator[Path]:
+        yield from find(path, problems)
+        vanishing.unlink(missing_ok=True)
+
+    monkeypatch.setattr(objects, "find", found)
+    report = audit([tmp_path, tmp_path / "gone"])
+    assert report.verdict in ("consistent", "unknown")
+    assert only(report, tmp_path / "whole.o").judgement.verdict == "consistent"
+    said = [*report.problems, *(p for one in report.files for p in one.problems)]
+    for name in ("gone", "vanishing.o", "dangling"):
+        assert any(name in problem for problem in said), said
+
+
+def test_a_newer_layout_is_said_not_guessed(pool: list[Object], tmp_path: Path) -> None:
+    """Records of 80 bytes, and a version symbol of 12, as of an LLVM of tomorrow."""
+    one = next(each for each in pool if each.raw_version == 11 and each.how == "ir")
+    names = Names([b"first", b"second", b"third"])
+    record = [struct.pack("<9Q", int(h), 1, 0, 0, 0, 0, 0, 1, 0) + bytes(8) for h in names.hashes]
+    section = infer.Section(b"".join(record), names)
+    part = objects.BinaryPart(
+        "", "elf", "object", "x86_64-linux", 64, "<", (section,), 12 | 1 << 56, instrumented=True
+    )
+    found = auditing._judge(evidence.from_file(objects.BinaryFile(tmp_path / "new.o", "", (part,))))
+    assert found.to_json()["raw_versions"] == [12]
+    assert found.layouts == ((80, 3),)
+    assert "an LLVM newer than this tool knows" in found.judgement.why
+    whole = auditing._judge_objects([*found.parts, *audit([one.path]).files[0].parts])
+    assert whole.verdict == "mixed"
+
+
+def test_reading_by_several_processes_is_the_same(
+    pool: list[Object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = [pool[0].path.parent]
+    alone = audit(folder, jobs=1).to_json()
+    monkeypatch.setattr(evidence, "_PARALLEL", 0)
+    assert audit(folder, jobs=2).to_json() == alone

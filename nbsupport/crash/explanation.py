@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -186,54 +185,36 @@ def _version_message(facts: Facts) -> Explanation | None:
     return dataclasses.replace(explanation, face="version message")
 
 
-class Message(NamedTuple):
-    """What a text that shows no crash means, where `pattern` is in it."""
-
-    name: str
-    pattern: str
-    verdict: Verdict
-    why: str
-    do: str = ""
-
-
-_MESSAGES = (
-    Message(
-        "gcov", "gcov_init", "not-ours",
-        "gcc got clang's flags, and the link lacks gcc's coverage library",
-        "Use cc 1.2.9 or later, or set CC to a clang of the runtime's LLVM.",
-    ),
-    Message(
-        "cut-off profile",
-        "file header is corrupt|truncated profile data|failure-mode=(?:all|warn)", "not-ours",
-        "a process was ended as it wrote its profile",
-        "Let it end by itself (pgo-lab profraw DIR).",
-    ),
-    Message(
-        "stale profile", "source profile file is not compatible", "ours",
-        "it found a profile of another build, or of a crash", "Remove that and run again.",
-    ),
-    Message(
-        "malformed profile", "malformed instrumentation profile data", "ours",
-        "records are not what the profile says",
-    ),
-    Message(
-        "raw version", r"raw profile (?:format )?version(?: mismatch| *=)", "ours",
-        "one of the build's two LLVMs wrote the profile, or only the tool is of another",
-    ),
-    Message(
-        "died somewhere",
-        r"\A(?s:(?=.*profile-generate).*(?:SIGSEGV|[Ss]egmentation fault))", "ours",
-        "an instrumented program died, nothing says where", "Run it in LLDB and explain its text.",
-    ),
+#: What a text that shows no crash means: name, pattern in it, verdict, why, and what to do.
+_MESSAGES: tuple[tuple[str, str, Verdict, str, str], ...] = (
+    ("gcov", "gcov_init", "not-ours",
+     "gcc got clang's flags, and the link lacks gcc's coverage library",
+     "Use cc 1.2.9 or later, or set CC to a clang of the runtime's LLVM."),
+    ("cut-off profile", "file header is corrupt|truncated profile data|failure-mode=(?:all|warn)",
+     "not-ours", "a process was ended as it wrote its profile",
+     "Let it end by itself (pgo-lab profraw DIR)."),
+    ("stale profile", "source profile file is not compatible", "ours",
+     "it found a profile of another build, or of a crash", "Remove that and run again."),
+    ("malformed profile", "malformed instrumentation profile data", "ours",
+     "records are not what the profile says", ""),
+    ("raw version", r"raw profile (?:format )?version(?: mismatch| *=)", "ours",
+     "one of the build's two LLVMs wrote the profile, or only the tool is of another", ""),
+    ("died somewhere", r"\A(?s:(?=.*profile-generate).*(?:SIGSEGV|[Ss]egmentation fault))", "ours",
+     "an instrumented program died, nothing says where", "Run it in LLDB and explain its text."),
 )  # fmt: skip
 
 
-def _message(message: Message, facts: Facts) -> Explanation | None:
-    if facts.died or not re.search(message.pattern, facts.text):
-        return None
-    if message.verdict == "not-ours":
-        return facts.not_ours("likely", message.why, message.do)
-    return facts.ours("likely", message.why, f"{message.do} {facts.test}".strip())
+def _message(pattern: str, verdict: Verdict, why: str, do: str) -> Rule:
+    """Return the rule of a row of `_MESSAGES`."""
+
+    def rule(facts: Facts) -> Explanation | None:
+        if facts.died or not re.search(pattern, facts.text):
+            return None
+        if verdict == "not-ours":
+            return facts.not_ours("likely", why, do)
+        return facts.ours("likely", why, f"{do} {facts.test}".strip())
+
+    return rule
 
 
 def _stack_overflow(facts: Facts) -> Explanation | None:
@@ -296,7 +277,7 @@ def _in_the_runtime(facts: Facts) -> Explanation | None:
 #: The rules by name. They are asked in this order, and the first that knows decides.
 RULES: dict[str, Rule] = {
     "version message": _version_message,
-    **{message.name: functools.partial(_message, message) for message in _MESSAGES},
+    **{row[0]: _message(*row[1:]) for row in _MESSAGES},
     "stack overflow": _stack_overflow,
     "abort": _abort,
     "not mixed": _unmixed,

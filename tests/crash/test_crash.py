@@ -490,7 +490,7 @@ def _open(lldb: Path) -> Debugger:
 
 
 def _agents() -> set[psutil.Process]:
-    return {child for child in psutil.Process().children() if _has(child, "agent.py")}
+    return {child for child in psutil.Process().children() if _has(child, "inside_lldb")}
 
 
 def _running(token: str) -> list[psutil.Process]:

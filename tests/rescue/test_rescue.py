@@ -492,7 +492,7 @@ def test_where_ptrace_is_forbidden(compiled: Compile, tmp_path: Path) -> None:
 
 
 def test_without_lldb(compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "find_lldb", lambda _: None)
+    monkeypatch.setattr(discovery, "find_lldb", lambda: None)
     with pytest.raises(MissingError, match="toolchains --install 23"):
         rescue.run([compiled()], tmp_path / "o.profdata")
 

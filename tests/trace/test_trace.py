@@ -607,7 +607,7 @@ def test_the_command_line(
 
 
 def test_no_lldb_is_one_line(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "find_lldb", lambda _: None)
+    monkeypatch.setattr(discovery, "find_lldb", lambda: None)
     with pytest.raises(MissingError, match="LLDB: there is none"):
         Tracer()
 

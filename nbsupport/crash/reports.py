@@ -181,12 +181,12 @@ def _siginfo(text: str, instruction: str, registers: dict[str, int]) -> Siginfo 
     match = _ADDRESS.search(text)
     address = int(match[1], 16) if match else 0
     address = address or registers.get("far", 0)
-    known = bool(match) or "far" in registers
+    shown = bool(match) or "far" in registers
     # LLDB before 20 prints 0 for an address that the processor does not tell.
-    untold = known and not address and not is_canonical(fault_address(instruction, registers) or 0)
+    untold = shown and not address and not is_canonical(fault_address(instruction, registers) or 0)
     if untold or _HIDDEN.search(text):
         return {"code": SI_KERNEL, "address": address}
-    return {"code": 1, "address": address} if known else None
+    return {"code": 1, "address": address} if shown else None
 
 
 def _frames(text: str) -> tuple[list[Frame], int | None]:

@@ -166,7 +166,7 @@ def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
     values = [symbols[name] for name in _VALUES if symbols[name]]
     patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
     writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
-    image, slots = LiveImage(path, event.version, healthy=False), None
+    image, places = LiveImage(path, event.version, healthy=False), None
     with contextlib.suppress(LabError):  # it is gone, or no longer what is running
         file = objects.read(path)
         linked = [part for part in file.parts if part.kind != "object"] if file else []
@@ -175,19 +175,19 @@ def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
             parts = evidence.from_file(file).parts
             image.healthy = _healthy(parts)
             version = next((part.runtime for part in parts if part.runtime), None)
-            slots = None if image.healthy else value_sites.slots(linked[0], version)
+            places = None if image.healthy else value_sites.slots(linked[0], version)
     if image.healthy:
-        return image, {"patch": [], "writer": [], "values": [], "there": [], "own": []}
+        return image, {"patch": [], "writer": [], "values": [], "slots": [], "own": []}
     if not (values and writer) and (parsed := _image(path)):
         content, data = parsed
         slide = event.address - min(content.places["data"])[0]
         values = values or [slide + place for place in machine_code.value_functions(content, data)]
         writer = writer or [slide + place for place in machine_code.writer(content, data)]
-    if slots is None:
+    if places is None:
         image.valued = False
-        patch, values, slots = patch + values, [], ([], [])
-    there, own = slots
-    return image, {"patch": patch, "writer": writer, "values": values, "there": there, "own": own}
+        patch, values, places = patch + values, [], ([], [])
+    slots, own = places
+    return image, {"patch": patch, "writer": writer, "values": values, "slots": slots, "own": own}
 
 
 def _image(path: Path) -> tuple[images.Image, bytes] | None:
@@ -219,22 +219,22 @@ def profile(image: LiveImage) -> tuple[bytes, value_sites.Nodes | None]:
             address, parts[part] = sections[name]
             distances[part] = address - home
     version = image.version
-    known = layout.LAYOUTS.get(layout.split(version)[0])
-    if known is None or not version >> 32:
+    runtime = layout.LAYOUTS.get(layout.split(version)[0])
+    if runtime is None or not version >> 32:
         size, start = len(parts.get("counters", b"")), distances.get("counters", 0)
         span = start, start + size
         text = names.decode(parts["names"])
         runs = infer.find(infer.Section(data, text, span, image.bits, image.order)).runs
-        known = known or layout.LAYOUTS[max(layout.LAYOUTS)]
+        runtime = runtime or layout.LAYOUTS[max(layout.LAYOUTS)]
         variants = [] if version else ["ir"]
         if any(run.counter_size == 1 for run in runs):
             variants.append("byte-coverage")
-        version = known.raw_version | sum(1 << layout.VARIANTS[variant] for variant in variants)
+        version = runtime.raw_version | sum(1 << layout.VARIANTS[variant] for variant in variants)
     nodes = None
     if image.valued and "__llvm_prf_vals" in sections and "__llvm_prf_vnds" in sections:
         values = *sections["__llvm_prf_vals"], *sections["__llvm_prf_vnds"]
         nodes = value_sites.Nodes(*values, image.order)
-    return raw(known, version, image.bits, image.order, parts, distances), nodes
+    return raw(runtime, version, image.bits, image.order, parts, distances), nodes
 
 
 def _stdin() -> str:

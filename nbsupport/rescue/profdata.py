@@ -109,7 +109,7 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
 
 
 def _sites(
-    numbers: Sequence[int], seen: Iterator[Sequence[tuple[int, int]]], named: Mapping[int, str]
+    numbers: Sequence[int], sites: Iterator[Sequence[tuple[int, int]]], named: Mapping[int, str]
 ) -> Iterator[str]:
     """Yield value sites and what they saw. Source: readValueProfileData (TextInstrProfReader)."""
     if any(numbers):
@@ -117,14 +117,14 @@ def _sites(
     for kind, number in enumerate(numbers):
         if number:
             yield from (str(kind), str(number))
-        for values in itertools.islice(seen, number):
+        for values in itertools.islice(sites, number):
             yield str(len(values))
             for value, count in values:
                 yield f"{value if kind else named.get(value) or _EXTERNAL}:{count}"
 
 
 def raw(
-    known: Layout,
+    runtime: Layout,
     version: int,
     bits: Bits,
     order: Order,
@@ -135,12 +135,12 @@ def raw(
 
     `parts` are `data`, `counters`, `names` and `bitmaps`; `distances` in bytes, from the records.
     """
-    stride = known.record_size(bits)
+    stride = runtime.record_size(bits)
     data = parts["data"] + bytes(-len(parts["data"]) % stride)
     width = 1 if "byte-coverage" in layout.split(version)[1] else 8
-    fields = dict.fromkeys(known.header, 0)
+    fields = dict.fromkeys(runtime.header, 0)
     fields |= {"Magic": int.from_bytes(MAGIC[bits], "big"), "Version": version}
-    fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": known.value_kinds - 1}
+    fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": runtime.value_kinds - 1}
     fields["NumData" if "NumData" in fields else "DataSize"] = len(data) // stride
     content = [data]
     for name, (sizes, delta) in _SIZES.items():
@@ -152,7 +152,7 @@ def raw(
         fields[size] = len(padded) // width if name == "counters" else len(padded)
         fields[delta] = distances.get(name, 0) % (1 << bits)
         content.append(padded)
-    row = np.array([tuple(fields[name] for name in known.header)], known.header_dtype(order))
+    row = np.array([tuple(fields[name] for name in runtime.header)], runtime.header_dtype(order))
     return b"".join([row.tobytes(), *content, parts["names"], bytes(-len(parts["names"]) % 8)])
 
 
@@ -181,7 +181,8 @@ def write(images: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
     parts = []
     for size in sizes:
         versions = tuple(v for v in layout.sizes().get(size, ()) if layout.LAYOUTS[v].relative)
-        last = max((known[1] for v in versions if (known := layout.LAYOUTS[v].llvm)), default=major)
+        llvms = [layout.LAYOUTS[version].llvm for version in versions]
+        last = max((llvm[1] for llvm in llvms if llvm), default=major)
         able = tool if len(sizes) == 1 or major <= last else None
         path = out
         if len(sizes) > 1:

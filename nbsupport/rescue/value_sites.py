@@ -27,10 +27,10 @@ def slots(image: BinaryPart, runtime: int | None) -> tuple[list[int], list[int]]
     since the `runtime` (a raw version) is not known, or looks beyond the section, or where
     another record's is.
     """
-    known = layout.LAYOUTS.get(runtime or 0)
-    if known is None or len(image.sections) != 1 or image.bits != 64:
+    stepping = layout.LAYOUTS.get(runtime or 0)
+    if stepping is None or len(image.sections) != 1 or image.bits != 64:
         return None
-    places = stride.misplaced_values(image.sections[0], known)
+    places = stride.misplaced_values(image.sections[0], stepping)
     return (places[0].tolist(), places[1].tolist()) if places else None
 
 

@@ -82,14 +82,14 @@ def from_memory(memory: Memory, data: bytes, part: BinaryPart | None) -> LiveRec
     `part` is the image, as its file tells it.
     """
     place, counters = memory.section("data"), memory.section("cnts")
-    known = layout.LAYOUTS.get(part.runtime_raw_version or 0) if part else None
-    if not (place and part and known and part.bits == 64):
+    runtime = layout.LAYOUTS.get(part.runtime_raw_version or 0) if part else None
+    if not (place and part and runtime and part.bits == 64):
         return None
     bounds = (counters.start - place.start, counters.end - place.start) if counters else None
     section = infer.Section(data, part.sections[0].names, bounds)
     layouts = {size: layout.LAYOUTS[max(v)] for size, v in layout.sizes().items()}
-    layouts[known.record_size()] = known
-    return LiveRecords(place.start, data, *stride.lay(section, known, layouts))
+    layouts[runtime.record_size()] = runtime
+    return LiveRecords(place.start, data, *stride.lay(section, runtime, layouts))
 
 
 def addresses_read(events: Sequence[TraceEvent]) -> list[int]:

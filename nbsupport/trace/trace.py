@@ -144,7 +144,7 @@ class Trace:
                 lines.append(f"at {crash['fault_address']:#x} (from the {how}): {instruction}")
         if record := manifest.get("record"):
             lines.append(f"reading the record of {record['function'] or 'no function'}:")
-            lines += [f"  {at:>6}  {read:40} {written}" for at, read, written in record["fields"]]
+            lines += [f"  {byte:>6}  {value:40} {what}" for byte, value, what in record["fields"]]
         if manifest.get("empty"):
             lines.append(f"the raw profile is empty: {manifest['empty']}")
         notes = (f"note: {note}" for note in manifest["notes"])

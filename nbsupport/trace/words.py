@@ -197,15 +197,16 @@ def story(traces: Mapping[str, Trace]) -> Shown:
 
 def aligned(trace: Trace) -> Shown:
     """Show what the debugger and the tracer of system calls saw, side by side, a page at most."""
-    left, right = _debugged(trace)[-_MOST_CALLS:], _system_calls(trace)[-_MOST_CALLS:]
-    keys = [_same(text) for text in left], [_same(text) for text in right]
+    events = _debugged(trace)[-_MOST_CALLS:]
+    calls = _system_calls(trace)[-_MOST_CALLS:]
+    keys = [_same(text) for text in events], [_same(text) for text in calls]
     rows: list[tuple[str, str, str]] = []
     for what, a, b, c, d in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
         if what == "equal":
-            rows += [(*pair, "both") for pair in zip(left[a:b], right[c:d], strict=True)]
+            rows += [(*pair, "both") for pair in zip(events[a:b], calls[c:d], strict=True)]
         else:
-            rows += [(text, "", "debugger") for text in left[a:b]]
-            rows += [("", text, "system calls") for text in right[c:d]]
+            rows += [(text, "", "debugger") for text in events[a:b]]
+            rows += [("", text, "system calls") for text in calls[c:d]]
     if len(rows) > _MOST_ROWS:
         half = _MOST_ROWS // 2
         rows[half:-half] = [("…", "…", f"{len(rows) - _MOST_ROWS} more")]

@@ -105,7 +105,7 @@ class Note(TypedDict, total=False):
     """What the lab tells a rescue: why a `snapshot` is wanted, or what to change in an image.
 
     Functions (addresses) return at once where they are in `patch`, and once a profile is to be
-    written in `writer`. At a value site of `values`, the pointers at `there` in the records
+    written in `writer`. At a value site of `values`, the pointers at `slots` in the records
     (bytes) become those at `own`.
     """
 
@@ -113,7 +113,7 @@ class Note(TypedDict, total=False):
     patch: list[int]
     writer: list[int]
     values: list[int]
-    there: list[int]
+    slots: list[int]
     own: list[int]
 
 

@@ -134,14 +134,14 @@ class Rescuer(Watcher):
         before = self.process.ReadMemory(address, size, error) or b""
         done = error.Success()
         mended = bytearray(before)
-        for there, own in zip(note["there"], note["own"]):  # noqa: B905 - of Python 3.10
+        for slot, own in zip(note["slots"], note["own"]):  # noqa: B905 - of Python 3.10
             pointer = before[own : own + 8]
             if not done or not any(pointer):
                 done = False
                 break
-            mended[there : there + 8] = pointer
-        if done and note["there"]:
-            low, high = min(note["there"]), max(note["there"]) + 8
+            mended[slot : slot + 8] = pointer
+        if done and note["slots"]:
+            low, high = min(note["slots"]), max(note["slots"]) + 8
             content = bytes(mended[low:high])
             done = self.process.WriteMemory(address + low, content, error) == high - low
         if done:

@@ -33,7 +33,7 @@ from nbsupport.toolchains import discovery
 from nbsupport.toolchains import profdata as llvm_profdata
 from nbsupport.toolchains.probe import Toolchain
 from nbsupport.toolchains.profdata import Key, TextRecord
-from tests.trace.test_trace import without_ptrace
+from tests.support.processes import without_ptrace
 
 PROGRAMS = settings.data_dir() / "programs"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}

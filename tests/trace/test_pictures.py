@@ -32,16 +32,17 @@ Find = Callable[[str], Toolchain]
 
 
 @pytest.fixture(scope="module")
-def runs(lab: Lab, toolchain: Find, lldb: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(
+    lab: Lab, toolchain: Find, tracer: Tracer, tmp_path_factory: pytest.TempPathFactory
+) -> Runs:
     for name in ("17", "22"):
         toolchain(name)
     made = {}
-    with Tracer(lldb) as tracer:
-        for n, (end, (program, foreign, order)) in enumerate(_RUNS.items()):
-            linked = build.linked(lab.trial(program, "19", foreign, order=order), lab.cache)
-            folder, cwd = tmp_path_factory.mktemp(str(n)), tmp_path_factory.mktemp("cwd")
-            env = {"LLVM_PROFILE_FILE": "run.profraw", "LC_ALL": "C"}
-            made[end] = tracer.run([linked], folder, env=env, cwd=cwd)
+    for n, (end, (program, foreign, order)) in enumerate(_RUNS.items()):
+        linked = build.linked(lab.trial(program, "19", foreign, order=order), lab.cache)
+        folder, cwd = tmp_path_factory.mktemp(str(n)), tmp_path_factory.mktemp("cwd")
+        env = {"LLVM_PROFILE_FILE": "run.profraw", "LC_ALL": "C"}
+        made[end] = tracer.run([linked], folder, env=env, cwd=cwd)
     return made
 
 

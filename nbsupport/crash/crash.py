@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from nbsupport.crash.address import fault_address, is_branch, is_canonical
+from nbsupport.crash.inside_lldb.protocol import Siginfo, Stop
 
-_SI_KERNEL = 0x80  # <asm-generic/siginfo.h>; codes of 0 and less mean: sent with kill()
+Source = Literal["registers", "siginfo"]
+SI_KERNEL = 0x80  # <asm-generic/siginfo.h>; codes of 0 and less mean: sent with kill()
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class Frame:
 class Crash:
     """A program at its fatal signal; `frames` (at most 64) begin with the innermost.
 
-    `fault_address` is what the kernel said (`siginfo`), or is computed (`registers`).
-    `debugger` is None, and `frames` empty, where only the signal is known.
+    `signal` is its name. `instruction` is the one that crashed, as the debugger prints it, and
+    None where there is nothing to execute; `registers` are those of general purpose, by name.
+    `fault_address` is what the kernel said (`fault_address_from` is `siginfo`), or is computed
+    (`registers`). `debugger` is None, and `frames` empty, where only the signal is known.
     """
 
     signal: str
@@ -43,7 +47,7 @@ class Crash:
     instruction: str | None = None
     registers: Mapping[str, int] = field(default_factory=dict)
     fault_address: int | None = None
-    fault_address_from: Literal["registers", "siginfo"] | None = None
+    fault_address_from: Source | None = None
     debugger: str | None = None
 
     @property
@@ -52,10 +56,12 @@ class Crash:
         return self.frames[0].function if self.frames else ""
 
 
-def from_stop(stop: Mapping[str, Any], debugger: str) -> Crash:
-    """Turn what a debugger saw at a fatal signal (see agent.py) into a `Crash`."""
+def from_stop(stop: Stop, debugger: str) -> Crash:
+    """Turn what a debugger saw at a fatal signal into a `Crash`."""
     instruction = _resolved(stop)
-    address, source = locate(stop, instruction)
+    address, source = locate(
+        stop["signal"], stop["siginfo"], instruction, stop["registers"], stop["pc"]
+    )
     return Crash(
         signal=stop["signal"],
         frames=tuple(Frame(**frame) for frame in stop["frames"]),
@@ -67,9 +73,9 @@ def from_stop(stop: Mapping[str, Any], debugger: str) -> Crash:
     )
 
 
-def _resolved(stop: Mapping[str, Any]) -> str | None:
+def _resolved(stop: Stop) -> str | None:
     """Return the instruction, its rip-relative operand resolved in a comment, as gdb does."""
-    instruction: str | None = stop["instruction"]
+    instruction = stop["instruction"]
     if instruction is None or "[rip" not in instruction or " # " in instruction:
         return instruction
     following = stop["pc"] + stop["instruction_size"]
@@ -78,21 +84,24 @@ def _resolved(stop: Mapping[str, Any]) -> str | None:
 
 
 def locate(
-    stop: Mapping[str, Any], instruction: str | None
-) -> tuple[int | None, Literal["registers", "siginfo"] | None]:
+    signal: str,
+    siginfo: Siginfo | None,
+    instruction: str | None,
+    registers: Mapping[str, int],
+    pc: int | None,
+) -> tuple[int | None, Source | None]:
     """Return the fault address and how it was found: the kernel's word, where it has one.
 
-    `stop` is as in agent.py; without an instruction there was nothing to execute at its pc.
+    Without an instruction there was nothing to execute at `pc`.
     """
-    siginfo = stop["siginfo"]
-    if stop["signal"] not in ("SIGSEGV", "SIGBUS") or (siginfo and siginfo["code"] <= 0):
+    if signal not in ("SIGSEGV", "SIGBUS") or (siginfo and siginfo["code"] <= 0):
         return None, None
-    if siginfo and siginfo["code"] != _SI_KERNEL:
+    if siginfo and siginfo["code"] != SI_KERNEL:
         return siginfo["address"], "siginfo"
     if instruction is None:
-        address: int | None = stop["pc"]  # nothing to execute there
+        address = pc  # nothing to execute there
     else:
-        address = fault_address(instruction, stop["registers"])
+        address = fault_address(instruction, registers)
         # A protection fault at a sound operand of a branch is about the target read from it.
         if siginfo and address is not None and is_branch(instruction) and is_canonical(address):
             address = None

@@ -15,11 +15,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.crash.crash import Crash, from_stop
 from nbsupport.crash.gdb import Gdb
+from nbsupport.crash.inside_lldb.protocol import Stop
 from nbsupport.crash.lldb import Lldb
 from nbsupport.toolchains import discovery
 
@@ -28,13 +29,13 @@ _CHUNK = 1 << 16
 
 
 class _Backend(Protocol):
-    """What `Lldb` and `Gdb` have in common; agent.py describes what `stop` returns."""
+    """What `Lldb` and `Gdb` have in common."""
 
     name: str
 
     def stop(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float
-    ) -> Mapping[str, Any] | None: ...
+    ) -> Stop | None: ...
 
     def close(self) -> None: ...
 

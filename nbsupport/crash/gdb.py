@@ -9,10 +9,10 @@ import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import MissingError
+from nbsupport.crash.inside_lldb.protocol import StackFrame, Stop
 
 _FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
 _MARGIN = 5.0  # seconds for gdb itself
@@ -55,8 +55,8 @@ class Gdb:
     """One gdb run per crash. Raises MissingError when gdb does not run."""
 
     def __init__(self, gdb: Path) -> None:
-        said = process.run([gdb, "--version"], cwd=Path("/"))
-        number = re.search(r"^GNU gdb.*?(\d+\.[\d.]*\d)\s*$", said.stdout, re.MULTILINE)
+        reply = process.run([gdb, "--version"], cwd=Path("/"))
+        number = re.search(r"^GNU gdb.*?(\d+\.[\d.]*\d)\s*$", reply.stdout, re.MULTILINE)
         if not number:
             raise MissingError(str(gdb), "it does not tell its version", "install gdb, or LLDB")
         self._gdb = gdb
@@ -64,18 +64,18 @@ class Gdb:
 
     def stop(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float
-    ) -> dict[str, Any] | None:
+    ) -> Stop | None:
         """Run a program; return what gdb sees at a fatal signal, None without one or in time."""
         variables = [f"set environment {name} = {value}" for name, value in env.items()]
         commands = [*_PREPARE, *variables, *_RUN, *_LOOK]
         arguments = [part for command in commands for part in ("-ex", command)]
-        said = process.run(
+        reply = process.run(
             [self._gdb, "-nx", "-batch", *arguments, "--args", *argv],
             cwd=cwd,
             limits=settings.Limits(seconds + _MARGIN, 2 * settings.PROGRAM.memory),
         )
-        _end_program(said.stdout)
-        return _read(said.stdout)
+        _end_program(reply.stdout)
+        return _read(reply.stdout)
 
     def close(self) -> None:
         """Do nothing: no gdb outlives its crash."""
@@ -88,8 +88,8 @@ def _end_program(text: str) -> None:
         process.kill_group(int(inferior[1]))
 
 
-def _read(text: str) -> dict[str, Any] | None:
-    """Read what `_LOOK` printed; the form is that of agent.py."""
+def _read(text: str) -> Stop | None:
+    """Read what `_LOOK` printed."""
     _, _, text = text.partition("@stop\n")
     number = re.search(r"^@signal (\d+)$", text, re.MULTILINE)
     name = signal.Signals(int(number[1])).name if number else ""
@@ -102,19 +102,20 @@ def _read(text: str) -> dict[str, Any] | None:
         "signal": name,
         "frames": list(_frames(text)),
         "instruction": " ".join(instruction[1].split()) if instruction else None,
+        "instruction_size": 0,  # gdb resolves an address that is relative to rip
         "pc": registers.get("rip", registers.get("pc", 0)),
         "registers": registers,
-        "siginfo": kernel and {"code": int(kernel[1]), "address": int(kernel[2], 16)},
+        "siginfo": {"code": int(kernel[1]), "address": int(kernel[2], 16)} if kernel else None,
     }
 
 
 def _registers(text: str) -> dict[str, int]:
-    found = re.findall(r"^([a-z]\w*) +(0x[0-9a-f]+) ", text, re.MULTILINE)
+    rows = re.findall(r"^([a-z]\w*) +(0x[0-9a-f]+) ", text, re.MULTILINE)
     # The mask registers k0 to k7 of AVX-512 are no general purpose registers.
-    return {name: int(value, 16) for name, value in found if not re.match(r"k\d", name)}
+    return {name: int(value, 16) for name, value in rows if not re.match(r"k\d", name)}
 
 
-def _frames(text: str) -> Iterator[dict[str, Any]]:
+def _frames(text: str) -> Iterator[StackFrame]:
     """Yield the frames with a stack space of their own: inlined ones share the caller's."""
     head, _, tail = text.partition("@frames\n")
     places, _, symbols = tail.partition("@symbols\n")
@@ -127,8 +128,11 @@ def _frames(text: str) -> Iterator[dict[str, Any]]:
         innermost, previous = not previous, place
         pc = int(place.split()[1], 16)
         symbol = _SYMBOL.match(name)
+        offset = int(symbol[2] or "0") if symbol else None
+        if offset is not None and not innermost:
+            offset += 1  # gdb was asked for the address before
         yield {
             "function": symbol[1] if symbol else "",
-            "offset": int(symbol[2] or "0") + (not innermost) if symbol else None,
+            "offset": offset,
             "module": next((Path(f).name for low, high, f in mappings if low <= pc <= high), ""),
         }

@@ -1,4 +1,4 @@
-"""LLDB kept alive as a child process, asked over a socket; its side is agent.py."""
+"""LLDB kept alive as a child process, asked over a socket; its side is in inside_lldb."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError
+from nbsupport.crash.inside_lldb.protocol import Note, Options, Request, Stop
 
 _START = 20.0  # seconds for LLDB to start, which takes 0.3 on an idle machine
 _MARGIN = 5.0  # seconds that LLDB may take on top of the program's
@@ -37,20 +38,20 @@ class Lldb:
         cwd: Path,
         env: Mapping[str, str],
         seconds: float,
-        more: Mapping[str, Any] | None = None,
+        options: Options | None = None,
         see: Callable[[dict[str, Any]], None] = lambda _: None,
-    ) -> dict[str, Any] | None:
+    ) -> Stop | None:
         """Run a program; return what LLDB sees at a fatal signal, None without one or in time.
 
-        `more` asks for a trace (see agent.py), each event of which goes to `see`.
+        `options` may ask for a trace or a rescue, each event of which goes to `see`.
         """
-        request = {
-            "argv": argv,
+        request: Request = {
+            "memory": settings.PROGRAM.memory,
+            **(options or {}),
+            "argv": list(argv),
             "cwd": str(cwd),
             "env": dict(env),
             "seconds": seconds,
-            "memory": settings.PROGRAM.memory,
-            **(more or {}),
         }
         with self._lock:
             if self._agent and self._agent.ended:
@@ -66,11 +67,11 @@ class Lldb:
                 raise
         if "error" in reply:
             raise LabError(argv[0], f"LLDB says: {reply['error']}", "check the program")
-        crash: dict[str, Any] | None = reply["crash"]
-        return crash
+        stop: Stop | None = reply["crash"]
+        return stop
 
-    def tell(self, note: Mapping[str, Any]) -> None:
-        """Send a note to the tracer in LLDB while `stop` waits: from `see`, or a signal handler."""
+    def tell(self, note: Note) -> None:
+        """Send a note to LLDB's side while `stop` waits: from `see`, or a signal handler."""
         if self._agent:
             self._agent.send({"note": note})
 
@@ -86,7 +87,7 @@ class Lldb:
 
 
 class _Agent:
-    """One LLDB process running agent.py, and the socket to it."""
+    """One LLDB process running inside_lldb, and the socket to it."""
 
     def __init__(self, lldb: Path) -> None:
         self._socket, theirs = socket.socketpair()
@@ -115,7 +116,7 @@ class _Agent:
 
     def ask(
         self,
-        request: Mapping[str, Any],
+        request: Request,
         seconds: float,
         see: Callable[[dict[str, Any]], None],
     ) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _start(lldb: Path, fileno: int) -> process.Child:
     modules = lldb.resolve().parent.parent.glob("lib/python3*/*-packages/lldb/__init__.py")
     for path in modules:
         env["PYTHONPATH"] = str(path.parent.parent)
-    agent = str(Path(__file__).with_name("inside_lldb") / "agent.py")
-    quoted = agent.replace("\\", "\\\\").replace('"', '\\"')
+    package = str(Path(__file__).with_name("inside_lldb"))
+    quoted = package.replace("\\", "\\\\").replace('"', '\\"')
     command = (lldb, "--no-lldbinit", "--batch", "-o", f'command script import "{quoted}"')
     return process.Child(command, cwd=Path("/"), env=env, pass_fds=(fileno,))

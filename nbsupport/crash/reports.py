@@ -22,7 +22,8 @@ from typing import Any
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.crash.address import fault_address, is_canonical
-from nbsupport.crash.crash import Crash, Frame, locate
+from nbsupport.crash.crash import SI_KERNEL, Crash, Frame, locate
+from nbsupport.crash.inside_lldb.protocol import Siginfo
 from nbsupport.toolchains import discovery
 
 #: Of a longer text, such as a log, the end is read.
@@ -36,7 +37,7 @@ _NOISE = re.compile(r"\x1b\[[\d;]*m|^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.M)
 _WHY = r"(?:stop reason = (?:signal )?|(?:received|terminated with) signal |^Exception Type:[ \t]*)"
 _FATAL = r"(SIG(?:SEGV|BUS|ILL|FPE|ABRT|TRAP|SYS))"
 _STOP = re.compile(rf"{_WHY}(?:(EXC_\w+)(?:[ \t]+\((SIG[A-Z]+)\))?|{_FATAL})", re.M)
-#: As in agent.py, by name. Source: <mach/exception_types.h>.
+#: As in inside_lldb/agent.py, by name. Source: <mach/exception_types.h>.
 _EXCEPTIONS = {"ACCESS": "SIGSEGV", "INSTRUCTION": "SIGILL", "ARITHMETIC": "SIGFPE"}
 _EXCEPTIONS |= {"BREAKPOINT": "SIGTRAP", "CRASH": "SIGABRT"}
 _HEX = r"0x([0-9a-f]{1,16})\b"
@@ -100,15 +101,18 @@ def _debugged(core: Path, binary: Path | None, what: str) -> str:
     lldb, gdb = discovery.find_lldb(), shutil.which("gdb")
     if not (lldb or gdb):
         raise LabError(what, "a core file, and no debugger here", "install LLDB or gdb")
-    quiet = ["--no-lldbinit", "--batch", "-O", _SAFE] if lldb else ["-nx", "--batch"]
-    asked = [part for c in _LLDB for part in ("-o", c)] if lldb else [f"-ex={c}" for c in _GDB]
-    argv = [str(lldb or gdb), *quiet, *asked, "--core", str(core.absolute()), *program]
+    if lldb:
+        options = ["--no-lldbinit", "--batch", "-O", _SAFE]
+        options += [word for command in _LLDB for word in ("-o", command)]
+    else:
+        options = ["-nx", "--batch", *(f"-ex={command}" for command in _GDB)]
+    argv = [str(lldb or gdb), *options, "--core", str(core.absolute()), *program]
     # No symbols from the network; what this Python is told is not for LLDB's.
     env = {k: v for k, v in process.environment().items() if not k.startswith(("PY", "DEBUGINFOD"))}
-    done = process.run(argv, cwd=Path("/"), env=env, limits=settings.COMPILER)
-    if not re.search(r"^[ \t*]*(?:frame )?#0", done.stdout, re.M):
-        raise LabError(what, f"the debugger says: {first_line(done.stderr)}", GIVE)
-    return done.stdout
+    reply = process.run(argv, cwd=Path("/"), env=env, limits=settings.COMPILER)
+    if not re.search(r"^[ \t*]*(?:frame )?#0", reply.stdout, re.M):
+        raise LabError(what, f"the debugger says: {first_line(reply.stderr)}", GIVE)
+    return reply.stdout
 
 
 def _from_json(text: str, what: str) -> str:
@@ -126,11 +130,12 @@ def _from_json(text: str, what: str) -> str:
 
 
 def _written_out(body: dict[str, Any]) -> Iterator[str]:
-    told, images, number = body["exception"], body["usedImages"], body.get("faultingThread", 0)
+    exception, images = body["exception"], body["usedImages"]
+    number = body.get("faultingThread", 0)
     thread = body["threads"][number]
     state = thread.get("threadState", {})
-    yield f"Exception Type: {told['type']} ({told.get('signal', '')})"
-    yield f"Exception Codes: {told.get('subtype') or told.get('codes')}"
+    yield f"Exception Type: {exception['type']} ({exception.get('signal', '')})"
+    yield f"Exception Codes: {exception.get('subtype') or exception.get('codes')}"
     yield from (str(body[key]) for key in ("vmRegionInfo", "vmregioninfo", "asi") if key in body)
     yield f"Thread {number} Crashed:"
     for n, frame in enumerate(thread["frames"][:_MOST_FRAMES]):
@@ -157,24 +162,31 @@ def _read(raw: str) -> CrashReport:
     for match in islice(_REGISTER.finditer(tail), _MOST_ROWS):
         registers.setdefault(match[1], int(match[2], 16))
     pc = registers.get("rip", registers.get("pc", place))
-    shown = next((m for m in _INSTRUCTION.finditer(tail) if pc in (None, int(m[1], 16))), None)
-    instruction = " ".join(shown[3].split()) if shown else ""
+    lines = (match for match in _INSTRUCTION.finditer(tail) if pc in (None, int(match[1], 16)))
+    line = next(lines, None)
+    instruction = " ".join(line[3].split()) if line else ""
     instruction = re.sub(" # (?!0x[0-9a-f]+(?: |$)).*", "", instruction)
-    if frames and shown and shown[2] and frames[0].offset is None:
-        frames[0] = Frame(frames[0].function, int(shown[2]), frames[0].module)
-    # It counts from the next instruction, which only a resolved operand knows.
-    known = {key: value for key, value in registers.items() if key != "rip"}
-    told = _ADDRESS.search(tail)
-    said = (int(told[1], 16) if told else None) or registers.get("far", 0 if told else None)
-    # LLDB before 20 prints 0 for it.
-    untold = said == 0 and not is_canonical(fault_address(instruction, known) or 0)
-    code = 0x80 if untold or _HIDDEN.search(tail) else 1
-    kernel = None if said is None and code == 1 else {"code": code, "address": said}
+    if frames and line and line[2] and frames[0].offset is None:
+        frames[0] = Frame(frames[0].function, int(line[2]), frames[0].module)
+    # rip counts from the next instruction, which only a resolved operand knows.
+    sound = {name: value for name, value in registers.items() if name != "rip"}
     signal = signal or plain or _EXCEPTIONS.get(exception.rpartition("_")[2], "")
-    stopped = {"signal": signal or "SIGSEGV", "registers": known, "pc": pc, "siginfo": kernel}
-    found = locate(stopped, instruction)
-    crash = Crash(signal, tuple(frames), instruction or None, registers, *found)
-    return CrashReport(text, crash)
+    kernel = _siginfo(tail, instruction, sound)
+    fault = locate(signal or "SIGSEGV", kernel, instruction, sound, pc)
+    return CrashReport(text, Crash(signal, tuple(frames), instruction or None, registers, *fault))
+
+
+def _siginfo(text: str, instruction: str, registers: dict[str, int]) -> Siginfo | None:
+    """Return what the kernel said of the fault; None where nothing tells it."""
+    match = _ADDRESS.search(text)
+    address = int(match[1], 16) if match else 0
+    address = address or registers.get("far", 0)
+    shown = bool(match) or "far" in registers
+    # LLDB before 20 prints 0 for an address that the processor does not tell.
+    untold = shown and not address and not is_canonical(fault_address(instruction, registers) or 0)
+    if untold or _HIDDEN.search(text):
+        return {"code": SI_KERNEL, "address": address}
+    return {"code": 1, "address": address} if shown else None
 
 
 def _frames(text: str) -> tuple[list[Frame], int | None]:
@@ -194,8 +206,9 @@ def _frames(text: str) -> tuple[list[Frame], int | None]:
         # The frame of an inlined function has the true place of the one it is in, the next.
         if n and (place is None or "[inlined]" in (rows[n - 1]["name"] or "")):
             offset, place, _ = None, places.pop(), frames.pop()
-        shown = "" if _NAMELESS.match(function) else function
+        if _NAMELESS.match(function):
+            function = ""
         module = PurePath(row["module"] or "").name
-        frames.append(Frame(shown, int(offset[1]) if offset else None, module))
+        frames.append(Frame(function, int(offset[1]) if offset else None, module))
         places.append(place)
     return frames, places[0] if places else None

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from nbsupport.audit import evidence, images, judge, machine_code, objects
+from nbsupport.audit.evidence import PartEvidence
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import output_pipe
+from nbsupport.crash.inside_lldb.protocol import Note, Options, RescueEvent, RescuePlan, Stop
 from nbsupport.crash.lldb import Lldb
 from nbsupport.profile import infer, layout, names
 from nbsupport.rescue import value_sites
@@ -29,18 +31,27 @@ from nbsupport.rescue.profdata import raw
 
 #: What value sites call, and what writes the profile to memory (which a program may call itself).
 #: Source: InstrProfilingValue.c, InstrProfilingBuffer.c.
-_VALUES = tuple(f"__llvm_profile_instrument_{one}" for one in ("target", "memop", "range"))
+_VALUES = tuple(f"__llvm_profile_instrument_{kind}" for kind in ("target", "memop", "range"))
 _BUFFER = "__llvm_profile_write_buffer"
 #: Where a program ends, and where it doubles, in a C library.
 _EXITS, _FORKS = ("_exit", "_Exit"), ("fork", "vfork", "_Fork")
 #: Mach-O's sections have the same names, in the segment __DATA.
-_SECTIONS = tuple(f"__llvm_prf_{one}" for one in ("data", "cnts", "bits", "names", "vals", "vnds"))
+_ROLES = ("data", "cnts", "bits", "names", "vals", "vnds")
 _ALLOW = "check that it is built for this machine, and that ptrace is allowed"
+#: What the signals to this process ask for.
+_SIGNALS = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
+
+#: Copies of an image's sections: by name, where the section stands and the file it is in.
+Copies = Mapping[str, tuple[int, str]]
 
 
 @dataclass
 class LiveImage:
-    """One instrumented image of the process: what was told of it."""
+    """One instrumented image of the process: its file, and what is known of it.
+
+    `version` is that of its version variable (0: stripped). A `healthy` one writes its profile
+    itself. `valued`: its value sites are recorded. `copies` are the last ones that were made.
+    """
 
     path: Path
     version: int
@@ -48,21 +59,24 @@ class LiveImage:
     bits: layout.Bits = 64
     order: layout.Order = "<"
     valued: bool = True
+    copies: Copies = field(default_factory=dict)
 
 
 @dataclass
-class Ran:
-    """How a run ended, and its memory: `images` by path, the last copies of their sections.
+class LiveRun:
+    """A run, as far as it has come: its instrumented `images`, and how it ended.
 
-    `why` is `exit`, `crash`, `limit`, `end` (asked for) or `now` (it goes on).
+    `copied` are those of them whose sections were. `why` is what the last copies were made for:
+    `exit`, `crash`, `limit`, `end` (asked for), or `now` (it goes on). `stop` is where it
+    crashed; `code` and `ending` are how it ended by itself.
     """
 
-    seen: dict[Path, LiveImage] = field(default_factory=dict)
+    images: dict[Path, LiveImage] = field(default_factory=dict)
+    copied: dict[Path, LiveImage] = field(default_factory=dict)
     why: str = ""
-    images: dict[Path, dict[str, Any]] = field(default_factory=dict)
     code: int | None = None
-    ended: str = ""
-    stop: Mapping[str, Any] | None = None
+    ending: str = ""
+    stop: Stop | None = None
     forked: bool = False
     executed: bool = False
 
@@ -75,99 +89,105 @@ def run(
     env: Mapping[str, str],
     cwd: Path,
     seconds: float,
-    save: Callable[[Ran], object],
+    save: Callable[[LiveRun], object],
     streams: Sequence[IO[str] | None],
-) -> Ran:
+) -> LiveRun:
     """Run a program until it ends; `save` is called with its memory when SIGUSR1 asks for it.
 
     Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. `streams` as
     in `nbsupport.rescue.rescue.run`. Raises `LabError` where it cannot be run.
     """
-    ran = Ran()
-    plan = {
-        "module": "rescuing",
-        "class": "Rescuer",
-        "entry": True,
+    state = LiveRun()
+    plan: RescuePlan = {
+        "watcher": "rescue",
         "functions": [*_VALUES, _BUFFER, images.WRITE_FILE],
         "version": images.VERSION,
-        "exits": _EXITS,
-        "forks": _FORKS,
-        "sections": _SECTIONS,
+        "exits": list(_EXITS),
+        "forks": list(_FORKS),
+        "sections": [f"__llvm_prf_{role}" for role in _ROLES],
         "copies": str(folder),
     }
 
-    def see(event: Mapping[str, Any]) -> None:
-        if event["kind"] == "image":
-            one, note = _answer(event)
-            ran.seen[one.path] = one
+    def see(message: Mapping[str, Any]) -> None:
+        event = RescueEvent(**message)
+        if event.kind == "image":
+            image, note = _answer(event)
+            state.images[image.path] = image
             debugger.tell(note)
-            return
-        _take(ran, event)
-        if event["kind"] == "snapshot" and event["why"] == "now" and ran.images:
-            progress.say(f"{save(ran)}")
+        elif event.kind == "snapshot":
+            _keep_copies(state, event)
+            if event.why == "now" and state.copied:
+                progress.say(f"{save(state)}")
+        else:
+            _update(state, event)
 
-    more: dict[str, Any] = {"trace": plan, "memory": -1, "stdin": _stdin()}
+    options: Options = {"plan": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
-        for name, stream in zip(("output", "errors"), streams, strict=True):
-            path = stack.enter_context(output_pipe(_pass(stream))) if stream else os.devnull
-            more[name] = str(path)
-        stack.enter_context(_asked(lambda why: debugger.tell({"snapshot": why})))
+        paths = [
+            str(stack.enter_context(output_pipe(_pass(stream)))) if stream else os.devnull
+            for stream in streams
+        ]
+        options["output"], options["errors"] = paths
+        stack.enter_context(_signals_as_notes(lambda why: debugger.tell({"snapshot": why})))
         try:
-            debugger.stop([str(part) for part in argv], cwd, env, seconds, more, see)
+            debugger.stop([str(part) for part in argv], cwd, env, seconds, options, see)
         except LabError as error:
             raise LabError(error.what, error.why, _ALLOW) from error
-    return ran
+    return state
 
 
-def _take(ran: Ran, event: Mapping[str, Any]) -> None:
-    kind = event["kind"]
-    if kind == "snapshot":
-        ran.why = event["why"]
-        for image in event["images"]:
-            path = Path(image["path"])
-            for _, copy in ran.images.get(path, {}).get("parts", {}).values():
-                Path(copy).unlink()
-            ran.images[path] = image
-    elif kind == "crash":
-        ran.stop = event["stop"]
-    elif kind == "ended":
-        ran.code, ran.ended = event["code"], event["why"]
-    elif kind == "mended" and not event["done"]:
-        ran.seen[Path(event["path"])].valued = False
-    elif kind == "fork":
-        ran.forked = True
-    elif kind == "exec":
-        ran.executed, ran.images, ran.seen = True, {}, {}
+def _keep_copies(state: LiveRun, event: RescueEvent) -> None:
+    """Keep the copies of a snapshot, and remove those that they replace."""
+    state.why = event.why
+    for row in event.images:
+        image = state.images[Path(row["path"])]
+        for _, path in image.copies.values():
+            Path(path).unlink()
+        image.copies = row["parts"]
+        state.copied[image.path] = image
 
 
-def _answer(event: Mapping[str, Any]) -> tuple[LiveImage, dict[str, Any]]:
+def _update(state: LiveRun, event: RescueEvent) -> None:
+    if event.kind == "crash":
+        state.stop = event.stop
+    elif event.kind == "ended":
+        state.code, state.ending = event.code, event.why
+    elif event.kind == "mended" and not event.done:
+        state.images[Path(event.path)].valued = False
+    elif event.kind == "fork":
+        state.forked = True
+    elif event.kind == "exec":
+        state.executed, state.images, state.copied = True, {}, {}
+
+
+def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
     """Say what to change in an image: nothing where its profile will be whole."""
-    path, symbols = Path(event["path"]), event["symbols"]
+    path, symbols = Path(event.path), event.symbols
     values = [symbols[name] for name in _VALUES if symbols[name]]
     patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
     writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
-    one, slots = LiveImage(path, event["version"], healthy=False), None
+    image, places = LiveImage(path, event.version, healthy=False), None
     with contextlib.suppress(LabError):  # it is gone, or no longer what is running
         file = objects.read(path)
         linked = [part for part in file.parts if part.kind != "object"] if file else []
         if file and linked:
-            one.bits, one.order = linked[0].bits, linked[0].order
-            found = evidence.from_file(file)
-            one.healthy = _healthy(found)
-            version = next((seen.runtime for seen in found.parts if seen.runtime), None)
-            slots = None if one.healthy else value_sites.slots(linked[0], version)
-    if not (values and writer) and (image := _image(path)):
-        content, data = image
-        slide = event["data"] - min(content.places["data"])[0]
+            image.bits, image.order = linked[0].bits, linked[0].order
+            parts = evidence.from_file(file).parts
+            image.healthy = _healthy(parts)
+            version = next((part.runtime for part in parts if part.runtime), None)
+            places = None if image.healthy else value_sites.slots(linked[0], version)
+    if image.healthy:
+        return image, {"patch": [], "writer": [], "values": [], "slots": [], "own": []}
+    if not (values and writer) and (parsed := _image(path)):
+        content, data = parsed
+        slide = event.address - min(content.places["data"])[0]
         values = values or [slide + place for place in machine_code.value_functions(content, data)]
         writer = writer or [slide + place for place in machine_code.writer(content, data)]
-    note: dict[str, Any] = {"patch": patch, "writer": writer, "values": [], "there": [], "own": []}
-    if one.healthy:
-        return one, {**note, "patch": [], "writer": []}
-    if slots is None:
-        one.valued = False
-        return one, {**note, "patch": patch + values}
-    return one, {**note, "values": values, **slots}
+    if places is None:
+        image.valued = False
+        patch, values, places = patch + values, [], ([], [])
+    slots, own = places
+    return image, {"patch": patch, "writer": writer, "values": values, "slots": slots, "own": own}
 
 
 def _image(path: Path) -> tuple[images.Image, bytes] | None:
@@ -180,41 +200,41 @@ def _image(path: Path) -> tuple[images.Image, bytes] | None:
     return None
 
 
-def _healthy(found: evidence.Evidence) -> bool:
-    judged = [judge.judge_image(seen) for seen in found.parts if seen.linked]
-    return bool(judged) and all(one.verdict == "consistent" for one in judged)
+def _healthy(parts: Sequence[PartEvidence]) -> bool:
+    judgements = [judge.judge_image(part) for part in parts if part.linked]
+    return bool(judgements) and all(one.verdict == "consistent" for one in judgements)
 
 
-def profile(seen: LiveImage, image: Mapping[str, Any]) -> tuple[bytes, value_sites.Nodes | None]:
-    """Return an image's copy as a raw profile without values, and the value nodes.
+def profile(image: LiveImage) -> tuple[bytes, value_sites.Nodes | None]:
+    """Return an image's copies as a raw profile without values, and the value nodes.
 
     Without a version symbol (stripped) it is taken for instrumented for optimization (`ir`).
     """
-    there = {name: (at, Path(path).read_bytes()) for name, (at, path) in image["parts"].items()}
-    home, data = there["__llvm_prf_data"]
-    named = {"counters": "__llvm_prf_cnts", "bitmaps": "__llvm_prf_bits"}
-    parts = {"data": data, "names": there.get("__llvm_prf_names", (0, b""))[1]}
+    sections = {name: (at, Path(path).read_bytes()) for name, (at, path) in image.copies.items()}
+    home, data = sections["__llvm_prf_data"]
+    parts = {"data": data, "names": sections.get("__llvm_prf_names", (0, b""))[1]}
     distances = {}
-    for part, name in named.items():
-        if name in there:
-            distances[part], parts[part] = there[name][0] - home, there[name][1]
-    version = seen.version
-    known = layout.LAYOUTS.get(layout.split(version)[0])
-    if known is None or not version >> 32:
-        size = len(parts.get("counters", b""))
-        span = distances.get("counters", 0), distances.get("counters", 0) + size
-        section = infer.Section(data, names.decode(parts["names"]), span, seen.bits, seen.order)
-        runs = infer.find(section).runs
-        known = known or layout.LAYOUTS[max(layout.LAYOUTS)]
-        byte = any(run.counter_size == 1 for run in runs)
-        variants = ("ir",) if not version else ()
-        variants = (*variants, "byte-coverage") if byte else variants
-        bits = sum(1 << layout.VARIANTS[name] for name in variants)
-        version = known.raw_version | bits
+    for part, name in (("counters", "__llvm_prf_cnts"), ("bitmaps", "__llvm_prf_bits")):
+        if name in sections:
+            address, parts[part] = sections[name]
+            distances[part] = address - home
+    version = image.version
+    runtime = layout.LAYOUTS.get(layout.split(version)[0])
+    if runtime is None or not version >> 32:
+        size, start = len(parts.get("counters", b"")), distances.get("counters", 0)
+        span = start, start + size
+        text = names.decode(parts["names"])
+        runs = infer.find(infer.Section(data, text, span, image.bits, image.order)).runs
+        runtime = runtime or layout.LAYOUTS[max(layout.LAYOUTS)]
+        variants = [] if version else ["ir"]
+        if any(run.counter_size == 1 for run in runs):
+            variants.append("byte-coverage")
+        version = runtime.raw_version | sum(1 << layout.VARIANTS[variant] for variant in variants)
     nodes = None
-    if seen.valued and "__llvm_prf_vals" in there and "__llvm_prf_vnds" in there:
-        nodes = value_sites.Nodes(*there["__llvm_prf_vals"], *there["__llvm_prf_vnds"], seen.order)
-    return raw(known, version, seen.bits, seen.order, parts, distances), nodes
+    if image.valued and "__llvm_prf_vals" in sections and "__llvm_prf_vnds" in sections:
+        values = *sections["__llvm_prf_vals"], *sections["__llvm_prf_vnds"]
+        nodes = value_sites.Nodes(*values, image.order)
+    return raw(runtime, version, image.bits, image.order, parts, distances), nodes
 
 
 def _stdin() -> str:
@@ -240,15 +260,14 @@ def _pass(stream: IO[str]) -> Callable[[bytes], None]:
 
 
 @contextlib.contextmanager
-def _asked(tell: Callable[[str], None]) -> Iterator[None]:
+def _signals_as_notes(tell: Callable[[str], None]) -> Iterator[None]:
     """Turn signals to this process into notes: SIGUSR1 `now`, Ctrl-C and SIGTERM `end`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    wanted = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
     before = {
         number: signal.signal(number, lambda *_, why=why: tell(why))
-        for number, why in wanted.items()
+        for number, why in _SIGNALS.items()
     }
     try:
         yield

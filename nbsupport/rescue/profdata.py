@@ -26,7 +26,7 @@ from nbsupport.rescue.value_sites import Nodes
 from nbsupport.toolchains import profdata as llvm_profdata
 
 #: Variants that a text profile can say, and how. Source: readHeader (TextInstrProfReader).
-_SAID = {
+_VARIANTS = {
     "context-sensitive": b":csir",
     "ir": b":ir",
     "entry-first": b":entry_first",
@@ -56,10 +56,12 @@ class Recovered:
     @property
     def header(self) -> bytes:
         """What a text profile of it begins with."""
-        said = [line for name, line in _SAID.items() if name in self.variants]
-        said = said if "ir" in self.variants or not said else [b":fe", *said]
-        said = [line for line in said if line != b":ir" or b":csir" not in said]
-        return b"".join(line + b"\n" for line in said or [b":fe"])
+        lines = [line for name, line in _VARIANTS.items() if name in self.variants]
+        if "ir" not in self.variants and lines:
+            lines.insert(0, b":fe")
+        if b":csir" in lines and b":ir" in lines:
+            lines.remove(b":ir")
+        return b"".join(line + b"\n" for line in lines or [b":fe"])
 
 
 def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
@@ -68,44 +70,46 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
     Without nodes, value sites are there without values: without sites a compiler takes the
     profile for stale. Source: annotateValueSites (PGOInstrumentation.cpp).
     """
-    found, records = profile.functions, profile.records
-    ends, lines = found.first.tolist(), list(map(str, found.counts.tolist()))
-    sites = [block.rows["NumValueSites"][:, :_KINDS] for block in records.blocks]
-    kinds = np.concatenate([np.zeros((0, _KINDS), np.uint16), *sites])[records.sound]
-    pointers = records.column("Values")[records.sound].tolist()
+    functions, records = profile.functions, profile.records
+    first, counts = functions.first.tolist(), list(map(str, functions.counts.tolist()))
+    kinds = [block.rows["NumValueSites"] for block in records.blocks]
+    sites = np.concatenate([np.zeros((0, _KINDS), np.uint16), *(k[:, :_KINDS] for k in kinds)])
     targets = records.column("FunctionPointer")[records.sound].tolist()
-    named = {at: name.decode("latin-1") for at, name in zip(targets, found.names, strict=True)}
+    named = {at: name.decode("latin-1") for at, name in zip(targets, functions.names, strict=True)}
     named[0] = ""
     texts: dict[int, list[str]] = {}
-    nameless = 0
     rows = zip(
-        found.names, found.hashes.tolist(), found.record_sizes.tolist(), kinds.tolist(), pointers,
+        functions.names,
+        functions.hashes.tolist(),
+        functions.record_sizes.tolist(),
+        sites[records.sound].tolist(),
+        records.column("Values")[records.sound].tolist(),
         strict=True,
-    )  # fmt: skip
+    )
     for n, (name, number, size, numbers, pointer) in enumerate(rows):
-        if not name:
-            nameless += 1
-            continue
-        own = lines[ends[n] : ends[n + 1]]
-        seen = nodes.values(pointer, numbers) if nodes else itertools.repeat([])
-        text = [name.decode("latin-1"), str(number), str(len(own)), *own]
-        texts.setdefault(size, []).append("\n".join([*text, *_sites(numbers, seen, named), "\n"]))
-    whole = {size: "".join(rows).encode("latin-1") for size, rows in texts.items()}
-    functions = {size: len(rows) for size, rows in texts.items()}
+        if name:
+            own = counts[first[n] : first[n + 1]]
+            values = nodes.values(pointer, numbers) if nodes else itertools.repeat([])
+            lines = [name.decode("latin-1"), str(number), str(len(own)), *own]
+            lines += [*_sites(numbers, values, named), "\n"]
+            texts.setdefault(size, []).append("\n".join(lines))
+    nameless = len(functions.names) - sum(map(len, texts.values()))
     lost = {
         f"{nameless} functions whose names are not there": nameless,
         "its MC/DC bitmaps": len(profile.header.part("bitmaps")),
         "when functions were first executed (temporal profile)": profile.header.timed,
-        "its vtable values": any(
-            block.rows["NumValueSites"][:, _KINDS:].any() for block in records.blocks
-        ),
+        "its vtable values": any(block[:, _KINDS:].any() for block in kinds),
     }
-    said = tuple(what for what, any_ in lost.items() if any_)
-    return Recovered(profile.header.variants, whole, functions, said)
+    return Recovered(
+        profile.header.variants,
+        {size: "".join(rows).encode("latin-1") for size, rows in texts.items()},
+        {size: len(rows) for size, rows in texts.items()},
+        tuple(what for what, some in lost.items() if some),
+    )
 
 
 def _sites(
-    numbers: Sequence[int], seen: Iterator[Sequence[tuple[int, int]]], named: Mapping[int, str]
+    numbers: Sequence[int], sites: Iterator[Sequence[tuple[int, int]]], named: Mapping[int, str]
 ) -> Iterator[str]:
     """Yield value sites and what they saw. Source: readValueProfileData (TextInstrProfReader)."""
     if any(numbers):
@@ -113,14 +117,14 @@ def _sites(
     for kind, number in enumerate(numbers):
         if number:
             yield from (str(kind), str(number))
-        for values in itertools.islice(seen, number):
+        for values in itertools.islice(sites, number):
             yield str(len(values))
             for value, count in values:
                 yield f"{value if kind else named.get(value) or _EXTERNAL}:{count}"
 
 
 def raw(
-    known: Layout,
+    runtime: Layout,
     version: int,
     bits: Bits,
     order: Order,
@@ -131,71 +135,72 @@ def raw(
 
     `parts` are `data`, `counters`, `names` and `bitmaps`; `distances` in bytes, from the records.
     """
-    stride = known.record_size(bits)
+    stride = runtime.record_size(bits)
     data = parts["data"] + bytes(-len(parts["data"]) % stride)
     width = 1 if "byte-coverage" in layout.split(version)[1] else 8
-    fields = dict.fromkeys(known.header, 0)
+    fields = dict.fromkeys(runtime.header, 0)
     fields |= {"Magic": int.from_bytes(MAGIC[bits], "big"), "Version": version}
-    fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": known.value_kinds - 1}
+    fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": runtime.value_kinds - 1}
     fields["NumData" if "NumData" in fields else "DataSize"] = len(data) // stride
     content = [data]
     for name, (sizes, delta) in _SIZES.items():
-        held = parts.get(name, b"")
-        padded = held + bytes(-len(held) % 8)
-        size = next((each for each in sizes if each in fields), "")
+        size = next((field for field in sizes if field in fields), "")
         if not size:
             continue
-        fields[size] = len(padded) // (width if name == "counters" else 1)
+        part = parts.get(name, b"")
+        padded = part + bytes(-len(part) % 8)
+        fields[size] = len(padded) // width if name == "counters" else len(padded)
         fields[delta] = distances.get(name, 0) % (1 << bits)
         content.append(padded)
-    row = np.array([tuple(fields[name] for name in known.header)], known.header_dtype(order))
+    row = np.array([tuple(fields[name] for name in runtime.header)], runtime.header_dtype(order))
     return b"".join([row.tobytes(), *content, parts["names"], bytes(-len(parts["names"]) % 8)])
 
 
 def parse(content: bytes) -> Profile:
     """Return the profile that `raw` has made."""
-    found = header.read(memoryview(content), 0)
-    assert isinstance(found, header.Header)
-    return Profile(found)
+    head = header.read(memoryview(content), 0)
+    assert isinstance(head, header.Header)
+    return Profile(head)
 
 
-def write(found: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
+def write(images: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
     """Write the profile of all functions to `out`, and of several layouts each beside it.
 
     The oldest llvm-profdata there is makes it: each newer compiler reads that. Without one, or
     where `out` ends with `.proftext`, it is a text profile. Returns what is in it, by layout.
     Raises `LabError` where nothing was found, or it cannot be written.
     """
-    sizes = sorted({size for one in found for size in one.texts})
+    sizes = sorted({size for image in images for size in image.texts})
     if not sizes:
         do = "give the program that wrote it (--binary), or run it again under rescue"
         raise LabError(str(out), "nothing that can be rescued is in the file", do)
     tool, major = None, 0
     if out.suffix != ".proftext" and (owners := llvm_profdata.owners()):
         tool, major = owners[0].llvm_profdata, int(owners[0].major)
-    wanted = [(tuple(sizes), out, tool)]
-    made = []
+    profiles = [(tuple(sizes), out, tool)]
+    parts = []
     for size in sizes:
         versions = tuple(v for v in layout.sizes().get(size, ()) if layout.LAYOUTS[v].relative)
-        last = max((known[1] for v in versions if (known := layout.LAYOUTS[v].llvm)), default=major)
+        llvms = [layout.LAYOUTS[version].llvm for version in versions]
+        last = max((llvm[1] for llvm in llvms if llvm), default=major)
         able = tool if len(sizes) == 1 or major <= last else None
         path = out
         if len(sizes) > 1:
             path = out.with_name(f"{out.stem}.{size}{out.suffix if able else '.proftext'}")
-            wanted.append(((size,), path, able))
-        number = sum(one.functions.get(size, 0) for one in found)
-        made.append(RescuedPart(size, versions, number, path, major if able else None))
+            profiles.append(((size,), path, able))
+        number = sum(image.functions.get(size, 0) for image in images)
+        parts.append(RescuedPart(size, versions, number, path, major if able else None))
     with ThreadPoolExecutor() as pool:  # each waits for an llvm-profdata
-        list(pool.map(lambda one: _index(found, *one), wanted))
-    return tuple(made)
+        list(pool.map(lambda profile: _index(images, *profile), profiles))
+    return tuple(parts)
 
 
-def _index(found: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Path | None) -> None:
+def _index(images: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: Path | None) -> None:
     """Merge the profiles of these sizes into one; raises `LabError` where that does not go."""
     texts: dict[bytes, bytes] = {}
-    for one in found:
-        body = b"".join(one.texts[size] for size in sizes if size in one.texts)
-        texts[one.header] = texts.get(one.header, b"") + body
+    for image in images:
+        body = b"".join(image.texts[size] for size in sizes if size in image.texts)
+        texts[image.header] = texts.get(image.header, b"") + body
     if tool is None and len(texts) == 1:
         files.write(out, b"".join([*texts, *texts.values()]))
         return

@@ -29,15 +29,24 @@ FOREVER = 1e6
 
 
 def from_profraw(path: Path, out: Path, *, binary: Path | None = None) -> Rescued:
-    """Write what is in a raw profile to `out`, whatever is malformed in it.
+    """Write what is in a raw profile to a file, whatever is malformed in it.
 
-    `binary`, the program that wrote it, gives the records and names that a cut file lacks.
-    Raises `LabError` for what is no raw profile, is empty, or cannot be written.
+    Args:
+        path: The raw profile (.profraw); it is left as it is.
+        out: The profile to write. It is text where it ends with `.proftext`, otherwise indexed.
+            Where there are several layouts, the profile of each is written beside it.
+        binary: The program that wrote it. It gives the records and names that a file lacks
+            which a crash has cut off.
+
+    Raises:
+        LabError: It is no raw profile, it is empty, `binary` has not written it, or `out`
+            cannot be written.
+
     """
     _writable(out)
-    from nbsupport.rescue import malformed  # noqa: PLC0415 - see `run`
+    from nbsupport.rescue import save  # noqa: PLC0415 - see `run`
 
-    return malformed.rescue(path, out, binary)
+    return save.save_file(path, out, binary)
 
 
 def run(
@@ -52,17 +61,28 @@ def run(
     """Run a program to its end, and write its profile, although it would crash otherwise.
 
     Nothing is built anew. Where all its images are of one layout, it writes its profile itself.
-    `streams` are where its standard output and error go (None: nowhere). SIGUSR1 to this process
-    writes what there is at once; Ctrl-C and the time limit end the program, with its profile.
-    Raises `MissingError` without LLDB or program, `LabError` for a program that is not
-    instrumented or cannot be run, or an `out` that cannot be written.
+    SIGUSR1 to this process writes what there is at once; Ctrl-C and the time limit end the
+    program, with its profile.
+
+    Args:
+        argv: The program, as a path or by a name of PATH, and its arguments.
+        out: The profile to write, as in `from_profraw`.
+        env: Its whole environment (None: this process's); LLVM_PROFILE_FILE is ours.
+        cwd: The folder that it runs in (None: this process's).
+        seconds: How long it may run.
+        streams: Where its standard output and error go (None: nowhere).
+
+    Raises:
+        MissingError: There is no LLDB, or no such program.
+        LabError: The program is not instrumented or cannot be run, or `out` cannot be written.
+
     """
     _writable(out)
     program = find_program(argv[0])
     lldb = require_lldb()
     with ThreadPoolExecutor(1) as pool, tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         starting = pool.submit(Lldb, lldb)
-        from nbsupport.rescue import ended, live  # noqa: PLC0415 - as long as LLDB takes to start
+        from nbsupport.rescue import live, save  # noqa: PLC0415 - as long as LLDB takes to start
 
         with contextlib.closing(starting.result()) as debugger:
             folder = Path(name)
@@ -70,20 +90,20 @@ def run(
             own.mkdir()
             variables = dict(os.environ if env is None else env)
             variables["LLVM_PROFILE_FILE"] = str(own / "%p.profraw")
-            ran = live.run(
+            state = live.run(
                 debugger,
                 [program, *argv[1:]],
                 folder,
                 env=variables,
                 cwd=cwd or Path.cwd(),
                 seconds=min(seconds, FOREVER),
-                save=lambda ran: ended.save(ran, own, out),
+                save=lambda state: save.save_run(state, own, out),
                 streams=streams,
             )
-        if not ran.seen:
+        if not state.images:
             do = "build it with -fprofile-generate (rustc: -Cprofile-generate)"
             raise LabError(str(argv[0]), "no image of it is instrumented", do)
-        return ended.save(ran, own, out)
+        return save.save_run(state, own, out)
 
 
 def _writable(out: Path) -> None:

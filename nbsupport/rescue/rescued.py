@@ -24,6 +24,12 @@ class RescuedPart:
     path: Path
     indexed: int | None
 
+    def line(self) -> str:
+        """Return what `pgo-lab rescue` says of it."""
+        raw = " or ".join(map(str, self.raw_versions)) or "unknown"
+        readers = f"for LLVM {self.indexed} and newer" if self.indexed else "a text profile"
+        return f"{self.path}: {self.functions} functions of raw version {raw}, {readers}"
+
 
 @dataclass(frozen=True)
 class Rescued:
@@ -49,13 +55,11 @@ class Rescued:
 
     def lines(self) -> list[str]:
         """Return what `pgo-lab rescue` says."""
-        said = [f"{self.path}: {self.functions} functions"]
-        for part in self.parts if len(self.parts) > 1 else ():
-            raw = " or ".join(map(str, part.raw_versions)) or "unknown"
-            read = f"for LLVM {part.indexed} and newer" if part.indexed else "a text profile"
-            which = f"{part.functions} functions of raw version {raw}, {read}"
-            said.append(f"{part.path}: {which}")
-        return said + [f"note: {one}" for one in self.notes] + [f"lost: {o}" for o in self.lost]
+        lines = [f"{self.path}: {self.functions} functions"]
+        if len(self.parts) > 1:
+            lines += [part.line() for part in self.parts]
+        lines += [f"note: {note}" for note in self.notes]
+        return lines + [f"lost: {what}" for what in self.lost]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `pgo-lab rescue --json`."""

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nbsupport.audit import objects
+from nbsupport.audit.objects import BinaryPart
 from nbsupport.profile import layout, stride
 from nbsupport.profile.layout import Order
 
@@ -20,17 +20,18 @@ from nbsupport.profile.layout import Order
 _MOST = 255
 
 
-def slots(image: objects.BinaryPart, runtime: int | None) -> dict[str, list[int]] | None:
+def slots(image: BinaryPart, runtime: int | None) -> tuple[list[int], list[int]] | None:
     """Return where in its data section an image's runtime looks for `Values` of foreign records.
 
-    `there` and `own` (where those records have it) are offsets in bytes. None: cannot be mended,
-    since the runtime is not known, or looks beyond the section, or where another record's is.
+    Beside these offsets in bytes are those where the records have them. None: cannot be mended,
+    since the `runtime` (a raw version) is not known, or looks beyond the section, or where
+    another record's is.
     """
-    known = layout.LAYOUTS.get(runtime or 0)
-    if known is None or len(image.sections) != 1 or image.bits != 64:
+    stepping = layout.LAYOUTS.get(runtime or 0)
+    if stepping is None or len(image.sections) != 1 or image.bits != 64:
         return None
-    places = stride.misplaced_values(image.sections[0], known)
-    return places and {"there": places[0].tolist(), "own": places[1].tolist()}
+    places = stride.misplaced_values(image.sections[0], stepping)
+    return (places[0].tolist(), places[1].tolist()) if places else None
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class Nodes:
         """Yield value and count of each that a record's sites saw, site by site, kind by kind."""
         here = pointer - self.sites_at
         for _ in range(sum(numbers)):
-            seen: list[tuple[int, int]] = []
+            values: list[tuple[int, int]] = []
             if 0 <= here <= len(self.sites) - 8:
                 (node,) = struct.unpack_from(f"{self.order}Q", self.sites, here)
-                while 0 <= node - self.nodes_at <= len(self.nodes) - 24 and len(seen) < _MOST:
+                while 0 <= node - self.nodes_at <= len(self.nodes) - 24 and len(values) < _MOST:
                     place = node - self.nodes_at
                     value, count, node = struct.unpack_from(f"{self.order}QQQ", self.nodes, place)
-                    seen.append((value, count))
+                    values.append((value, count))
             here += 8
-            yield seen
+            yield values

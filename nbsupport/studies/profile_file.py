@@ -115,9 +115,9 @@ def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[s
         for command in before:
             _run(lab, command, folder, pattern)
         calls = syscalls.trace([program], cwd=folder, env=env, limits=lab.limits)
-        if not calls.rows or calls.tool.startswith("dtruss"):
-            why = calls.note or "dtruss cannot kill a program at a call"
-            raise MissingError("a kill at each system call", why, "do this on Linux, with strace")
+        if not calls.rows:
+            what, do = "a kill at each system call", "do this on Linux, with strace"
+            raise MissingError(what, calls.note, do)
         moments = list(_moments(calls.rows, folder.resolve()))
     with ThreadPoolExecutor() as pool:
         return list(pool.map(kill_before, moments))

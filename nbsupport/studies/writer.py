@@ -13,7 +13,6 @@ from nbsupport.show import look, shown
 from nbsupport.show.shown import Shown
 from nbsupport.studies.sources.compare import WAYS, crash_path
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.trace import words
 from nbsupport.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -65,12 +64,12 @@ def steps(found: Structure, run: Trace) -> tuple[ReadStep, ...]:
 
 
 def _steps(found: Structure, run: Trace) -> Iterator[ReadStep]:
-    word_for = words.Map(run).words
+    word_for = run.memory_map.words
     fields: dict[int, dict[str, Any]] = defaultdict(dict)
-    for row in words.rows_of(run, "records"):
+    for row in run.rows("records"):
         fields[row.n][row.field] = row
     begun, number, last = False, 0, -1
-    for event in words.rows_of(run):
+    for event in run.rows("events"):
         begun = begun or event.kind == "write"
         if event.kind == "write":
             yield ReadStep(START, "the sections' bounds", event.what)

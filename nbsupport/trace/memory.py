@@ -1,26 +1,15 @@
-"""Who owns which address: a program's memory map, the profile's pointers, the record at the crash.
-
-Pure functions of what was copied out of a program's memory.
-"""
+"""Who owns which address: the memory map of a program, and the pointers of its profile."""
 
 from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from nbsupport.crash.inside_lldb.protocol import MemoryShot, TraceEvent
 
-from nbsupport.profile import infer, layout, names, stride
-from nbsupport.profile.stride import Record
-
-if TYPE_CHECKING:
-    from nbsupport.audit.objects import BinaryPart
-
-_WORD = 8
 UNMAPPED = "nobody: unmapped"
 PAST = "unmapped, once "
 HOLDS = "holds the profile's"
@@ -30,6 +19,19 @@ _ALLOCATORS |= dict.fromkeys(("pages_", "os_pages_"), "jemalloc")
 #: Sections whose bounds the writer is given, by the name of its parameters.
 #: Source: lprofWriteData (InstrProfilingWriter.c).
 BOUNDS = {"data": "Data", "cnts": "Counters", "names": "Names", "bits": "Bitmap"}
+#: The bands of sections on a map, by the end of a section's name.
+SECTION_BANDS = {
+    "text": "code",
+    "__llvm_prf_names": "names (__llvm_prf_names)",
+    "__llvm_prf_cnts": "counters (__llvm_prf_cnts)",
+    "__llvm_prf_vals": "site pointers (__llvm_prf_vals)",
+    "__llvm_prf_data": "records (__llvm_prf_data)",
+    "__llvm_prf_vnds": "value nodes (__llvm_prf_vnds)",
+    "": "other sections",
+}
+RECORDS, NOWHERE = SECTION_BANDS["__llvm_prf_data"], "no such address"
+#: An allocator's memory, or memory that may be one's.
+ALLOCATED = re.compile("heap of|mapped by")
 
 
 @dataclass(frozen=True)
@@ -88,35 +90,85 @@ class Memory:
         return next((p for p in self.sections if p.name.endswith(f"__llvm_prf_{name}")), None)
 
 
-def from_snapshot(shot: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Memory:
-    """Return the memory of a `map` event; `events` say who mapped what (see tracing.py)."""
-    image = PurePath(shot["image"]).name
-    calls: dict[int, Mapping[str, Any]] = {}  # by thread
+class MemoryMap:
+    """The memory of a trace in bands, for pictures: whose memory is where.
+
+    `bands` are labels in the order of their addresses; `image` is the program's name. Made of
+    the trace's table of places, sections first, and of its pointers, which may lead elsewhere.
+    """
+
+    def __init__(self, places: Iterable[Place], pointers: Iterable[Pointer]) -> None:
+        rows = list(places)
+        sections = [place for place in rows if place.owner.endswith(f": {place.name}")]
+        self.memory = Memory(tuple(sections), tuple(rows[len(sections) :]))
+        self.image = ""
+        low = high = 0
+        starts: dict[str, int] = {}
+        if sections:
+            self.image = sections[0].owner.removesuffix(f": {sections[0].name}")
+            low, high = sections[0].start, sections[-1].end
+            starts = {self.label(place.owner): place.start for place in reversed(sections)}
+            starts[SECTION_BANDS[""]] = high  # one band, after those that matter
+        for place in self.memory.regions:
+            if place.end <= low or place.start >= high:
+                starts.setdefault(self.label(place.owner), place.start)
+        for pointer in pointers:
+            starts.setdefault(self.label(pointer.owner), pointer.value)
+        starts[NOWHERE] = 1 << 64
+        self.bands = sorted(starts, key=starts.__getitem__)
+
+    def label(self, owner: str) -> str:
+        """Return the band of an owner."""
+        section = owner.removeprefix(f"{self.image}: ")
+        if section != owner or owner == self.image:
+            return next(label for end, label in SECTION_BANDS.items() if section.endswith(end))
+        if "unmapped" in owner:
+            return NOWHERE
+        if owner.startswith("mapped by"):
+            return "mapped by the program"
+        return owner if ALLOCATED.match(owner) or owner == "stack" else "libraries, other mappings"
+
+    def words(self, text: str) -> str:
+        """Return a text with mapped addresses as whose they are, which is so in each run."""
+
+        def owner_of(number: re.Match[str]) -> str:
+            owner = self.memory.owner(int(number[0], 16))
+            return number[0] if owner == UNMAPPED else f"({owner})"
+
+        return re.sub(r"0x[0-9a-f]{5,16}\b", owner_of, text)
+
+
+def from_shot(shot: MemoryShot, events: Iterable[TraceEvent]) -> Memory:
+    """Return the memory as it was; the events before say who mapped what."""
+    image = PurePath(shot.image).name
+    calls: dict[int, TraceEvent] = {}  # by thread
     mapped: list[tuple[int, int, str]] = []
     for event in events:
-        if event.get("function") in ("mmap", "mmap64"):
-            if event["kind"] == "returned" and event["thread"] in calls:
-                call = calls[event["thread"]]
-                size, (name, _, module) = call["arguments"][1], call["caller"]
-                mapped.append((event["value"], event["value"] + size, plain(name) or module))
-            calls[event["thread"]] = event
-    sections = sorted(
-        (Place(at, at + size, name, f"{image}: {name}") for name, at, size in shot["sections"]),
-        key=lambda place: place.start,
-    )
-    regions = (
+        if event.function in ("mmap", "mmap64"):
+            if event.kind == "returned" and event.thread in calls:
+                call = calls[event.thread]
+                name, _, module = call.caller
+                end = event.value + call.arguments[1]
+                mapped.append((event.value, end, plain(name) or module))
+            calls[event.thread] = event
+    sections = [Place(at, at + size, name, f"{image}: {name}") for name, at, size in shot.sections]
+    regions = [
         Place(start, end, PurePath(name).name, _owner(start, end, name, mapped), rights)
-        for start, end, rights, name in shot["regions"]
-    )
-    past = (
-        Place(low, high, "", _owner(low, high, "", [(low, high, who)])) for low, high, who in mapped
-    )
-    return Memory(
-        tuple(sections), tuple(sorted(regions, key=lambda place: place.start)), tuple(past)
-    )
+        for start, end, rights, name in shot.regions
+    ]
+    past = [
+        Place(start, end, "", _owner(start, end, "", [(start, end, who)]))
+        for start, end, who in mapped
+    ]
+    return Memory(_by_start(sections), _by_start(regions), tuple(past))
+
+
+def _by_start(places: Iterable[Place]) -> tuple[Place, ...]:
+    return tuple(sorted(places, key=lambda place: place.start))
 
 
 def _owner(start: int, end: int, name: str, mapped: Sequence[tuple[int, int, str]]) -> str:
+    """Say whose a region is: by its `name`, else by the function that mapped it last."""
     if name == "[heap]":
         return "heap of the C library"
     if name:
@@ -124,145 +176,29 @@ def _owner(start: int, end: int, name: str, mapped: Sequence[tuple[int, int, str
     who = next((who for low, high, who in reversed(mapped) if low < end and start < high), None)
     if who is None:
         return "anonymous"
-    known = (allocator for prefix, allocator in _ALLOCATORS.items() if who.startswith(prefix))
-    return (
-        f"heap of {next(known, '')}" if who.startswith(tuple(_ALLOCATORS)) else f"mapped by {who}"
-    )
+    for prefix, allocator in _ALLOCATORS.items():
+        if who.startswith(prefix):
+            return f"heap of {allocator}"
+    return f"mapped by {who}"
 
 
-def passed(memory: Memory, event: Mapping[str, Any]) -> Iterator[Pointer]:
+def passed(memory: Memory, write: TraceEvent) -> Iterator[Pointer]:
     """Yield the bounds that the writer was given: those of its arguments that are a section's.
 
     Which argument is which has changed from LLVM to LLVM; where the sections are, has not.
     """
-    given = {*event["arguments"], *event["stack"]}
+    arguments = {*write.arguments, *write.stack}
     for role, name in BOUNDS.items():
         section = memory.section(role)
-        for bound in ("Begin", "End") if section else ():
-            value = section.start if bound == "Begin" else section.end  # type: ignore[union-attr]
-            if value in given:
-                inside = value - (bound == "End")
-                yield Pointer(name + bound, "the writer", "passed", value, memory.owner(inside))
-
-
-@dataclass(frozen=True)
-class LiveRecords:
-    """The data section of a running program: its records, and what the runtime takes for them."""
-
-    start: int
-    data: bytes
-    records: tuple[Record, ...]
-    slots: tuple[Record, ...]
-
-    def values(self, how: str) -> Iterator[tuple[str, int]]:
-        """Yield function and `Values` of each record that has some, as `written` or `read`."""
-        for record in self.records if how == "written" else self.slots:
-            (value,) = record.values(self.data)["Values"]
-            if value:
-                yield names.short(record.name) or f"byte {record.offset}", value
-
-    def name(self, address: int) -> str:
-        """Return the function whose record an address is in; "" for none."""
-        n = bisect.bisect_right(self.records, address - self.start, key=lambda r: r.offset) - 1
-        known = n >= 0 and address - self.start < self.records[n].end
-        return names.short(self.records[n].name) if known else ""
-
-    def dump(self, at: int) -> tuple[tuple[str, str, str], ...]:
-        """Return a record field by field: byte, as the runtime reads it, what was written there.
-
-        `at` is its address. What was written are the fields that have bytes in common with it.
-        """
-        slot = Record(at - self.start, self.name(at), self.slots[0].layout)
-        if slot.end > len(self.data):
-            return ()
-        near = [r for r in self.records if r.offset < slot.end and slot.offset < r.end]
-        written = [
-            (low, low + size, f"{field} of {names.short(r.name) or 'a record'}: {said}")
-            for r in near
-            for field, low, size, said in self._fields(r)
-        ]
-        rows = []
-        for name, start, size, said in self._fields(slot):
-            there = [what for low, high, what in written if low < start + size and start < high]
-            rows.append((str(start), f"{name} = {said}", "; ".join(there) or "padding"))
-        return tuple(rows)
-
-    def _fields(self, record: Record) -> Iterator[tuple[str, int, int, str]]:
-        """Yield name, offset, bytes and value of each field."""
-        values = record.values(self.data)
-        for name, start, size in record.fields():
-            said = ", ".join(str(n) if n < 1 << 16 else hex(n) for n in values[name])
-            yield name, start, size, said
-
-
-def records(memory: Memory, data: bytes, part: BinaryPart | None) -> LiveRecords | None:
-    """Return the records in `data`, copied from the running program; None where nothing is known.
-
-    `part` is the image, as its file tells it.
-    """
-    place, counters = memory.section("data"), memory.section("cnts")
-    known = layout.LAYOUTS.get(part.runtime_raw_version or 0) if part else None
-    if not (place and part and known and part.bits == 64):
-        return None
-    bounds = (counters.start - place.start, counters.end - place.start) if counters else None
-    section = infer.Section(data, part.sections[0].names, bounds)
-    layouts = {size: layout.LAYOUTS[max(v)] for size, v in layout.sizes().items()}
-    layouts[known.record_size()] = known
-    return LiveRecords(place.start, data, *stride.lay(section, known, layouts))
-
-
-def read_last(events: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the addresses of records that calls were about, in order, each change once."""
-    found: list[int] = []
-    for event in events:
-        if event["kind"] in ("record", "value site"):
-            first = event["function"] == "initializeValueProfRuntimeRecord"
-            address = event["arguments"][0 if first else 1]
-            found += [address] if found[-1:] != [address] else []
-    return found
-
-
-def at_crash(
-    found: LiveRecords, crash: Mapping[str, Any], events: Sequence[Mapping[str, Any]]
-) -> tuple[int, int | None] | None:
-    """Return the addresses of the record that was being read at a crash, and of the last good one.
-
-    The last call that was seen says it, if it is of the function that crashed. Otherwise the
-    registers of the innermost frames do: of the records that they point at, the last one, for
-    the writer starts at the first.
-    """
-    frames = {frame["function"].lstrip("_") for frame in crash["stop"]["frames"][:3]}
-    calls = [e for e in events if e["kind"] in ("record", "value site")]
-    if calls and calls[-1]["function"].lstrip("_") in frames and not calls[-1].get("last"):
-        read = read_last(events)
-        return read[-1], read[-2] if len(read) > 1 else None
-    size, starts = found.slots[0].layout.record_size(), {record.offset for record in found.records}
-    places = {value - found.start for frame in crash["callers"] for value in frame}
-    inside = (place for place in places if 0 <= place <= len(found.data) - size)
-    here = max((p for p in inside if p % size == 0 or p in starts), default=None)
-    if here is None:
-        return None
-    before = found.start + here - size if "writeOneValueProfData" in frames and here else None
-    return found.start + here, before
-
-
-def value_calls(sites: bytes, nodes: bytes, base: int) -> int:
-    """Return how many calls of value sites the runtime has counted; at least so many were made.
-
-    `sites` are the pointers to each site's first node, `nodes` the nodes, whose section is at
-    `base`: value, count, next. Source: ValueProfNode (InstrProfData.inc),
-    instrumentTargetValueImpl (InstrProfilingValue.c), which drops what has no node.
-    """
-    words = np.frombuffer(nodes, "<u8", len(nodes) // _WORD)
-    here = np.frombuffer(sites, "<u8", len(sites) // _WORD)
-    total = 0
-    for _ in range(len(words)):  # a chain that bites its tail ends, too
-        here = (here - np.uint64(base))[(here >= base) & (here <= base + len(nodes) - 3 * _WORD)]
-        if not len(here):
-            break
-        total += int(words[here // _WORD + 1].sum())
-        here = words[here // _WORD + 2]
-    return total
+        if section is None:
+            continue
+        owner = memory.owner
+        if section.start in arguments:
+            begin = section.start
+            yield Pointer(f"{name}Begin", "the writer", "passed", begin, owner(begin))
+        if section.end in arguments:
+            end = section.end
+            yield Pointer(f"{name}End", "the writer", "passed", end, owner(end - 1))
 
 
 def plain(name: str) -> str:

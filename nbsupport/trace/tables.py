@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbsupport.base import files
 from nbsupport.base.errors import LabError
-from nbsupport.crash import crash
-from nbsupport.trace import memory, syscalls, watch
-from nbsupport.trace.memory import LiveRecords, Pointer
+from nbsupport.crash.crash import from_stop
+from nbsupport.crash.inside_lldb.protocol import MemoryShot, TraceEvent
+from nbsupport.trace import live_records, memory, syscalls, watch
+from nbsupport.trace.live_records import LiveRecords
+from nbsupport.trace.memory import Memory, Pointer
 
 if TYPE_CHECKING:
     from nbsupport.audit.objects import BinaryPart
@@ -53,44 +55,49 @@ def assemble(
 
     `profile` is the raw profile's name, with its pattern. What was interrupted has no calls.
     """
-    raw = list(_events(folder / EVENTS))
-    shot = next((event for event in reversed(raw) if event["kind"] == "map"), None)
-    owns = memory.from_snapshot(shot, raw) if shot else memory.Memory()
+    events, shot = _streamed(folder / EVENTS)
+    owns = memory.from_shot(shot, events) if shot else memory.Memory()
     data, sites, nodes = (_content(folder / f"{name}.bin") for name in COPIES)
-    part = _part(shot["image"]) if shot else None
-    found = memory.records(owns, data, part)
-    events = [event for event in raw if event["kind"] != "map"]
-    manifest |= _end(events, found)
+    part = _part(shot.image) if shot else None
+    records = live_records.from_memory(owns, data, part)
+    manifest |= _end(events, records)
     place = owns.section("vnds")
     if place:
-        manifest["value_calls"] = memory.value_calls(sites, nodes, place.start)
-    manifest["notes"] = list(_notes(events, part, found, calls))
+        manifest["value_calls"] = live_records.value_calls(sites, nodes, place.start)
+    manifest["notes"] = list(_notes(events, part, records, calls))
     story: Sequence[syscalls.ProfileStep] = ()
     if calls and calls.rows:
         story = syscalls.profile_story(calls, profile)
         manifest["tracer"] = calls.tool
-        ran = any(event["kind"] in _RUNTIME for event in events)
+        ran = any(event.kind in _RUNTIME for event in events)
         if ran or any(step.seen for step in story[:-1]):  # else nothing there writes a profile
             manifest["empty"] = syscalls.why_empty(calls, profile)
     rows = {
-        "events": [_row(n, event, owns, found, folder) for n, event in enumerate(events)],
-        "pointers": [vars(one) for one in dict.fromkeys(_pointers(events, owns, found))],
-        "records": list(_reads(events, found)) if found else [],
-        "places": [vars(one) for one in (*owns.sections, *owns.regions)],
-        "calls": [_call(one, folder) for one in calls.rows] if calls else [],
-        "story": [vars(one) for one in story],
+        "events": [_row(n, event, owns, records, folder) for n, event in enumerate(events)],
+        "pointers": [vars(pointer) for pointer in dict.fromkeys(_pointers(events, owns, records))],
+        "records": list(_reads(events, records)) if records else [],
+        "places": [vars(place) for place in (*owns.sections, *owns.regions)],
+        "calls": [_call(call, folder) for call in calls.rows] if calls else [],
+        "story": [vars(step) for step in story],
     }
     for name in TABLES:
         write(folder / f"{name}.parquet", rows[name])
     files.write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield what was streamed; the last line of a run that was killed may be half a one."""
+def _streamed(path: Path) -> tuple[list[TraceEvent], MemoryShot | None]:
+    """Return the events that were streamed, and the last memory map."""
+    events, shot = list[TraceEvent](), None
     with path.open() as lines:
         for line in lines:
+            # The last line of a run that was killed may be half a one.
             with contextlib.suppress(ValueError):
-                yield json.loads(line)
+                row = json.loads(line)
+                if row["kind"] == "map":
+                    shot = MemoryShot("map", row["regions"], row["sections"], row["image"])
+                else:
+                    events.append(TraceEvent(**row))
+    return events, shot
 
 
 def _content(path: Path) -> bytes:
@@ -107,47 +114,47 @@ def _part(image: str) -> BinaryPart | None:
     return None
 
 
-def _end(events: Sequence[dict[str, Any]], found: LiveRecords | None) -> dict[str, Any]:
+def _end(events: Sequence[TraceEvent], records: LiveRecords | None) -> dict[str, Any]:
     """Return how it ended, and for a crash where, and the record that was being read."""
-    last: Mapping[str, Any] = events[-1] if events else {"kind": ""}
-    if last["kind"] != "crash":
-        said = {"ended": f"exit code {last.get('value')}", "limit": "stopped at the time limit"}
-        return {"ended": said.get(last["kind"], "the trace was interrupted")}
-    dead = crash.from_stop(last["stop"], "LLDB")
-    told: dict[str, Any] = {"ended": dead.signal, "crash": dataclasses.asdict(dead)}
-    read = memory.at_crash(found, last, events) if found else None
-    if found and read:
-        at, good = read
-        told["record"] = {
-            "function": found.name(at),
-            "offset": at - found.start,
-            "fields": found.dump(at),
-            "last_good": found.name(good) if good else "",
+    last = events[-1] if events else TraceEvent(0, 0, "")
+    if last.stop is None:
+        endings = {"ended": f"exit code {last.value}", "limit": "stopped at the time limit"}
+        return {"ended": endings.get(last.kind, "the trace was interrupted")}
+    crash = from_stop(last.stop, "LLDB")
+    entries: dict[str, Any] = {"ended": crash.signal, "crash": dataclasses.asdict(crash)}
+    addresses = live_records.at_crash(records, last, events) if records else None
+    if records and addresses:
+        address, good = addresses
+        entries["record"] = {
+            "function": records.name(address),
+            "offset": address - records.start,
+            "fields": records.dump(address),
+            "last_good": records.name(good) if good else "",
         }
-    return told
+    return entries
 
 
 def _notes(
-    events: Sequence[Mapping[str, Any]],
+    events: Sequence[TraceEvent],
     part: BinaryPart | None,
-    found: LiveRecords | None,
+    records: LiveRecords | None,
     calls: syscalls.Calls | None,
 ) -> Iterator[str]:
     """Yield what the trace could not see, and why."""
-    kinds = {event["kind"] for event in events}
+    kinds = {event.kind for event in events}
     if "main" not in kinds:
         yield "main was never entered, or is not known (no __libc_start_main, no symbol)"
     if not kinds & _RUNTIME:
         yield "no call into a profile runtime was seen: none there, or its symbols are stripped"
-    if part and not found:
+    if part and not records:
         yield "the records cannot be told apart: the runtime's raw version is not known"
-    more = [memory.plain(event["function"]) for event in events if event.get("last")]
+    more = [memory.plain(event.function) for event in events if event.last]
     if more:
         rest = f" and {len(more) - 4} more" if len(more) > 4 else ""
         yield f"only the first calls are listed of {', '.join(more[:4])}{rest}"
     if len(events) >= watch.MOST_EVENTS:
         yield f"only the first {watch.MOST_EVENTS} events are listed"
-    if any(event["function"] in ("fork", "vfork", "execve", "posix_spawn") for event in events):
+    if any(event.function in ("fork", "vfork", "execve", "posix_spawn") for event in events):
         yield "what a child process does is seen by the tracer of system calls only"
     if calls is None or calls.note:
         note = calls.note.removeprefix("no system calls: ") if calls else "interrupted before"
@@ -155,23 +162,26 @@ def _notes(
 
 
 def _row(
-    n: int, event: Mapping[str, Any], owns: memory.Memory, found: LiveRecords | None, folder: Path
+    n: int, event: TraceEvent, owns: Memory, records: LiveRecords | None, folder: Path
 ) -> dict[str, Any]:
-    who = event.get("caller") or ["", 0, ""]
-    stack = event["stop"]["frames"] if event["kind"] == "crash" else ()
-    frames = [frame["function"] for frame in stack[:_MOST_FRAMES]] or event.get("frames", ())
-    what = watch.what(event, found.name if found else lambda _: "", owns)
+    caller, _, caller_module = event.caller
+    frames, module = event.frames, event.module
+    if event.stop:
+        stack = event.stop["frames"][:_MOST_FRAMES]
+        frames = tuple(frame["function"] for frame in stack)
+        module = stack[0]["module"] if stack else ""
+    what = watch.what(event, records.name if records else lambda _: "", owns)
     return {
         "n": n,
-        "time": event["time"],
-        "thread": event["thread"],
-        "kind": event["kind"],
-        "function": memory.plain(event.get("function", "")) or event.get("module", ""),
-        "module": stack[0]["module"] if stack else event.get("module", ""),
-        "caller": memory.plain(who[0]) or who[2],
+        "time": event.time,
+        "thread": event.thread,
+        "kind": event.kind,
+        "function": memory.plain(event.function) or event.module,
+        "module": module,
+        "caller": memory.plain(caller) or caller_module,
         "what": _inside(what, folder),
         "frames": " < ".join(filter(None, map(memory.plain, frames))),
-        "arguments": " ".join(map(hex, event.get("arguments", ()))),
+        "arguments": " ".join(map(hex, event.arguments)),
     }
 
 
@@ -193,23 +203,25 @@ def _inside(text: str, folder: Path) -> str:
 
 
 def _pointers(
-    events: Sequence[Mapping[str, Any]], owns: memory.Memory, found: LiveRecords | None
+    events: Sequence[TraceEvent], owns: Memory, records: LiveRecords | None
 ) -> Iterator[Pointer]:
     for event in events:
-        if event["kind"] == "write":
+        if event.kind == "write":
             yield from memory.passed(owns, event)
-    for how in ("written", "read") if found else ():
-        for function, value in found.values(how):  # type: ignore[union-attr]
-            yield Pointer("Values", function, how, value, owns.owner(value))
+    if records:
+        for how in ("written", "read"):
+            for function, value in records.values(how):
+                yield Pointer("Values", function, how, value, owns.owner(value))
 
 
-def _reads(events: Sequence[Mapping[str, Any]], found: LiveRecords) -> Iterator[dict[str, Any]]:
+def _reads(events: Sequence[TraceEvent], records: LiveRecords) -> Iterator[dict[str, Any]]:
     """Yield, for each call that is about a record, what it can read there, field by field."""
     for n, event in enumerate(events):
-        for at in memory.read_last((event,)):
-            for place, read, written in found.dump(at):
+        for address in live_records.addresses_read((event,)):
+            function = records.name(address)
+            for place, read, written in records.dump(address):
                 field, _, value = read.partition(" = ")
-                row = {"n": n, "byte": int(place), "function": found.name(at), "field": field}
+                row = {"n": n, "byte": int(place), "function": function, "field": field}
                 yield {**row, "read": value, "written": written}
 
 

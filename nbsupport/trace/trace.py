@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.profile import layout
-from nbsupport.trace import memory, tables
+from nbsupport.trace import tables
+from nbsupport.trace.memory import HOLDS, MemoryMap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace in its folder: `manifest` says of what, when and how it ended; tables are read late.
+    """A trace in its `folder`: what one run did, in tables that are read when they are asked for.
 
-    Columns. events: n, time (seconds since the launch, the debugger's own included), thread,
-    kind, function, module, caller, what, frames, arguments. pointers: name, of, how, value,
-    owner. records: n (of the event), byte, function, field, read, written. places: start, end,
-    name, owner, rights. calls: as `syscalls.Call`. story: as `syscalls.Step`.
+    `manifest` says of what the trace is, when it was made and how the run ended. The columns:
+
+    - events: n, time (seconds since the launch, the debugger's own included), thread, kind,
+      function, module, caller, what, frames, arguments
+    - pointers: as `memory.Pointer`
+    - records: n (of the event), byte, function, field, read, written
+    - places: as `memory.Place`
+    - calls: as `syscalls.Call`
+    - story: as `syscalls.ProfileStep`
     """
 
     folder: Path
@@ -40,6 +46,21 @@ class Trace:
         except (OSError, ValueError) as error:
             raise LabError(str(self.folder), f"no table {name} ({error})", "trace again") from error
 
+    def rows(self, name: str) -> Sequence[Any]:
+        """Return the rows of a table as named tuples; each table is read once."""
+        if name not in self._rows:
+            self._rows[name] = list(self.table(name).itertuples(index=False))
+        return self._rows[name]
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, Sequence[Any]]:
+        return {}
+
+    @functools.cached_property
+    def memory_map(self) -> MemoryMap:
+        """Whose memory was where, in bands."""
+        return MemoryMap(self.rows("places"), self.rows("pointers"))
+
     @functools.cached_property
     def events(self) -> pd.DataFrame:
         """What was seen, in order."""
@@ -48,14 +69,13 @@ class Trace:
     @property
     def lost(self) -> int:
         """How many calls free, unmap or protect memory that holds profile data."""
-        return int(self.events["what"].str.contains(memory.HOLDS).sum())
+        return sum(HOLDS in event.what for event in self.rows("events"))
 
     @property
     def elsewhere(self) -> int:
         """How many pointers of the profile, as passed and as written, lead out of its sections."""
-        found = self.table("pointers")
-        own = found["owner"].str.contains("__llvm_prf")
-        return int((~own & (found["how"] != "read")).sum())
+        followed = [pointer for pointer in self.rows("pointers") if pointer.how != "read"]
+        return sum("__llvm_prf" not in pointer.owner for pointer in followed)
 
     @property
     def misread(self) -> str:
@@ -66,13 +86,13 @@ class Trace:
     @property
     def mixed(self) -> bool:
         """Whether main and library of a lab's trial have records of different sizes."""
-        one, other = (version or 0 for version in self.manifest["raw_versions"])
-        return bool(other) and not layout.same_stride(one, other)
+        main, library = (version or 0 for version in self.manifest["raw_versions"])
+        return bool(library) and not layout.same_stride(main, library)
 
     @property
     def last_call(self) -> str:
         """The kind of the last call before a crash, "none" without one."""
-        kinds = list(self.events["kind"])
+        kinds = [event.kind for event in self.rows("events")]
         return kinds[-2] if kinds[-1:] == ["crash"] and len(kinds) > 1 else "none"
 
     @property
@@ -88,12 +108,14 @@ class Trace:
     @property
     def exits(self) -> tuple[str, str]:
         """Exit handlers in the reverse order of their registration, and in that of their calls."""
-        events = self.events
-        registered = list(events.loc[events["kind"] == "registered", "what"])[::-1]
-        called = list(events.loc[events["kind"] == "handler", "function"])
-        lists = ([n for n in registered if n in called], [n for n in called if n in registered])
-        first, second = (", ".join(names) for names in lists)
-        return first, second
+        events = self.rows("events")
+        registered = [event.what for event in reversed(events) if event.kind == "registered"]
+        called = [event.function for event in events if event.kind == "handler"]
+        both = set(registered) & set(called)
+        return (
+            ", ".join(name for name in registered if name in both),
+            ", ".join(name for name in called if name in both),
+        )
 
     @property
     def output(self) -> str:
@@ -106,28 +128,27 @@ class Trace:
         """Whether it is live; of a recording when, where and by which tools it was made."""
         if not self.recorded:
             return "traced on this machine just now"
-        told = self.manifest
-        when, tools = told["started"].partition("T")[0], (told["debugger"], told.get("tracer"))
-        return f"a RECORDING of {when}, {told['platform']}, by {' and '.join(filter(None, tools))}"
+        when = self.manifest["started"].partition("T")[0]
+        tools = filter(None, (self.manifest["debugger"], self.manifest.get("tracer")))
+        return f"a RECORDING of {when}, {self.manifest['platform']}, by {' and '.join(tools)}"
 
     def summary(self) -> tuple[str, ...]:
         """Return what came of it, in lines for a terminal."""
-        told = self.manifest
-        lines = [f"{told['program']}: {told['ended']}"]
-        if dead := told.get("crash"):
-            where = " < ".join(frame["function"] or "?" for frame in dead["frames"][:5])
+        manifest = self.manifest
+        lines = [f"{manifest['program']}: {manifest['ended']}"]
+        if crash := manifest.get("crash"):
+            where = " < ".join(frame["function"] or "?" for frame in crash["frames"][:5])
             lines[0] += f" in {where}"
-            if dead["fault_address"] is not None:
-                how = dead["fault_address_from"]
-                lines.append(
-                    f"at {dead['fault_address']:#x} (from the {how}): {dead['instruction']}"
-                )
-        if record := told.get("record"):
+            if crash["fault_address"] is not None:
+                how, instruction = crash["fault_address_from"], crash["instruction"]
+                lines.append(f"at {crash['fault_address']:#x} (from the {how}): {instruction}")
+        if record := manifest.get("record"):
             lines.append(f"reading the record of {record['function'] or 'no function'}:")
-            lines += [f"  {at:>6}  {read:40} {written}" for at, read, written in record["fields"]]
-        if told.get("empty"):
-            lines.append(f"the raw profile is empty: {told['empty']}")
-        return (*lines, *(f"note: {note}" for note in told["notes"]), f"tables: {self.folder}")
+            lines += [f"  {byte:>6}  {value:40} {what}" for byte, value, what in record["fields"]]
+        if manifest.get("empty"):
+            lines.append(f"the raw profile is empty: {manifest['empty']}")
+        notes = (f"note: {note}" for note in manifest["notes"])
+        return (*lines, *notes, f"tables: {self.folder}")
 
     @property
     def recorded(self) -> bool:
@@ -136,7 +157,10 @@ class Trace:
 
 
 def open_trace(folder: Path) -> Trace:
-    """Read a trace; one that was killed is put together from what it had seen."""
+    """Read the trace in a folder; one that was killed is put together from what it had seen.
+
+    Raises `LabError` where there is none, or its manifest is not whole.
+    """
     path = folder / tables.MANIFEST
     if not path.is_file():
         raise MissingError(str(folder), "no trace there", f"pgo-lab trace -o {folder} -- PROGRAM")

@@ -17,6 +17,7 @@ from typing import Any, Self
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import find_program, output_pipe, require_lldb
+from nbsupport.crash.inside_lldb.protocol import Options
 from nbsupport.crash.lldb import Lldb
 from nbsupport.trace import syscalls, tables, watch
 from nbsupport.trace.trace import Trace, open_trace
@@ -25,7 +26,8 @@ from nbsupport.trace.trace import Trace, open_trace
 class Tracer:
     """Traces programs with one LLDB, kept alive between them; a context manager.
 
-    Raises `MissingError` where there is no LLDB, and `LabError` where it does not work.
+    `lldb` is its path (None: this machine's). Raises `MissingError` where there is no LLDB, and
+    `LabError` where it does not work.
     """
 
     def __init__(self, lldb: Path | None = None) -> None:
@@ -52,9 +54,11 @@ class Tracer:
     ) -> Trace:
         """Run a program twice, under LLDB and under strace, and keep the trace in a new folder.
 
-        Its raw profiles go below the folder, by the name that `LLVM_PROFILE_FILE` in `env` ends
-        with; `about` goes into the manifest. Raises `LabError` for a program that cannot be
-        started, and a folder in use.
+        `argv` is the program and its arguments. `folder` is made; the program's raw profiles go
+        below it, by the name that `LLVM_PROFILE_FILE` in `env`, its whole environment, ends
+        with. `cwd` is the folder that it runs in, `seconds` the time that each run may take,
+        `stdin` the file that it reads under LLDB. `about` goes into the manifest. Raises
+        `LabError` for a program that cannot be started, and a folder in use.
         """
         program, folder = find_program(argv[0]), folder.absolute()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -107,10 +111,14 @@ class Tracer:
                 stream.write(json.dumps(event) + "\n")
                 stream.flush()
 
-            more = {"memory": limits.memory, "trace": plan}
-            more |= {"stdin": str(stdin.absolute()), "output": str(fifo)}
+            options: Options = {
+                "memory": limits.memory,
+                "stdin": str(stdin.absolute()),
+                "output": str(fifo),
+                "plan": plan,
+            }
             try:
-                self._lldb.stop(command, cwd, env, limits.seconds, more, see)
+                self._lldb.stop(command, cwd, env, limits.seconds, options, see)
             except LabError as error:
                 do = "check that it is built for this machine, and that ptrace is allowed"
                 raise LabError(error.what, error.why, do) from error

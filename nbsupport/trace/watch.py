@@ -10,12 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
-from nbsupport.trace.memory import PAST, plain
-
-if TYPE_CHECKING:
-    from nbsupport.trace.memory import Memory
+from nbsupport.crash.inside_lldb.protocol import GroupPlan, TraceEvent, TracePlan
+from nbsupport.trace.memory import PAST, Memory, plain
 
 #: Calls of one function that are seen one by one; what follows runs at full speed.
 MOST, MOST_SITES, MOST_RECORDS, MOST_MEMORY = 64, 8, 24, 256
@@ -45,7 +43,7 @@ _LIFE = """
     malloc_init malloc_init_hard jemalloc_constructor je_jemalloc_prefork je_malloc_stats_print
 """
 
-#: group, functions, calls of each that are seen, and more: see `in_lldb.Group`.
+#: group, functions, calls of each that are seen, and more: see `GroupPlan`.
 _GROUPS: tuple[tuple[str, str, int, Mapping[str, Any]], ...] = (
     ("start", "__libc_start_main", 1, {}),
     ("registered", "__cxa_atexit atexit on_exit __cxa_thread_atexit_impl", MOST, {}),
@@ -73,8 +71,8 @@ _SIZED = {
 _FREED = ("free", "mi_free", "je_free", "lab_free")
 
 
-def plan(copies: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what tracing.py is to watch; `copies` says where it copies which section of memory."""
+def plan(copies: Mapping[str, Path]) -> TracePlan:
+    """Return what LLDB's side is to watch; `copies`: where it copies which section of memory."""
     # Elsewhere the C library's __libc_start_main tells where main is, even without symbols.
     darwin = (("main", "main", 1, {"back": True}),) if sys.platform == "darwin" else ()
     groups = [
@@ -82,39 +80,41 @@ def plan(copies: Mapping[str, Path]) -> dict[str, Any]:
         for kind, names, limit, more in (*_GROUPS, *darwin)
     ]
     return {
-        "module": "tracing",
-        "class": "EventTracer",
-        "groups": groups,
+        "watcher": "trace",
+        "groups": cast(list[GroupPlan], groups),
         "most": MOST_EVENTS,
         "copies": {name: str(path) for name, path in copies.items()},
     }
 
 
-def what(event: Mapping[str, Any], name: Callable[[int], str], owns: Memory) -> str:
+def what(event: TraceEvent, name: Callable[[int], str], owns: Memory) -> str:
     """Say in words what an event's arguments mean.
 
     `name` gives the function whose record is at an address.
     """
-    kind, function = event["kind"], event.get("function", "")
-    given: list[int] = event.get("arguments", [])
+    kind, function, arguments = event.kind, event.function, event.arguments
     if kind == "registered":
-        return plain(event["handler"][0]) or event["handler"][2]
+        return plain(event.handler[0]) or event.handler[2]
     if kind == "returned":
-        value = event["value"]
+        value = event.value
         return f"returned {value if value < 1 << 32 else owns.owner(value).removeprefix(PAST)}"
     if kind in ("value site", "record"):
-        record = given[0 if function == "initializeValueProfRuntimeRecord" else 1]
-        site = f", site {given[2]}, value {given[0]:#x}" if kind == "value site" else ""
-        return f"record of {name(record) or 'no function'}{site}"
+        record = arguments[0 if function == "initializeValueProfRuntimeRecord" else 1]
+        words = f"record of {name(record) or 'no function'}"
+        if kind == "value site":
+            words += f", site {arguments[2]}, value {arguments[0]:#x}"
+        return words
     if kind == "write":
-        return f"{given[2] - given[1]} bytes of records, {given[4] - given[3]} of counters"
+        records, counters = arguments[2] - arguments[1], arguments[4] - arguments[3]
+        return f"{records} bytes of records, {counters} of counters"
     if function in _SIZED:
-        return f"{given[_SIZED[function]]} bytes"
+        return f"{arguments[_SIZED[function]]} bytes"
     if function in _FREED:
-        return f"{owns.owner(given[0])}{owns.profile(given[0], 1)}" if given[0] else "null"
+        place = arguments[0]
+        return f"{owns.owner(place)}{owns.profile(place, 1)}" if place else "null"
     if function in ("munmap", "mprotect", "madvise"):
-        whose = owns.owner(given[0]).removeprefix(PAST)
-        return f"{given[1]} bytes of: {whose}{owns.profile(*given[:2])}"
+        place, size, *_ = arguments
+        return f"{size} bytes of: {owns.owner(place).removeprefix(PAST)}{owns.profile(place, size)}"
     if kind == "ended":
-        return f"exit code {event['value']}"
-    return ", ".join(event.get("text", ()))
+        return f"exit code {event.value}"
+    return ", ".join(event.text)

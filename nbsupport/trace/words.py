@@ -13,29 +13,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbsupport.show import look, shown
+from nbsupport.show import shown
 from nbsupport.show.shown import Shown
-from nbsupport.trace.memory import UNMAPPED, Memory, Place
 from nbsupport.trace.trace import Trace
 
-#: Label and colour of the bands of sections, by the end of a section's name.
-_SECTIONS = {
-    "text": ("code", look.GREY),
-    "__llvm_prf_names": ("names (__llvm_prf_names)", look.PURPLE),
-    "__llvm_prf_cnts": ("counters (__llvm_prf_cnts)", look.GREEN),
-    "__llvm_prf_vals": ("site pointers (__llvm_prf_vals)", look.YELLOW),
-    "__llvm_prf_data": ("records (__llvm_prf_data)", look.SKY),
-    "__llvm_prf_vnds": ("value nodes (__llvm_prf_vnds)", look.ORANGE),
-    "": ("other sections", look.PALE),
-}
-BANDS = dict(_SECTIONS.values())
-RECORDS, _OTHER, NOWHERE = _SECTIONS["__llvm_prf_data"][0], "other sections", "no such address"
-GIVEN = re.compile("heap of|mapped by")  # an allocator's memory, or may be
 #: Kinds of which events in a row are one row, whatever their functions.
 _ALIKE = re.compile("allocator|constructor|handler|memory|record|returned|value site")
-#: Decisive moments: title, and marks of the event (kind, function, what; see watch.py); of the
-#: first mark that is there, the first event.
-_MOMENTS = (
+#: Milestones: title, and marks of the event (kind, function, what; see watch.py); of the first
+#: mark that is there, the first event.
+_MILESTONES = (
     ("the raw profile is created", r"file f?open\w* .*, w", "runtime __llvm_profile_initialize"),
     ("its writing is registered", "registered .*writeFile"),
     ("the program runs", "main ", "value site "),
@@ -43,10 +29,15 @@ _MOMENTS = (
     ("the profile is to be written", "write ", "runtime __llvm_profile_write"),
     ("the end", "crash ", "ended "),
 )
+#: Kinds of events that a tracer of system calls may see, too.
+_CALLS = ("file", "runtime", "write", "main", "process", "crash", "ended")
+_MAPPING = ("mmap", "munmap", "mprotect", "madvise")
+#: Rows of `aligned`: of each tracer the last, and what is shown of all at most.
+_MOST_CALLS, _MOST_ROWS = 400, 44
 
 
 @dataclass(frozen=True)
-class Moment:
+class Milestone:
     """A decisive moment: the number `n` of its event, a title, and what happens in a sentence."""
 
     n: int
@@ -54,81 +45,44 @@ class Moment:
     sentence: str
 
 
-class Map:
-    """Whose memory is where: the labels of the `bands` in order; the program is the `image`."""
-
-    def __init__(self, found: Trace) -> None:
-        places = [Place(*row) for row in rows_of(found, "places")]
-        inside = tuple(place for place in places if place.owner.endswith(f": {place.name}"))
-        self.memory = Memory(inside, tuple(places[len(inside) :]))
-        self.image = inside[0].owner.removesuffix(f": {inside[0].name}") if inside else ""
-        low, high = (inside[0].start, inside[-1].end) if inside else (0, 0)
-        starts = {self.label(place.owner): place.start for place in reversed(inside)}
-        starts |= {_OTHER: high} if inside else {}  # one band, after those that matter
-        for place in self.memory.regions:
-            if place.end <= low or place.start >= high:
-                starts.setdefault(self.label(place.owner), place.start)
-        for one in rows_of(found, "pointers"):
-            starts.setdefault(self.label(one.owner), one.value)
-        starts[NOWHERE] = 1 << 64
-        self.bands = sorted(starts, key=starts.__getitem__)
-
-    def label(self, owner: str) -> str:
-        """Return the band of an owner, as memory.py says it."""
-        section = owner.removeprefix(f"{self.image}: ")
-        if section != owner or owner == self.image:
-            return next(label for end, (label, _) in _SECTIONS.items() if section.endswith(end))
-        if "unmapped" in owner:
-            return NOWHERE
-        owner = "mapped by the program" if owner.startswith("mapped by") else owner
-        return owner if GIVEN.match(owner) or owner == "stack" else "libraries, other mappings"
-
-    def words(self, text: str) -> str:
-        """Return a text with mapped addresses as whose they are, which is so in each run."""
-
-        def said(number: re.Match[str]) -> str:
-            owner = self.memory.owner(int(number[0], 16))
-            return number[0] if owner == UNMAPPED else f"({owner})"
-
-        return re.sub(r"0x[0-9a-f]{5,16}\b", said, text)
-
-
-def rows_of(found: Trace, table: str = "events") -> list[Any]:
-    """Return the rows of a table as named tuples."""
-    return list(found.table(table).itertuples(index=False))
-
-
 def _listed(words: Iterable[str]) -> str:
     """List words once each, with how often; of many the first and the last."""
     counts = Counter(filter(None, words))
-    said = [word if n == 1 else f"{word} x {n}" for word, n in counts.items()]
-    return ", ".join(said) if len(said) < 5 else f"{said[0]} … {said[-1]}"
+    items = [word if n == 1 else f"{word} x {n}" for word, n in counts.items()]
+    return ", ".join(items) if len(items) < 5 else f"{items[0]} … {items[-1]}"
 
 
-def end_of(found: Trace) -> str:
+def ending(trace: Trace) -> str:
     """Say how the run ended, and what became of the profile."""
-    told, said = found.manifest, found.manifest["ended"]
-    if dead := told.get("crash"):
-        said += f" in {dead['frames'][0]['function']}" if dead["frames"] else ""
-        said += "" if dead["fault_address"] is None else f" at {dead['fault_address']:#x}"
-    if read := told.get("record"):
-        said += f", reading the record of {read['function'] or 'no function'}"
-    for step in (step for step in rows_of(found, "story") if step.what == "written"):
-        empty = f", {told['empty']}" if told.get("empty") else ""
-        said += f"; raw profile: {step.detail or '0 bytes'}{empty}"
-    return Map(found).words(said)
+    manifest, text = trace.manifest, trace.manifest["ended"]
+    if crash := manifest.get("crash"):
+        if crash["frames"]:
+            text += f" in {crash['frames'][0]['function']}"
+        if crash["fault_address"] is not None:
+            text += f" at {crash['fault_address']:#x}"
+    if record := manifest.get("record"):
+        text += f", reading the record of {record['function'] or 'no function'}"
+    for step in trace.rows("story"):
+        if step.what == "written":
+            text += f"; raw profile: {step.detail or '0 bytes'}"
+            if manifest.get("empty"):
+                text += f", {manifest['empty']}"
+    return trace.memory_map.words(text)
 
 
-def said_of(found: Trace, event: Any) -> str:
+def details(trace: Trace, event: Any) -> str:
     """Say what an event is about, without what differs from run to run."""
-    what = end_of(found) if event.kind in ("crash", "ended") else event.what
-    return re.sub(r", value 0x[0-9a-f]{5,}", "", what.replace("4294967295", "-1"))
+    text = ending(trace) if event.kind in ("crash", "ended") else event.what
+    return re.sub(r", value 0x[0-9a-f]{5,}", "", text.replace("4294967295", "-1"))
 
 
-def timeline(found: Trace, kinds: Collection[str] = ()) -> Shown:
-    """Show the events in order, of some `kinds` or all; what repeats itself is one row."""
+def timeline(trace: Trace, kinds: Collection[str] = ()) -> Shown:
+    """Show the events in order, as a table; what repeats itself is one row.
+
+    `kinds` are those to show, as the table of events names them; () is all of them.
+    """
     groups: list[tuple[Any, list[Any]]] = []
-    for event in rows_of(found):
+    for event in trace.rows("events"):
         key = event.kind, bool(_ALIKE.match(event.kind)) or (event.function, event.caller)
         last = groups[-1][1][-1] if groups else event
         answers = event.kind == "returned" and event.function == last.function
@@ -139,134 +93,159 @@ def timeline(found: Trace, kinds: Collection[str] = ()) -> Shown:
     rows = []
     for group in (group for _, group in groups if not kinds or group[0].kind in kinds):
         calls = [event for event in group if event.kind != "returned" or event is group[0]]
-        said = [said_of(found, event) for event in group]
-        columns = [event.function for event in calls], [event.caller for event in calls], said
-        step = "-".join(dict.fromkeys(str(event.n) for event in (group[0], group[-1])))
-        rows.append((step, group[0].kind, *map(_listed, columns)))
-    return shown.table(
-        ("step", "what happens", "function", "called from", "details"), rows, marked=False
-    )
+        steps = dict.fromkeys((str(group[0].n), str(group[-1].n)))
+        functions = _listed(event.function for event in calls)
+        callers = _listed(event.caller for event in calls)
+        text = _listed(details(trace, event) for event in group)
+        rows.append(("-".join(steps), group[0].kind, functions, callers, text))
+    columns = ("step", "what happens", "function", "called from", "details")
+    return shown.table(columns, rows, marked=False)
 
 
-def killer_of(found: Trace) -> tuple[str, int] | None:
+def misread_values(trace: Trace) -> tuple[str, int] | None:
     """Return of which record `Values` were misread at the crash, and as what, if they were."""
-    read = found.manifest.get("record") or {"fields": ()}
-    for _, field, written in read["fields"]:
+    record = trace.manifest.get("record") or {"fields": ()}
+    for _, field, written in record["fields"]:
         if field.startswith("Values = ") and not written.startswith("Values of"):
-            return read["function"] or "no function", int(field[9:], 0)
+            return record["function"] or "no function", int(field[9:], 0)
     return None
 
 
-def pointers(found: Trace) -> Shown:
+def pointers(trace: Trace) -> Shown:
     """Show the bounds that the writer was given, and where `Values` lead, as written and read."""
-    counts = Counter((one.name, one.how, one.owner) for one in rows_of(found, "pointers"))
+    counts = Counter((row.name, row.how, row.owner) for row in trace.rows("pointers"))
     rows = [(name, how, str(n), owner) for (name, how, owner), n in counts.items()]
-    if killer := killer_of(found):
-        what = Map(found).words(f"{killer[1]:#x}: the crash")
-        rows.append((f"Values of {killer[0]}", "read", "1 of them", what))
+    if misread := misread_values(trace):
+        function, value = misread
+        words = trace.memory_map.words(f"{value:#x}: the crash")
+        rows.append((f"Values of {function}", "read", "1 of them", words))
     columns = ("pointer", "passed, written or read", "how many", "leads to")
     return shown.table(columns, rows, marked=False)
 
 
-def record(found: Trace) -> Shown:
+def record(trace: Trace) -> Shown:
     """Show the record that was being read at the crash, field by field, and how it was read."""
-    read, dead, words = found.manifest.get("record"), found.manifest.get("crash"), Map(found).words
-    if not (read and dead):
-        said = f"No record was being read at the end: {end_of(found)}."
-        return Shown(said, f"<p>{html.escape(said)}</p>")
-    used = re.findall(r"\w+", "".join(re.findall(r"\[.*?\]", dead["instruction"])))
-    held = [f"{n} = {dead['registers'][n]:#x}" for n in used if n in dead["registers"]]
-    note = words(
-        f"{end_of(found)}. The instruction: {dead['instruction']}, {', '.join(held)}; the address "
-        f"is from the {dead['fault_address_from']}. Last good record: {read['last_good'] or '-'}."
+    row, crash, places = trace.manifest.get("record"), trace.manifest.get("crash"), trace.memory_map
+    if not (row and crash):
+        text = f"No record was being read at the end: {ending(trace)}."
+        return Shown(text, f"<p>{html.escape(text)}</p>")
+    used = re.findall(r"\w+", "".join(re.findall(r"\[.*?\]", crash["instruction"])))
+    registers = crash["registers"]
+    values = [f"{name} = {registers[name]:#x}" for name in used if name in registers]
+    note = places.words(
+        f"{ending(trace)}. The instruction: {crash['instruction']}, {', '.join(values)}; the "
+        f"address is from the {crash['fault_address_from']}. "
+        f"Last good record: {row['last_good'] or '-'}."
     )
-    mark = "followed"
-    rows = [(*map(words, row), mark * row[1].startswith("Values =")) for row in read["fields"]]
-    fields = shown.table(
-        ("byte", "as the runtime reads it", "as its compiler wrote it", "note"), rows, marked=False
-    )
+    rows = []
+    for field in row["fields"]:
+        mark = "followed" if field[1].startswith("Values =") else ""
+        rows.append((*map(places.words, field), mark))
+    columns = ("byte", "as the runtime reads it", "as its compiler wrote it", "note")
+    fields = shown.table(columns, rows, marked=False)
     return Shown(f"{fields.text}\n{note}", f"{fields.html}<p>{html.escape(note)}</p>")
 
 
-def moments(found: Trace) -> tuple[Moment, ...]:
-    """Return the decisive moments that there are, six at most, in order."""
-    events, chosen = rows_of(found), []
-    bounds = dict.fromkeys(one.owner for one in rows_of(found, "pointers") if one.how == "passed")
-    for title, *marks in _MOMENTS:
+def milestones(trace: Trace) -> tuple[Milestone, ...]:
+    """Return the milestones that there are, six at most, in order."""
+    events = trace.rows("events")
+    chosen = []
+    for title, *marks in _MILESTONES:
         hits = (e for m in marks for e in events if re.match(m, f"{e.kind} {e.function} {e.what}"))
-        for event in [*hits][:1]:
-            said = f"{event.function}, called from {event.caller}: {said_of(found, event)}"
-            if title == "the end":
-                said = end_of(found)
-            elif event.kind == "write":
-                said += f"; their bounds are in {', '.join(bounds)}"
-            elif event.kind == "allocator's life":
-                after = [e for e in events[event.n :] if e.function == "munmap"]
-                freed = _listed(e.what for e in after if event.function in e.frames)
-                said += f"unmaps {freed or 'nothing'}"
-            chosen.append(Moment(event.n, title, f"{said.strip(': ')}."))
-    return tuple(sorted(chosen, key=lambda moment: moment.n))
+        event = next(hits, None)
+        if event is not None:
+            sentence = _sentence(trace, event, title).strip(": ")
+            chosen.append(Milestone(event.n, title, f"{sentence}."))
+    return tuple(sorted(chosen, key=lambda milestone: milestone.n))
 
 
-def twin(found: Trace) -> Shown:
-    """Show the decisive moments one after another, each with its frames."""
-    frames = {event.n: event.frames for event in rows_of(found)}
-    rows = [(str(one.n), one.title, one.sentence, frames[one.n]) for one in moments(found)]
-    return shown.table(
-        ("step", "moment", "what happens", "frames, innermost first"), rows, marked=False
-    )
+def _sentence(trace: Trace, event: Any, title: str) -> str:
+    if title == "the end":
+        return ending(trace)
+    text = f"{event.function}, called from {event.caller}: {details(trace, event)}"
+    if event.kind == "write":
+        passed = (row.owner for row in trace.rows("pointers") if row.how == "passed")
+        text += f"; their bounds are in {', '.join(dict.fromkeys(passed))}"
+    if event.kind == "allocator's life":
+        after = (row for row in trace.rows("events")[event.n :] if row.function == "munmap")
+        freed = _listed(row.what for row in after if event.function in row.frames)
+        text += f"unmaps {freed or 'nothing'}"
+    return text
+
+
+def milestone_table(trace: Trace) -> Shown:
+    """Show the milestones one after another, each with its frames."""
+    frames = {event.n: event.frames for event in trace.rows("events")}
+    rows = [(str(m.n), m.title, m.sentence, frames[m.n]) for m in milestones(trace)]
+    columns = ("step", "moment", "what happens", "frames, innermost first")
+    return shown.table(columns, rows, marked=False)
 
 
 def story(traces: Mapping[str, Trace]) -> Shown:
-    """Show what became of the raw profile, step by step, in each of some traces."""
+    """Show what became of the raw profile, step by step, in some traces: a column for each name."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for name, one in traces.items():
-        for step in rows_of(one, "story"):
+    for name, trace in traces.items():
+        for step in trace.rows("story"):
             cell = (step.detail or "yes") if step.seen else f"MISSING {step.detail}".strip()
             rows.setdefault((step.moment, step.what), {})[name] = cell
-    for what in ("ended", "empty"):
-        said = {name: one.manifest.get(what) or "-" for name, one in traces.items()}
-        rows["outcome", {"ended": "how it ended", "empty": "why it is empty"}[what]] = said
+    for key, what in (("ended", "how it ended"), ("empty", "why it is empty")):
+        rows["outcome", what] = {n: trace.manifest.get(key) or "-" for n, trace in traces.items()}
     order = sorted(rows, key=lambda key: ("start-up", "writing", "end", "outcome").index(key[0]))
     cells = [(*key, *(rows[key].get(name, "-") for name in traces)) for key in order]
     return shown.table(("when", "what", *traces), cells, marked=False)
 
 
-def aligned(found: Trace) -> Shown:
+def aligned(trace: Trace) -> Shown:
     """Show what the debugger and the tracer of system calls saw, side by side, a page at most."""
-    left, right, begun = [], [], False
-    kinds = "file", "runtime", "write", "main", "process", "crash", "ended"
-    main = next((event.n for event in rows_of(found) if event.kind == "main"), 0)
-    for event in rows_of(found):
-        if event.kind in kinds or (event.kind == "memory" and event.n >= main):
-            name, said = event.function, said_of(found, event)
-            left.append(said if said.startswith(f"{name} ") else f"{name} {said}".strip())
-    for call in rows_of(found, "calls"):
-        mine = (
-            call.path and call.name != "execve" and not re.search(r"[/:]|^\.\.$", call.path)
-        )  # in the trace's own folder
-        begun = begun or mine or not main
-        size = [call.size] if call.size > 0 else re.findall("(?<=, )[0-9]+", call.arguments)
-        said = f"{call.name} {call.path or call.result}"
-        if call.name in ("mmap", "munmap", "mprotect", "madvise") and begun and not call.path:
-            right.append(f"{call.name} {size[0]} bytes")
-        elif mine or re.match("SIG|exit|killed", call.name):
-            right.append(f"{said} {size[0]:.0f} bytes" if call.size > 0 else said.strip())
-    left, right, rows = left[-400:], right[-400:], []
-    keys = [*map(_same, left)], [*map(_same, right)]
+    events = _debugged(trace)[-_MOST_CALLS:]
+    calls = _system_calls(trace)[-_MOST_CALLS:]
+    keys = [_same(text) for text in events], [_same(text) for text in calls]
+    rows: list[tuple[str, str, str]] = []
     for what, a, b, c, d in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
         if what == "equal":
-            rows += [(*pair, "both") for pair in zip(left[a:b], right[c:d], strict=True)]
+            rows += [(*pair, "both") for pair in zip(events[a:b], calls[c:d], strict=True)]
         else:
-            rows += [(said, "", "debugger") for said in left[a:b]]
-            rows += [("", said, "system calls") for said in right[c:d]]
-    if len(rows) > 44:
-        rows[22:-22] = [("…", "…", f"{len(rows) - 44} more")]
+            rows += [(text, "", "debugger") for text in events[a:b]]
+            rows += [("", text, "system calls") for text in calls[c:d]]
+    if len(rows) > _MOST_ROWS:
+        half = _MOST_ROWS // 2
+        rows[half:-half] = [("…", "…", f"{len(rows) - _MOST_ROWS} more")]
     return shown.table(("debugger", "system calls", "seen by"), rows, marked=False)
 
 
-def _same(said: str) -> str:
+def _main(trace: Trace) -> int:
+    """Return the number of the event that main is entered with; 0 if it never is."""
+    return next((event.n for event in trace.rows("events") if event.kind == "main"), 0)
+
+
+def _debugged(trace: Trace) -> list[str]:
+    """Say what the debugger saw of calls that are system calls, or about the profile."""
+    main, lines = _main(trace), []
+    for event in trace.rows("events"):
+        if event.kind in _CALLS or (event.kind == "memory" and event.n >= main):
+            name, text = event.function, details(trace, event)
+            lines.append(text if text.startswith(f"{name} ") else f"{name} {text}".strip())
+    return lines
+
+
+def _system_calls(trace: Trace) -> list[str]:
+    """Say which system calls were made, from the first that is about the profile on."""
+    lines, begun = [], not _main(trace)
+    for call in trace.rows("calls"):
+        # In the trace's own folder.
+        ours = call.path and call.name != "execve" and not re.search(r"[/:]|^\.\.$", call.path)
+        begun = begun or ours
+        text = f"{call.name} {call.path or call.result}"
+        if call.name in _MAPPING and begun and not call.path:
+            size = call.size if call.size > 0 else re.findall("(?<=, )[0-9]+", call.arguments)[0]
+            lines.append(f"{call.name} {size} bytes")
+        elif ours or re.match("SIG|exit|killed", call.name):
+            lines.append(f"{text} {call.size:.0f} bytes" if call.size > 0 else text.strip())
+    return lines
+
+
+def _same(text: str) -> str:
     """Return what makes an event and a system call one: both saw it."""
     for ours, theirs in (("open", "openat"), ("_exit", "exit_group"), ("exit code", "exited")):
-        said = said.replace(theirs, ours)
-    return re.match(r"m\w+ \d+|SIG\w+|_exit|exit code|.*", said)[0]  # type: ignore[index]
+        text = text.replace(theirs, ours)
+    return re.match(r"m\w+ \d+|SIG\w+|_exit|exit code|.*", text)[0]  # type: ignore[index]

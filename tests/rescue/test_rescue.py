@@ -33,7 +33,7 @@ from nbsupport.toolchains import discovery
 from nbsupport.toolchains import profdata as llvm_profdata
 from nbsupport.toolchains.probe import Toolchain
 from nbsupport.toolchains.profdata import Key, TextRecord
-from tests.trace.test_trace import without_ptrace
+from tests.support.processes import without_ptrace
 
 PROGRAMS = settings.data_dir() / "programs"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
@@ -492,7 +492,7 @@ def test_where_ptrace_is_forbidden(compiled: Compile, tmp_path: Path) -> None:
 
 
 def test_without_lldb(compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "find_lldb", lambda _: None)
+    monkeypatch.setattr(discovery, "find_lldb", lambda: None)
     with pytest.raises(MissingError, match="toolchains --install 23"):
         rescue.run([compiled()], tmp_path / "o.profdata")
 

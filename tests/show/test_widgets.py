@@ -135,7 +135,7 @@ def test_the_timeline_follows_its_slider_and_jumps(lab: Lab) -> None:
     live = pictures.timeline(died)
     slider, jump = (controls(live)[name] for name in ("step:", "jump to:"))
     assert slider.max == len(died.events) - 1
-    write, end = words.moments(died)[-2:]
+    write, end = words.milestones(died)[-2:]
     slider.value = write.n
     assert jump.value == write.n
     assert "write: lprofWriteDataImpl" in below(live)
@@ -148,7 +148,7 @@ def test_the_timeline_follows_its_slider_and_jumps(lab: Lab) -> None:
     assert slider.value == end.n
     assert ("no such address", "taken for Values") in marked.findall(below(live))
     assert "<ol start=0><li>initializeValueProfRuntimeRecord</li>" in below(live)
-    assert bundle(live)["text/html"] == words.twin(died).html
+    assert bundle(live)["text/html"] == words.milestone_table(died).html
 
 
 def test_a_timeline_of_nothing(tmp_path: Path) -> None:

@@ -32,22 +32,23 @@ Find = Callable[[str], Toolchain]
 
 
 @pytest.fixture(scope="module")
-def runs(lab: Lab, toolchain: Find, lldb: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(
+    lab: Lab, toolchain: Find, tracer: Tracer, tmp_path_factory: pytest.TempPathFactory
+) -> Runs:
     for name in ("17", "22"):
         toolchain(name)
     made = {}
-    with Tracer(lldb) as tracer:
-        for n, (end, (program, foreign, order)) in enumerate(_RUNS.items()):
-            linked = build.linked(lab.trial(program, "19", foreign, order=order), lab.cache)
-            folder, cwd = tmp_path_factory.mktemp(str(n)), tmp_path_factory.mktemp("cwd")
-            env = {"LLVM_PROFILE_FILE": "run.profraw", "LC_ALL": "C"}
-            made[end] = tracer.run([linked], folder, env=env, cwd=cwd)
+    for n, (end, (program, foreign, order)) in enumerate(_RUNS.items()):
+        linked = build.linked(lab.trial(program, "19", foreign, order=order), lab.cache)
+        folder, cwd = tmp_path_factory.mktemp(str(n)), tmp_path_factory.mktemp("cwd")
+        env = {"LLVM_PROFILE_FILE": "run.profraw", "LC_ALL": "C"}
+        made[end] = tracer.run([linked], folder, env=env, cwd=cwd)
     return made
 
 
 def _all(found: Trace) -> dict[str, Shown]:
     page = words.timeline, words.pointers, words.record, pictures.memory_map
-    made = {show.__name__: show(found) for show in (*page, words.twin, words.aligned)}
+    made = {show.__name__: show(found) for show in (*page, words.milestone_table, words.aligned)}
     return {**made, "story": words.story({"a run": found})}
 
 
@@ -149,7 +150,7 @@ def test_a_record_that_was_read_as_it_was_written_is_not_blamed(runs: Runs) -> N
 def test_the_moments_are_those_that_there_were(
     runs: Runs, end: str, titles: str, last: str
 ) -> None:
-    moments = words.moments(runs[end])
+    moments = words.milestones(runs[end])
     assert [moment.title.split()[-1] for moment in moments] == titles.split()
     assert [moment.n for moment in moments] == sorted(moment.n for moment in moments)
     assert last in moments[-1].sentence
@@ -185,4 +186,4 @@ def test_a_trace_of_nothing_is_shown_too(tmp_path: Path) -> None:
     (tmp_path / "trace.json").write_text("{}")
     empty = open_trace(tmp_path)
     assert "No pointer of a writer was seen" in _all(empty)["memory_map"].text
-    assert words.moments(empty) == ()
+    assert words.milestones(empty) == ()

@@ -198,23 +198,3 @@ def test_where_ptrace_is_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert calls.rows == () and calls.done and not calls.done.ok
     assert re.search("PTRACE_.*Operation not permitted.*ptrace_scope.*SYS_PTRACE", calls.note)
     assert profile_story(calls, "x")[-1].detail == calls.note
-
-
-#: In the form of public reports; no Mac wrote it.
-DTRUSS = r"""
-	PID/THRD  RELATIVE SYSCALL(args) 		 = return
-  501/0x1b2c:      1200 open_nocancel("/tmp/run.profraw\0", 0x601, 0x1B6)		 = 10 0
-  501/0x1b2c:      1300 close_nocancel(0xA)		 = 0 0
-dtrace: error on enabled probe ID 1741 (ID 571: syscall::sysctl:return): invalid access
-  501/0x1b2c:   2001300 open("/tmp/run.profraw\0", 0x209, 0x1B6)		 = 10 0
-  501/0x1b2c:   2001400 write(0xA, "\377lprofr\201\0", 0x590)		 = 1424 0
-  501/0x1b2c:   2001500 stat64("/tmp/none\0", 0x7FFF59BB3D88, 0x8)		 = -1 Err#2
-"""
-
-
-def test_dtruss_tells_the_same_story() -> None:
-    rows = tuple(syscalls._parse(syscalls._from_dtruss(DTRUSS)))
-    assert [row.name for row in rows] == ["open", "close", "open", "write", "stat64"]
-    assert (rows[3].path, rows[3].size) == ("/tmp/run.profraw", 1424)  # noqa: S108
-    assert rows[3].time == pytest.approx(2.0002)
-    assert seen(Calls(rows, "dtruss", "", None), "run.profraw") == ["created", "opened", "written"]

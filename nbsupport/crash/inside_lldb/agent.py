@@ -1,27 +1,22 @@
-"""LLDB's side of `nbsupport.crash.crash`: this file runs inside LLDB, never inside the lab.
-
-LLDB loads it with ``command script import`` and calls `__lldb_init_module`, which then
-serves requests, one JSON line each, until the other end of the socket closes. It keeps
-to the part of LLDB's Python interface that LLDB 14 to 23 and Apple's share, and to
-Python 3.8, because the Python is the one that LLDB was built with.
-"""
+"""Runs programs in LLDB until they crash, for `nbsupport.crash.lldb`, which asks over a socket."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import queue
 import resource
 import signal
 import socket
-import sys
 import threading
 import time
 from typing import Any
 
 import lldb
+
+from .common import Watcher
+from .protocol import Request, Siginfo, StackFrame, Stop, to_message
 
 #: Signals that end a program because of what it did; all others are passed on to it.
 FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
@@ -42,7 +37,8 @@ SETTINGS = (
 TARGETS_BETWEEN_CLEANINGS = 32
 
 
-def __lldb_init_module(_debugger: Any, _: Any) -> None:
+def serve() -> None:
+    """Answer requests, until the other end of the socket closes."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     link = socket.socket(fileno=int(os.environ["NBSUPPORT_AGENT_SOCKET"]))
     # LLDB's server asks lsb_release for the distribution's name at each launch, twice; where
@@ -57,7 +53,7 @@ def __lldb_init_module(_debugger: Any, _: Any) -> None:
         # A setting that one LLDB does not have is only speed lost there.
         debugger.HandleCommand("settings set " + setting)
     _send(link, {"version": debugger.GetVersionString()})
-    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
     agent = Agent(debugger, link)
     threading.Thread(target=_receive, args=(link, requests, agent), daemon=True).start()
     while True:
@@ -74,7 +70,10 @@ def _receive(link: socket.socket, requests: queue.SimpleQueue[Any], agent: Agent
     with contextlib.suppress(OSError):  # killed with our message unread, it resets the link
         for line in link.makefile("rb"):
             message = json.loads(line)
-            (agent.notes if "note" in message else requests).put(message)
+            if "note" in message:
+                agent.notes.put(message["note"])
+            else:
+                requests.put(message)
     # LLDB's server lets go of a program whose launch is under way; so wait for its number.
     agent.launching.acquire(timeout=5)
     agent.end_program()
@@ -89,16 +88,11 @@ class Agent:
         self.link = link
         self.pid = 0  # of the program that is running; 0: none
         self.launching = threading.Lock()
-        self.notes: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()  # for the tracer
+        self.notes: queue.SimpleQueue[Any] = queue.SimpleQueue()  # for the watcher
         self.targets = 0
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return ``{"crash": ...}`` (null: it ended, or ran out of time) or ``{"error": ...}``.
-
-        Before that, ``{"pid": ...}`` goes out as soon as the program runs, and where a trace
-        is asked for (the request has a `trace`), each ``{"event": ...}`` as it happens; a
-        ``{"note": ...}`` that comes meanwhile is for the tracer.
-        """
+    def answer(self, request: Request) -> dict[str, Any]:
+        """Run a program; return what becomes of the request (see protocol.py)."""
         error = lldb.SBError()
         target = self.debugger.CreateTarget(request["argv"][0], None, None, False, error)
         if not target.IsValid():
@@ -114,16 +108,17 @@ class Agent:
             if self.targets % TARGETS_BETWEEN_CLEANINGS == 0:
                 lldb.SBDebugger.MemoryPressureDetected()
 
-    def _run(self, target: Any, request: dict[str, Any]) -> dict[str, Any]:
+    def _run(self, target: Any, request: Request) -> dict[str, Any]:
         listener = lldb.SBListener("nbsupport")
         error = lldb.SBError()
         while not self.notes.empty():
             self.notes.get()  # of a run that has ended
         deadline = time.monotonic() + request["seconds"]
-        tracer = self._tracer(target, request["trace"]) if "trace" in request else None
+        watcher = self._watcher(target, request.get("plan"))
         os.chdir(request["cwd"])  # else LLDB does not find what the program loads by ./name
         with self.launching:
-            process = target.Launch(_launch(request, listener), error)
+            launch = _launch(request, listener, watcher.at_entry)
+            watcher.process = process = target.Launch(launch, error)
             if not error.Success():
                 return {"error": error.GetCString() or "it does not start"}
             self.pid = process.GetProcessID()
@@ -132,23 +127,31 @@ class Agent:
             with contextlib.suppress(OSError, ValueError):
                 resource.prlimit(self.pid, resource.RLIMIT_DATA, (request["memory"],) * 2)
         try:
-            stop = _fatal_stop(process, listener, deadline, tracer)
-            crash = _describe(target, *stop) if stop else None
-            if tracer and stop and crash:
-                tracer.crashed(process, stop[0], crash)
-            return {"crash": crash}
+            fatal = _fatal_stop(process, listener, deadline, watcher)
+            if fatal is None:
+                return {"crash": None}
+            stop = _describe(target, *fatal)
+            watcher.crashed(fatal[0], stop)
+            return {"crash": stop}
         finally:
             process.Kill()
             self.end_program()
             os.chdir("/")
 
-    def _tracer(self, target: Any, plan: dict[str, Any]) -> Any:
-        folder = os.path.dirname(__file__)  # noqa: PTH120
-        if folder not in sys.path:
-            sys.path.append(folder)
-        module = importlib.import_module(plan["module"])
-        emit = lambda event: _send(self.link, {"event": event})  # noqa: E731
-        return getattr(module, plan["class"])(target, plan, emit, self.notes)
+    def _watcher(self, target: Any, plan: Any) -> Watcher:
+        def emit(event: Any) -> None:
+            _send(self.link, {"event": to_message(event)})
+
+        name = plan["watcher"] if plan else ""
+        if name == "trace":
+            from .tracing import EventTracer  # noqa: PLC0415 - most requests need neither
+
+            return EventTracer(target, emit, self.notes, plan)
+        if name == "rescue":
+            from .rescuing import Rescuer  # noqa: PLC0415
+
+            return Rescuer(target, emit, self.notes, plan)
+        return Watcher(target, emit, self.notes)
 
     def end_program(self) -> None:
         """End the program and what it started: LLDB's server makes it the head of a group."""
@@ -157,12 +160,12 @@ class Agent:
                 os.killpg(self.pid, signal.SIGKILL)
 
 
-def _launch(request: dict[str, Any], listener: Any) -> Any:
+def _launch(request: Request, listener: Any, at_entry: bool) -> Any:
     info = lldb.SBLaunchInfo(request["argv"][1:])
     info.SetListener(listener)
     info.SetWorkingDirectory(request["cwd"])
     info.SetEnvironmentEntries([f"{k}={v}" for k, v in request["env"].items()], False)
-    entry = lldb.eLaunchFlagStopAtEntry if request.get("trace", {}).get("entry") else 0
+    entry = lldb.eLaunchFlagStopAtEntry if at_entry else 0
     info.SetLaunchFlags(lldb.eLaunchFlagDisableASLR | entry)
     info.AddOpenFileAction(0, request.get("stdin", os.devnull), True, False)
     output = request.get("output", os.devnull)
@@ -172,34 +175,30 @@ def _launch(request: dict[str, Any], listener: Any) -> Any:
 
 
 def _fatal_stop(
-    process: Any, listener: Any, deadline: float, tracer: Any = None
+    process: Any, listener: Any, deadline: float, watcher: Watcher
 ) -> tuple[Any, str] | None:
     """Let the program run; return the thread that a fatal signal stopped, and the signal's name."""
     event = lldb.SBEvent()
     ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
     while time.monotonic() < deadline:
         # Wakes at once for an event; the second is only how late deadline and notes are seen.
-        if tracer:
-            tracer.turn(process)
+        watcher.turn()
         if not listener.WaitForEvent(1, event):
             continue
         if not event.GetType() & lldb.SBProcess.eBroadcastBitStateChanged:
             continue
         state = lldb.SBProcess.GetStateFromEvent(event)
         if state in ended:
-            if tracer:
-                tracer.exited(process)
+            watcher.exited()
             return None
         if state == lldb.eStateStopped and not lldb.SBProcess.GetRestartedFromEvent(event):
             for thread in process:
                 name = _signal(thread)
-                if name in FATAL and not (tracer and tracer.handled(process, thread, name)):
+                if name in FATAL and not watcher.handled(thread, name):
                     return thread, name
-            if tracer:
-                tracer.stopped(process)
+            watcher.stopped()
             process.Continue()
-    if tracer:
-        tracer.late(process, listener)
+    watcher.late(listener)
     return None
 
 
@@ -213,11 +212,7 @@ def _signal(thread: Any) -> str:
     return ""
 
 
-def _describe(target: Any, thread: Any, name: str) -> dict[str, Any]:
-    """Return what `nbsupport.crash.crash` calls a stop; gdb.py gives the same (without the size).
-
-    `instruction` is None where there is nothing to execute, `siginfo` where LLDB has none.
-    """
+def _describe(target: Any, thread: Any, name: str) -> Stop:
     top = thread.GetFrameAtIndex(0)
     flavor = ("intel",) if target.GetTriple().startswith(("x86", "i386")) else ()
     instruction, size = None, 0
@@ -235,7 +230,7 @@ def _describe(target: Any, thread: Any, name: str) -> dict[str, Any]:
     }
 
 
-def _frames(thread: Any) -> list[dict[str, Any]]:
+def _frames(thread: Any) -> list[StackFrame]:
     """Return the innermost frames of functions as linked.
 
     LLDB shows inlined functions as frames of their own before the function they are in,
@@ -251,7 +246,7 @@ def _frames(thread: Any) -> list[dict[str, Any]]:
     return frames
 
 
-def _frame(frame: Any) -> dict[str, Any]:
+def _frame(frame: Any) -> StackFrame:
     address, symbol = frame.GetPCAddress(), frame.GetSymbol()
     name = (symbol.GetName() if symbol.IsValid() else frame.GetFunctionName()) or ""
     offset = None
@@ -272,7 +267,7 @@ def _registers(frame: Any) -> dict[str, int]:
     return {v.GetName(): v.GetValueAsUnsigned() for v in values if v.GetByteSize() == 8}
 
 
-def _siginfo(thread: Any) -> dict[str, int] | None:
+def _siginfo(thread: Any) -> Siginfo | None:
     """Return what the kernel said, as LLDB 14 and later know it on Linux."""
     info = thread.GetSiginfo() if hasattr(thread, "GetSiginfo") else None
     if info is None or not info.IsValid() or info.GetError().Fail():

@@ -1,9 +1,8 @@
-"""The rescuer's side inside LLDB, loaded by crash/agent.py; what to do comes from live.py.
+"""A rescue's side inside LLDB; what to do comes from rescue/live.py.
 
-Keeps to the part of LLDB's Python interface that LLDB 14 to 23 and Apple's share, and to
-Python 3.8. No breakpoint stays where the program spends its time: before the first value site is
-recorded, the records are mended; what must not run at all is made to return at once, by other
-instructions in the program's memory.
+No breakpoint stays where the program spends its time: before the first value site is recorded,
+the records are mended; what must not run at all is made to return at once, by other instructions
+in the program's memory.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ from typing import Any
 
 import lldb
 
-#: Bytes that are read from the program at once.
-CHUNK = 16 << 20
+from .common import Watcher, path_of
+from .protocol import Note, RescueEvent, RescuePlan, Stop
+
 #: `return 0`, by the start of a target triple.
 RETURN = {
     "x86_64": b"\x31\xc0\xc3",  # xor eax, eax; ret
@@ -24,51 +24,56 @@ RETURN = {
 RETURN["arm64"] = RETURN["aarch64"]
 
 
-class Rescuer:
+class LoadedImage:
+    """An instrumented image in the process: its path, its sections, what the lab says of it."""
+
+    def __init__(self, path: str, sections: dict[str, tuple[int, int]]) -> None:
+        self.path, self.sections = path, sections
+        self.note: Note = {}
+        self.written = False  # its profile would have been written
+        self.records = b""  # as they were before they were mended
+
+
+class Rescuer(Watcher):
     """Keeps one process from both crashes, and copies its counters when it ends or when told."""
 
+    at_entry = True
+
     def __init__(
-        self, target: Any, plan: dict[str, Any], emit: Callable[[dict[str, Any]], None], notes: Any
+        self, target: Any, emit: Callable[[Any], None], notes: Any, plan: RescuePlan
     ) -> None:
-        self.target, self.plan, self.emit, self.notes = target, plan, emit, notes
-        self.images: dict[tuple[str, int], Any] = {}  # what is instrumented, by path and place
-        self.seen: set[tuple[str, int]] = set()
+        super().__init__(target, emit, notes)
+        self.plan = plan
+        self.images: list[LoadedImage] = []
+        self.modules: set[tuple[str, int]] = set()  # that were looked at, by path and place
         self.due: str = ""  # why a snapshot is wanted
         self.copies = 0
-        self.ended = False
+        self.ending = False
         debugger = target.GetDebugger()
         debugger.HandleCommand("settings set target.process.stop-on-sharedlibrary-events true")
-        self.exits = self._watch(plan["exits"])
-        self.forks = self._watch(plan["forks"])
-        self.writers: dict[int, tuple[str, int]] = {}  # breakpoint: image
-        self.written: set[tuple[str, int]] = set()
-        self.waiting: dict[int, tuple[tuple[str, int], dict[str, Any]]] = {}  # for a value site
-        self.records: dict[tuple[str, int], bytes] = {}  # as they were before they were mended
+        self.exits = self.breakpoint(plan["exits"])
+        self.forks = self.breakpoint(plan["forks"])
+        self.writers: dict[int, LoadedImage] = {}  # by breakpoint, as the next
+        self.waiting: dict[int, LoadedImage] = {}  # for a value site
 
-    def _watch(self, names: list[str]) -> Any:
-        nowhere = lldb.SBFileSpecList()
-        return self.target.BreakpointCreateByNames(
-            names, lldb.eFunctionNameTypeFull, nowhere, nowhere
-        )
-
-    def turn(self, process: Any) -> None:
+    def turn(self) -> None:
         """Do what the lab has asked for meanwhile: a snapshot, and perhaps the end."""
         while not self.notes.empty():
-            self._note(self.notes.get()["note"])
+            self._note(self.notes.get())
         if self.due:
-            process.SendAsyncInterrupt()
+            self.process.SendAsyncInterrupt()
 
-    def _note(self, note: dict[str, Any]) -> None:
+    def _note(self, note: Note) -> None:
         self.due = note["snapshot"]
-        self.ended = self.ended or self.due == "end"
+        self.ending = self.ending or self.due == "end"
 
-    def handled(self, process: Any, thread: Any, name: str) -> bool:
+    def handled(self, thread: Any, name: str) -> bool:
         """Return whether the program has a handler for the signal (known on Linux).
 
         Rust's, which looks for stack overflows, gives up its place and has it raised again.
         """
         try:
-            with open(f"/proc/{process.GetProcessID()}/status") as file:  # noqa: PTH123
+            with open(f"/proc/{self.process.GetProcessID()}/status") as file:  # noqa: PTH123
                 caught = next(line.split()[1] for line in file if line.startswith("SigCgt"))
         except (OSError, StopIteration):
             return False
@@ -76,27 +81,24 @@ class Rescuer:
         by_signal = thread.GetStopReason() == lldb.eStopReasonSignal and name != "SIGTRAP"
         return by_signal and bool(int(caught, 16) >> (number - 1) & 1)
 
-    def stopped(self, process: Any) -> None:
+    def stopped(self) -> None:
         """Look for new images; copy the counters where that is due, or the program ends."""
-        self.process = process
-        for thread in process:
+        for thread in self.process:
             if thread.GetStopReason() == lldb.eStopReasonExec:
                 for number in (*self.writers, *self.waiting):
                     self.target.BreakpointDelete(number)
-                for found in (self.images, self.seen, self.written, self.records):
-                    found.clear()
-                for places in (self.writers, self.waiting):
-                    places.clear()
-                self.emit({"kind": "exec"})
+                for table in (self.images, self.modules, self.writers, self.waiting):
+                    table.clear()
+                self.emit(RescueEvent("exec"))
             elif thread.GetStopReason() == lldb.eStopReasonBreakpoint:
                 self._breakpoint(thread.GetStopReasonDataAtIndex(0))
         for n in range(self.target.GetNumModules()):
             self._look(self.target.GetModuleAtIndex(n))
         if self.due:
             why, self.due = self.due, ""
-            self.snapshot(why, list(self.images))
-        if self.ended:
-            process.Kill()
+            self.snapshot(why, self.images)
+        if self.ending:
+            self.process.Kill()
 
     def _breakpoint(self, number: int) -> None:
         """Copy an image's counters when it would write its profile, else when the program ends.
@@ -105,80 +107,84 @@ class Rescuer:
         """
         if number == self.forks.GetID():
             self.forks.SetEnabled(False)
-            self.emit({"kind": "fork"})
+            self.emit(RescueEvent("fork"))
             for place in list(self.waiting):  # in the child there are no breakpoints
                 if place in self.waiting:
-                    self._mend(*self.waiting[place])
+                    self._mend(self.waiting[place])
         elif number == self.exits.GetID():
-            self.snapshot("exit", [key for key in self.images if key not in self.written])
+            self.snapshot("exit", [image for image in self.images if not image.written])
         elif number in self.writers:
-            self.written.add(self.writers[number])
-            self.snapshot("exit", [self.writers[number]])
+            image = self.writers[number]
+            image.written = True
+            self.snapshot("exit", [image])
         elif number in self.waiting:
-            self._mend(*self.waiting[number])
+            self._mend(self.waiting[number])
 
-    def _mend(self, key: tuple[str, int], note: dict[str, Any]) -> None:
+    def _mend(self, image: LoadedImage) -> None:
         """Let the runtime find in foreign records what it looks for: their own value counters.
 
         Not before a value site is reached: by then the program has been relocated.
         """
-        for number in [n for n, (other, _) in self.waiting.items() if other == key]:
+        for number in [n for n, other in self.waiting.items() if other is image]:
             self.target.BreakpointDelete(number)
             del self.waiting[number]
-        address, size = self.images[key]["__llvm_prf_data"]
+        note = image.note
+        address, size = image.sections["__llvm_prf_data"]
         error = lldb.SBError()
-        before = self.process.ReadMemory(address, size, error) if size else b""
-        mended = bytearray(before or b"")
+        before = self.process.ReadMemory(address, size, error) or b""
         done = error.Success()
-        for there, own in zip(note["there"], note["own"]):  # noqa: B905 - of Python 3.10
-            pointer = mended[there : there + 8] if not done else before[own : own + 8]
-            done = done and any(pointer)
-            mended[there : there + 8] = pointer
-        if done and note["there"]:
-            low, high = min(note["there"]), max(note["there"]) + 8
+        mended = bytearray(before)
+        for slot, own in zip(note["slots"], note["own"]):  # noqa: B905 - of Python 3.10
+            pointer = before[own : own + 8]
+            if not done or not any(pointer):
+                done = False
+                break
+            mended[slot : slot + 8] = pointer
+        if done and note["slots"]:
+            low, high = min(note["slots"]), max(note["slots"]) + 8
             content = bytes(mended[low:high])
             done = self.process.WriteMemory(address + low, content, error) == high - low
         if done:
-            self.records[key] = before
-        self.emit({"kind": "mended", "path": os.path.abspath(key[0]), "done": done})  # noqa: PTH100
+            image.records = before
+        self.emit(RescueEvent("mended", image.path, done=done))
         if not done:
             for place in note["values"]:
                 self._disarm(place)
 
     def _look(self, module: Any) -> None:
         """Tell the lab of an instrumented image, and change in its memory what the lab says."""
-        sections = dict(_sections(module, self.target))
-        data = sections.get("__llvm_prf_data")
-        key = (str(module.GetFileSpec()), data[0] if data else 0)
-        if key in self.seen or not module.GetNumSections():
+        sections = {
+            name.rpartition(".")[2]: (address, size)
+            for name, address, size in self.sections(module)
+        }
+        address, _ = sections.get("__llvm_prf_data", (0, 0))
+        key = (str(module.GetFileSpec()), address)
+        if key in self.modules or not sections or address == lldb.LLDB_INVALID_ADDRESS:
+            return  # the last: not loaded yet
+        self.modules.add(key)
+        if not address:
             return
-        self.seen.add(key)
-        if not data or data[0] == lldb.LLDB_INVALID_ADDRESS:
-            if data:
-                self.seen.discard(key)  # not loaded yet
-            return
-        self.images[key] = sections
+        image = LoadedImage(path_of(module), sections)
+        self.images.append(image)
         symbols = {name: self._symbol(module, name) for name in self.plan["functions"]}
-        path = os.path.abspath(key[0])  # noqa: PTH100
         version = self._symbol(module, self.plan["version"])
         number = self.process.ReadUnsignedFromMemory(version, 8, lldb.SBError()) if version else 0
-        said = {"path": path, "data": data[0], "symbols": symbols, "version": number}
-        self.emit({"kind": "image", **said})
-        while "patch" not in (note := self.notes.get()["note"]):
+        self.emit(RescueEvent("image", image.path, address, symbols, number))
+        while "patch" not in (note := self.notes.get()):
             self._note(note)
-        for address in note["patch"]:
-            self._disarm(address)
-        for address in note["values"]:
-            made = self.target.BreakpointCreateByAddress(address)
-            self.waiting[made.GetID()] = (key, note)
+        image.note = note
+        for place in note["patch"]:
+            self._disarm(place)
+        for place in note["values"]:
+            self.waiting[self.target.BreakpointCreateByAddress(place).GetID()] = image
         for inside in note["writer"]:
-            address = self._start(inside)
-            if address and self._disarm(address):
-                self.writers[self.target.BreakpointCreateByAddress(address).GetID()] = key
+            start = self._start(inside)
+            if start and self._disarm(start):
+                self.writers[self.target.BreakpointCreateByAddress(start).GetID()] = image
 
     def _symbol(self, module: Any, name: str) -> int:
-        for found in module.FindSymbols(name):
-            address = found.GetSymbol().GetStartAddress().GetLoadAddress(self.target)
+        for context in module.FindSymbols(name):
+            address = context.GetSymbol().GetStartAddress().GetLoadAddress(self.target)
             if address != lldb.LLDB_INVALID_ADDRESS:
                 return int(address)
         return 0
@@ -192,74 +198,43 @@ class Rescuer:
 
     def _disarm(self, address: int) -> bool:
         """Make a function return 0 at once."""
-        error = lldb.SBError()
         code = RETURN.get(self.target.GetTriple().partition("-")[0], b"")
-        done = code and self.process.WriteMemory(address, code, error) == len(code)
-        self.emit({"kind": "disarmed", "address": address, "done": bool(done)})
-        return bool(done)
+        size = self.process.WriteMemory(address, code, lldb.SBError()) if code else 0
+        done = bool(code) and size == len(code)
+        self.emit(RescueEvent("disarmed", address=address, done=done))
+        return done
 
-    def snapshot(self, why: str, keys: list[tuple[str, int]]) -> None:
+    def snapshot(self, why: str, images: list[LoadedImage]) -> None:
         """Copy the profile's sections of images to files, and say where."""
         self.copies += 1
-        images = []
-        for n, key in enumerate(keys):
-            sections, parts = self.images[key], {}
+        copies = []
+        for n, image in enumerate(images):
+            parts = {}
             for name in self.plan["sections"]:
-                if name in sections:
-                    path = os.path.join(self.plan["copies"], f"{self.copies}-{n}-{name}")  # noqa: PTH118
-                    address, size = sections[name]
-                    self._copy(address, size, path)
-                    if name == "__llvm_prf_data" and key in self.records:
-                        with open(path, "wb") as file:  # noqa: PTH123
-                            file.write(self.records[key])
-                    parts[name] = [address, path]
-            images.append({"path": os.path.abspath(key[0]), "data": key[1], "parts": parts})  # noqa: PTH100
-        self.emit({"kind": "snapshot", "why": why, "images": images})
+                if name not in image.sections:
+                    continue
+                path = os.path.join(self.plan["copies"], f"{self.copies}-{n}-{name}")  # noqa: PTH118
+                address, size = image.sections[name]
+                if name == "__llvm_prf_data" and image.records:
+                    with open(path, "wb") as file:  # noqa: PTH123
+                        file.write(image.records)
+                else:
+                    self.copy(address, size, path)
+                parts[name] = (address, path)
+            copies.append({"path": image.path, "parts": parts})
+        self.emit(RescueEvent("snapshot", why=why, images=tuple(copies)))
 
-    def _copy(self, address: int, size: int, path: str) -> None:
-        error = lldb.SBError()
-        with open(path, "wb") as file:  # noqa: PTH123
-            for here in range(0, size, CHUNK):
-                content = self.process.ReadMemory(address + here, min(CHUNK, size - here), error)
-                if not error.Success():
-                    return
-                file.write(content)
-
-    def crashed(self, process: Any, thread: Any, stop: dict[str, Any]) -> None:
+    def crashed(self, thread: Any, stop: Stop) -> None:
         """Copy the counters of a program that a fatal signal ends."""
-        self.process = process
-        self.emit({"kind": "crash", "stop": stop})
-        self.snapshot("crash", list(self.images))
+        self.emit(RescueEvent("crash", stop=stop))
+        self.snapshot("crash", self.images)
 
-    def exited(self, process: Any) -> None:
+    def exited(self) -> None:
         """Tell how the program ended by itself, or by a signal that no debugger can stop."""
-        self.emit(
-            {
-                "kind": "ended",
-                "code": process.GetExitStatus(),
-                "why": process.GetExitDescription() or "",
-            }
-        )
+        why, code = self.process.GetExitDescription() or "", self.process.GetExitStatus()
+        self.emit(RescueEvent("ended", why=why, code=code))
 
-    def late(self, process: Any, listener: Any) -> None:
+    def late(self, listener: Any) -> None:
         """Copy the counters of a program whose time is over."""
-        event = lldb.SBEvent()
-        process.SendAsyncInterrupt()
-        while listener.WaitForEvent(2, event):
-            if lldb.SBProcess.GetStateFromEvent(event) == lldb.eStateStopped:
-                self.process = process
-                self.snapshot("limit", list(self.images))
-                return
-
-
-def _sections(module: Any, target: Any) -> Any:
-    """Yield name, address and size of a module's sections, those inside of segments."""
-    for n in range(module.GetNumSections()):
-        section = module.GetSectionAtIndex(n)
-        inner = [section.GetSubSectionAtIndex(i) for i in range(section.GetNumSubSections())]
-        for one in inner or [section]:
-            if one.GetByteSize():
-                yield (
-                    (one.GetName() or "").rpartition(".")[2],
-                    (one.GetLoadAddress(target), one.GetByteSize()),
-                )
+        if self.interrupt(listener):
+            self.snapshot("limit", self.images)

@@ -1,55 +1,54 @@
-"""The tracer's side inside LLDB, loaded by crash/agent.py; what to watch comes from watch.py.
+"""A trace's side inside LLDB; what to watch comes from trace/watch.py.
 
-Keeps to the part of LLDB's Python interface that LLDB 14 to 23 and Apple's share, and to
-Python 3.8. Each event is sent as it happens, so that a run that is killed keeps what it saw.
+Each event is sent as it happens, so that a run that is killed keeps what it saw.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import lldb
 
+from .common import Watcher, path_of
+from .protocol import GroupPlan, MemoryShot, Stop, TraceEvent, TracePlan
+
 #: Bytes of a section that are copied out of the program.
 MOST_BYTES = 256 << 20
 #: Callers, whose registers lead to the record that was being read.
 CALLERS = 6
+#: Arrays of functions that run before main, and after it.
+ARRAYS = {".preinit_array": "constructor", ".init_array": "constructor", ".fini_array": "handler"}
 
 
 class Group:
-    """Functions that are watched together: `when` is always, or inside of the profile runtime.
+    """Functions that are watched together (see `GroupPlan`), and what was seen of them."""
 
-    `limit`: calls of each function that are seen one by one. A `scope` is what `runtime` groups
-    wait for; `back`: its return is an event, too.
-    """
-
-    def __init__(self, plan: dict[str, Any], breakpoint: Any) -> None:
-        self.kind: str = plan["kind"]
-        self.gated: bool = plan.get("when") == "runtime"
-        self.scope: bool = plan.get("scope", False)
-        self.back: bool = plan.get("back", False)
-        self.limit: int = plan["limit"]
-        self.strings: dict[str, list[int]] = plan.get("strings", {})
+    def __init__(self, plan: GroupPlan, breakpoint: Any) -> None:
+        self.kind = plan["kind"]
+        self.gated = plan.get("when") == "runtime"
+        self.scope = plan.get("scope", False)
+        self.back = plan.get("back", False)
+        self.limit = plan["limit"]
+        self.strings = plan.get("strings", {})
+        self.functions = plan.get("names", [])
         self.breakpoint = breakpoint
-        self.functions: list[str] = plan.get("names", [])
         self.hits: dict[str, int] = {}
         self.names: dict[int, str] = {}  # by address
 
 
-class EventTracer:
+class EventTracer(Watcher):
     """Follows one process from its launch to its end."""
 
     def __init__(
-        self, target: Any, plan: dict[str, Any], emit: Callable[..., None], _notes: Any
+        self, target: Any, emit: Callable[[Any], None], notes: Any, plan: TracePlan
     ) -> None:
-        self.target, self.plan, self.send = target, plan, emit
+        super().__init__(target, emit, notes)
+        self.plan = plan
         self.start = time.monotonic()
         self.events = 0
-        self.shown = False
+        self.shot = False  # whether the memory map was taken
         self.groups: dict[int, Group] = {}
         self.returns: dict[int, tuple[Group, str, int]] = {}  # and the thread
         self.inside: dict[int, int] = {}  # thread: calls of the runtime that it is in
@@ -57,69 +56,53 @@ class EventTracer:
         self.leaving = False  # after main nothing that frees memory is left out
         self.registered = 0  # the handler that was registered last
         self.arm = target.GetTriple().startswith(("aarch64", "arm64"))
-        for one in plan["groups"]:
-            made = target.BreakpointCreateByNames(
-                one["names"],
-                lldb.eFunctionNameTypeFull,
-                lldb.SBFileSpecList(),
-                lldb.SBFileSpecList(),
-            )
-            group = Group(one, made)
-            self.groups[made.GetID()] = group
+        for group_plan in plan["groups"]:
+            group = Group(group_plan, self.breakpoint(group_plan["names"]))
+            self.groups[group.breakpoint.GetID()] = group
             if group.gated:
-                made.SetEnabled(False)
+                group.breakpoint.SetEnabled(False)
 
     def _at(self, kind: str, address: int) -> None:
         if address and (kind, address) not in self.watched:
             self.watched.add((kind, address))
-            made = self.target.BreakpointCreateByAddress(address)
-            plan = {"kind": kind, "limit": 64, "back": kind == "main"}
-            self.groups[made.GetID()] = Group(plan, made)
+            breakpoint = self.target.BreakpointCreateByAddress(address)
+            plan: GroupPlan = {"kind": kind, "limit": 64, "back": kind == "main"}
+            self.groups[breakpoint.GetID()] = Group(plan, breakpoint)
 
-    def emit(self, kind: str, thread: int, **more: Any) -> None:
-        """Send an event; time is in seconds since the launch."""
+    def tell(self, kind: str, thread: int, **more: Any) -> None:
+        """Send an event."""
         self.events += 1
         seconds = round(time.monotonic() - self.start, 6)
-        self.send({"time": seconds, "thread": thread, "kind": kind, **more})
+        self.emit(TraceEvent(seconds, thread, kind, **more))
 
-    def turn(self, process: Any) -> None:
-        """Nothing is asked of a trace while the program runs."""
-
-    def handled(self, process: Any, thread: Any, name: str) -> bool:
-        """Return whether a fatal signal is no end: a trace shows the first in any case."""
-        return False
-
-    def stopped(self, process: Any) -> None:
+    def stopped(self) -> None:
         """Tell what the threads stopped for, other than a fatal signal."""
-        self.process = process
-        for thread in process:
-            self._stopped(thread)
+        for thread in self.process:
+            reason = thread.GetStopReason()
+            if reason == lldb.eStopReasonBreakpoint:
+                self._breakpoint(thread)
+            elif reason == lldb.eStopReasonSignal:
+                number = thread.GetStopReasonDataAtIndex(0)
+                name = self.process.GetUnixSignals().GetSignalAsCString(number)
+                self.tell("signal", thread.GetIndexID(), function=name or str(number))
+            elif reason == lldb.eStopReasonExec:
+                image = str(self.target.GetExecutable())
+                self.tell("exec", thread.GetIndexID(), function=image)
 
-    def _stopped(self, thread: Any) -> None:
-        reason = thread.GetStopReason()
-        if reason == lldb.eStopReasonBreakpoint:
-            data = [
-                thread.GetStopReasonDataAtIndex(n) for n in range(thread.GetStopReasonDataCount())
-            ]
-            for number, location in zip(data[::2], data[1::2]):  # noqa: B905 - of Python 3.10
-                if number in self.returns:
-                    # Breakpoints of other threads at this address are told, too.
-                    if self.returns[number][2] == thread.GetThreadID():
-                        self._returned(thread, number)
-                elif number in self.groups:
-                    self._called(thread, number, location)
-        elif reason == lldb.eStopReasonSignal:
-            number = thread.GetStopReasonDataAtIndex(0)
-            name = self.process.GetUnixSignals().GetSignalAsCString(number)
-            self.emit("signal", thread.GetIndexID(), function=name or str(number))
-        elif reason == lldb.eStopReasonExec:
-            self.emit("exec", thread.GetIndexID(), function=str(self.target.GetExecutable()))
+    def _breakpoint(self, thread: Any) -> None:
+        data = [thread.GetStopReasonDataAtIndex(n) for n in range(thread.GetStopReasonDataCount())]
+        for number, location in zip(data[::2], data[1::2]):  # noqa: B905 - of Python 3.10
+            if number in self.returns:
+                # Breakpoints of other threads at this address are told, too.
+                if self.returns[number][2] == thread.GetThreadID():
+                    self._returned(thread, number)
+            elif number in self.groups:
+                self._called(thread, number, location)
 
     def _called(self, thread: Any, number: int, location: int) -> None:
         group, frame = self.groups[number], thread.GetFrameAtIndex(0)
-        pc = frame.GetPC()
         here = group.breakpoint.FindLocationByID(location)
-        name = self._name(group, frame, pc)
+        name = self._name(group, frame, frame.GetPC())
         if not name:
             here.SetEnabled(False)
             return
@@ -132,11 +115,10 @@ class EventTracer:
         sp = frame.GetSP()
         back = frame.FindRegister("lr").GetValueAsUnsigned() if self.arm else self._word(sp)
         arguments = [frame.FindRegister(f"arg{n}").GetValueAsUnsigned() for n in range(1, 7)]
-        text = [self._text(arguments[n]) for n in group.strings.get(name, ())]
-        more: dict[str, Any] = {"last": True} if count == group.limit else {}
         if group.kind == "start":
             self._start(arguments[0])
             return
+        more: dict[str, Any] = {}
         if group.kind == "registered":
             if arguments[0] == self.registered:
                 return  # atexit() is a call of __cxa_atexit()
@@ -145,36 +127,36 @@ class EventTracer:
             self._at("handler", arguments[0])
         if name == "exit":
             self._leave()
-        if name == "_exit" and not self.shown:
+        if name == "_exit" and not self.shot:
             self.snapshot(thread)
         if group.kind == "write":
-            more["stack"] = [self._word(sp + 8 * n) for n in range(1, 12)]
+            more["stack"] = tuple(self._word(sp + 8 * n) for n in range(1, 12))
             self.snapshot(thread)
-        self.emit(
+        self.tell(
             group.kind,
             who,
             function=name,
             module=frame.GetModule().GetFileSpec().GetFilename() or "",
             caller=self._place(back - 1),
             frames=_callers(thread),
-            arguments=arguments,
-            text=text,
+            arguments=tuple(arguments),
+            text=tuple(self._text(arguments[n]) for n in group.strings.get(name, ())),
+            last=count == group.limit,
             **more,
         )
         if group.back or group.scope:
-            made = self.target.BreakpointCreateByAddress(back)
-            made.SetThreadID(thread.GetThreadID())
-            self.returns[made.GetID()] = (group, name, thread.GetThreadID())
+            breakpoint = self.target.BreakpointCreateByAddress(back)
+            breakpoint.SetThreadID(thread.GetThreadID())
+            self.returns[breakpoint.GetID()] = (group, name, thread.GetThreadID())
             if group.scope:
                 self._gate(who, 1)
 
     def _start(self, main: int) -> None:
         """Watch main, and what runs before and after it: the C library is about to call them."""
-        kinds = {".preinit_array": "constructor", ".init_array": "constructor"}
-        kinds[".fini_array"] = "handler"
-        for name, address, size in _sections(self.target.GetModuleAtIndex(0), self.target):
-            for place in range(address, address + size if name in kinds else 0, 8):
-                self._at(kinds[name], self._word(place))
+        for name, address, size in self._loaded(self.target.GetModuleAtIndex(0)):
+            if name in ARRAYS:
+                for place in range(address, address + size, 8):
+                    self._at(ARRAYS[name], self._word(place))
         self._at("main", main)
 
     def _name(self, group: Group, frame: Any, pc: int) -> str:
@@ -184,15 +166,14 @@ class EventTracer:
         one address.
         """
         if pc not in group.names:
-            module = frame.GetModule()
-            found = (
+            names = (
                 name
                 for name in group.functions
-                for one in module.FindSymbols(name, lldb.eSymbolTypeCode)
-                if one.GetSymbol().GetStartAddress().GetLoadAddress(self.target) == pc
+                for context in frame.GetModule().FindSymbols(name, lldb.eSymbolTypeCode)
+                if context.GetSymbol().GetStartAddress().GetLoadAddress(self.target) == pc
             )
             unnamed = "" if group.functions else self._place(pc)[0] or hex(pc)
-            group.names[pc] = next(found, unnamed)
+            group.names[pc] = next(names, unnamed)
         return group.names[pc]
 
     def _returned(self, thread: Any, number: int) -> None:
@@ -203,7 +184,7 @@ class EventTracer:
         if group.back:
             register = thread.GetFrameAtIndex(0).FindRegister("x0" if self.arm else "rax")
             value = register.GetValueAsUnsigned()
-            self.emit("returned", thread.GetIndexID(), function=name, value=value)
+            self.tell("returned", thread.GetIndexID(), function=name, value=value)
             if group.kind == "main":
                 self._leave()
 
@@ -213,6 +194,7 @@ class EventTracer:
             self.leaving = True
 
     def _gate(self, thread: int, step: int) -> None:
+        """Count a call into the runtime, or out of it; only inside, gated groups are watched."""
         before = sum(self.inside.values())
         self.inside[thread] = self.inside.get(thread, 0) + step
         if bool(before) != bool(before + step):
@@ -221,25 +203,24 @@ class EventTracer:
                     group.breakpoint.SetEnabled(before == 0)
 
     def _word(self, address: int) -> int:
-        value = self.process.ReadPointerFromMemory(address, lldb.SBError())
-        return int(value)
+        return int(self.process.ReadPointerFromMemory(address, lldb.SBError()))
 
     def _text(self, address: int) -> str:
         error = lldb.SBError()
         text = self.process.ReadCStringFromMemory(address, 512, error) if address else ""
         return text if error.Success() else ""
 
-    def _place(self, address: int) -> list[Any]:
+    def _place(self, address: int) -> tuple[str, int, str]:
         """Return function, offset and module of an address."""
-        found = self.target.ResolveLoadAddress(address)
-        symbol, module = found.GetSymbol(), found.GetModule()
+        resolved = self.target.ResolveLoadAddress(address)
+        symbol, module = resolved.GetSymbol(), resolved.GetModule()
         name = (symbol.GetName() if symbol.IsValid() else "") or ""
-        offset = address - symbol.GetStartAddress().GetLoadAddress(self.target) if name else address
-        return [name, offset, (module.GetFileSpec().GetFilename() or "") if module else ""]
+        start = symbol.GetStartAddress().GetLoadAddress(self.target) if name else 0
+        return name, address - start, (module.GetFileSpec().GetFilename() or "") if module else ""
 
     def snapshot(self, thread: Any) -> None:
         """Send the memory map, and copy the profile's sections of the image that is running."""
-        self.shown = True
+        self.shot = True
         regions, info = self.process.GetMemoryRegions(), lldb.SBMemoryRegionInfo()
         mapped = []
         for n in range(regions.GetSize()):
@@ -248,77 +229,62 @@ class EventTracer:
                 flags = {"r": info.IsReadable(), "w": info.IsWritable(), "x": info.IsExecutable()}
                 rights = "".join(letter for letter, has in flags.items() if has)
                 span = info.GetRegionBase(), info.GetRegionEnd()
-                mapped.append([*span, rights, info.GetName() or ""])
-        modules = [thread.GetFrameAtIndex(n).GetModule() for n in range(CALLERS)]
-        modules += [self.target.GetModuleAtIndex(0)]
-        found = ((m, list(_sections(m, self.target))) for m in modules if m.IsValid())
-        module, sections = next(
-            ((m, s) for m, s in found if any("__llvm_prf_data" in one[0] for one in s)),
-            (modules[-1], list(_sections(modules[-1], self.target))),
-        )
+                mapped.append((*span, rights, info.GetName() or ""))
+        module, sections = self._running(thread)
         for name, address, size in sections:
-            with contextlib.suppress(KeyError):
-                path = self.plan["copies"][name.rpartition(".")[2]]
-                error = lldb.SBError()
-                content = self.process.ReadMemory(address, min(size, MOST_BYTES), error)
-                if error.Success():
-                    with open(path, "wb") as file:  # noqa: PTH123
-                        file.write(content)
-        image = os.path.abspath(str(module.GetFileSpec()))  # noqa: PTH100
-        self.emit("map", thread.GetIndexID(), regions=mapped, sections=sections, image=image)
+            path = self.plan["copies"].get(name.rpartition(".")[2])
+            if path:
+                self.copy(address, min(size, MOST_BYTES), path)
+        self.emit(MemoryShot("map", tuple(mapped), tuple(sections), path_of(module)))
 
-    def crashed(self, process: Any, thread: Any, stop: dict[str, Any]) -> None:
-        """Tell where a fatal signal stopped the program; `stop` as crash/agent.py describes it."""
-        self.process = process
+    def _running(self, thread: Any) -> tuple[Any, list[tuple[str, int, int]]]:
+        """Return the innermost image that is instrumented, else the program; and its sections."""
+        modules = [thread.GetFrameAtIndex(n).GetModule() for n in range(CALLERS)]
+        for module in modules:
+            sections = self._loaded(module) if module.IsValid() else []
+            if any("__llvm_prf_data" in name for name, _, _ in sections):
+                return module, sections
+        program = self.target.GetModuleAtIndex(0)
+        return program, self._loaded(program)
+
+    def _loaded(self, module: Any) -> list[tuple[str, int, int]]:
+        invalid = lldb.LLDB_INVALID_ADDRESS
+        return [section for section in self.sections(module) if section[1] != invalid]
+
+    def crashed(self, thread: Any, stop: Stop) -> None:
+        """Tell where a fatal signal stopped the program."""
         self.snapshot(thread)
         frames = [thread.GetFrameAtIndex(n) for n in range(CALLERS)]
         registers = [
-            sorted({v.GetValueAsUnsigned() for v in f.GetRegisters().GetValueAtIndex(0)})
+            tuple(sorted({v.GetValueAsUnsigned() for v in f.GetRegisters().GetValueAtIndex(0)}))
             for f in frames
             if f.IsValid()
         ]
-        top = self._place(stop["pc"])
-        self.emit(
+        self.tell(
             "crash",
             thread.GetIndexID(),
             function=stop["signal"],
-            caller=top,
+            caller=self._place(stop["pc"]),
             stop=stop,
-            callers=registers,
+            callers=tuple(registers),
         )
 
-    def exited(self, process: Any) -> None:
+    def exited(self) -> None:
         """Tell how the program ended by itself, or by a signal that no debugger can stop."""
-        text = process.GetExitDescription() or ""
-        self.emit("ended", 0, function=text, value=process.GetExitStatus())
+        text = self.process.GetExitDescription() or ""
+        self.tell("ended", 0, function=text, value=self.process.GetExitStatus())
 
-    def late(self, process: Any, listener: Any) -> None:
+    def late(self, listener: Any) -> None:
         """Tell where the program was when its time was over."""
-        event = lldb.SBEvent()
-        process.SendAsyncInterrupt()
-        while listener.WaitForEvent(2, event):
-            if lldb.SBProcess.GetStateFromEvent(event) == lldb.eStateStopped:
-                frames = process.GetThreadAtIndex(0).frames[:CALLERS]
-                self.process = process
-                places = [self._place(frame.GetPC())[0] for frame in frames]
-                self.emit("limit", 0, function="time", frames=places)
-                return
-        self.emit("limit", 0, function="time", frames=[])
+        frames: tuple[str, ...] = ()
+        if self.interrupt(listener):
+            innermost = self.process.GetThreadAtIndex(0).frames[:CALLERS]
+            frames = tuple(self._place(frame.GetPC())[0] for frame in innermost)
+        self.tell("limit", 0, function="time", frames=frames)
 
 
-def _callers(thread: Any) -> list[str]:
+def _callers(thread: Any) -> tuple[str, ...]:
     """Return the functions below the innermost, as linked: without inlined ones."""
     frames = [thread.GetFrameAtIndex(n) for n in range(1, CALLERS + 1)]
     whole = [frame for frame in frames if frame.IsValid() and not frame.IsInlined()]
-    return [frame.GetSymbol().GetName() or "" for frame in whole]
-
-
-def _sections(module: Any, target: Any) -> Any:
-    """Yield name, address and size of a module's loaded sections, those inside of segments."""
-    for n in range(module.GetNumSections()):
-        section = module.GetSectionAtIndex(n)
-        inner = [section.GetSubSectionAtIndex(i) for i in range(section.GetNumSubSections())]
-        for one in inner or [section]:
-            address = one.GetLoadAddress(target)
-            if address != lldb.LLDB_INVALID_ADDRESS and one.GetByteSize():
-                yield [one.GetName() or "", address, one.GetByteSize()]
+    return tuple(frame.GetSymbol().GetName() or "" for frame in whole)

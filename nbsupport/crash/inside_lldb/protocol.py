@@ -1,0 +1,186 @@
+"""What the lab and LLDB's side say to each other over a socket: one JSON object a line.
+
+Both sides load this file; it needs neither lldb nor nbsupport. The lab sends a `Request`, and
+notes (``{"note": ...}``) while it waits. LLDB's side says its version once; for each request it
+says ``{"pid": ...}`` as soon as the program runs, then each ``{"event": ...}`` as it happens, and
+at last ``{"crash": ...}``, a `Stop` or null (it ended, or ran out of time), or ``{"error": ...}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+
+class StackFrame(TypedDict):
+    """A function on the stack, as `nbsupport.crash.crash.Frame` has it."""
+
+    function: str
+    offset: int | None
+    module: str
+
+
+class Siginfo(TypedDict):
+    """What the kernel said of a signal: ``si_code`` and ``si_addr``."""
+
+    code: int
+    address: int
+
+
+class Stop(TypedDict):
+    """What a debugger saw at a fatal signal.
+
+    `instruction` is None where there is nothing to execute, `siginfo` where there is none.
+    `instruction_size` is in bytes; 0 where the instruction's own text has what it is for.
+    """
+
+    signal: str
+    frames: list[StackFrame]
+    instruction: str | None
+    instruction_size: int
+    pc: int
+    registers: dict[str, int]
+    siginfo: Siginfo | None
+
+
+class GroupPlan(TypedDict, total=False):
+    """Functions that are watched together, by their `names`.
+
+    `limit`: calls of each that are seen one by one. `when` is "runtime" for those that are seen
+    inside of the profile runtime only, of which `scope` functions are the doors. `back`: the
+    return is an event, too. `strings`: which arguments of a function are text.
+    """
+
+    kind: str
+    names: list[str]
+    limit: int
+    when: str
+    scope: bool
+    back: bool
+    strings: dict[str, list[int]]
+
+
+class TracePlan(TypedDict):
+    """What tracing.py is to do: `most` events at most; `copies` are files, by section."""
+
+    watcher: str
+    groups: list[GroupPlan]
+    most: int
+    copies: dict[str, str]
+
+
+class RescuePlan(TypedDict):
+    """What rescuing.py is to do: symbols to look for, and the folder that copies go to."""
+
+    watcher: str
+    functions: list[str]
+    version: str
+    exits: list[str]
+    forks: list[str]
+    sections: list[str]
+    copies: str
+
+
+class Options(TypedDict, total=False):
+    """What may be said of a run: memory in bytes (-1: any), streams as paths, who watches it."""
+
+    memory: int
+    stdin: str
+    output: str
+    errors: str
+    plan: TracePlan | RescuePlan
+
+
+class Request(Options):
+    """A program to run until a fatal signal; `env` is its whole environment."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    seconds: float
+
+
+class Note(TypedDict, total=False):
+    """What the lab tells a rescue: why a `snapshot` is wanted, or what to change in an image.
+
+    Functions (addresses) return at once where they are in `patch`, and once a profile is to be
+    written in `writer`. At a value site of `values`, the pointers at `slots` in the records
+    (bytes) become those at `own`.
+    """
+
+    snapshot: str
+    patch: list[int]
+    writer: list[int]
+    values: list[int]
+    slots: list[int]
+    own: list[int]
+
+
+@dataclass(frozen=True)
+class TraceEvent:
+    """An event of a trace: `time` is in seconds since the launch, `kind` the group's.
+
+    `caller` is function, offset and module, as `handler` is of what is registered (`kind`
+    "registered"). `arguments` are the first six, `text` those that are text. `value` is what a
+    call returned, or an exit code. `last`: later calls of the function are not told. `stack`
+    are the words above the return address (`kind` "write"). A crash has its `stop`, and the
+    registers of the innermost frames (`callers`).
+    """
+
+    time: float
+    thread: int
+    kind: str
+    function: str = ""
+    module: str = ""
+    caller: tuple[str, int, str] = ("", 0, "")
+    frames: tuple[str, ...] = ()
+    arguments: tuple[int, ...] = ()
+    text: tuple[str, ...] = ()
+    handler: tuple[str, int, str] = ("", 0, "")
+    value: int = 0
+    last: bool = False
+    stack: tuple[int, ...] = ()
+    stop: Stop | None = None
+    callers: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class MemoryShot:
+    """The memory map at one moment (`kind` "map"): `regions` are start, end, rights and name.
+
+    `sections` are name, address and size of those of the `image` (a path) whose code runs.
+    """
+
+    kind: str
+    regions: tuple[tuple[int, int, str, str], ...] = ()
+    sections: tuple[tuple[str, int, int], ...] = ()
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class RescueEvent:
+    """An event of a rescue, by `kind`.
+
+    "image": an instrumented image is loaded: its `path`, where its records are (`address`),
+    its `symbols` and the value of its `version` variable. "snapshot": copies of `images` were
+    made, and `why`. "mended", "disarmed": whether records, or a function, could be changed
+    (`done`). "crash": its `stop`. "ended": exit code (`code`) and `why`. "fork", "exec".
+    """
+
+    kind: str
+    path: str = ""
+    address: int = 0
+    symbols: dict[str, int] = dataclasses.field(default_factory=dict)
+    version: int = 0
+    why: str = ""
+    images: tuple[dict[str, Any], ...] = ()
+    done: bool = False
+    stop: Stop | None = None
+    code: int | None = None
+
+
+def to_message(event: TraceEvent | MemoryShot | RescueEvent) -> dict[str, Any]:
+    """Return an event as it is sent: what is as by default is left out."""
+    defaults = {field.name: field.default for field in dataclasses.fields(event)}
+    return {name: value for name, value in vars(event).items() if value != defaults[name]}

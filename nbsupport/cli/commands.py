@@ -223,8 +223,7 @@ def diff(
     from nbsupport.notebooks import diff as differing
 
     difference = differing.diff(a, b)
-    _answer(as_json, difference.to_json, lambda: _print("
-".join(difference.lines())))
+    _answer(as_json, difference.to_json, lambda: _print("\n".join(difference.lines())))
     return int(not difference.same)
 
 

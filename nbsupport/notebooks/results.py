@@ -8,7 +8,6 @@ Parquet tables beside the notebooks; `data/recorded` holds those of one real run
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -256,7 +256,7 @@ def _as_text(name: str, run: Run) -> _Text:
     about = {key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")}
     status = dict.fromkeys(claims["notebook"], "executed")
     notebooks, seconds = {*status}, {}
-    given: dict[str, set[str]] = {}
+    parameters: dict[str, set[str]] = {}
     for cell, entry in run.manifest.get("notebooks", {}).items():
         title = entry.get("notebook", cell)
         notebooks.add(title)
@@ -265,7 +265,7 @@ def _as_text(name: str, run: Run) -> _Text:
         elif 0 < entry["seconds"] < float("inf"):
             seconds[cell] = float(entry["seconds"])
         for key, value in entry.get("parameters", {}).items():
-            given.setdefault(key, set()).add(_text(value))
+            parameters.setdefault(key, set()).add(_text(value))
     toolchains = run.manifest.get("toolchains", ())
     columns = ("name", "version", "raw_version")
     tables = {title: _texts(title, table) for title, table in run.tables.items()}
@@ -275,7 +275,7 @@ def _as_text(name: str, run: Run) -> _Text:
     claims = _places(claims, _CLAIM, _CLAIMED)
     finished = str(run.manifest.get("finished") or "")
     about = {"run": name, **about, "finished": finished}
-    return _Text({**about, "claims": len(claims)}, notebooks, claims, tables, given, seconds)
+    return _Text({**about, "claims": len(claims)}, notebooks, claims, tables, parameters, seconds)
 
 
 def _with_versions(recorded: _Text, other: _Text) -> _Text:

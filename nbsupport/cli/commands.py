@@ -217,18 +217,12 @@ def _values(text: str) -> tuple[str, list[str]]:
 def diff(
     a: Annotated[str, typer.Argument(help="A run's folder, or: recorded.", metavar="A")],
     b: Annotated[str, typer.Argument(help="The same, later.", metavar="B")],
-    page: Annotated[
-        Path | None, typer.Option("--html", help="Write a page, too.", metavar="FILE")
-    ] = None,
     as_json: Json = False,
 ) -> int:
     """Say what changed between two runs, most important first (exit code 1: something did)."""
-    from nbsupport.base import files
     from nbsupport.notebooks import diff as differing
 
     difference = differing.diff(a, b)
-    if page:
-        files.write(page, difference.html())
     _answer(as_json, difference.to_json, lambda: _print("\n".join(difference.lines())))
     return int(not difference.same)
 

@@ -66,14 +66,14 @@ class Source:
     def cells(self, parameters: Mapping[str, Sequence[object]]) -> list[Cell]:
         """Return the notebook's cells, in the order of the values that were given."""
         names = document.declared(self.content)
-        mine = {name: values for name, values in parameters.items() if name in names}
-        several = [name for name, values in mine.items() if values[1:]]
+        grid = {name: choices for name, choices in parameters.items() if name in names}
+        several = [name for name, choices in grid.items() if choices[1:]]
         cells: dict[str, Cell] = {}
-        for combination in itertools.product(*mine.values()):
-            given = dict(zip(mine, combination, strict=True))
-            words = [re.sub(r"[^\w.@]+", "_", str(given[name])).strip("_") for name in several]
+        for combination in itertools.product(*grid.values()):
+            values = dict(zip(grid, combination, strict=True))
+            words = [re.sub(r"[^\w.@]+", "_", str(values[name])).strip("_") for name in several]
             name = f"{self.name}--{'-'.join(words)}" if words else self.name
-            cells.setdefault(name, Cell(name, self, given))
+            cells.setdefault(name, Cell(name, self, values))
         return list(cells.values())
 
 
@@ -83,12 +83,12 @@ class Cell:
 
     name: str
     source: Source
-    given: Mapping[str, object]
+    parameters: Mapping[str, object]
 
     @property
     def tags(self) -> dict[str, int]:
         """What a machine must have for it: its LLVMs, by major version."""
-        names = (str(self.given[name]) for name in ("llvm", "foreign") if name in self.given)
+        names = (str(self.parameters.get(name, "")) for name in ("llvm", "foreign"))
         majors = (re.match(r"\d+", name) for name in names)
         return {f"llvm={major[0]}": 1 for major in majors if major}
 
@@ -171,11 +171,12 @@ def execute(
     sources = [Source.read(path) for path in notebooks]
     if len({source.name for source in sources}) < len(sources):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
-    given = _typed(sources, parameters)
+    values = _typed(sources, parameters)
     out = out.absolute()
     paths = [str(path.absolute()) for path in notebooks]
-    arguments = {"notebooks": paths, "parameters": given}
-    values = {**given, "run_folder": [str(out)]} if tell_folder else given
+    arguments = {"notebooks": paths, "parameters": dict(values)}
+    if tell_folder:
+        values["run_folder"] = [str(out)]
     cells = [cell for source in sources for cell in source.cells(values)]
     try:
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
@@ -210,18 +211,18 @@ def resume(
     except (ValueError, LookupError, TypeError) as error:
         raise LabError(str(path), f"not a readable manifest ({error})", do) from error
     sources = [Source.read(path) for path in paths]
-    its = {"notebooks": paths, **_typed(sources, values)}
-    mine = _typed(sources, parameters or {})
+    begun = {"notebooks": paths, **_typed(sources, values)}
+    again = _typed(sources, parameters or {})
     if notebooks:
-        mine["notebooks"] = [path.absolute() for path in notebooks]
-    different = []
-    for name in mine:
-        begun, asked = its.get(name, []), mine[name]
-        for place, a, b in (("there", begun, asked), ("here", asked, begun)):
-            if only := ", ".join(str(value) for value in a if value not in b):
-                different.append(f"{name} {only} only {place}")
-    if different:
-        why = f"the run in {out} was begun otherwise ({'; '.join(different)})"
+        again["notebooks"] = [path.absolute() for path in notebooks]
+    differences = []
+    for name, now in again.items():
+        before = begun.get(name, [])
+        for place, some, others in (("there", before, now), ("here", now, before)):
+            if only := ", ".join(str(value) for value in some if value not in others):
+                differences.append(f"{name} {only} only {place}")
+    if differences:
+        why = f"the run in {out} was begun otherwise ({'; '.join(differences)})"
         raise LabError("--resume", why, "give the same arguments, or -o alone")
     return execute(paths, out, values, jobs=jobs, executor=executor)
 
@@ -267,7 +268,7 @@ class _Run:
             some([cell for cell in first if cell.source.name not in ALONE], self.jobs)
             some([cell for cell in first if cell.source.name in ALONE], 1)
             done = [self.done[cell.name] for cell in first]
-            self.before = [(one.cell, one.fingerprint, one.when) for one in done]
+            self.before = [(cell.cell, cell.fingerprint, cell.when) for cell in done]
             some([cell for cell in self.cells if cell.source.name in last], self.jobs)
         self.write_manifest(finished=True)
         self.executor.stop()
@@ -288,8 +289,8 @@ class _Run:
 
     def one(self, cell: Cell) -> Done:
         """Reuse or execute one cell."""
-        source, given = cell.source, cell.given
-        fingerprint = document.digest(source.content, given, self.surroundings, self.before)
+        source, values = cell.source, cell.parameters
+        fingerprint = document.digest(source.content, values, self.surroundings, self.before)
         path = self.out / "notebooks" / f"{cell.name}.ipynb"
         if reused := _reused(cell, path, fingerprint):
             return reused
@@ -297,7 +298,7 @@ class _Run:
         folder.mkdir()
         (folder / "input.ipynb").write_text(document.dump(source.content))
         count = len(document.code(source.content))
-        job = NotebookJob(folder, source.folder, given, self.timeout, count, cell.tags)
+        job = NotebookJob(folder, source.folder, values, self.timeout, count, cell.tags)
         self.running.append(cell.name)
         start = time.monotonic()
         try:
@@ -307,7 +308,7 @@ class _Run:
         done = Done(
             cell=cell.name,
             notebook=source.name,
-            parameters={name: value for name, value in given.items() if name != "run_folder"},
+            parameters={name: value for name, value in values.items() if name != "run_folder"},
             status="failed" if error else "executed",
             seconds=round(time.monotonic() - start, 3),
             error=error,

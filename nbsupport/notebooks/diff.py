@@ -1,26 +1,23 @@
 """What changed between two runs, by what they claimed and recorded; never a byte diff.
 
 A row is known by what it is about (`_TABLES`), so that order, places, times and the provider of
-a compiler (19@wheel, 19@debian) do not count. Runs become text first; the rest compares text.
+a compiler (19@wheel, 19@debian) do not count. Tables become text; an outer merge on what their rows
+are about tells what is new, gone, or answers otherwise.
 """
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.base import settings
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.notebooks import results
 from nbsupport.notebooks.results import Run
-from nbsupport.show import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,12 +27,10 @@ _FACTOR, _SECONDS = 3.0, 10.0
 #: Measured, so never compared.
 _MEASURED = ("seconds", "build", "run")
 #: Columns that name a compiler; people say its major version.
-_COMPILERS = {"main", "foreign", "llvm"}
+_COMPILERS = ("main", "foreign", "llvm")
 _PROVIDER = re.compile(r"(?<=\d)@[^\s,;\"]+")
-
-_Columns = dict[str, list[str]]
-#: What each place answers.
-_Cells = dict[tuple[str, ...], tuple[str, ...]]
+#: What a claim is about, and what it answers: never its sentence, which may be put better.
+_CLAIM, _CLAIMED = ["name", "at"], ["holds", "observed"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,6 @@ _TABLES = {
     " toolchains": _Table("toolchain", "name", (), ("version", "raw_version"), ", raw version "),
 }
 
-
 #: What may change, most important first, and how its line begins.
 KINDS = {
     "claim-lost": "no longer holds",
@@ -91,15 +85,15 @@ KINDS = {
     "platform": "made with",
     "toolchain": "toolchain",
     "seconds": "seconds of",
+    "project": "outcome of project",
+    "build": "builds of",
 }
-
-
 #: What may explain a difference, and is none.
 SURROUNDINGS = ("platform", "toolchain")
-
-
 #: Many at a time, and with values that say little: people see how many.
 _LOOSE = ("runtime", "toolchain")
+#: Lines that people see of changes, surroundings, timings and notes.
+_MOST = (23, 5, 4, 3)
 
 
 @dataclass(frozen=True)
@@ -144,65 +138,53 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as a JSON object."""
-        parts = {name: getattr(self, name) for name in ("changes", "surroundings", "timings")}
-        lists = {name: [one.to_json() for one in part] for name, part in parts.items()}
-        return {"same": self.same, **lists, "notes": self.notes, "a": self.a, "b": self.b}
+        names = ("changes", "surroundings", "timings")
+        parts = {name: [change.to_json() for change in getattr(self, name)] for name in names}
+        return {"same": self.same, **parts, "notes": self.notes, "a": self.a, "b": self.b}
 
-    def lines(self, most: Sequence[int] = (23, 5, 4, 3)) -> list[str]:
-        """Return at most 40 lines for people: the verdict, and `most` of each section."""
+    def lines(self) -> list[str]:
+        """Return at most 40 lines for people: the verdict, and the most important changes."""
         sections = [*map(_grouped, (self.changes, self.surroundings, self.timings))]
-        sections.append([("not compared", _clean(note), 1) for note in self.notes])
-        said = f"{len(self.changes)} changed" if self.changes else "same"
-        names = [f"{run['run']} ({run['finished'] or 'not finished'})" for run in (self.a, self.b)]
-        found = [_clean(f"{said}: {' -> '.join(names)}")]
-        for rows, limit in zip(sections, most, strict=True):
-            found += [f"  {what} {text}" for what, text, _ in rows[:limit]]
-            if rest := sum(count for *_, count in rows[limit:]):
-                found.append(f"  and {rest} more; --json has all")
-        return found
-
-    def html(self) -> str:
-        """Return one page that needs nothing else, with every line."""
-        head, *lines = self.lines([len(self.changes) + 10_000] * 4)
-        table = shown.table(("what changed",), [(line.strip(),) for line in lines], marked=False)
-        css = (settings.data_dir() / "site" / "_static" / "lab.css").read_text()
-        body = f"<h1>{html.escape(head)}</h1>{table.html if lines else ''}"
-        return f"{_HEAD}{css}</style></head><body>{body}</body></html>\n"
+        sections.append([(f"not compared {_clean(note)}", 1) for note in self.notes])
+        verdict = f"{len(self.changes)} changed" if self.changes else "same"
+        runs = [f"{run['run']} ({run['finished'] or 'not finished'})" for run in (self.a, self.b)]
+        lines = [_clean(f"{verdict}: {' -> '.join(runs)}")]
+        for rows, most in zip(sections, _MOST, strict=True):
+            lines += [f"  {line}" for line, _ in rows[:most]]
+            if rest := sum(count for _, count in rows[most:]):
+                lines.append(f"  and {rest} more; --json has all")
+        return lines
 
 
-_HEAD = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>What changed</title><style>
-:root { color-scheme: light dark; font-family: system-ui, sans-serif }
-body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
-"""
-
-
-def _grouped(changes: Iterable[RunChange]) -> list[tuple[str, str, int]]:
-    """Put like changes into one row: kind in words, what changed how, how many that are."""
+def _grouped(changes: Iterable[RunChange]) -> list[tuple[str, int]]:
+    """Return a line for like changes, and how many they are."""
     groups: dict[tuple[object, ...], list[RunChange]] = {}
-    for one in changes:
-        same: tuple[object, ...] = (one.before, one.after)
-        if one.kind in _LOOSE or (None in same and one.kind != "outcome"):
-            same = (one.before is None, one.after is None)
-        groups.setdefault((one.kind, *same), []).append(one)
+    for change in changes:
+        values: tuple[object, ...] = (change.before, change.after)
+        if change.kind in _LOOSE or (None in values and change.kind != "outcome"):
+            values = (change.before is None, change.after is None)
+        groups.setdefault((change.kind, *values), []).append(change)
     ordered = sorted(groups.values(), key=lambda g: (g[0].importance, -len(g), g[0].what))
-    return [(KINDS[group[0].kind], _said(group), len(group)) for group in ordered]
+    return [(_line(group), len(group)) for group in ordered]
 
 
-def _said(group: Sequence[RunChange]) -> str:
-    names = list(dict.fromkeys(one.what for one in group))
-    text = _list(names, 6) + (f" ({len(group)} times)" if len(names) < len(group) else "")
-    one, alike = group[0], len({(each.before, each.after) for each in group}) == 1
-    before, after = (_clean(value or "nothing") for value in (one.before, one.after))
-    if None in (one.before, one.after):
-        word, value = ("new", after) if one.before is None else ("gone", before)
-        text += f": {word}" + (f", {value}" if alike and value != "nothing" else "")
+def _line(group: Sequence[RunChange]) -> str:
+    """Say what changed and how, and at which parameters."""
+    first, names = group[0], list(dict.fromkeys(change.what for change in group))
+    line = f"{KINDS[first.kind]} {_list(names, 6)}"
+    if len(names) < len(group):
+        line += f" ({len(group)} times)"
+    alike = len({(change.before, change.after) for change in group}) == 1
+    before, after = (_clean(value or "nothing") for value in (first.before, first.after))
+    if None in (first.before, first.after):
+        word, value = ("new", after) if first.before is None else ("gone", before)
+        line += f": {word}, {value}" if alike and value != "nothing" else f": {word}"
     else:
-        text += f": {before} -> {after}" if alike and one.kind != "runtime" else ": changed"
-    for key in dict.fromkeys(key for each in group for key in each.at):
-        values = {each.at[key] for each in group if key in each.at}
-        text += f"; {_clean(key)} {_list(sorted(values, key=lambda v: (len(v), v)), 5)}"
-    return text
+        line += f": {before} -> {after}" if alike and first.kind != "runtime" else ": changed"
+    for key in dict.fromkeys(key for change in group for key in change.at):
+        values = {change.at[key] for change in group if key in change.at}
+        line += f"; {_clean(key)} {_list(sorted(values, key=lambda v: (len(v), v)), 5)}"
+    return line
 
 
 def _list(names: Sequence[str], most: int) -> str:
@@ -230,19 +212,17 @@ def diff(a: str, b: str) -> Difference:
     if not before.notebooks & after.notebooks:
         raise LabError(f"{a} and {b}", "no notebook in common", "run the same notebooks")
     notes: list[str] = []
-    # What the second run was not asked for is not gone.
-    asked = {p: v for p, v in before.claims.items() if p in after.claims or _asked(p, after.given)}
-    changes = list(_claims(asked, after.claims))
+    changes = list(_claims(before, after))
     for name in sorted(before.tables.keys() | after.tables.keys()):
         if name in before.tables and name in after.tables:
             changes += _compared(name, before, after, notes)
         else:
             notes.append(f"table {name}: only in {b if name in after.tables else a}")
-    changes.sort(key=lambda one: (one.importance, one.what, sorted(one.at.items())))
-    around = [one for one in changes if one.kind in SURROUNDINGS]
-    found = [one for one in changes if one.kind not in SURROUNDINGS]
+    changes.sort(key=lambda change: (change.importance, change.what, sorted(change.at.items())))
+    around = [change for change in changes if change.kind in SURROUNDINGS]
+    others = [change for change in changes if change.kind not in SURROUNDINGS]
     timings = list(_timings(before.seconds, after.seconds))
-    return Difference(before.about, after.about, found, around, timings, notes)
+    return Difference(before.about, after.about, others, around, timings, notes)
 
 
 @dataclass(frozen=True)
@@ -251,8 +231,8 @@ class _Text:
 
     about: Mapping[str, Any]
     notebooks: set[str]
-    claims: _Cells
-    tables: Mapping[str, _Columns]
+    claims: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
     given: Mapping[str, set[str]]
     seconds: Mapping[str, float]
 
@@ -269,20 +249,14 @@ def _read(name: str) -> _Text:
         raise LabError(name, f"not a readable run ({why})", "run it again") from error
 
 
-def _with_versions(recorded: _Text, other: _Text) -> _Text:
-    """Return the recorded run with those claims of the recording of all LLVMs that `other` has."""
-    columns = _columns("", results.baseline().claims)
-    known = _cells(columns, ("name", "at"), [("holds",), ("observed",)])
-    more = {place: said for place, said in known.items() if place in other.claims}
-    return replace(recorded, claims={**more, **recorded.claims})
-
-
 def _as_text(name: str, run: Run) -> _Text:
-    claims = _columns("", run.claims)
-    made = {key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")}
+    import pandas as pd  # noqa: PLC0415
+
+    claims = _texts("", run.claims)
+    about = {key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")}
     status = dict.fromkeys(claims["notebook"], "executed")
     notebooks, seconds = {*status}, {}
-    given: dict[str, set[str]] = {}
+    parameters: dict[str, set[str]] = {}
     for cell, entry in run.manifest.get("notebooks", {}).items():
         title = entry.get("notebook", cell)
         notebooks.add(title)
@@ -291,31 +265,42 @@ def _as_text(name: str, run: Run) -> _Text:
         elif 0 < entry["seconds"] < float("inf"):
             seconds[cell] = float(entry["seconds"])
         for key, value in entry.get("parameters", {}).items():
-            given.setdefault(key, set()).add(_text(value))
-    tables = {title: _columns(title, table) for title, table in run.tables.items()}
-    tables[" notebooks"] = {"notebook": [*status], "status": [*status.values()]}
-    tables[" made"] = {"what": [*made], "value": [*made.values()]}
-    known = run.manifest.get("toolchains", ())
+            parameters.setdefault(key, set()).add(_text(value))
+    toolchains = run.manifest.get("toolchains", ())
     columns = ("name", "version", "raw_version")
-    tables[" toolchains"] = {key: [str(each[key]) for each in known] for key in columns}
+    tables = {title: _texts(title, table) for title, table in run.tables.items()}
+    tables[" notebooks"] = pd.DataFrame(status.items(), columns=["notebook", "status"])
+    tables[" made"] = pd.DataFrame(about.items(), columns=["what", "value"])
+    tables[" toolchains"] = pd.DataFrame({c: [str(t[c]) for t in toolchains] for c in columns})
+    claims = _places(claims, _CLAIM, _CLAIMED)
     finished = str(run.manifest.get("finished") or "")
-    claimed = _cells(claims, ("name", "at"), [("holds",), ("observed",)])
-    about = {"run": name, **made, "finished": finished, "claims": len(claimed)}
-    return _Text(about, notebooks, claimed, tables, given, seconds)
+    about = {"run": name, **about, "finished": finished}
+    return _Text({**about, "claims": len(claims)}, notebooks, claims, tables, parameters, seconds)
 
 
-def _columns(name: str, table: pd.DataFrame) -> _Columns:
+def _with_versions(recorded: _Text, other: _Text) -> _Text:
+    """Return the recorded run with those claims of the recording of all LLVMs that `other` has."""
+    import pandas as pd  # noqa: PLC0415
+
+    versions = _places(_texts("", results.baseline().claims), _CLAIM, _CLAIMED)
+    claims = pd.concat([recorded.claims, versions.merge(other.claims[_CLAIM], on=_CLAIM)])
+    return replace(recorded, claims=claims.drop_duplicates(_CLAIM))
+
+
+def _texts(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Return what is compared of a table, each value as text."""
+    import pandas as pd  # noqa: PLC0415
+
     spec = _TABLES.get(name)
-    wanted = {spec.what, *spec.key, *spec.value, "at"} if spec and spec.value else table.columns
-    columns = {
-        str(column): [v if type(v) is str and "@" not in v else _text(v) for v in values.tolist()]
-        for column, values in table.items()
-        if column in wanted and column not in _MEASURED
-    }
-    for compiler in columns.keys() & _COMPILERS:
-        texts = columns[compiler]
-        columns[compiler] = [v.partition(".")[0] if v[:1].isdigit() else v for v in texts]
-    return columns
+    compared = {spec.what, *spec.key, *spec.value, "at"} if spec and spec.value else table.columns
+    columns: dict[str, list[str]] = {}
+    for column, values in table.items():
+        if column in compared and column not in _MEASURED:
+            texts = [v if type(v) is str and "@" not in v else _text(v) for v in values.tolist()]
+            if column in _COMPILERS:
+                texts = [text.partition(".")[0] if text[:1].isdigit() else text for text in texts]
+            columns[str(column)] = texts
+    return pd.DataFrame(columns, dtype=object)
 
 
 def _text(value: Any) -> str:
@@ -327,68 +312,123 @@ def _text(value: Any) -> str:
     return _PROVIDER.sub("", str(value))
 
 
-def _claims(old: _Cells, new: _Cells) -> Iterator[RunChange]:
-    for place in {**old, **new}:
-        (held, before), (holds, after) = (each.get(place, (None, None)) for each in (old, new))
+def _places(table: pd.DataFrame, key: Sequence[str], answers: Sequence[str]) -> pd.DataFrame:
+    """Return what each place (the texts of `key`) answers; all answers, if there are several."""
+    import pandas as pd  # noqa: PLC0415
+
+    rows = table[[*key, *answers]].drop_duplicates()
+    again = rows.duplicated(key, keep=False)
+    if not again.any():
+        return rows
+    several = rows[again]
+    groups = [*several.groupby(list(key)).indices.values()]
+    texts = several[list(answers)].to_numpy()
+    joined = several.iloc[[group[0] for group in groups]].copy()
+    joined[answers] = [[" | ".join(sorted({*v})) for v in texts[group].T] for group in groups]
+    return pd.concat([rows[~again], joined])
+
+
+def _merged(
+    before: pd.DataFrame, after: pd.DataFrame, key: Sequence[str], answers: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Merge two tables of text on `key`; return the places that are new, gone, or answer otherwise.
+
+    Each has the columns of `key`, and of each answer one that ends with " before" and one with
+    " after": None where the place is not in that table; `side` says in which it is.
+    """
+    if before.equals(after):
+        return []
+    old, new = (_places(table, key, answers) for table in (before, after))
+    suffixes = (" before", " after")
+    both = old.merge(new, "outer", list(key), suffixes=suffixes, indicator="side")
+    changed = both["side"] != "both"
+    for answer in answers:
+        changed |= both[f"{answer} before"] != both[f"{answer} after"]
+    rows = both[changed].astype(object)
+    return [
+        {str(k): v for k, v in r.items()} for r in rows.where(rows.notna(), None).to_dict("records")
+    ]
+
+
+def _claims(before: _Text, after: _Text) -> Iterator[RunChange]:
+    for row in _merged(before.claims, after.claims, _CLAIM, _CLAIMED):
+        at = _parameters(row["at"])
+        held, holds = row["holds before"], row["holds after"]
         if held is None:
             kind = "claim-new" if holds == "True" else "claim-unheld"
         elif holds is None:
             kind = "claim-gone"
         elif held != holds and "True" in (held, holds):
             kind = "claim-lost" if held == "True" else "claim-regained"
-        elif (held, before) != (holds, after):
-            kind = "claim-observed"
         else:
-            continue
-        yield RunChange(kind, place[0], before, after, _parameters(place[1]))
+            kind = "claim-observed"
+        # What the second run was not asked for is not gone.
+        if kind != "claim-gone" or _asked(at, after.given):
+            yield RunChange(kind, row["name"], row["observed before"], row["observed after"], at)
 
 
-def _asked(place: tuple[str, ...], given: Mapping[str, set[str]]) -> bool:
+def _asked(at: Mapping[str, str], given: Mapping[str, set[str]]) -> bool:
     """Return whether a claim's toolchains are among those that a run was given."""
-    at = {"llvm" if key == "main" else key: v for key, v in _parameters(place[1]).items()}
+    at = {"llvm" if key == "main" else key: value for key, value in at.items()}
     compilers = {key: at[key].rpartition(" ")[2] for key in ("llvm", "foreign") if key in at}
-    return all(v in given.get(key, (v,)) for key, v in compilers.items())
+    return all(value in given.get(key, (value,)) for key, value in compilers.items())
 
 
 def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Iterator[RunChange]:
-    a, b = before.tables[name], after.tables[name]
-    if not (any(a.values()) and any(b.values())):  # a table without rows has no columns
-        a, b = {**{c: [] for c in b}, **a}, {**{c: [] for c in a}, **b}
-    if ("at" in a) != ("at" in b):
-        a, b = _agreeing(a, after.given), _agreeing(b, before.given)
-    both = [column for column in a if column in b]
+    a, b = _aligned(name, before, after)
+    both = [str(column) for column in a if column in b]
     spec = _TABLES.get(name) or _Table("table", "", tuple(sorted(both)))
-    asked = (spec.what, *spec.key, *spec.value) if spec.value else (*a, *b)
-    lacking = ", ".join(sorted((a.keys() ^ b.keys()).intersection(asked)))
+    needs = (spec.what, *spec.key, *spec.value) if spec.value else (*a, *b)
+    lacking = ", ".join(sorted(({*a} ^ {*b}).intersection(needs)))
     if not both or (spec.what and spec.what not in both):
         notes.append(f"table {name}, for want of {lacking or spec.what}")
         return
     if lacking:
         notes.append(f"table {name}: {lacking}, which only one run has")
     key = [c for c in dict.fromkeys((spec.what, *spec.key, "at")) if c in both]
-    answers = {c: [c] for c in both if c not in (*key, *spec.prose)}
+    answers = [c for c in both if c not in (*key, *spec.prose)]
     if spec.value:
-        answers = {"": [c for c in spec.value if c in both]}
-    old, new = (_cells(each, key, [*answers.values()], spec.between) for each in (a, b))
-    for place in {**old, **new}:
-        row = dict(zip(key, place, strict=True))
-        what, cell = row.pop(spec.what, name), _parameters(row.pop("at", ""))
-        x, y = old.get(place), new.get(place)
-        if x is None or y is None:
-            was, now = (None if s is None else ", ".join(filter(None, s)) for s in (x, y))
-            yield RunChange(spec.kind, what, was, now, row | cell)
-            continue
-        for answer, was, now in zip(answers, x, y, strict=True):
-            if was != now:
-                title = f"{what}: {answer}" if answer else what
-                yield RunChange(spec.kind, title, was, now, row | cell)
+        values = [c for c in spec.value if c in both]
+        a, b = (_joined(table, values, spec.between) for table in (a, b))
+        answers = ["answer"]
+    for row in _merged(a, b, key, answers):
+        what = row[spec.what] if spec.what else name
+        at = {c: row[c] for c in key if c not in (spec.what, "at")} | _parameters(row.get("at", ""))
+        texts = [(answer, row[f"{answer} before"], row[f"{answer} after"]) for answer in answers]
+        if row["side"] == "both":
+            for answer, was, now in texts:
+                if was != now:
+                    title = what if spec.value else f"{what}: {answer}"
+                    yield RunChange(spec.kind, title, was, now, at)
+        else:
+            text = ", ".join(filter(None, (was or now for _, was, now in texts)))
+            gone = row["side"] == "left_only"
+            yield RunChange(spec.kind, what, text if gone else None, None if gone else text, at)
 
 
-def _agreeing(table: _Columns, given: Mapping[str, set[str]]) -> _Columns:
+def _joined(table: pd.DataFrame, columns: Sequence[str], between: str) -> pd.DataFrame:
+    """Return a table whose column `answer` has the texts of several columns as one."""
+    return table.assign(answer=[between.join(filter(None, v)) for v in table[columns].to_numpy()])
+
+
+def _aligned(name: str, before: _Text, after: _Text) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a table of two runs; of a run of several cells, those that the other one has."""
+    a, b = before.tables[name], after.tables[name]
+    if a.empty or b.empty:  # a table without rows has no columns
+        columns = b.columns.union(a.columns, sort=False)
+        a, b = a.reindex(columns=columns, fill_value=""), b.reindex(columns=columns, fill_value="")
+    if ("at" in a) != ("at" in b):
+        a, b = _agreeing(a, after.given), _agreeing(b, before.given)
+    return a, b
+
+
+def _agreeing(table: pd.DataFrame, given: Mapping[str, set[str]]) -> pd.DataFrame:
     """Return the rows of cells with the other run's parameters, for it has but one cell."""
-    cells = [_parameters(at) for at in table.get("at", ())]
-    kept = [all(v in given.get(key, (v,)) for key, v in one.items()) for one in cells]
-    return {c: [*compress(v, kept)] for c, v in table.items() if c != "at"} if cells else table
+    if "at" not in table:
+        return table
+    cells = [_parameters(at) for at in table["at"]]
+    agree = [all(v in given.get(key, (v,)) for key, v in cell.items()) for cell in cells]
+    return table[agree].drop(columns="at")
 
 
 def _parameters(at: str) -> dict[str, str]:
@@ -396,22 +436,6 @@ def _parameters(at: str) -> dict[str, str]:
         return {str(key): str(value) for key, value in json.loads(at).items()}
     except (ValueError, AttributeError, RecursionError):
         return {"at": at} if at else {}
-
-
-def _cells(
-    table: _Columns, key: Sequence[str], answers: Sequence[Sequence[str]], between: str = " "
-) -> _Cells:
-    """Return what each place (the texts of `key`) answers; all answers, if there are several."""
-    columns = [
-        [between.join(filter(None, row)) for row in zip(*(table[c] for c in one), strict=True)]
-        for one in answers
-    ]
-    found: dict[tuple[str, ...], list[set[str]]] = {}
-    places = zip(*(table[column] for column in key), strict=True)
-    for place, *row in zip(places, *columns, strict=True):
-        for seen, text in zip(found.setdefault(place, [set() for _ in row]), row, strict=True):
-            seen.add(text)
-    return {place: tuple(" | ".join(sorted(one)) for one in row) for place, row in found.items()}
 
 
 def _timings(a: Mapping[str, float], b: Mapping[str, float]) -> Iterator[RunChange]:

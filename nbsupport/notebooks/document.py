@@ -38,8 +38,8 @@ _MACHINE_PATH = re.compile(
 def read(path: Path) -> NotebookNode:
     """Read a notebook; raises `LabError` where there is none, or something else."""
     try:
-        found: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
-        nbformat.validate(found)
+        notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(notebook)
     except OSError as error:
         why = error.strerror or str(error)
         raise LabError(str(path), why, "give the path of a notebook (.ipynb)") from error
@@ -47,7 +47,7 @@ def read(path: Path) -> NotebookNode:
         raise LabError(
             str(path), f"not a notebook ({type(error).__name__})", "restore it from git"
         ) from error
-    return found
+    return notebook
 
 
 def dump(notebook: NotebookNode) -> str:
@@ -77,21 +77,17 @@ def defaults(notebook: NotebookNode) -> dict[str, object]:
     Read as Python, since papermill's own inspection overlooks annotations like
     ``str | None`` and values with ``=`` in them.
     """
-    found: dict[str, object] = {}
-    for cell in code(notebook):
-        if PARAMETERS in tags(cell):
-            found |= {name: literal for name, literal, _ in _assigned(cell.source)}
-    return found
+    return {name: literal for name, literal, _ in _assigned(notebook)}
 
 
 def comments(notebook: NotebookNode) -> dict[str, str]:
     """Return the parameters that a notebook takes, each with the comment on its line, or ""."""
-    cells = (cell for cell in code(notebook) if PARAMETERS in tags(cell))
-    return {name: said for cell in cells for name, _, said in _assigned(cell.source)}
+    return {name: comment for name, _, comment in _assigned(notebook)}
 
 
-def _assigned(source: str) -> Iterator[tuple[str, object, str]]:
-    """Yield the name, the literal and the comment of each assignment."""
+def _assigned(notebook: NotebookNode) -> Iterator[tuple[str, object, str]]:
+    """Yield the name, the literal and the comment of each parameter."""
+    source = "\n".join(cell.source for cell in code(notebook) if PARAMETERS in tags(cell))
     try:
         body = ast.parse(source).body
     except SyntaxError:  # the kernel will say so, at the right line
@@ -105,8 +101,10 @@ def _assigned(source: str) -> Iterator[tuple[str, object, str]]:
         value = getattr(statement, "value", None)
         literal = value.value if isinstance(value, ast.Constant) else None
         line = source.splitlines()[(statement.end_lineno or 1) - 1].encode()
-        said = line[statement.end_col_offset :].decode().strip(" #")
-        yield from ((one.id, literal, said) for one in targets if isinstance(one, ast.Name))
+        comment = line[statement.end_col_offset :].decode().strip(" #")
+        for target in targets:
+            if isinstance(target, ast.Name):
+                yield target.id, literal, comment
 
 
 def digest(notebook: NotebookNode, parameters: Mapping[str, object], *rest: object) -> str:
@@ -151,29 +149,29 @@ def normalize(notebook: NotebookNode, *, excerpts: bool = False) -> NotebookNode
 
 
 def _normal_cell(cell: NotebookNode, number: int, excerpts: bool) -> dict[str, Any]:
-    kept: dict[str, Any] = {
+    normal: dict[str, Any] = {
         "cell_type": cell.cell_type,
         "id": f"cell-{number}",
         "metadata": {"tags": list(tags(cell))} if tags(cell) else {},
         "source": cell.source,
     }
     if cell.get("attachments"):
-        kept["attachments"] = copy.deepcopy(cell.attachments)
+        normal["attachments"] = copy.deepcopy(cell.attachments)
     if cell.cell_type == "code":
-        kept["execution_count"] = cell.execution_count
-        kept["outputs"] = _normal_outputs(cell.outputs, excerpts)
-    return kept
+        normal["execution_count"] = cell.execution_count
+        normal["outputs"] = _normal_outputs(cell.outputs, excerpts)
+    return normal
 
 
 def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[NotebookNode]:
     """Merge the streams between two displays, stdout first: their interleaving is chance."""
-    kept: list[NotebookNode] = []
+    normal: list[NotebookNode] = []
     streams: dict[str, str] = {}
     for output in outputs:
         if output.output_type == "stream":
             streams[output.name] = streams.get(output.name, "") + output.text
             continue
-        kept += _streams(streams)
+        normal += _streams(streams)
         streams = {}
         copied = copy.deepcopy(output)
         data = copied.get("data", {})
@@ -183,8 +181,8 @@ def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[Noteboo
             if data["text/html"].count(SOURCE) != left_out:
                 del data["text/html"]  # not as our excerpts are: nothing of it is sure to be ours
         if copied.get("data", True):
-            kept.append(copied)
-    return kept + _streams(streams)
+            normal.append(copied)
+    return normal + _streams(streams)
 
 
 def _streams(texts: Mapping[str, str]) -> list[NotebookNode]:

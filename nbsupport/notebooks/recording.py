@@ -28,19 +28,19 @@ def record(run: Path) -> None:
 
     A run of several LLVMs becomes the recording of all of them (data/recorded/versions).
     """
-    found = results.read(run)
-    entries = found.manifest["notebooks"]
+    whole = results.read(run)
+    entries = whole.manifest["notebooks"]
     several = any(name != entry["notebook"] for name, entry in entries.items())
     recorded = settings.data_dir() / "recorded" / ("versions" if several else "")
-    results.save(found, recorded)
-    manifest = {key: value for key, value in found.manifest.items() if key != "arguments"}
+    results.save(whole, recorded)
+    manifest = {key: value for key, value in whole.manifest.items() if key != "arguments"}
     keep = ("notebook", "parameters", "status", "seconds")  # and no place on this machine
     manifest["notebooks"] = {
         name: {key: entry[key] for key in keep} for name, entry in entries.items()
     }
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     if not several:
-        files.write(recorded / "grid.svg", shown.svg(tables.grid(found.tables["trials"])))
+        files.write(recorded / "grid.svg", shown.svg(tables.grid(whole.tables["trials"])))
         trace.keep(settings.cache_dir())
 
 

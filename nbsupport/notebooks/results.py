@@ -8,7 +8,6 @@ Parquet tables beside the notebooks; `data/recorded` holds those of one real run
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,36 +184,36 @@ def read(run: Path) -> Run:
     """
     import pandas as pd  # noqa: PLC0415
 
-    manifest = _manifest(run / "manifest.json")
+    manifest = _manifest(run)
+    entries = manifest.get("notebooks", {})
     claims: list[dict[str, Any]] = []
     tables: dict[str, list[tuple[str, list[dict[str, Any]]]]] = {}
     for path in executed(run, manifest):
-        entry = manifest.get("notebooks", {}).get(path.stem, {})
-        given = json.dumps(_said(entry.get("parameters", {})), sort_keys=True)
+        entry = entries.get(path.stem, {})
+        cell = json.dumps(_said(entry.get("parameters", {})), sort_keys=True)
         for kind, content in _outputs(path):
             if kind == CLAIM:
                 at = json.dumps(content["at"], sort_keys=True)
-                name = entry.get("notebook", path.stem)
-                claims.append({"notebook": name, **content, "at": at})
+                claims.append({"notebook": entry.get("notebook", path.stem), **content, "at": at})
             else:
-                tables.setdefault(content["name"], []).append((given, content["rows"]))
-    whole = {
-        name: pd.DataFrame(
-            [{**row, "at": at} for at, rows in parts for row in rows] if parts[1:] else parts[0][1]
-        )
-        for name, parts in tables.items()
-    }
-    return Run(manifest, _claim_table(claims), whole)
+                tables.setdefault(content["name"], []).append((cell, content["rows"]))
+    frames = {}
+    for name, parts in tables.items():
+        rows = parts[0][1]
+        if parts[1:]:
+            rows = [{**row, "at": at} for at, part in parts for row in part]
+        frames[name] = pd.DataFrame(rows)
+    return Run(manifest, _claim_table(claims), frames)
 
 
 def executed(run: Path, manifest: Mapping[str, Any]) -> list[Path]:
     """Return the executed notebooks of a run: those that its manifest names, if it has one."""
-    there = sorted((run / "notebooks").glob("*.ipynb"))
-    known = manifest.get("notebooks")
-    found = [path for path in there if not known or path.stem in known]
-    if not found:
+    entries = manifest.get("notebooks")
+    paths = sorted((run / "notebooks").glob("*.ipynb"))
+    paths = [path for path in paths if entries is None or path.stem in entries]
+    if not paths:
         raise MissingError(str(run), "no executed notebooks there", f"pgo-lab run -o {run}")
-    return found
+    return paths
 
 
 def _claim_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -237,52 +236,22 @@ def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def collect(run: Path) -> Run:
-    """Write the tables of a run's notebooks beside them, and a page that lists what there is.
+    """Write the tables of a run's notebooks beside them; return the run.
 
-    Returns the run. Tables of an earlier batch that are no more are removed.
+    Tables of an earlier batch that are no more are removed.
     """
-    found = read(run)
-    for old in set(run.glob("*.parquet")) - {run / f"{name}.parquet" for name in found.tables}:
+    whole = read(run)
+    for old in set(run.glob("*.parquet")) - {run / f"{name}.parquet" for name in whole.tables}:
         old.unlink()
-    save(found, run)
-    files.write(run / "index.html", _index(found))
-    return found
-
-
-def _index(run: Run) -> str:
-    """Return a page of a run: its verdict, and each executed notebook, how it fared, how long."""
-
-    def row(*cells: object, tag: str = "td") -> str:
-        inside = "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
-        return f"<tr>{inside}</tr>"
-
-    entries = run.manifest.get("notebooks", {}).items()
-    rows = [
-        row(
-            name,
-            ", ".join(f"{key} {value}" for key, value in entry["parameters"].items()),
-            f"{entry['status']}: {entry['error']}" if entry["error"] else entry["status"],
-            f"{entry['seconds']:.1f} s",
-        )
-        for name, entry in entries
-    ]
-    heads = row("notebook", "parameters", "outcome", "took", tag="th")
-    when = f"{run.manifest.get('started')} on {run.manifest.get('platform')}"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>PGO Crash Lab</title>'
-        "<style>:root { color-scheme: light dark; font: 16px sans-serif } "
-        "th, td { padding: 0.2em 1em 0.2em 0; text-align: left; vertical-align: top }</style>"
-        f"<h1>{html.escape(run.verdict())}</h1><p>A run begun {html.escape(when)}. Executed "
-        "notebooks are in notebooks/, tables beside this page (Parquet); pgo-lab report makes a "
-        f"site of them, pgo-lab diff compares two runs.</p><table>{heads}{''.join(rows)}</table>\n"
-    )
+    save(whole, run)
+    return whole
 
 
 def save(run: Run, folder: Path) -> None:
     """Write claims and tables as Parquet, each file atomically."""
-    for name, recorded_table in {"claims": run.claims, **run.tables}.items():
+    for name, frame in {"claims": run.claims, **run.tables}.items():
         content = BytesIO()
-        recorded_table.to_parquet(content, index=False)
+        frame.to_parquet(content, index=False)
         files.write(folder / f"{name}.parquet", content.getvalue())
 
 
@@ -295,7 +264,7 @@ def load(folder: Path) -> Run:
         claims = tables.pop("claims")
     except (OSError, ValueError, KeyError) as error:
         raise LabError(str(folder), f"not a recorded run ({error})", "record it again") from error
-    return Run(_manifest(folder / "manifest.json"), claims, tables)
+    return Run(_manifest(folder), claims, tables)
 
 
 def recorded() -> Run:
@@ -307,21 +276,14 @@ def baseline() -> Run:
     """Return the recorded run with the claims of all LLVMs (data/recorded/versions), too."""
     import pandas as pd  # noqa: PLC0415
 
-    found = recorded()
-    versions = load(settings.data_dir() / "recorded" / "versions")
-    claims = pd.concat([found.claims, versions.claims], ignore_index=True)
-    return dataclasses.replace(
-        found, claims=claims.drop_duplicates(["name", "at"], ignore_index=True)
-    )
+    run, versions = recorded(), load(settings.data_dir() / "recorded" / "versions")
+    claims = pd.concat([run.claims, versions.claims]).drop_duplicates(["name", "at"])
+    return dataclasses.replace(run, claims=claims.reset_index(drop=True))
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise LabError(str(path), f"not JSON ({error})", "run it again") from error
+def _manifest(run: Path) -> dict[str, Any]:
+    path = run / "manifest.json"
+    manifest: dict[str, Any] = files.read_json(path, "run it again") if path.is_file() else {}
     return manifest
 
 

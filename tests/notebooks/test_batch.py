@@ -1,66 +1,45 @@
-"""Executing notebooks: parameters, faults, reuse, interrupts, and what is committed of them."""
+"""Executing notebooks: parameters, faults, reuse, interrupts, and going on with a run."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import filelock
-import nbformat
 import psutil
 import pytest
-from nbformat import NotebookNode
 
+from nbsupport.base import progress, settings
 from nbsupport.base.errors import LabError
-from nbsupport.cli import commands
-from nbsupport.notebooks import batch, document, recording
-
-PROSE = "# A title\n\nProse."
-
-
-def cell(source: str, *tags: str, outputs: tuple[NotebookNode, ...] = ()) -> NotebookNode:
-    made: NotebookNode = nbformat.v4.new_code_cell(source, outputs=list(outputs))  # type: ignore[no-untyped-call]
-    if tags:
-        made.metadata["tags"] = list(tags)
-    return made
+from nbsupport.notebooks import batch, document
+from nbsupport.notebooks.worker import Executor, NotebookJob
+from tests.support.notebooks import TAKES, cell, printed, write
 
 
-def prose(source: str) -> NotebookNode:
-    made: NotebookNode = nbformat.v4.new_markdown_cell(source)  # type: ignore[no-untyped-call]
-    return made
+class Instant(Executor):
+    """Executes nothing: what comes out is what went in; `work` does something meanwhile."""
 
+    def __init__(self, work: Callable[[NotebookJob], object] = lambda _: None) -> None:
+        self.work = work
 
-def book(*cells: NotebookNode | str) -> NotebookNode:
-    made: NotebookNode = nbformat.v4.new_notebook(  # type: ignore[no-untyped-call]
-        cells=[cell(one) if isinstance(one, str) else one for one in cells]
-    )
-    return made
+    def execute(self, job: NotebookJob) -> str | None:
+        shutil.copy(job.folder / "input.ipynb", job.folder / "output.ipynb")
+        self.work(job)
+        return None
 
-
-def write(path: Path, *cells: NotebookNode | str, title: str = PROSE) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(document.dump(book(prose(title), *cells)))
-    return path
-
-
-def printed(path: Path) -> str:
-    outputs = [out for one in document.code(document.read(path)) for out in one.outputs]
-    return "".join(out.get("text", "") for out in outputs)
+    def stop(self) -> None:
+        pass
 
 
 # --- What one run does with good and bad notebooks
-
-
-TAKES = cell(
-    'llvm: str | None = "18"\nflag = "-fprofile-use=x"  # a = b\ncount: int = 1\nrun_folder = ""',
-    "parameters",
-)
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +96,51 @@ def test_last_notebook_sees_what_the_others_left(finished: Finished) -> None:
 
 
 def test_what_measures_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each notebook looks whether another one is running; the one that measures must find none."""
     monkeypatch.setattr(batch, "ALONE", ("2",))
-    here = tmp_path / "running"
-    here.mkdir()
-    look = (
-        f"import os, pathlib, time\nhere = pathlib.Path({str(here)!r})\n"
-        "mine = here / str(os.getpid())\nmine.touch()\ntime.sleep(2)\n"
-        "seen = len(list(here.iterdir()))\nmine.unlink()\nprint(seen)"
-    )
-    notebooks = [write(tmp_path / "in" / f"{n}.ipynb", look) for n in range(3)]
-    done = batch.execute(notebooks, tmp_path / "run", {}, jobs=3)
-    assert [printed(one.path) for one in done if one.notebook == "2"] == ["1\n"]
+    running: list[str] = []
+    most: dict[str, int] = {}
+
+    def work(job: NotebookJob) -> None:
+        running.append(job.folder.name)
+        time.sleep(0.3)
+        most[job.folder.name] = len(running)
+        running.remove(job.folder.name)
+
+    notebooks = [write(tmp_path / "in" / f"{n}.ipynb", "1") for n in range(4)]
+    batch.execute(notebooks, tmp_path / "run", {}, jobs=4, executor=Instant(work))
+    assert most["2"] == 1
+    assert max(most.values()) == 3
+
+
+def test_one_bar_says_what_is_executed_and_how_long_all_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, lines, moments = [100.0], list[str](), list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress, "say", lines.append)
+    bars: list[Callable[[], str]] = []
+
+    @contextlib.contextmanager
+    def bar(what: str, total: int, now: Callable[[], str]) -> Iterator[Callable[[], None]]:
+        assert total == 4
+        bars.append(now)
+        yield lambda: None
+
+    def work(job: NotebookJob) -> None:
+        clock[0] += 5
+        moments.append(bars[0]())
+        clock[0] += {"a": 5, "b": 15, "c": 5, "d": 5}[job.folder.name]
+
+    monkeypatch.setattr(progress, "bar", bar)
+    notebooks = [write(tmp_path / "in" / f"{name}.ipynb", "1") for name in "abcd"]
+    batch.execute(notebooks, tmp_path / "run", {}, jobs=1, executor=Instant(work))
+    assert moments == ["a", "b; about 25 s left", "c; about 25 s left", "d; about 8 s left"]
+    assert lines[1:] == [
+        "  a: executed in 10.0 s (3 left, about 30 s)",
+        "  b: executed in 20.0 s (2 left, about 30 s)",
+        "  c: executed in 10.0 s (1 left, about 13 s)",
+        "  d: executed in 10.0 s",
+    ]
 
 
 def test_manifest_tells_of_each(finished: Finished) -> None:
@@ -186,30 +198,83 @@ def test_failure_is_not_reused(finished: Finished) -> None:
     assert manifest["notebooks"]["01-good"]["status"] == "executed"  # others stay in it
 
 
+def test_another_code_or_other_data_execute_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(name: str, **changes: str) -> str:
+        """Return the digest of a project of three files, some of them changed."""
+        contents = {"package/a/a.py": "1", "data/b.toml": "1", "data/site/c.css": "1"}
+        for path, content in (contents | changes).items():
+            file = tmp_path / name / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        monkeypatch.setattr(batch, "__file__", str(tmp_path / name / "package/notebooks/batch.py"))
+        monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / name / "data")
+        return batch.own_digest()
+
+    before = digest("before")
+    assert digest("same") == before
+    assert digest("site", **{"data/site/c.css": "2"}) == before
+    assert digest("compiled", **{"data/__pycache__/x.pyc": "2"}) == before
+    for path in ("package/a/a.py", "data/b.toml", "package/new.py", "data/new.toml"):
+        assert digest(path.replace("/", "-"), **{path: "2"}) != before
+
+
+# --- Going on with a run
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> tuple[list[Path], Path]:
+    """Return two notebooks, and the folder of a run of them that was ended at its beginning."""
+    books, out = [write(tmp_path / "books" / f"{n}.ipynb", TAKES) for n in "ab"], tmp_path / "run"
+
+    def work(job: NotebookJob) -> None:
+        assert job
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        values = {"llvm": ["18", "19"], "count": ["1"]}
+        batch.execute(books, out, values, executor=Instant(work))
+    return books, out
+
+
+def test_what_was_begun_is_known_before_anything_is_executed(
+    begun: tuple[list[Path], Path],
+) -> None:
+    out = begun[1]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (manifest["notebooks"], manifest["finished"]) == ({}, None)
+    assert not (out / "notebooks").exists()
+    cells = [done.cell for done in batch.resume(out, executor=Instant())]
+    assert cells == ["a--18", "a--19", "b--18", "b--19"]
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("names", "values", "different"),
     [
-        pytest.param(lambda made: made.cells[1].update(source="y = 2"), id="code"),
-        pytest.param(lambda made: made.cells[1].metadata.update(tags=["x"]), id="tags"),
-        pytest.param(lambda made: made.cells.append(cell("z")), id="another cell"),
+        ("", {}, ""),
+        ("ab", {"llvm": ["18", "19"], "count": ["1"]}, ""),
+        ("ba", {"llvm": ["19", "18"]}, ""),
+        ("a", {}, "notebooks {}/b.ipynb only there"),
+        ("", {"llvm": ["19", "20"]}, "llvm 18 only there; llvm 20 only here"),
+        ("", {"count": ["2"]}, "count 1 only there; count 2 only here"),
+        ("", {"foreign": ["17"]}, "foreign 17 only here"),
     ],
 )
-def test_digest_tells_code_apart(change: object) -> None:
-    assert callable(change)
-    before, after = book(prose(PROSE), "x = 1"), book(prose(PROSE), "x = 1")
-    assert document.digest(before, {}) == document.digest(after, {})
-    change(after)
-    assert document.digest(before, {}) != document.digest(after, {})
-
-
-def test_digest_tells_parameters_and_surroundings_apart() -> None:
-    one = book("x = 1")
-    seen = {
-        document.digest(one, {"a": 1}),
-        document.digest(one, {"a": "1"}),
-        document.digest(one, {}, "c"),
-    }
-    assert len(seen) == 3
+def test_the_same_arguments_are_taken_and_others_refused(
+    begun: tuple[list[Path], Path], names: str, values: dict[str, object], different: str
+) -> None:
+    books, out = begun
+    folder, before = books[0].parent, (out / "manifest.json").read_bytes()
+    notebooks = [folder / f"{name}.ipynb" for name in names]
+    if not different:
+        assert len(batch.resume(out, notebooks, values, executor=Instant())) == 4
+        return
+    with pytest.raises(LabError) as caught:
+        batch.resume(out, notebooks, values, executor=Instant())
+    why = f"the run in {out} was begun otherwise ({different.format(folder)})"
+    assert str(caught.value) == f"--resume: {why}; give the same arguments, or -o alone"
+    assert (out / "manifest.json").read_bytes() == before
 
 
 # --- Bad input, two at once, interrupts
@@ -303,129 +368,3 @@ def _sleeping(mark: str) -> list[int]:
         if (process.info["cmdline"] or [])[:2] == ["sleep", mark]:
             found.append(process.pid)
     return found
-
-
-# --- What is committed
-
-
-def output(kind: str, **content: object) -> NotebookNode:
-    made: NotebookNode = nbformat.v4.new_output(kind, **content)  # type: ignore[no-untyped-call]
-    return made
-
-
-def test_normalize_keeps_code_tags_and_outputs() -> None:
-    shown = output("execute_result", data={"text/plain": "1"}, execution_count=7)
-    one = cell("1", "kept", outputs=(shown,))
-    one.execution_count = 7
-    one.metadata["papermill"] = {"duration": 1.5}
-    one.metadata["execution"] = {"iopub.status.busy": "2025-01-01T00:00:00Z"}
-    whole = book(prose(PROSE), one)
-    whole.metadata = {
-        "kernelspec": {"name": "other", "display_name": "Mine", "language": "python"},
-        "language_info": {"name": "python", "version": "3.11.7"},
-        "papermill": {"input_path": "/home/me/x.ipynb"},
-        "widgets": {"application/vnd.jupyter.widget-state+json": {}},
-    }
-    assert json.loads(json.dumps(document.normalize(whole))) == {
-        "cells": [
-            {"cell_type": "markdown", "id": "cell-1", "metadata": {}, "source": PROSE},
-            {
-                "cell_type": "code",
-                "id": "cell-2",
-                "metadata": {"tags": ["kept"]},
-                "source": "1",
-                "execution_count": 7,
-                "outputs": [
-                    {
-                        "output_type": "execute_result",
-                        "data": {"text/plain": "1"},
-                        "metadata": {},
-                        "execution_count": 7,
-                    }
-                ],
-            },
-        ],
-        "metadata": {
-            "kernelspec": {
-                "name": "python3",
-                "display_name": "Python 3 (ipykernel)",
-                "language": "python",
-            },
-            "language_info": {"name": "python"},
-        },
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-
-
-def test_normalize_merges_streams_between_displays() -> None:
-    stream = [output("stream", name=name, text=text) for name, text in ("e1", "o2", "e3", "o4")]
-    for one in stream:
-        one.name = {"e": "stderr", "o": "stdout"}[one.name]
-    shown = output("display_data", data={"text/plain": "x"})
-    (made,) = document.normalize(book(cell("", outputs=(*stream, shown, stream[1])))).cells
-    assert [(o.get("name"), o.get("text")) for o in made.outputs] == [
-        ("stdout", "24"),
-        ("stderr", "13"),
-        (None, None),
-        ("stdout", "2"),
-    ]
-
-
-def test_normalize_drops_widget_views() -> None:
-    view = {"model_id": "random"}
-    alone = output("display_data", data={document.WIDGET: view})
-    both = output("display_data", data={document.WIDGET: view, "text/html": "<b>twin</b>"})
-    (made,) = document.normalize(book(cell("", outputs=(alone, both)))).cells
-    assert [o.data for o in made.outputs] == [{"text/html": "<b>twin</b>"}]
-
-
-def test_normalize_changes_nothing_twice_and_not_its_argument() -> None:
-    given = book(prose(PROSE), cell("x", outputs=(output("stream", name="stdout", text="x"),)))
-    before = json.dumps(given)
-    once = document.normalize(given)
-    assert json.dumps(given) == before
-    assert document.normalize(once) == once
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("at /home/me/x.c:3", ["/home/me/x.c:3"]),
-        ("'/srv/pgo-lab-1/run.profraw'", ["/srv/pgo-lab-1/run.profraw"]),
-        ("/Users/me/t, /root/a", ["/Users/me/t,", "/root/a"]),
-        ("lib/home/x ~/tmp/y a/b 1/2 </tmp> https://example.org/home/x", []),
-    ],
-)
-def test_machine_paths(text: str, found: list[str]) -> None:
-    shown = output("stream", name="stdout", text=text)
-    html = output("display_data", data={"text/html": text, "image/png": "/root/base64"})
-    assert [path for _, path in document.machine_paths(book(cell("", outputs=(shown,))))] == found
-    assert [path for _, path in document.machine_paths(book(cell("", outputs=(html,))))] == found
-
-
-def test_refresh_twice_is_the_same_bytes(tmp_path: Path) -> None:
-    cells = (
-        TAKES,
-        "import sys; print(llvm); print('e', file=sys.stderr); print('o')",
-        "import ipywidgets; ipywidgets.IntSlider()",
-    )
-    path = write(tmp_path / "books" / "x.ipynb", *cells)
-    (done,) = recording.refresh([path])
-    assert done.status == "executed"
-    first, when = path.read_bytes(), path.stat().st_mtime_ns
-    assert b"injected-parameters" not in first
-    assert printed(path) == "18\no\ne\n"
-    failing = write(tmp_path / "books" / "y.ipynb", "1 / 0")
-    before = failing.read_bytes()
-    assert commands.main(["dev", "refresh", str(tmp_path / "books")]) == 3
-    assert (path.read_bytes(), path.stat().st_mtime_ns) == (first, when)
-    assert failing.read_bytes() == before
-
-
-def test_refresh_refuses_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path / "books" / "x.ipynb", "print('/home/me/y')")
-    before = path.read_bytes()
-    assert commands.main(["dev", "refresh", str(path)]) == 2
-    assert "x.ipynb: cell 2 shows the path /home/me/y; print names" in capsys.readouterr().err
-    assert path.read_bytes() == before

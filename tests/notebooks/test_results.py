@@ -114,6 +114,10 @@ def test_a_claim_that_came_out_otherwise_is_changed(
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no executed notebooks there; pgo-lab run -o"):
         results.read(tmp_path)
+    # A run that has just begun, beside what an earlier one has left.
+    (write(tmp_path, []) / "manifest.json").write_text('{"notebooks": {}}')
+    with pytest.raises(MissingError, match="no executed notebooks there; pgo-lab run -o"):
+        results.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"cells": 5}', '{"cells": [5]}', "[]"])

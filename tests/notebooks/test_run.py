@@ -10,26 +10,16 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pandas as pd
 import psutil
 import pytest
 
 from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
-from nbsupport.notebooks import batch, document, recording, results
-from tests.notebooks.test_batch import book, cell
+from nbsupport.notebooks import batch, document, results
+from tests.support.notebooks import CODE, PARAMETERS, cell, write
 
 GRID = ("--llvm=18", "--llvm=19", "--foreign=17", "--foreign=23", "-o")
-CODE = """
-import pandas as pd
-from nbsupport.notebooks import results
-at = {"llvm": llvm, "foreign": foreign}
-results.keep_table("seen", pd.DataFrame([{"main": llvm, "foreign": foreign, "steps": steps}]))
-results.load_claims = lambda: {"sum": results.ClaimText("01-plain", "they add up")}
-results.claim("sum", int(llvm) + steps, int(llvm) + steps, **at)
-"""
-PARAMETERS = 'llvm: str = "19"\nforeign: str = "17"\nsteps: int = 1\ngrid: str = "1,2"'
 
 
 def pgo_lab(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -49,17 +39,16 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("books")
-    plain = book(cell(PARAMETERS, "parameters"), CODE)
-    fixed = book(cell('llvm: str = "19"', "parameters"), "foreign, steps = '0', 0", CODE)
-    front = book(
+    front = (
         cell("run_folder: str = 'recorded'", "parameters"),
         "from pathlib import Path\nprint(len(list(Path(run_folder, 'notebooks').glob('0[12]*'))))",
     )
-    paths = []
-    for name, content in (("00-start-here", front), ("01-plain", plain), ("02-fixed", fixed)):
-        paths.append(folder / f"{name}.ipynb")
-        nbformat.write(content, paths[-1])  # type: ignore[no-untyped-call]
-    return paths
+    fixed = cell('llvm: str = "19"', "parameters"), "foreign, steps = '0', 0", CODE
+    return [
+        write(folder / "00-start-here.ipynb", *front),
+        write(folder / "01-plain.ipynb", cell(PARAMETERS, "parameters"), CODE),
+        write(folder / "02-fixed.ipynb", *fixed),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +86,8 @@ def test_tables_of_all_cells_are_one_that_says_of_which(grid: Path) -> None:
     at = pd.DataFrame(list(map(json.loads, seen["at"])))
     assert list(at["llvm"]) == list(seen["main"])
     assert set(found.claims["notebook"]) == {"01-plain", "02-fixed"}
-    assert sorted(path.stem for path in grid.glob("*.parquet")) == ["claims", "seen"]
-
-
-def test_a_page_lists_what_there_is(grid: Path) -> None:
-    page = (grid / "index.html").read_text()
-    assert "all 6 claims hold" in page
-    assert page.count("<tr>") == 8
-    assert "llvm 18, foreign 23" in page
+    names = sorted(path.name for path in grid.iterdir() if path.name[0] != ".")
+    assert names == ["claims.parquet", "manifest.json", "notebooks", "seen.parquet"]
 
 
 def test_the_manifest_says_what_was_asked_and_with_what(grid: Path) -> None:
@@ -116,14 +99,18 @@ def test_the_manifest_says_what_was_asked_and_with_what(grid: Path) -> None:
     assert all(len(one["digest"]) == 16 for one in manifest["toolchains"])
 
 
-def test_a_finished_run_is_resumed_without_executing_anything(grid: Path) -> None:
+def test_a_finished_run_is_resumed_without_executing_anything(
+    books: list[Path], grid: Path
+) -> None:
     before = tables(grid)
-    code, said = run("--resume", "-o", grid)
-    assert (code, said.count(": reused")) == (0, 7)
-    assert tables(grid) == before
-    code, said = run("--resume", "--llvm=19", "-o", grid)
+    for same in (["-o"], [*books, *GRID]):
+        code, said = run(*same, grid, "--resume")
+        assert (code, said.count(": reused")) == (0, 7), said
+        assert tables(grid) == before
+    code, said = run(*books, "--llvm=19", "--llvm=20", "-o", grid, "--resume")
+    why = f"the run in {grid} was begun otherwise (llvm 18 only there; llvm 20 only here)"
+    assert said == f"pgo-lab: --resume: {why}; give the same arguments, or -o alone\n"
     assert code == 2
-    assert said == "pgo-lab: --resume: the run in the folder says what to do; give -o alone\n"
 
 
 def test_parameters_have_the_types_of_the_notebook(books: list[Path], tmp_path: Path) -> None:
@@ -201,9 +188,8 @@ def killed_and_resumed(books: list[Path], out: Path, moment: float) -> str:
     time.sleep(moment)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    if not (out / "manifest.json").is_file():
-        return run(*books, *GRID, out)[1]
-    code, said = run("--resume", "-o", out)
+    resume = ["--resume"] if (out / "manifest.json").is_file() else []
+    code, said = run(*books, *GRID, out, *resume)
     assert code == 0, said
     return said
 
@@ -218,6 +204,23 @@ def check_kills(books: list[Path], grid: Path, folder: Path, times: int) -> None
         said = killed_and_resumed(books, out, moments.uniform(0, whole))
         assert tables(out) == tables(grid), said
         assert not list(out.glob(".work-*"))
+
+
+def test_a_run_killed_before_its_first_notebook_ended_goes_on(
+    books: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    child = pgo_lab(books[1], "-p", "steps=2", "-o", out)
+    deadline = time.monotonic() + 60
+    while not (out / "manifest.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    assert not (out / "notebooks").exists()
+    code, said = run(books[1], "-p", "steps=2", "-o", out, "--resume")
+    assert (code, said.count("01-plain: executed")) == (0, 1), said
+    assert pd.read_parquet(out / "seen.parquet")["steps"].tolist() == [2]
 
 
 def test_a_killed_run_goes_on_to_the_same_tables(
@@ -249,26 +252,3 @@ def test_a_killed_run_leaves_no_process_behind(books: list[Path], tmp_path: Path
             return
         time.sleep(0.1)
     pytest.fail(f"still there: {left}")
-
-
-# -- the committed notebooks
-
-
-def test_refresh_says_what_changed_before_it_writes(
-    books: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    path = tmp_path / "01-plain.ipynb"
-    path.write_text(books[1].read_text())
-    recording.refresh([path])
-    path.write_text(path.read_text().replace('"observed": "20"', '"observed": "21"'))
-    written, said = path.read_text(), list[str]()
-
-    def say(line: str) -> None:
-        if "observed otherwise sum" in line:
-            assert path.read_text() == written
-        said.append(line)
-
-    monkeypatch.setattr(progress, "say", say)
-    recording.refresh([path])
-    assert any("observed otherwise sum: 21 -> 20" in line for line in said), said
-    assert path.read_text() != written

@@ -21,8 +21,8 @@ from nbsupport.base.errors import BuildError, LabError, MissingError
 from nbsupport.crash.crash import Crash
 from nbsupport.crash.debugger import Debugger, open_debugger
 from nbsupport.lab import build, counts, programs
-from nbsupport.lab.build import Instrument, Order, Trial
 from nbsupport.lab.outcome import Outcome, ProfileState, classify
+from nbsupport.lab.trial import Instrument, Order, Trial
 from nbsupport.profile.layout import same_stride
 from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain

@@ -15,9 +15,9 @@ from typing import Any
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import programs
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.programs import Unit
+from nbsupport.lab.trial import Trial
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 

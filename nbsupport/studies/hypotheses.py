@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from nbsupport.audit import fate
 from nbsupport.audit.fate import LinkPiece
 from nbsupport.base import settings
-from nbsupport.lab.build import Trial
 from nbsupport.lab.outcome import Kind
+from nbsupport.lab.trial import Trial
 from nbsupport.notebooks.results import Run
 from nbsupport.show import shown
 from nbsupport.studies import mechanisms

@@ -21,9 +21,9 @@ from nbsupport.audit import machine_code, objects
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build, cases, counts
-from nbsupport.lab.build import Trial
 from nbsupport.lab.counts import Counts
 from nbsupport.lab.lab import Lab
+from nbsupport.lab.trial import Trial
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.names import decode
 from nbsupport.rescue import live, profdata, rescue, value_sites
@@ -492,7 +492,7 @@ def test_where_ptrace_is_forbidden(compiled: Compile, tmp_path: Path) -> None:
 
 
 def test_without_lldb(compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "find_lldb", lambda _: None)
+    monkeypatch.setattr(discovery, "find_lldb", lambda: None)
     with pytest.raises(MissingError, match="toolchains --install 23"):
         rescue.run([compiled()], tmp_path / "o.profdata")
 

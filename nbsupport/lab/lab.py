@@ -220,10 +220,10 @@ class Lab:
     def _reference(self, trial: Trial) -> counts.Expected:
         """Return the counts of a uniform build, from two runs, so that chance shows."""
         note = self.cache / "references" / f"{trial.digest}.json"
-        with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or not whole
+        with contextlib.suppress(LabError, ValueError, TypeError):  # not there, or not whole
             return {
                 (name, number): None if values is None else tuple(values)
-                for name, number, values in json.loads(note.read_text())
+                for name, number, values in files.read_json(note)
             }
         expected = counts.agreed(self._healthy(trial) for _ in range(2))
         rows = [(*key, values) for key, values in expected.items()]

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 Loaded = TypeVar("Loaded", bound="DataclassInstance")
 #: What a value of a type is called in TOML.
-_TYPES: dict[type, str] = {
+_TYPES: dict[Any, str] = {
     str: "a string",
     int: "a whole number",
-    tuple: "a list",
-    Mapping: "a table",
+    Path: "a path",
+    tuple[str, ...]: "a list of strings",
+    Mapping[str, str]: "a table of strings",
 }
 
 
@@ -67,7 +68,7 @@ def read_json(path: Path, do: str = "make it again") -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise from_os(f"reading {path}", error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabError(str(path), f"not JSON ({error})", do) from error
 
 
@@ -77,38 +78,58 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise from_os(f"reading {path}", error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LabError(str(path), f"not TOML ({error})", "mend that line") from error
 
 
 def load(cls: type[Loaded], table: Mapping[str, Any], where: str) -> Loaded:
     """Make a dataclass out of a table of a TOML or JSON file, which `where` names.
 
-    Lists become tuples. Raises `LabError` for a key that is missing or that nobody knows, and
-    for a value of another type than its field's.
+    A list becomes a tuple, and a string a Path, where the field is one. Raises `LabError` for a
+    key that is missing or that nobody knows, and for a value of another type than its field's.
     """
+    if not isinstance(table, Mapping):
+        raise LabError(where, "not a table", "make it again")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = get_type_hints(cls)
     for key in table.keys() - fields.keys():
         raise LabError(where, f"{key!r} is not known", f"choose from {', '.join(fields)}")
+    values = {}
     for name, field in fields.items():
         optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
         if name not in table and not optional:
             raise LabError(where, f"{name!r} is missing", "add it")
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in table.items()}
-    for name, value in values.items():
-        hint = hints[name]
-        if get_origin(hint) is Literal:
-            right, wanted = value in get_args(hint), f"choose from {', '.join(get_args(hint))}"
-        else:
-            kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-            plain = tuple(get_origin(kind) or kind for kind in kinds)
-            right = isinstance(value, plain) and (bool in plain or not isinstance(value, bool))
-            words = [_TYPES.get(kind, kind.__name__) for kind in plain]
-            wanted = f"write {' or '.join(words)}"
-        if not right:
-            raise LabError(where, f"{name} = {value!r} is not what belongs there", wanted)
+        if name in table:
+            value, hint = table[name], hints[name]
+            if isinstance(value, str) and Path in (hint, *get_args(hint)):
+                value = Path(value)
+            values[name] = tuple(value) if isinstance(value, list) else value
+            if not _fits(values[name], hint):
+                why = f"{name} = {value!r} is not what belongs there"
+                raise LabError(where, why, _wanted(hint))
     return cls(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Say whether a value, and each that is in it, is of the type that a field says."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in args
+    if isinstance(hint, UnionType):
+        return any(_fits(value, kind) for kind in args)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, args[0]) for item in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_fits(v, args[1]) for v in value.values())
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _wanted(hint: Any) -> str:
+    """Say what belongs into a field of a type."""
+    if get_origin(hint) is Literal:
+        return f"choose from {', '.join(get_args(hint))}"
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return f"write {' or '.join(_TYPES.get(kind, str(kind)) for kind in kinds)}"
 
 
 def once(target: Path, make: Callable[[Path], object]) -> Path:

@@ -1,9 +1,9 @@
 from . import cases as cases
 from . import tables as tables
-from .build import Trial as Trial
 from .grid import sweep as sweep
 from .lab import INSTRUMENTS as INSTRUMENTS
 from .lab import ORDERS as ORDERS
 from .lab import Lab as Lab
 from .outcome import KINDS as KINDS
 from .outcome import Outcome as Outcome
+from .trial import Trial as Trial

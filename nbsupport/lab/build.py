@@ -7,26 +7,19 @@ by the trial they are for; both appear in the cache whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-import hashlib
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError, first_line, from_os
 from nbsupport.base.process import Command
-from nbsupport.lab.programs import Program, Unit
+from nbsupport.lab.programs import Unit
+from nbsupport.lab.trial import Instrument, Trial
 from nbsupport.toolchains.probe import Toolchain
-
-Instrument = Literal["ir", "front-end", "none"]
-Order = Literal["main-first", "foreign-first"]
-
 
 #: How clang is asked for each kind of instrumentation (clang's user manual,
 #: "Profile Guided Optimization").
@@ -50,85 +43,6 @@ _OWN_DIGEST = files.sha256(Path(__file__))
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One program x toolchains x options: the library by `foreign`, all else by `main`.
-
-    `linker` links (main itself, but for a Rust main the clang beside it). `runtime` is the
-    toolchain whose profile runtime is linked: main, except in a reference build of an
-    instrumented library under an uninstrumented main. `environment` is what the program finds
-    in its environment besides what every program does. `link` are more of the linker's flags.
-    """
-
-    program: Program
-    main: Toolchain
-    foreign: Toolchain
-    order: Order
-    main_instrument: Instrument
-    instrument: Instrument
-    linker: Toolchain
-    runtime: Toolchain
-    environment: tuple[tuple[str, str], ...] = ()
-    link: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """What tells this build from any other: sources, compilers, flags and this module."""
-        parts: list[str] = [_OWN_DIGEST, self.program.name, self.order]
-        parts += [self.main_instrument, self.instrument, *self.link]
-        parts += [t.identity for t in (self.main, self.foreign, self.linker, self.runtime)]
-        for unit in (self.program.main, *self.program.library):
-            parts += [unit.inputs_digest, unit.source, *unit.flags]
-        parts += [f"{name}={value}" for name, value in self.environment]  # so do its references
-        return _digest(parts)
-
-    @property
-    def references(self) -> tuple[Trial, ...]:
-        """The uniform builds that say which counts are right, one for each instrumented part.
-
-        Each is by that part's own toolchain (compiler, linker, runtime), and only that
-        part is instrumented, so that every function in its profile belongs to it. A Rust
-        main has no compiler of the foreign LLVM; there it is only left uninstrumented.
-        """
-        rust = self.program.language == "rust"
-        order = self.order if rust else "main-first"
-        whole = dataclasses.replace(self, order=order, link=())
-        parts = []
-        if self.main_instrument != "none":
-            parts.append(dataclasses.replace(whole, foreign=self.linker, instrument="none"))
-        if self.instrument != "none":
-            own = dataclasses.replace(whole, linker=self.foreign, runtime=self.foreign)
-            main = self.main if rust else self.foreign
-            parts.append(dataclasses.replace(own, main=main, main_instrument="none"))
-        return tuple(parts)
-
-    @property
-    def parameters(self) -> dict[str, str]:
-        """What identifies the trial from machine to machine: versions, not places."""
-        names = {"main": self.main, "foreign": self.foreign}
-        versions = {key: f"{t.kind} {t.major}" for key, t in names.items()}
-        return {
-            "program": self.program.name,
-            **versions,
-            "order": self.order,
-            "instrument": self.instrument,
-            "main_instrument": self.main_instrument,
-        }
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the parameters as columns of a table."""
-        return {
-            "program": self.program.name,
-            "main": self.main.name,
-            "main_raw_version": self.main.raw_version,
-            "foreign": self.foreign.name,
-            "foreign_raw_version": self.foreign.raw_version,
-            "order": self.order,
-            "instrument": self.instrument,
-            "main_instrument": self.main_instrument,
-        }
-
-
-@dataclass(frozen=True)
 class CompileJob:
     """One object file to be made: a unit, its compiler and its instrumentation."""
 
@@ -146,7 +60,7 @@ class CompileJob:
         """What tells this object from any other."""
         unit = self.unit
         parts = [_OWN_DIGEST, unit.source, unit.inputs_digest, self.toolchain.identity]
-        return _digest([*parts, *self.flags])
+        return files.digest(*parts, *self.flags)
 
 
 def jobs(trial: Trial) -> tuple[CompileJob, ...]:
@@ -159,33 +73,33 @@ def jobs(trial: Trial) -> tuple[CompileJob, ...]:
     return (CompileJob(trial.program.main, trial.main, trial.main_instrument), *library)
 
 
-def compiled(job: CompileJob, cache: Path) -> Path:
+def compiled(job: CompileJob, folder: Path) -> Path:
     """Return the object file, compiling it if it is not there; raises `BuildError`."""
-    target = cache / "objects" / job.digest[:2] / f"{job.digest}.o"
+    target = folder / "objects" / job.digest[:2] / f"{job.digest}.o"
     if not target.is_file():
         command: Command = (job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o")
         _make(target, command, job.unit.folder, job.toolchain, job.unit.source)
     return target
 
 
-def linked(trial: Trial, cache: Path) -> Path:
+def linked(trial: Trial, folder: Path) -> Path:
     """Return the executable, building what is not there; raises `BuildError`."""
-    target = cache / "programs" / trial.digest[:2] / trial.digest / trial.program.name
+    target = folder / "programs" / trial.digest[:2] / trial.digest / trial.program.name
     if not target.is_file():
-        objects = [compiled(job, cache) for job in jobs(trial)]
-        folder = trial.program.main.folder
-        _make(target, link_line(trial, objects), folder, trial.main, trial.program.name)
+        objects = [compiled(job, folder) for job in jobs(trial)]
+        program = trial.program
+        _make(target, link_line(trial, objects), program.main.folder, trial.main, program.name)
     return target
 
 
-def seconds(trial: Trial, cache: Path) -> float:
+def seconds(trial: Trial, folder: Path) -> float:
     """Return how long the compilers and linker of a built trial took, when they ran (0: unknown).
 
     One after the other, each part once: a clean build of it on one processor.
     """
-    program = cache / "programs" / trial.digest[:2] / trial.digest / trial.program.name
+    program = folder / "programs" / trial.digest[:2] / trial.digest / trial.program.name
     took = 0.0
-    for made in (program, *(compiled(job, cache) for job in jobs(trial))):
+    for made in (program, *(compiled(job, folder) for job in jobs(trial))):
         with contextlib.suppress(OSError, ValueError):
             took += float(_note(made).read_text())
     return took
@@ -286,7 +200,3 @@ def _error_line(output: str) -> str:
     """Return the line of a compiler's output that names the error."""
     errors = [line for line in output.splitlines() if "error" in line or "undefined" in line]
     return first_line("\n".join(errors) or output)
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

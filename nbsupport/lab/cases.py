@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,6 @@ import shlex
 import shutil
 import sys
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,36 +126,25 @@ def get(name: str) -> Case:
         if name not in names():
             raise LabError(f"case {name}", "there is none", f"choose from {', '.join(names())}")
         path = settings.data_dir() / "cases" / f"{name}.toml"
-    try:
-        return _checked(path, tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise from_os(f"case {path.name}", error) from error
-    except (ValueError, RecursionError) as error:
-        why = first_line(str(error))
-        raise LabError(f"case {path.name}", why, "data/cases/orjson.toml explains it") from error
-
-
-def _checked(path: Path, said: dict[str, Any]) -> Case:
-    """Return a case; raises ValueError where the file is not what orjson.toml explains."""
-    found: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
-    defaults = vars(Case(path))
-    for key, value in found.items():
-        texts = value.values() if isinstance(value, dict) else value
-        texts = texts if isinstance(value, dict | tuple) else ()
-        known = type(value) is type(defaults.get(key))
-        if not known or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{key}: no such key, or not a value of it")
-    case = Case(path, **found)
+    table = files.read_toml(path)
+    if "path" in table:
+        raise _not_a_case(path, "path is no key")
+    case = files.load(Case, {**table, "path": path}, f"case {path.name}")
     if sum(map(bool, (case.package, case.url, case.folder))) != 1:
-        raise ValueError("it needs one of package, url, folder")
+        raise _not_a_case(path, "it needs one of package, url, folder")
     needed = (case.folder or case.file, case.made, case.run_as, case.command)
     if not all(needed) or "/" in case.file + case.run_as:
-        raise ValueError("it needs made, command, run_as and (to fetch) file, without a folder")
-    if "\\x00" in repr(said) or any("=" in key or not key for key in case.env):
-        raise ValueError("it has a NUL, or a variable's name that is none")
+        why = "it needs made, command, run_as and (to fetch) file, without a folder"
+        raise _not_a_case(path, why)
+    if "\\x00" in repr(table) or any("=" in key or not key for key in case.env):
+        raise _not_a_case(path, "it has a NUL, or a variable's name that is none")
     if not re.fullmatch(r"(https?://[\w.-]+/|file:///)\S+|", case.url):
-        raise ValueError("url is no address")
+        raise _not_a_case(path, "url is no address")
     return case
+
+
+def _not_a_case(path: Path, why: str) -> LabError:
+    return LabError(f"case {path.name}", why, "data/cases/orjson.toml explains it")
 
 
 def source(case: Case) -> Path:
@@ -236,9 +223,9 @@ def build(
     parts = [files.sha256(Path(__file__)), sys.version, rustc.identity, cc.identity, flags]
     parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
     parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
-    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    digest = files.digest(*parts)
     kept = files.once(settings.cache_dir() / "cases" / f"{case.name}-{digest}", make)
-    note = json.loads((kept / "built.json").read_text())
+    note = files.read_json(kept / "built.json")
     told = (tuple(note["commands"]), note["seconds"], tuple(note["warnings"]))
     return Built(case, rustc, kept, *told)
 
@@ -267,13 +254,12 @@ def _contents(case: Case, folder: Path, profile: Path | None) -> Iterator[str]:
     """Yield what tells one state of sources that no hash pins, and of a profile, from another."""
     try:
         if profile:
-            yield hashlib.sha256(profile.read_bytes()).hexdigest()
+            yield files.sha256(profile)
         for top, folders, inside in os.walk(folder) if case.folder or not case.sha256 else ():
             folders[:] = sorted(set(folders) - _not_source(top, folder))
             for path in sorted(Path(top, name) for name in inside):
                 if path.is_file():
-                    content = hashlib.sha256(path.read_bytes()).hexdigest()
-                    yield f"{path.relative_to(folder)} {content}"
+                    yield f"{path.relative_to(folder)} {files.sha256(path)}"
     except OSError as error:
         raise from_os(f"case {case.name}", error) from error
 

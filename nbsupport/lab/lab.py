@@ -21,8 +21,8 @@ from nbsupport.base.errors import BuildError, LabError, MissingError
 from nbsupport.crash.crash import Crash
 from nbsupport.crash.debugger import Debugger, open_debugger
 from nbsupport.lab import build, counts, programs
-from nbsupport.lab.build import Instrument, Order, Trial
 from nbsupport.lab.outcome import Outcome, ProfileState, classify
+from nbsupport.lab.trial import Instrument, Order, Trial
 from nbsupport.profile.layout import same_stride
 from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
@@ -220,10 +220,10 @@ class Lab:
     def _reference(self, trial: Trial) -> counts.Expected:
         """Return the counts of a uniform build, from two runs, so that chance shows."""
         note = self.cache / "references" / f"{trial.digest}.json"
-        with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or not whole
+        with contextlib.suppress(LabError, ValueError, TypeError):  # not there, or not whole
             return {
                 (name, number): None if values is None else tuple(values)
-                for name, number, values in json.loads(note.read_text())
+                for name, number, values in files.read_json(note)
             }
         expected = counts.agreed(self._healthy(trial) for _ in range(2))
         rows = [(*key, values) for key, values in expected.items()]

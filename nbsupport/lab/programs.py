@@ -6,11 +6,9 @@ each of translation units; a trial chooses the compilers, optimization and instr
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +28,7 @@ class Unit:
     """One translation unit: `source` is compiled in `folder`, to which all names are relative.
 
     So no object holds a path of this machine. `flags` never optimize or instrument.
-    `inputs_digest` is the SHA-256 of all that the source may include.
+    `inputs_digest` is a digest of all that the source may include.
     """
 
     folder: Path
@@ -75,7 +73,7 @@ def get(name: str, *, cc: Path = Path("cc")) -> Program:
 
 
 def _data() -> dict[str, Any]:
-    return tomllib.loads((_folder() / "programs.toml").read_text())
+    return files.read_toml(_folder() / "programs.toml")
 
 
 def _folder() -> Path:
@@ -96,15 +94,14 @@ def _unit(folder: Path, source: str, entry: dict[str, Any]) -> Unit:
 
 
 def digest(folder: Path, *sources: str) -> str:
-    """Return the SHA-256 of a folder's headers, linker's scripts, and (these) `sources`."""
-    total = hashlib.sha256()
+    """Return a digest of a folder's headers, linker's scripts, and (these) `sources`."""
+    parts: list[str | Path] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         chosen = path.suffix in _SOURCES and (not sources or name in sources)
         if chosen or path.suffix in _INCLUDED:
-            content = path.read_bytes()
-            total.update(f"{name}\0{len(content)}\0".encode() + content)
-    return total.hexdigest()
+            parts += [name, path]
+    return files.digest(*parts)
 
 
 def _library_folder(library: dict[str, Any], cc: Path) -> Path:
@@ -114,7 +111,7 @@ def _library_folder(library: dict[str, Any], cc: Path) -> Path:
     if "configure" not in library:
         return sources
     recipe = f"{library['configure']}{library['unity']}{sys.platform}{platform.machine()}"
-    key = hashlib.sha256(recipe.encode()).hexdigest()[:8]
+    key = files.digest(recipe)[:8]
     return files.once(
         sources.with_name(f"configured-{sources.name}-{key}"),
         lambda staging: _configure(sources, staging, library, cc),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 
 from nbsupport.lab import build
-from nbsupport.lab.build import Trial
 from nbsupport.lab.outcome import Outcome
+from nbsupport.lab.trial import Trial
 from nbsupport.show import look
 from nbsupport.show.shown import Shown, framed, table
 from nbsupport.show.widgets import Live, choice, control_row, page

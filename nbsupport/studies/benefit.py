@@ -8,7 +8,6 @@ data/benefit/documents.py. What a program is trained with, it is not measured wi
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import shutil
@@ -121,8 +120,8 @@ def build_rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant
 
     package = Path(rescue.__file__).parent
     sources = [*package.glob("*.py"), package.parent / "crash" / "inside_lldb" / "rescuing.py"]
-    code = (files.sha256(path) for path in sorted(sources))
-    key = _digest("rescued", built.folder.name, *maker.case.command, *_TRAINING, *code)
+    parts = ("rescued", built.folder.name, *maker.case.command, *_TRAINING)
+    key = files.digest(*parts, *sorted(sources))
     profile = files.once(lab.cache / "trained" / key, save) / "profile.profdata"
     return (Variant(name, "rescued", maker.using(profile)),)
 
@@ -166,7 +165,7 @@ class _Maker:
                 raise LabError(f"training {self.case.name}", why, "choose compilers that agree")
             files.write(staging / "profile.proftext", text)
 
-        key = _digest(built.folder.name, *self.case.command, *_TRAINING, runtime.identity)
+        key = files.digest(built.folder.name, *self.case.command, *_TRAINING, runtime.identity)
         return files.once(self.lab.cache / "trained" / key, train) / "profile.proftext"
 
     def indexed(self, *texts: Path) -> Path:
@@ -179,12 +178,8 @@ class _Maker:
             if not done.ok:
                 raise LabError(str(tool), first_line(done.stderr), "train it again")
 
-        key = _digest(older.identity, *(path.read_text() for path in texts))
+        key = files.digest(older.identity, *(path.read_text() for path in texts))
         return files.once(self.lab.cache / "trained" / key, merge) / "profile.profdata"
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def measure(
@@ -218,7 +213,7 @@ def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
     counter = (valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null")
     found = {}
     for one in progress.over(builds, "instructions"):
-        key = _digest(*_COUNTED, *one.built.case.command, one.built.folder.name)
+        key = files.digest(*_COUNTED, *one.built.case.command, one.built.folder.name)
         note = lab.cache / "instructions" / f"{key}.json"
         if not note.is_file():
             runs = [_run(lab, one, (*_COUNTED, rounds), counter).stderr for rounds in ("1", "0")]

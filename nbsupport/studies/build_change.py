@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nbsupport.base import settings
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import programs
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.programs import Unit
+from nbsupport.lab.trial import Trial
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
@@ -71,13 +69,12 @@ class BuildChange:
 
 def load(path: str) -> tuple[BuildChange, ...]:
     """Return the changes of a file below `data`, in the order to try them."""
-    data = tomllib.loads((settings.data_dir() / path).read_text())
-    found = []
-    for name, entry in data.items():
-        fields: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in entry.items()}
-        fields["environment"] = tuple(entry.get("environment", {}).items())
-        found.append(BuildChange(id=name, **fields))
-    return tuple(found)
+    changes = []
+    for name, entry in files.read_toml(settings.data_dir() / path).items():
+        environment = [tuple(pair) for pair in entry.get("environment", {}).items()]
+        fields = {**entry, "id": name, "environment": environment}
+        changes.append(files.load(BuildChange, fields, f"{path}: {name}"))
+    return tuple(changes)
 
 
 def _flagged(unit: Unit, flags: tuple[str, ...]) -> Unit:

@@ -6,15 +6,14 @@ tables, never from here.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from nbsupport.audit import fate
 from nbsupport.audit.fate import LinkPiece
-from nbsupport.base import settings
-from nbsupport.lab.build import Trial
+from nbsupport.base import files, settings
 from nbsupport.lab.outcome import Kind
+from nbsupport.lab.trial import Trial
 from nbsupport.notebooks.results import Run
 from nbsupport.show import shown
 from nbsupport.studies import mechanisms
@@ -107,15 +106,16 @@ class Hypothesis:
 def load() -> tuple[Hypothesis, ...]:
     """Return the hypotheses, ours first."""
     path = settings.data_dir() / "hypotheses" / "hypotheses.toml"
-    found = []
-    for name, entry in tomllib.loads(path.read_text()).items():
-        predictions = tuple(
-            Prediction(**{{"if": "so"}.get(key, key): value for key, value in one.items()})
-            for one in entry.pop("prediction", ())
-        )
-        entry["rows"] = tuple(entry.get("rows", ()))
-        found.append(Hypothesis(id=name, predictions=predictions, **entry))
-    return tuple(found)
+    hypotheses = []
+    for name, entry in files.read_toml(path).items():
+        where = f"{path.name}: {name}"
+        predictions = [
+            files.load(Prediction, {{"if": "so"}.get(key, key): row[key] for key in row}, where)
+            for row in entry.pop("prediction", ())
+        ]
+        fields = {**entry, "id": name, "predictions": predictions}
+        hypotheses.append(files.load(Hypothesis, fields, where))
+    return tuple(hypotheses)
 
 
 def _made(run: Run) -> dict[str, list[str]]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nbsupport.base import settings
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab.outcome import Outcome
 from nbsupport.profile import layout
@@ -38,7 +37,7 @@ def numbers(*ids: str) -> tuple[int, ...]:
 
 
 def _data() -> dict[str, Any]:
-    return tomllib.loads((settings.data_dir() / "seed" / "observations.toml").read_text())
+    return files.read_toml(settings.data_dir() / "seed" / "observations.toml")
 
 
 def table(observed: Sequence[Observation], result: Outcome) -> Shown:

@@ -22,9 +22,9 @@ from nbsupport.base.errors import LabError, MissingError, first_line
 from nbsupport.base.process import Command
 from nbsupport.crash.crash import Crash, Frame
 from nbsupport.lab import build, counts
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import ORDERS, Lab, environment
 from nbsupport.lab.outcome import Outcome
+from nbsupport.lab.trial import Trial
 from nbsupport.show import look, shown
 from nbsupport.toolchains import profdata
 from nbsupport.trace import syscalls

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from nbsupport.base import process, progress
 from nbsupport.lab import build, counts
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab, environment
+from nbsupport.lab.trial import Trial
 from nbsupport.profile.layout import same_stride
 from nbsupport.rescue import rescue
 from nbsupport.toolchains import profdata

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-    from nbsupport.lab.build import Trial
     from nbsupport.lab.lab import Lab
+    from nbsupport.lab.trial import Trial
 
 
 #: Where Linux puts a position-independent program that it does not move about, as under a

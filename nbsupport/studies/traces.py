@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Self
 
 from nbsupport.base.errors import LabError
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab, environment
+from nbsupport.lab.trial import Trial
 from nbsupport.trace.trace import Trace, copy_trace, open_trace, recorded
 from nbsupport.trace.tracer import Tracer
 

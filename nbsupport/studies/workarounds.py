@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from nbsupport.base import process, progress, settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build, counts
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import Outcome
+from nbsupport.lab.trial import Trial
 from nbsupport.show import shown
 from nbsupport.show.widgets import ALL, Live, choice, live
 from nbsupport.studies import build_change
@@ -30,8 +30,8 @@ from nbsupport.toolchains import profdata
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nbsupport.lab.build import Trial
     from nbsupport.lab.lab import Lab
+    from nbsupport.lab.trial import Trial
 
 PARTS = ("main", "library")
 #: How often a program is run, for its counts (which chance may spoil) and for its time.

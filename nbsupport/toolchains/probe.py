@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import platform
 import re
@@ -61,58 +60,29 @@ class Toolchain:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of `pgo-lab toolchains --json`."""
-        keys = [
-            "name",
-            "version",
-            "raw_version",
-            "provider",
-            "prefix",
-            "targets",
-            "runtime",
-            "llvm_profdata",
-            "lldb",
-        ]
-        return {key: _plain(getattr(self, key)) for key in keys}
-
-
-_JSON_KEYS = tuple(
-    "name version raw_version provider prefix targets runtime llvm_profdata lldb".split()  # noqa: SIM905
-)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
+        row = {k: v for k, v in vars(self).items() if k not in ("kind", "compiler")}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in row.items()}
 
 
 def identity(compiler: Path) -> str:
     """Return what tells this executable from another: a digest of path, size and time."""
     real = compiler.resolve()
     stat = real.stat()
-    return hashlib.sha256(f"{real}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    return files.digest(f"{real}|{stat.st_size}|{stat.st_mtime_ns}")
 
 
 def probe(compiler: Path, provider: str) -> Toolchain:
     """Ask a compiler what it is, once: the answers are kept by its identity."""
     name = f"{identity(compiler)}-{provider}-{files.sha256(Path(__file__))[:8]}.json"
     note = settings.cache_dir() / "probes" / name
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return _from_note(json.loads(note.read_text()))
+    with contextlib.suppress(LabError):
+        known = files.load(Toolchain, files.read_json(note), note.name)
+        if all(value.exists() for value in vars(known).values() if isinstance(value, Path)):
+            return known
     toolchain = _ask_rustc(compiler) if compiler.name == "rustc" else _ask_clang(compiler, provider)
     with contextlib.suppress(OSError):  # a read-only cache costs time, nothing else
         files.write(note, json.dumps(dataclasses.asdict(toolchain), default=str))
     return toolchain
-
-
-def _from_note(note: dict[str, Any]) -> Toolchain:
-    paths = ("prefix", "compiler", "runtime", "llvm_profdata", "lldb")
-    for key in paths:
-        if note[key] is not None:
-            note[key] = Path(note[key])
-            if not note[key].exists():
-                raise ValueError(key)
-    return Toolchain(**{**note, "targets": tuple(note["targets"])})
 
 
 def ask(command: list[str | Path]) -> str:

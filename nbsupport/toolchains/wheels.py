@@ -12,7 +12,6 @@ import re
 import shutil
 import sys
 import time
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,7 +40,7 @@ class Release:
 @cache
 def releases() -> tuple[Release, ...]:
     """Return the LLVM versions that the project pins, oldest first."""
-    data = tomllib.loads((settings.data_dir() / "toolchains.toml").read_text())
+    data = files.read_toml(settings.data_dir() / "toolchains.toml")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     found = []
     for entry in data["llvm"]:

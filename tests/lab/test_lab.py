@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 from nbsupport.lab import build, counts
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Invocation, Lab
+from nbsupport.lab.trial import Trial
 
 #: A pool: the runtime puts a number in place of %m, and merges run into run.
 POOL = (("LLVM_PROFILE_FILE", "run-%m.profraw"),)

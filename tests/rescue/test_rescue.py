@@ -21,9 +21,9 @@ from nbsupport.audit import machine_code, objects
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build, cases, counts
-from nbsupport.lab.build import Trial
 from nbsupport.lab.counts import Counts
 from nbsupport.lab.lab import Lab
+from nbsupport.lab.trial import Trial
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.names import decode
 from nbsupport.rescue import live, profdata, rescue, value_sites

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab
+from nbsupport.lab.trial import Trial
 from nbsupport.studies import profile_file
 from nbsupport.studies.profile_file import Written
 from nbsupport.toolchains.probe import Toolchain

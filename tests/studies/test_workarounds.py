@@ -12,9 +12,9 @@ import pytest
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build, counts
-from nbsupport.lab.build import Trial
 from nbsupport.lab.lab import Lab, environment
 from nbsupport.lab.outcome import Outcome
+from nbsupport.lab.trial import Trial
 from nbsupport.studies import workarounds
 from nbsupport.studies.build_change import BuildChange
 from nbsupport.studies.workarounds import Row

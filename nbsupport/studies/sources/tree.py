@@ -8,7 +8,6 @@ where it is.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import lzma
 import re
@@ -108,8 +107,7 @@ def known_versions() -> tuple[str, ...]:
 
 
 def _pins() -> dict[str, dict[str, str]]:
-    text = (settings.data_dir() / "llvm-sources.json").read_bytes()
-    pins: dict[str, dict[str, str]] = json.loads(text)
+    pins: dict[str, dict[str, str]] = files.read_json(settings.data_dir() / "llvm-sources.json")
     return pins
 
 
@@ -135,7 +133,7 @@ def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     for name in sorted(names):
         with contextlib.suppress(OSError):
             if (path := folder / name).is_file() and path.stat().st_size <= _MOST:
-                found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[name] = files.sha256(path)
     return found
 
 

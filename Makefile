@@ -51,6 +51,7 @@ nbval: toolchains ## Compare the committed notebooks with a fresh execution only
 	PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope $(NBVAL) notebooks
 
 bench: toolchains ## Measure what the project promises to be fast at
+	@$(BIN)/pgo-lab toolchains --install all >/dev/null
 	$(BIN)/python -m tests.bench
 
 fuzz: SECONDS ?= 600

@@ -1,209 +1,178 @@
 """What the project promises to be fast at, measured: `make bench`.
 
-Each figure is a ratio to a named rival, taken in the same run, since machines are noisy
-and differ. Nothing here is a test. `--report` adds `make report` itself, in a new clone.
+    python -m tests.bench [--list] [--once] [--json] [--scratch FOLDER] [ROW or AREA...]
+
+Each row is beside a named rival, timed in the same run, since machines are noisy and differ:
+read the ratio. What was asked for was asked of two idle cores; nothing here is a test.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import json
 import os
-import shutil
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from nbsupport.base import progress, settings
-from nbsupport.lab import build
-from nbsupport.lab.grid import sweep
-from nbsupport.lab.lab import ORDERS, Lab
-from nbsupport.toolchains import discovery
-from tests.bench import batch, diff, guard, profile, rescue, sources, trace, widgets
+from nbsupport.base import progress
+from nbsupport.base.errors import LabError, first_line
+from tests.bench.row import Parser, Place, Row, Sample, stop, stopped
 
-VERSIONS = ("17", "18", "19", "20", "21", "22", "23")
-PROGRAMS = settings.data_dir() / "programs"
-
-#: The same grid as a plain shell loop: what one would write without this package.
-LOOP = r"""
-export LC_ALL=C; unset DEBUGINFOD_URLS
-n=0
-for main in $CLANGS; do for foreign in $CLANGS; do
-for library in cold hot; do for order in main foreign; do
-  work=$(mktemp -d "$WORK/XXXXXX")
-  "$main" -O1 -fPIC -fprofile-generate -c "$SRC/main.c" -o "$work/main.o"
-  "$foreign" -O1 -fPIC -fprofile-generate -c "$SRC/library_$library.c" -o "$work/library.o"
-  objects="$work/main.o $work/library.o"
-  [ $order = main ] || objects="$work/library.o $work/main.o"
-  "$main" -fuse-ld=lld -fprofile-generate $objects -o "$work/program"
-  export LLVM_PROFILE_FILE="$work/run.profraw"
-  "$work/program" >"$work/out" 2>&1
-  [ $? -lt 128 ] || "$LLDB" -b -o run -k bt -k quit "$work/program" >"$work/frames" 2>&1
-  n=$((n + 1)); [ $n -lt $CELLS ] || exit 0
-done; done; done; done
-"""
+#: Each is a file of rows, `AREA.NAME`, that is imported only when one of them is wanted.
+AREAS = ("lab", "profile", "trace", "rescue", "guard", "sources", "diff", "batch", "widgets")
+#: Is measured only when it is named.
+APART = "report"
+#: The seconds after which a row takes no more samples, so that all of them take minutes.
+LIMIT = 10.0
+#: The same for `--once`: a second of what is short, since one sample of it says little.
+ONCE = 1.0
 
 
-def timed(work: Callable[[], object]) -> float:
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start
+@dataclass(frozen=True)
+class Figure:
+    """What a row has come to, as `--json` prints it; `error` in one line if to nothing."""
+
+    name: str
+    what: str
+    unit: str
+    beside: str
+    asked: str
+    ours: float | None = None
+    rival: float | None = None
+    ratio: float | None = None
+    error: str = ""
 
 
-def fresh(folder: Path) -> Path:
-    """Return a cache with the toolchains of the user's, and nothing built."""
-    cache = Path(tempfile.mkdtemp(dir=folder))
-    for name in ("toolchains", "probes", "sources", "archives"):
-        if (settings.cache_dir() / name).exists():
-            (cache / name).symlink_to(settings.cache_dir() / name)
-    return cache
-
-
-def grid(cache: Path, **options: object) -> tuple[float, int]:
-    """Return the seconds of a sweep in a cache, and its number of trials."""
-    arguments = {"programs": ("cold", "hot"), "orders": ORDERS, **options}
-    with Lab(cache) as lab:
-        start = time.monotonic()
-        cells = sweep(mains=VERSIONS, foreigns=VERSIONS, lab=lab, **arguments)  # type: ignore[arg-type]
-        return time.monotonic() - start, len(cells)
-
-
-def builds_alone(cache: Path) -> float:
-    """Return the seconds of all that the grid compiles and links, on the same cores."""
-    with Lab(cache) as lab:
-        trials = [
-            lab.trial(program, main, foreign, order=order)
-            for program in ("cold", "hot")
-            for main in VERSIONS
-            for foreign in VERSIONS
-            for order in ORDERS
-        ]
-    wanted = (one for trial in trials for one in (trial, *trial.references))
-    programs = list(dict.fromkeys(wanted))
-    jobs = list(dict.fromkeys(job for one in programs for job in build.jobs(one)))
-    start = time.monotonic()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda job: build.compiled(job, cache), jobs))
-        list(pool.map(lambda one: build.linked(one, cache), programs))
-    return time.monotonic() - start
-
-
-def shell_loop(folder: Path, cells: int) -> float:
-    """Return the seconds of the plain loop over as many cells."""
-    clangs = " ".join(str(discovery.find(version).compiler) for version in VERSIONS)
-    env = {
-        **os.environ,
-        "CLANGS": clangs,
-        "LLDB": str(discovery.find_lldb()),
-        "SRC": str(PROGRAMS),
-        "WORK": tempfile.mkdtemp(dir=folder),
-        "CELLS": str(cells),
-    }
-    command = ["bash", "-c", f"exec 2>/dev/null\n{LOOP}"]  # bash tells of each crash
-    return timed(lambda: subprocess.run(command, env=env, check=False))
-
-
-def one_trial(folder: Path) -> list[tuple[str, str, str, str]]:
-    """Measure a crashing trial, cold and warm, beside the shell's way."""
-    loop = shell_loop(folder, 10) / 10  # the first cells: a third of them crash
-    cold = []
-    with Lab(fresh(folder)) as lab:
-        trial = lab.trial("cold", "19", "17")
-        cold.append(timed(lambda: lab.run(trial)))
-        warm = statistics.median(timed(lambda: lab.run(trial)) for _ in range(10))
-    return [
-        ("one cold trial (LLDB's start too)", f"{cold[0]:.2f} s", f"shell: {loop:.2f} s", "1.5 s"),
-        ("one warm trial", f"{warm:.3f} s", f"shell: {loop:.2f} s", "0.4 s"),
-    ]
-
-
-def imports() -> tuple[str, str, str, str]:
-    """Measure what importing the package costs beside starting Python."""
-
-    def start(code: str) -> float:
-        command = [sys.executable, "-c", code]
-        runs = [timed(lambda: subprocess.run(command, check=True)) for _ in range(9)]
-        return statistics.median(runs)
-
-    ours, bare = start("import nbsupport"), start("pass")
-    return ("import nbsupport", f"{ours:.3f} s", f"python alone: {bare:.3f} s", "0.15 s")
-
-
-def grids(folder: Path) -> list[tuple[str, str, str, str]]:
-    """Measure the grid beside the shell loop and beside its builds; and how it grows."""
-    import pandas as pd  # noqa: F401 - once a process, in whatever it does
-
-    rows = []
-    cache = fresh(folder)
-    ours, cells = grid(cache)
-    again, _ = grid(cache)
-    builds = builds_alone(fresh(folder))
-    loop = shell_loop(folder, cells)
-    what = f"grid of {cells}, cold"
-    rows.append((what, f"{ours:.1f} s", f"shell loop: {loop / ours:.1f} times", "6 times"))
-    rows.append((what, f"{ours:.1f} s", f"{ours / builds:.2f} of its builds", "2"))
-    rows.append((f"grid of {cells}, warm", f"{again:.1f} s", f"{again / ours:.2f} of cold", ""))
-    small, few = grid(fresh(folder), programs=("cold",), orders=("main-first",))
-    both = ("ir", "front-end")
-    large, many = grid(fresh(folder), instruments=both, main_instruments=both)
-    for seconds, count in ((small, few), (ours, cells), (large, many)):
-        each = f"{1000 * seconds / count:.0f} ms each"
-        rows.append((f"growth: {count} cells", f"{seconds:.1f} s", each, ""))
+def rows_of(area: str) -> tuple[Row, ...]:
+    rows: tuple[Row, ...] = importlib.import_module(f"tests.bench.{area}").ROWS
     return rows
 
 
-def reports(folder: Path) -> list[tuple[str, str, str, str]]:
-    """Measure `make report` from nothing in a new clone, and again with nothing changed."""
-    clone = folder / "clone"
-    subprocess.run(["git", "clone", "-q", str(Path.cwd()), str(clone)], check=True)
-    env = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    command = ["make", "-C", str(clone), "report"]
-    first = timed(lambda: subprocess.run(command, env=env, check=True))
-    second = timed(lambda: subprocess.run(command, env=env, check=True))
-    return [
-        ("make report, from nothing", f"{first:.0f} s", "", "240 s"),
-        ("make report, nothing changed", f"{second:.1f} s", f"{second / first:.2f} of it", "60 s"),
-    ]
+def chosen(names: Sequence[str], once: bool) -> list[Row]:
+    """Return the rows that are named, by area or one by one; KeyError for what is neither."""
+    found: dict[str, Row] = {}
+    for name in names or AREAS:
+        area = name.partition(".")[0]
+        if area not in (*AREAS, APART):
+            raise KeyError(name)
+        rows = {row.name: row for row in rows_of(area)}
+        found |= rows if name == area else {name: rows[name]}
+    return [row for row in found.values() if row.once or not once or row.name in names]
 
 
-def main() -> None:
-    table = Table(
-        "what", "measured", "beside", "at most / at least", title=f"{os.cpu_count()} cores"
-    )
-    with tempfile.TemporaryDirectory(prefix="pgo-lab-bench-") as name:
-        folder = Path(name)
-        rows = [imports()]
-        progress.say("one trial…")
-        rows += one_trial(folder)
-        progress.say("the grid, and the shell loop beside it: about three minutes…")
-        rows += grids(folder)
-        progress.say("raw profiles and the audit, up to 100 MB: about two minutes…")
-        rows += profile.rows(folder)
-        progress.say("traces…")
-        rows += trace.rows(folder)
-        progress.say("rescue and guard…")
-        rows += rescue.rows(folder)
-        rows += guard.rows()
-        progress.say("LLVM's sources…")
-        rows += sources.rows()
-        rows += diff.rows()
-        rows += batch.rows()
-        progress.say("the site and a widget, in a browser…")
-        rows += widgets.rows()
-        if "--report" in sys.argv:
-            progress.say("make report, from nothing and again…")
-            rows += reports(folder)
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+def blank(row: Row) -> Figure:
+    return Figure(row.name, row.what, row.unit, row.beside, row.asked)
+
+
+def measured(row: Row, kept: Path, once: bool) -> Figure:
+    """Take the row's samples, ours and the rival's in turn; the medians count."""
+    ours: list[float] = []
+    theirs: list[float] = []
+
+    def take(sample: Sample, into: list[float], whose: str) -> None:
+        start = time.monotonic()
+        into.append(sample())
+        if time.monotonic() - start > 2:
+            progress.say(f"    {whose}: {number(into[-1], row.unit)}")
+
+    try:
+        with contextlib.ExitStack() as stack:
+            work = tempfile.TemporaryDirectory(dir=kept, prefix=".work-")
+            place = Place(kept, Path(stack.enter_context(work)), stack)
+            sample, rival = row.prepare(place)
+            end = time.monotonic() + (ONCE if once else LIMIT)
+            while not ours or (len(ours) < row.runs and time.monotonic() < end):
+                take(sample, ours, "ours")
+                if not once:
+                    take(rival, theirs, row.beside)
+    except BaseException as error:  # a skip of pytest's is no Exception
+        if stopped.is_set():  # what was ended may have said so in its own way
+            raise KeyboardInterrupt from error
+        told = isinstance(error, LabError | RuntimeError) or not isinstance(error, Exception)
+        line = first_line(f"{error}" if told else f"{type(error).__name__}: {error}", limit=300)
+        progress.say(f"    failed: {line}")
+        return dataclasses.replace(blank(row), error=line)
+    mine = statistics.median(ours)
+    if once:
+        return dataclasses.replace(blank(row), ours=mine)
+    other = statistics.median(theirs)
+    return dataclasses.replace(blank(row), ours=mine, rival=other, ratio=mine / other)
+
+
+def number(value: float | None, unit: str = "") -> str:
+    return "" if value is None else f"{value:.3g} {unit}".strip()
+
+
+def show(figures: Sequence[Figure]) -> None:
+    table = Table("row", "what", "ours", "beside", "rival", "ratio", "asked")
+    table.title = f"{os.cpu_count()} cores"
+    for one in figures:
+        ours = "failed" if one.error else number(one.ours, one.unit)
+        rival = number(one.rival, one.unit)
+        table.add_row(one.name, one.what, ours, one.beside, rival, number(one.ratio), one.asked)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def parsed() -> tuple[argparse.Namespace, list[Row]]:
+    """Return the options, and the rows that are meant."""
+    parser = Parser("bench.py", description=(__doc__ or "").partition("\n")[0])
+    rows = f"a row, or an area of them: {', '.join(AREAS)} (all of these if none is given), {APART}"
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=rows)
+    parser.add_argument("--list", action="store_true", help="list the rows, measure nothing")
+    parser.add_argument("--once", action="store_true", help="our side only, in one sample")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    kept = "where what takes long to make is kept, and found again"
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help=kept)
+    options = parser.parse_args()
+    try:
+        if options.scratch:
+            options.scratch.mkdir(parents=True, exist_ok=True)
+        return options, chosen(options.rows, options.once)
+    except KeyError as error:
+        parser.error(f"no row {error.args[0]} (--list shows them)")
+    except OSError as error:
+        parser.error(f"--scratch {options.scratch}: {error.strerror}")
+
+
+def main() -> int:
+    options, rows = parsed()
+    figures: list[Figure] = []
+    code = 0
+    if options.list:
+        figures, rows = [blank(row) for row in rows], []
+    signal.signal(signal.SIGINT, stop)
+    try:
+        with tempfile.TemporaryDirectory(prefix="pgo-lab-bench-") as folder:
+            for n, row in enumerate(rows, 1):
+                progress.say(f"{n} of {len(rows)}: {row.name}: {row.what}, beside {row.beside}")
+                kept = Path(options.scratch or folder).resolve()
+                figures.append(measured(row, kept, options.once))
+    except KeyboardInterrupt:
+        code = 130
+        print("bench.py: interrupted: what was measured by then is shown", file=sys.stderr)  # noqa: T201
+    if options.json:
+        print(json.dumps([dataclasses.asdict(one) for one in figures], indent=2))  # noqa: T201
+    elif options.list:
+        print(*(f"{one.name:24} {one.what}, beside {one.beside}" for one in figures), sep="\n")  # noqa: T201
+    else:
+        show(figures)
+    failed = [one for one in figures if one.error]
+    for one in failed:
+        print(f"bench.py: {one.name} failed: {one.error}", file=sys.stderr)  # noqa: T201
+    return code or int(bool(failed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,61 +2,50 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 
 from nbsupport.notebooks import batch
-from tests.bench.trace import median
+from tests.bench.row import PGO_LAB, Place, Row, Sample, seconds, timed
 
 #: About a second of work, and what each of our notebooks imports.
 CODE = "import pandas\nfrom nbsupport.notebooks import results\nsum(n * n for n in range(10**7))"
-PGO_LAB = "from nbsupport.cli.commands import entry; entry()"
 
 
-def rows() -> list[tuple[str, str, str, str]]:
-    """Return the figures: what, measured, beside what, and the goal."""
+def notebooks(folder: Path) -> list[Path]:
     new = nbformat.v4
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        book = new.new_notebook(cells=[new.new_code_cell(CODE)])  # type: ignore[no-untyped-call]
-        paths = [folder / f"{number}.ipynb" for number in range(4)]
-        for path in paths:
-            nbformat.write(book, path)  # type: ignore[no-untyped-call]
-        numbers = iter(range(1000))
-
-        def execute(some: int, jobs: int) -> Callable[[], object]:
-            return lambda: batch.execute(paths[:some], folder / str(next(numbers)), {}, jobs=jobs)
-
-        def python(*argv: object) -> Callable[[], object]:
-            line = [sys.executable, "-c", *map(str, argv)]
-            return lambda: subprocess.run(line, check=True, capture_output=True)
-
-        script, alone = median(python(CODE)), median(execute(1, 1))
-        one, two = median(execute(4, 1)), median(execute(4, 2))
-        batch.execute(paths, folder / "again", {})
-        again = median(python(PGO_LAB, "run", "--resume", "-o", folder / "again"))
-    return [
-        (
-            "a notebook in a batch",
-            f"{alone - script:.2f} s more",
-            f"the same as a script ({script:.2f} s)",
-            "1.5 s",
-        ),
-        (
-            "four notebooks, two at once",
-            f"{one / two:.2f} times as fast",
-            f"one at a time ({one:.1f} s)",
-            "1.6",
-        ),
-        ("a finished run, resumed", f"{again:.2f} s", f"four notebooks ({two:.1f} s)", "2 s"),
-    ]
+    book = new.new_notebook(cells=[new.new_code_cell(CODE)])  # type: ignore[no-untyped-call]
+    paths = [folder / f"{number}.ipynb" for number in range(4)]
+    for path in paths:
+        nbformat.write(book, path)  # type: ignore[no-untyped-call]
+    return paths
 
 
-if __name__ == "__main__":
-    for row in rows():
-        print(*row, sep=" | ")  # noqa: T201
+def executed(place: Place, some: int, jobs: int) -> Sample:
+    paths = notebooks(place.fresh())[:some]
+    return lambda: seconds(lambda: batch.execute(paths, place.fresh() / "run", {}, jobs=jobs))
+
+
+def one(place: Place) -> tuple[Sample, Sample]:
+    return executed(place, 1, 1), timed(sys.executable, "-c", CODE)
+
+
+def two(place: Place) -> tuple[Sample, Sample]:
+    return executed(place, 4, 2), executed(place, 4, 1)
+
+
+def resumed(place: Place) -> tuple[Sample, Sample]:
+    folder = place.once("batch", notebooks)
+    if not (folder / "run").exists():
+        batch.execute(sorted(folder.glob("*.ipynb")), folder / "run", {})
+    return timed(PGO_LAB, "run", "--resume", "-o", folder / "run"), executed(place, 4, 2)
+
+
+ROWS = (
+    Row("batch.one", "a notebook in a batch", "a script of the same", "1.5 s more", one),
+    Row("batch.two", "four notebooks, two at once", "one at a time", "1/1.6 of it", two),
+    Row("batch.resume", "a finished run of four notebooks, resumed", "four notebooks, two at once",
+        "2 s", resumed),
+)  # fmt: skip

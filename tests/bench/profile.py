@@ -1,35 +1,23 @@
-"""The profile readers' figures, each beside a rival in the same run; a part of `make bench`."""
+"""What reading profiles and auditing images costs as they grow; part of `make bench`."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
+import json
 import shutil
-import statistics
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from nbsupport.toolchains import discovery, profdata
+from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata as llvm_profdata
+from tests.bench.row import PGO_LAB, ROOT, Place, Row, Sample, run, timed
 from tests.support.synthetic import large, names_blob
 
-Row = tuple[str, str, str, str]
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def timed(work: Callable[[], object], runs: int = 3) -> float:
-    """Return the median of some runs, in seconds."""
-
-    def once() -> float:
-        start = time.monotonic()
-        work()
-        return time.monotonic() - start
-
-    return statistics.median(once() for _ in range(runs))
+#: Of raw profiles, and of images with 500 bytes for each.
+FUNCTIONS, IMAGES = (7_000, 70_000, 700_000), (2_000, 20_000, 200_000)
 
 
 def assembly(folder: Path, functions: int, size: int) -> Path:
@@ -58,48 +46,41 @@ def assembly(folder: Path, functions: int, size: int) -> Path:
     return out
 
 
-def image(folder: Path, functions: int, size: int) -> Path:
-    """Link that to an image."""
-    source = assembly(folder, functions, size)
-    with source.open("a") as file:
-        file.write(".text\n.globl _start\n_start: ret\n")
-    clang = discovery.find("19").compiler
-    out = folder / f"image-{functions}"
-    run(clang, "-fuse-ld=lld", "-nostdlib", "-no-pie", source, "-o", out)
-    return out
+def image(functions: int, place: Place) -> Path:
+    """Return an image that is linked of that."""
+
+    def fill(folder: Path) -> None:
+        source = assembly(folder, functions, 500 * functions)
+        with source.open("a") as file:
+            file.write(".text\n.globl _start\n_start: ret\n")
+        clang = discovery.find("19").compiler
+        run(clang, "-fuse-ld=lld", "-nostdlib", "-no-pie", source, "-o", folder / "image")
+
+    return place.once(f"image-{functions}", fill) / "image"
 
 
-def run(*command: object) -> None:
-    subprocess.run([str(part) for part in command], stdout=subprocess.DEVNULL, check=True)
+AUDIT = functools.partial(timed, PGO_LAB, "audit", "--json")
 
 
-def audits(folder: Path) -> list[Row]:
-    """Measure the audit of images that grow, and of a target folder of 1 GB."""
-    audit = (Path(sys.executable).with_name("pgo-lab"), "audit", "--json")
-    nm = discovery.find("19").prefix / "bin" / "llvm-nm"
-    rows: list[Row] = []
-    for functions in (2_000, 20_000, 200_000):
-        path = image(folder, functions, 500 * functions)
-        ours, theirs = timed(partial(run, *audit, path)), timed(partial(run, nm, path))
-        what = f"audit: image of {path.stat().st_size / 1e6:.0f} MB, {functions} functions"
-        limit = "1.5 s" if functions == 200_000 else ""
-        rows.append((what, f"{ours:.2f} s", f"llvm-nm: {theirs:.2f} s", limit))
-    target = folder / "target" / "release" / "deps"
-    target.mkdir(parents=True)
-    for n in range(10):
-        shutil.copy(path, target / f"program-{n}")
-    files = sorted(target.iterdir())
-    total = sum(file.stat().st_size for file in files)
-    ours = timed(partial(run, *audit, folder / "target"), 1)
-    digest = timed(partial(run, "sha256sum", *files), 1)
-    what = f"audit: target folder of {total / 1e9:.1f} GB, 10 images"
-    rows.append((what, f"{ours:.1f} s", f"sha256sum of it: {digest:.1f} s", ""))
-    return rows
+def audit(functions: int, place: Place) -> tuple[Sample, Sample]:
+    path = image(functions, place)
+    return AUDIT(path), timed(discovery.find("19").prefix / "bin" / "llvm-nm", path)
 
 
-#: Run in a process of its own, so that its peak of memory is known; imports are not timed.
+def audit_folder(place: Place) -> tuple[Sample, Sample]:
+    def fill(folder: Path) -> None:
+        deps = folder / "release" / "deps"
+        deps.mkdir(parents=True)
+        for n in range(10):
+            shutil.copy(image(IMAGES[-1], place), deps / f"program-{n}")
+
+    target = place.once("target", fill)
+    return AUDIT(target), timed("sha256sum", *(target / "release" / "deps").iterdir())
+
+
+#: In a process of its own, so that its peak of memory is known; imports are not timed.
 READER = """
-import re, sys, time
+import json, re, sys, time
 from pathlib import Path
 from nbsupport.profile import profraw
 def peak(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -110,51 +91,63 @@ middle = time.monotonic()
 for profile in found.profiles:
     functions = profile.functions
     len(functions.names), functions.hashes.sum(), functions.counts.sum(), functions.first
-print(middle - start, time.monotonic() - start, peak() - before)
+taken = {"totals": middle - start, "table": time.monotonic() - start}
+print(json.dumps({**taken, "memory": (peak() - before) / 1e6}))
 """
+#: What llvm-profdata show is told for the same.
+SHOW = {"totals": (), "table": ("--all-functions", "--counts")}
 
 
-def profiles(folder: Path) -> list[Row]:
-    """Measure reading raw profiles that grow, beside llvm-profdata."""
-    tool = profdata.tool(discovery.find("19"))
-    rows: list[Row] = []
-    for functions in (7_000, 70_000, 700_000):
-        path = folder / f"{functions}.profraw"
-        size = large(path, functions)
+def profile(functions: int, figure: str, place: Place) -> tuple[Sample, Sample]:
+    path = place.once(f"profraw-{functions}", lambda f: large(f / "profraw", functions)) / "profraw"
 
-        def show(*options: str, path: Path = path) -> float:
-            return timed(partial(run, tool, "show", *options, path))
+    def ours() -> float:
+        said = subprocess.check_output([sys.executable, "-c", READER, str(path)])
+        return float(json.loads(said)[figure])
 
-        command = [sys.executable, "-c", READER, str(path)]
-        runs = [list(map(float, subprocess.check_output(command).split())) for _ in range(3)]
-        totals, table, memory = (statistics.median(column) for column in zip(*runs, strict=True))
-        brief, full = show(), show("--all-functions", "--counts")
-        what = f"profraw of {size / 1e6:.1f} MB, {functions} functions"
-        limits = ("0.1", "0.5", "3") if functions == 700_000 else ("", "", "")
-        everything = "show --all-functions --counts"
-        found = (
-            ("totals", f"{1000 * totals:.1f} ms", f"{totals / brief:.3f} of show"),
-            ("table", f"{table:.3f} s", f"{table / full:.2f} of {everything}"),
-            ("peak memory", f"{memory / 1e6:.0f} MB", f"{memory / size:.1f} of the file"),
-        )
-        rows += [
-            (f"{what}: {n}", ours, theirs, limits[i]) for i, (n, ours, theirs) in enumerate(found)
-        ]
-    return rows
+    if figure == "memory":
+        return ours, lambda: path.stat().st_size / 1e6
+    profdata = llvm_profdata.tool(discovery.find("19"))
+    return ours, timed(profdata, "show", *SHOW[figure], path)
 
 
-def first_use(folder: Path) -> list[Row]:
+def first_use(place: Place) -> tuple[Sample, Sample]:
     """Measure the wheel's audit through uvx, from an empty cache."""
     module = (sys.executable, "-m")
-    os.environ["UV_CACHE_DIR"] = str(folder / "uv-cache")
-    run(*module, "hatchling", "build", "-t", "wheel", "-d", folder)
-    (wheel,) = folder.glob("*.whl")
-    tool = (*module, "uv", "-q", "tool", "run", "--from", wheel, "pgo-lab", "audit")
-    first, again = (timed(partial(run, *tool, sys.executable), 1) for _ in range(2))
-    beside = f"again: {again:.1f} s; wheel of {wheel.stat().st_size / 1e6:.1f} MB"
-    return [("uvx pgo-lab audit, empty cache", f"{first:.1f} s", beside, "10 s")]
+    out = place.fresh()
+    run(*module, "hatchling", "build", "-t", "wheel", "-d", out, cwd=ROOT)
+    (wheel,) = out.glob("*.whl")
+
+    def audited(cache: Path) -> float:
+        uvx = (*module, "uv", "-q", "--cache-dir", cache, "tool", "run", "--from", wheel)
+        return timed(*uvx, "pgo-lab", "audit", sys.executable, codes=range(3))()
+
+    used = place.fresh()
+    return lambda: audited(used), lambda: audited(used)
 
 
-def rows(folder: Path) -> list[Row]:
-    """Return every figure."""
-    return [*profiles(folder), *audits(folder), *first_use(folder)]
+def profile_row(functions: int, figure: str) -> Row:
+    asked = {"totals": "0.1 of it", "table": "0.5 of it", "memory": "3 times it"}[figure]
+    memory = figure == "memory"
+    return Row(
+        f"profile.{figure}-{functions}",
+        f"a raw profile of {functions} functions: {'peak memory' if memory else figure}",
+        "the file's size" if memory else " ".join(("llvm-profdata show", *SHOW[figure])),
+        asked if functions == FUNCTIONS[-1] else "",
+        functools.partial(profile, functions, figure),
+        unit="MB" if memory else "s",
+    )
+
+
+ROWS = (
+    *(profile_row(functions, figure) for functions in FUNCTIONS for figure in (*SHOW, "memory")),
+    *(
+        Row(f"profile.audit-{functions}", f"audit of an image of {functions} functions", "llvm-nm",
+            "1.5 s" if functions == IMAGES[-1] else "", functools.partial(audit, functions))
+        for functions in IMAGES
+    ),
+    Row("profile.audit-folder", "audit of a target folder, 10 of the largest images",
+        "sha256sum of them", "", audit_folder),
+    Row("profile.uvx", "uvx pgo-lab audit, the first time", "the second time", "10 s", first_use, 1,
+        once=False),
+)  # fmt: skip

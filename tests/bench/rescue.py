@@ -1,18 +1,20 @@
-"""The rescue's figures: a large image after its end, and a run beside the instrumented one."""
+"""What a rescue costs, beside a run that does not crash; part of `make bench`."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from nbsupport.base import settings
 from nbsupport.toolchains import discovery
-from tests.bench.profile import Row, assembly, run, timed
+from nbsupport.toolchains import profdata as llvm_profdata
+from tests.bench.profile import assembly
+from tests.bench.row import PGO_LAB, Place, Row, Sample, run, timed
 
-PROGRAMS = settings.data_dir() / "programs"
 FLAGS = ("-O1", "-fPIC", "-fprofile-generate")
+#: Of the large image, and of the busy run.
+FUNCTIONS, LOOPS = 200_000, 600_000_000
 
 #: No value site: what takes time is counting.
 BUSY = """
@@ -29,48 +31,61 @@ int main(int argc, char **argv) {
 """
 
 
-def mixed(folder: Path, functions: int, size: int, other: str = "17") -> Path:
-    """Link a program with so many more functions and bytes, as assembly; the library by `other`."""
-    large = assembly(folder, functions, size)
-    main, foreign = (discovery.find(v).compiler for v in ("19", other))
-    (folder / "busy.c").write_text(BUSY)
-    parts = [(main, folder / "busy.c"), (main, large)]
-    parts += [(foreign, PROGRAMS / "library_hot.c")]
-    objects = []
-    for compiler, source in parts:
-        objects.append(folder / f"{source.stem}.o")
-        run(compiler, *(FLAGS if source.suffix == ".c" else ()), "-c", source, "-o", objects[-1])
-    out = folder / f"program-{functions}-{other}"
-    run(main, "-fuse-ld=lld", *FLAGS, *objects, "-o", out)
-    return out
+def program(place: Place, functions: int, size: int, other: str) -> Path:
+    """Return a program with so many more functions and bytes, as assembly; the library by `other`."""
+
+    def fill(folder: Path) -> None:
+        (folder / "busy.c").write_text(BUSY)
+        main, foreign = (discovery.find(version).compiler for version in ("19", other))
+        library = settings.data_dir() / "programs" / "library_hot.c"
+        run(main, "-c", assembly(folder, functions, size), "-o", "large.o", cwd=folder)
+        run(main, *FLAGS, "-c", "busy.c", cwd=folder)
+        run(foreign, *FLAGS, "-c", library, "-o", "library.o", cwd=folder)
+        objects = ("busy.o", "large.o", "library.o")
+        run(main, "-fuse-ld=lld", *FLAGS, *objects, "-o", "program", cwd=folder)
+
+    return place.once(f"rescue-{functions}-{other}", fill) / "program"
 
 
-def tail(*command: object) -> float:
+def tail(*command: object, cwd: Path) -> float:
     """Return the seconds from a command's first line of output to its end."""
-    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE) as child:
+    argv = [str(part) for part in command]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=cwd) as child:
         assert child.stdout
         child.stdout.readline()
         start = time.monotonic()
         child.stdout.read()
+        code = child.wait()
+    if code:
+        raise RuntimeError(f"{argv[0]} ended with {code}")
     return time.monotonic() - start
 
 
-def rows(folder: Path) -> list[Row]:
-    """Measure both; the rival is the instrumented program itself, and llvm-profdata."""
-    lab = (Path(sys.executable).with_name("pgo-lab"), "rescue", "-o", folder / "out.profdata", "--")
-    program = mixed(folder, 200_000, 100_000_000)
-    seconds = min(tail(*lab, program, 1) for _ in range(3))
-    what = (
-        f"rescue: image of {program.stat().st_size / 1e6:.0f} MB, 200000 functions, after its end"
+def image(place: Place) -> tuple[Sample, Sample]:
+    crashes, healthy = (program(place, FUNCTIONS, 100_000_000, other) for other in ("17", "19"))
+    profdata = llvm_profdata.tool(discovery.find("19"))
+
+    def theirs() -> float:
+        work = place.fresh()
+        ran = tail("env", "LLVM_PROFILE_FILE=raw", healthy, 1, cwd=work)
+        return ran + timed(profdata, "merge", "-o", "out.profdata", "raw", cwd=work)()
+
+    rescue = (PGO_LAB, "rescue", "-o", "out.profdata", "--")
+    return lambda: tail(*rescue, crashes, 1, cwd=place.work), theirs
+
+
+def busy(place: Place) -> tuple[Sample, Sample]:
+    crashes, healthy = (program(place, 1, 1000, other) for other in ("17", "19"))
+    rescue = (PGO_LAB, "rescue", "-o", "out.profdata", "--")
+    return (
+        timed(*rescue, crashes, LOOPS, cwd=place.work),
+        timed(healthy, LOOPS, cwd=place.work),
     )
-    made = [(what, f"{seconds:.2f} s", "", "3 s")]
-    loops = 600_000_000
-    small, uniform = mixed(folder, 1, 1000), mixed(folder, 1, 1000, "19")
-    theirs = timed(lambda: run(uniform, loops))
-    ours = timed(lambda: run(*lab, small, loops))
-    what = f"rescued run of {theirs:.1f} s, no hot value sites"
-    return [*made, (what, f"{ours / theirs:.2f}", "the instrumented run: 1", "3")]
 
 
-if __name__ == "__main__":
-    print(*rows(Path(sys.argv[1])), sep="\n")  # noqa: T201
+ROWS = (
+    Row("rescue.image", f"rescue, after the program's end: 100 MB, {FUNCTIONS} functions",
+        "one that is healthy, and llvm-profdata merge", "3 s", image),
+    Row("rescue.run", "a rescued run, no hot value sites", "the instrumented run", "3 times it",
+        busy),
+)  # fmt: skip

@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from nbsupport.studies.sources import compare, parse, structure, tree
 from nbsupport.toolchains import discovery
-from tests.bench.trace import median
+from tests.bench.row import Place, Row, Sample, seconds, timed
+
+OLD, NEW = "19.1.7", "22.1.8"
+PART = Path("compiler-rt/lib/profile")
 
 
-def rows() -> list[tuple[str, str, str, str]]:
-    """Return the figures: what, measured, beside what, and the goal."""
-
-    def excerpt() -> object:
-        parse.parsed.cache_clear()
-        return parse.excerpt(tree.load("19.1.7"), "initializeValueProfRuntimeRecord", mark="Values")
-
-    def changes() -> object:
-        parse.parsed.cache_clear()
-        one, two = (structure.from_tree(tree.load(version)) for version in ("19.1.7", "22.1.8"))
-        return compare.compare(one, two)
-
-    def run(*argv: object) -> Callable[[], object]:
-        command = [str(part) for part in argv]
-        return lambda: subprocess.run(command, check=False, capture_output=True)
-
-    one, two = (tree.load(version).folder for version in ("19.1.7", "22.1.8"))
-    part = Path("compiler-rt/lib/profile")
+def excerpt(_: Place) -> tuple[Sample, Sample]:
+    folder = tree.load(OLD).folder
     clang = discovery.find("19").compiler
-    flags = ("-fsyntax-only", "-Xclang", "-ast-dump", f"-I{one / 'compiler-rt/include'}")
-    dump = median(run(clang, *flags, one / part / "InstrProfilingValue.c"))
-    diff = median(run("git", "diff", "--no-index", "-W", one / part, two / part))
-    ours, all_ours = median(excerpt), median(changes)
-    return [
-        (
-            "an excerpt of a cached version",
-            f"{ours * 1e3:.0f} ms, {ours / dump:.2f} times",
-            f"clang -ast-dump of that file ({dump * 1e3:.0f} ms)",
-            "50 ms",
-        ),
-        (
-            "two versions of the whole runtime compared",
-            f"{all_ours:.2f} s, {all_ours / diff:.1f} times",
-            f"git diff -W of the folders ({diff * 1e3:.0f} ms)",
-            "2 s",
-        ),
-    ]
+    flags = ("-fsyntax-only", "-Xclang", "-ast-dump", f"-I{folder / 'compiler-rt/include'}")
+
+    def work() -> None:
+        parse.parsed.cache_clear()
+        parse.excerpt(tree.load(OLD), "initializeValueProfRuntimeRecord", mark="Values")
+
+    return lambda: seconds(work), timed(clang, *flags, folder / PART / "InstrProfilingValue.c")
+
+
+def changes(_: Place) -> tuple[Sample, Sample]:
+    folders = [tree.load(version).folder / PART for version in (OLD, NEW)]
+
+    def work() -> None:
+        parse.parsed.cache_clear()
+        compare.compare(*(structure.from_tree(tree.load(version)) for version in (OLD, NEW)))
+
+    return lambda: seconds(work), timed("git", "diff", "--no-index", "-W", *folders, codes=[1])
+
+
+ROWS = (
+    Row("sources.excerpt", "an excerpt of a cached version", "clang -ast-dump of that file",
+        "50 ms", excerpt),
+    Row("sources.compare", "two versions of the whole runtime compared",
+        "git diff -W of the folders", "2 s", changes),
+)  # fmt: skip

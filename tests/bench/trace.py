@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.toolchains import discovery
 from nbsupport.trace import tables
 from nbsupport.trace.trace import Trace
+from tests.bench.row import PGO_LAB, Place, Row, Sample, run, seconds, timed
 
 #: Calls one value site as often as it is told.
 SITES = r"""
@@ -27,52 +25,45 @@ int main(int argc, char **argv) {
   return sum > 255;
 }
 """
+EVENTS = 1_000_000
 
 
-def median(work: Callable[[], object], runs: int = 5) -> float:
-    seconds = []
-    for _ in range(runs):
-        start = time.monotonic()
-        work()
-        seconds.append(time.monotonic() - start)
-    return statistics.median(seconds)
+def traced(place: Place, *argv: object) -> float:
+    return timed(PGO_LAB, "trace", "-o", place.fresh() / "trace", "--", *argv, cwd=place.work)()
 
 
-def run(*argv: object) -> None:
-    command = [str(part) for part in argv]
-    subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def rows(folder: Path) -> list[tuple[str, str, str, str]]:
-    """Return the figures: what, measured, beside what, and the goal."""
+def crash(place: Place) -> tuple[Sample, Sample]:
     with Lab() as lab:
         program = build.linked(lab.trial("mimalloc", "19", "17"), lab.cache)
-    lldb, places = discovery.find_lldb(), iter(range(100))
+    typed = ("-b", "-o", "run", "-k", "bt", "-k", "quit", program)
+    return lambda: traced(place, program), timed(discovery.find_lldb(), *typed, cwd=place.work)
 
-    def trace(*argv: object) -> None:
-        out = folder / f"trace{next(places)}"
-        run(Path(sys.executable).with_name("pgo-lab"), "trace", "-o", out, "--", *argv)
 
-    trace(program)
-    run(lldb, "-b", "-o", "quit")
-    typed = median(lambda: run(lldb, "-b", "-o", "run", "-k", "bt", "-k", "quit", program))
-    ours = median(lambda: trace(program))
-    source, sites = folder / "sites.c", folder / "sites"
-    source.write_text(SITES)
-    clang = discovery.find("19").compiler
-    run(clang, "-O1", "-fprofile-generate", "-fuse-ld=lld", source, "-o", sites)
-    many, none = median(lambda: trace(sites, 10_000_000), 3), median(lambda: trace(sites, 0), 3)
+def sites(place: Place) -> tuple[Sample, Sample]:
+    def compiled(folder: Path) -> None:
+        (folder / "sites.c").write_text(SITES)
+        flags = ("-O1", "-fprofile-generate", "-fuse-ld=lld")
+        run(discovery.find("19").compiler, *flags, "sites.c", "-o", "sites", cwd=folder)
+
+    program = place.once("trace-sites", compiled) / "sites"
+    return lambda: traced(place, program, 10_000_000), lambda: traced(place, program, 0)
+
+
+def events(place: Place) -> tuple[Sample, Sample]:
     event = {"n": 0, "time": 0.5, "thread": 1, "kind": "value site", "function": "f", "module": "m"}
     event |= {"caller": "main", "what": "record of main", "frames": "main", "arguments": "0x1"}
-    tables.write(folder / "events.parquet", [{**event, "n": n} for n in range(1_000_000)])
-    opened = median(lambda: Trace(folder, {}).table("events"), 3)
-    return [
-        (
-            "trace of the crashing mimalloc run",
-            f"{ours:.2f} s",
-            f"lldb -b: {typed:.2f} s",
-            "3 times",
-        ),
-        ("trace, 10 million value-site calls", f"{many:.1f} s", f"none: {none:.1f} s", "minutes"),
-        ("table of a million events", f"{opened:.2f} s", "", "1 s"),
-    ]
+    rows = ({**event, "n": n} for n in range(EVENTS))
+    folder = place.once("trace-events", lambda f: tables.write(f / "events.parquet", [*rows]))
+
+    def theirs() -> float:
+        return seconds(lambda: pd.read_parquet(folder / "events.parquet"))
+
+    theirs()  # pyarrow is imported by now
+    return lambda: seconds(lambda: Trace(folder, {}).table("events")), theirs
+
+
+ROWS = (
+    Row("trace.crash", "trace of the crashing mimalloc run", "lldb -b", "3 times it", crash),
+    Row("trace.sites", "trace of 10 million value-site calls", "of none", "minutes", sites),
+    Row("trace.table", f"table of {EVENTS} events", "pandas.read_parquet of it", "1 s", events),
+)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 from playwright.sync_api import Locator
 
 from nbsupport.base import settings
 from nbsupport.report import site
+from tests.bench.row import Place, Row, Sample, seconds, timed
 from tests.browser import harness
-from tests.browser.harness import Book
+from tests.browser.harness import Book, Window
 
 #: From an event on a control to the first change of the widget's last pane of HTML.
 _ANSWER = """(control, event) => new Promise(done => {
@@ -30,63 +30,63 @@ _PAINTED = """() => new Promise(done => new PerformanceObserver(list => done(Mat
   ...list.getEntries().filter(one => one.name == "first-contentful-paint").map(one => one.startTime),
   performance.getEntriesByType("navigation")[0].domContentLoadedEventEnd,
 ))).observe({type: "paint", buffered: true}))"""
+#: The least that a widget can be: the rival of ours.
+_BARE = """
+import ipywidgets as w
+slider, pane = w.IntSlider(), w.HTML()
+slider.observe(lambda change: setattr(pane, "value", str(change.new)), "value")
+w.VBox([slider, pane])
+"""
 
 
-def rows() -> list[tuple[str, str, str, str]]:
-    """Return the figures: what, measured, beside what, and the goal."""
-    with tempfile.TemporaryDirectory() as name, harness.chromium() as browser:
-        folder = Path(name)
-        start = time.monotonic()
-        front = site.build("recorded", folder / "site")
-        built = time.monotonic() - start
-        pages = sorted(front.parent.glob("*.html"))
-        with harness.window(browser, front.parent.as_uri()) as window:
-            views = {}
-            for path in pages:
-                window.page.goto(path.as_uri())
-                views[path.name] = window.page.evaluate(_PAINTED)
-        slowest = max(views, key=lambda page: float(views[page]))
-        weight, heaviest = max((path.stat().st_size, path.name) for path in pages)
-        with (
-            harness.server(settings.notebooks_dir(), folder) as served,
-            harness.window(browser, served.url) as window,
-        ):
-            pressed = keys(Book(window, served, "02-lldb-trace"))
-            chosen = choices(Book(window, served, "03-record-layout"))
-    return [
-        ("the site, built", f"{built:.1f} s", f"{len(pages)} pages", "15 s"),
-        ("a page's first view, at most", f"{views[slowest]:.0f} ms", slowest, "1000 ms"),
-        ("a page's weight, at most", f"{weight / 1e6:.2f} MB", heaviest, "3 MB"),
-        timing("the timeline's answer to a key", pressed),
-        timing("the ruler's to another pair", chosen),
-    ]
+def built(place: Place) -> tuple[Sample, Sample]:
+    notebooks = sorted(settings.notebooks_dir().glob("*.ipynb"))
+
+    def theirs() -> float:
+        convert = (sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir")
+        return timed(*convert, place.fresh(), *notebooks)()
+
+    return lambda: seconds(lambda: site.build("recorded", place.fresh() / "site")), theirs
 
 
-def timing(what: str, taken: list[float]) -> tuple[str, str, str, str]:
-    """Return the row of a widget's answers."""
-    measured = f"{statistics.median(taken):.0f} ms, at most {max(taken):.0f}"
-    return what, measured, f"median of {len(taken)}", "100 ms"
+def pages(place: Place) -> list[Path]:
+    folder = place.once("site", lambda staging: site.build("recorded", staging / "site"))
+    return sorted((folder / "site").glob("*.html"))
 
 
-def keys(book: Book) -> list[float]:
-    """Return the milliseconds from each key press on the slider to the change on the page."""
-    widget = shown(book, "widgets.timeline(")
-    slider = widget.get_by_role("slider")
-    return [answer(slider, "keydown", lambda: slider.press("ArrowRight")) for _ in range(20)]
+def views(place: Place) -> tuple[Sample, Sample]:
+    there = pages(place)
+    empty = place.work / "empty.html"
+    empty.write_text("<!doctype html><title>empty</title><p>empty")
+    browser = place.stack.enter_context(harness.chromium())
+    page = place.stack.enter_context(harness.window(browser, "file:")).page
+
+    def view(path: Path) -> float:
+        page.goto(path.as_uri())
+        return float(page.evaluate(_PAINTED)) / 1e3
+
+    view(empty)
+    return lambda: max(map(view, there)), lambda: view(empty)
 
 
-def choices(book: Book) -> list[float]:
-    """Return the milliseconds from each choice to its ruler; no two of them are alike."""
-    widget = shown(book, "widgets.ruler(")
-    taken = []
-    for main in ("17", "19", "23"):
-        for library in ("19", "23", "17"):
-            for label, value in (("main:", main), ("library:", library)):
-                control = widget.get_by_label(label)
-                if control.input_value() != value:
-                    choose = functools.partial(control.select_option, value)
-                    taken.append(answer(control, "change", choose))
-    return taken
+def weights(place: Place) -> tuple[Sample, Sample]:
+    sizes = [path.stat().st_size / 1e6 for path in pages(place)]
+    return lambda: max(sizes), lambda: sum(sizes) / len(sizes)
+
+
+def lab(place: Place) -> Callable[[str], Book]:
+    """Return a function that opens a notebook in a JupyterLab."""
+    browser = place.stack.enter_context(harness.chromium())
+    served = place.stack.enter_context(harness.server(settings.notebooks_dir(), place.fresh()))
+    new = nbformat.v4
+    bare = new.new_notebook(cells=[new.new_code_cell(_BARE)])  # type: ignore[no-untyped-call]
+    nbformat.write(bare, served.folder / "bare.ipynb")  # type: ignore[no-untyped-call]
+
+    def opened(name: str) -> Book:
+        window: Window = place.stack.enter_context(harness.window(browser, served.url))
+        return Book(window, served, name)
+
+    return opened
 
 
 def shown(book: Book, source: str) -> Locator:
@@ -98,14 +98,59 @@ def shown(book: Book, source: str) -> Locator:
 
 
 def answer(control: Locator, event: str, act: Callable[[], object]) -> float:
-    """Do something to a control, and return the milliseconds to the change that it makes."""
+    """Do something to a control, and return the seconds to the change that it makes."""
     waits = control.evaluate_handle(
         f"(control, event) => ({{done: ({_ANSWER})(control, event)}})", event
     )
     act()
-    return float(waits.evaluate("waits => waits.done"))
+    return float(waits.evaluate("waits => waits.done")) / 1e3
 
 
-if __name__ == "__main__":
-    for row in rows():
-        print(*row, sep="  ")  # noqa: T201
+def key(widget: Locator) -> float:
+    slider = widget.get_by_role("slider")
+    return answer(slider, "keydown", lambda: slider.press("ArrowRight"))
+
+
+def bare(opened: Callable[[str], Book]) -> Sample:
+    @functools.cache
+    def widget() -> Locator:
+        return shown(opened("bare"), "IntSlider")
+
+    return lambda: key(widget())
+
+
+def timeline(place: Place) -> tuple[Sample, Sample]:
+    """Measure from each key press on the slider to the change on the page."""
+    opened = lab(place)
+    widget = shown(opened("02-lldb-trace"), "pictures.timeline(")
+    return lambda: key(widget), bare(opened)
+
+
+def ruler(place: Place) -> tuple[Sample, Sample]:
+    """Measure from each choice to its ruler; no two of them are alike."""
+    opened = lab(place)
+    widget = shown(opened("03-record-layout"), "ruler.widget(")
+
+    def choices() -> Iterator[float]:
+        for main in ("17", "19", "23"):
+            for library in ("19", "23", "17"):
+                for label, value in (("main:", main), ("library:", library)):
+                    control = widget.get_by_label(label)
+                    if control.input_value() != value:
+                        choose = functools.partial(control.select_option, value)
+                        yield answer(control, "change", choose)
+
+    taken = choices()
+    return lambda: next(taken), bare(opened)
+
+
+ROWS = (
+    Row("widgets.site", "the site, built", "nbconvert of its notebooks", "15 s", built),
+    Row("widgets.view", "a page's first view, at most", "an empty page's", "1 s", views),
+    Row("widgets.weight", "a page's weight, at most", "the average page's", "3 MB", weights, 1,
+        unit="MB"),
+    Row("widgets.timeline", "the timeline's answer to a key", "a bare slider's", "0.1 s", timeline,
+        20),
+    Row("widgets.ruler", "the ruler's to another pair", "a bare slider's to a key", "0.1 s", ruler,
+        10),
+)  # fmt: skip

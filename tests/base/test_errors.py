@@ -249,7 +249,7 @@ results.recorded = lambda: run
 
 def test_a_stale_recording_is_noted_where_it_begins(tmp_path: Path) -> None:
     _, cells = papermill(book(OLDER, RECORDED), tmp_path)
-    shown = cells[1].outputs[0]["data"]
+    shown = cells[1].outputs[-1]["data"]
     line = "Stale recording: the recorded run was made by PGO Crash Lab <0>. Take source = "
     assert line in shown["text/plain"]
     assert '<div class="admonition warning"' in shown["text/html"]

@@ -63,8 +63,9 @@ def guard(argv: list[str]) -> int:
 def refused(argv: Sequence[str]) -> str:
     """Return why this must not be linked, and what to do, or "".
 
-    What cannot be told is said, and linked. So are raw versions 9 and 10 where the first object
-    is known to be of the runtime's: then counts survive.
+    `argv` is the command of a link: the linker, or a compiler, and its words. What cannot be
+    told is said, and linked. So are raw versions 9 and 10 where the first object is known to be
+    of the runtime's: then counts survive.
     """
     words = list(_words(argv[1:], set()))
     values = {path: _versions(path) for path in dict.fromkeys(_inputs(words))}
@@ -73,8 +74,9 @@ def refused(argv: Sequence[str]) -> str:
         values |= {path: _versions(path) for path in _runtime(argv[0])}
     symbols = set[int | None]().union(*values.values())
     certain = {value for value in symbols if value is not None}
+    versions = {value & 0xFFFFFFFF for value in certain}
     variants = {value >> 32 for value in certain} - {0}  # the runtime's own has none
-    if None not in symbols and len({v & 0xFFFFFFFF for v in certain}) < 2 > len(variants):
+    if None not in symbols and len(versions) <= 1 and len(variants) <= 1:
         return ""
     from nbsupport.audit.judge import audit  # noqa: PLC0415 - see above
 
@@ -151,7 +153,8 @@ def _runtime(linker: str) -> list[Path]:
 def _read(path: Path) -> bytes:
     """Return a regular file's bytes; none of a linked image, or of what cannot be read."""
     with contextlib.suppress(OSError, ValueError, MemoryError):
-        if stat.S_ISREG((status := path.stat()).st_mode) and status.st_size <= _MOST_BYTES:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES:
             with path.open("rb") as file:
                 start = file.read(18)
                 kind = _TYPES.get(start[:4])

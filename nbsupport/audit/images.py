@@ -224,8 +224,8 @@ def _mach_o(data: bytes) -> Image:
         image.add_section(s.name, s.virtual_address, s.offset, s.size, stored)
     for name in (VERSION, WRITE_FILE, WRITE_DATA):
         symbol = binary.get_symbol(f"_{name}") if binary.has_symbol(f"_{name}") else None
-        if symbol is not None and 0 < (owner := symbol.numberof_sections) <= len(sections):
-            s = sections[owner - 1]
+        if symbol is not None and 0 < symbol.numberof_sections <= len(sections):
+            s = sections[symbol.numberof_sections - 1]
             value = symbol.value - s.virtual_address
             image.add_symbol(name, s.offset, value, _stored(data, s.offset, s.size))
     return image

@@ -77,9 +77,11 @@ class BinaryFile:
 
 
 def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | None:
-    """Read one file; None when it is none of the formats (text, a build script, .rmeta).
+    """Read the file at `path`; None when it is none of the formats (text, a build script, .rmeta).
 
-    Raises `LabError` for what cannot be read at all; what is wrong inside is in `problems`.
+    `disassemble` turns bitcode, by its path, into LLVM assembly, or None where it cannot; without
+    it, of bitcode is only told whether it is instrumented. Raises `LabError` for what cannot be
+    read at all; what is wrong inside is in `problems`.
     """
     data = _content(path)
     if data is None:
@@ -292,7 +294,8 @@ def _sections(image: Image, data: bytes, linked: bool) -> tuple[Section, ...]:
 
     An object has one for each COMDAT function, of whole records but for the padding at its end.
     """
-    if not (records := image.places.get("data")):
+    records = image.places.get("data", [])
+    if not records:
         return ()
     blobs = b"".join([data[start : start + n] for _, start, n in image.places.get("names", ())])
     decoded = names.decode(blobs)
@@ -340,7 +343,8 @@ def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryP
     if text is None:
         note = "bitcode: needs an llvm-dis at least as new as what made it"
         return replace(part, note=note if instrumented else "")
-    machine, system = match.groups() if (match := _TRIPLE.search(text)) else ("", "")
+    triple = _TRIPLE.search(text)
+    machine, system = triple.groups() if triple else ("", "")
     system = "apple-darwin" if system == "apple" else system.strip('"')
     bits: Bits = 32 if machine in ("i386", "i686") or machine.startswith("armv") else 64
     version = _RAW_VERSION.search(text)

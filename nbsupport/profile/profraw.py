@@ -144,7 +144,8 @@ class Profile:
             kind = values.KINDS[sites.kind]
             for site, value, count in sites.rows(self.header.part("values"), self.header.order):
                 target = _text(text[at.get(value, -1)]) if sites.kind == 0 else ""
-                if kind == "vtable" and (place := bisect.bisect_right(starts, value)):
+                place = bisect.bisect_right(starts, value) if kind == "vtable" else 0
+                if place:
                     name, end = vtables[place - 1]
                     target = name if value < end else ""
                 yield *owner, kind, site, value, target, count
@@ -223,7 +224,8 @@ class RawProfile:
         last = self.profiles[-1] if self.profiles else None
         if last and last.header.whole and not self.broken and not last.records.mixed:
             end = last.end if not last._values[2] else len(self.data)
-            if (tail := _nonzero(self.data, end)) < len(self.data):
+            tail = _nonzero(self.data, end)
+            if tail < len(self.data):
                 what = f"expected the end of the file, found {len(self.data) - tail} bytes more"
                 problems.append(Problem(tail, what))
         return tuple(sorted([*self.broken, *problems], key=lambda p: p.offset))
@@ -341,7 +343,8 @@ def _nonzero(data: memoryview, here: int) -> int:
     """Return where the zeros from there on end."""
     while here < len(data):
         chunk = bytes(data[here : here + SMALL])
-        here += len(chunk) - len(rest := chunk.lstrip(b"\0"))
+        rest = chunk.lstrip(b"\0")
+        here += len(chunk) - len(rest)
         if rest:
             break
     return here

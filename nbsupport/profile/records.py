@@ -128,7 +128,9 @@ class RecordTable:
 
     def counts(self) -> tuple[Array, Array]:
         """Return where each sound one's counts start, and the counts, without timestamps."""
-        starts = self.counters[0][self.sound].astype(np.int64) + 8 * self.header.timed
+        starts = self.counters[0][self.sound].astype(np.int64)
+        if self.header.timed:
+            starts += 8
         first, counts = self._gather("counters", starts, self.numbers, self.header.width)
         return first, counts if self.header.width == 8 else (counts == 0).astype(np.uint8)
 

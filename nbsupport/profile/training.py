@@ -127,7 +127,8 @@ def read(folder: Path) -> TrainingRun:
     functions, problems = np.zeros(0, _KEY), list[str]()
     if main is not None:
         functions, problems = merged.get(main, functions), dropped.get(main, problems)
-    if len(kinds := {f.variants for f in files if f.raw_version == main}) > 1:
+    kinds = {f.variants for f in files if f.raw_version == main}
+    if len(kinds) > 1:
         words = "; ".join(sorted(" ".join(kind) or "front-end" for kind in kinds))
         problems = [*problems, f"several variants ({words}): a merge takes them as one, silently"]
     counters = int(functions["counters"].sum())

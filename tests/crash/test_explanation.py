@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
+from nbsupport.cli import commands
 from nbsupport.crash import reports
 from nbsupport.crash.crash import Frame
 from nbsupport.crash.explanation import Explanation, explain
@@ -285,26 +285,21 @@ def test_nothing_but_a_lab_error(data: st.DataObject) -> None:
         return
 
 
-def test_the_command(tmp_path: Path, lab: Lab) -> None:
-    def pgo_lab(*args: str | Path) -> subprocess.CompletedProcess[str]:
-        entry = [
-            sys.executable,
-            "-c",
-            "from nbsupport.cli.commands import entry; entry()",
-            "explain",
-        ]
-        return subprocess.run([*entry, *args], capture_output=True, text=True, check=False)
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def pgo_lab(*args: str | Path) -> int:
+        return commands.main(["explain", *map(str, args)])
 
     (path := tmp_path / "report").write_text(CRASH)
-    done = pgo_lab(path, "--json")
-    found = json.loads(done.stdout)
-    assert (done.returncode, found["verdict"], found["face"]) == (0, "ours", "at exit")
-    assert set(found) == {"verdict", "certainty", "face", "why", "advice", "signal", "fault_address",
-                          "fault_address_from", "instruction", "frames", "registers", "record",
-                          "problems"}  # fmt: skip
+    assert pgo_lab(path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], found["face"]) == ("ours", "at exit")
+    assert list(found) == ["verdict", "certainty", "face", "why", "advice", "record", "problems",
+                           "signal", "frames", "instruction", "registers", "fault_address",
+                           "fault_address_from"]  # fmt: skip
     assert (found["fault_address"], found["registers"]["x1"]) == ("0x1000100000001", "0x7")
-    shown = pgo_lab(path).stdout.splitlines()
+    assert pgo_lab(path) == 0
+    shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("ours, shown, at exit: initializeValueProfRuntimeRecord took")
     assert shown[1] == "  #0 initializeValueProfRuntimeRecord + 88 (evtx_dump)"
     path.write_text(lldb_text("free", "main"))
-    assert [pgo_lab(path).returncode, pgo_lab(path, "--binary", path).returncode] == [1, 2]
+    assert [pgo_lab(path), pgo_lab(path, "--binary", path)] == [1, 2]

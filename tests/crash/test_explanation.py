@@ -13,10 +13,11 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from nbsupport.audit.judge import Judgement
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
 from nbsupport.cli import commands
-from nbsupport.crash import reports
+from nbsupport.crash import explanation, reports
 from nbsupport.crash.crash import Frame
 from nbsupport.crash.explanation import Explanation, explain
 from nbsupport.lab import build
@@ -188,6 +189,23 @@ def test_public_reports(tmp_path: Path, text: str, expected: tuple[str, ...], wh
     found = judged(tmp_path, text)
     assert verdict(found) == expected
     assert why in found.why
+
+
+@pytest.mark.parametrize(("rule", "text"), [
+    ("version message", MISMATCH), ("gcov", "__gcov_init"), ("cut-off profile", "truncated profile data"),
+    ("stale profile", "source profile file is not compatible"), ("raw version", "raw profile version = 8"),
+    ("malformed profile", "malformed instrumentation profile data"),
+    ("died somewhere", "-fprofile-generate\nSegmentation fault"),
+    ("stack overflow", "thread main has overflowed its stack\n" + lldb_text("f", "main")),
+    ("abort", lldb_text("abort", "main", stop="signal SIGABRT")),
+    ("outside the runtime", lldb_text("free", "main")),
+    ("records misread", lldb_text(*WRITER, stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)")),
+    ("no name", lldb_text("??", "main")), ("continuous mode", f"%c.profraw\n{STALE}"),
+    ("in the runtime", STALE),
+])  # fmt: skip
+def test_each_rule_decides_what_it_is_for(rule: str, text: str) -> None:
+    facts = explanation._facts(reports._read(text), None, Judgement("unknown", ""))
+    assert next(name for name, judge in explanation.RULES.items() if judge(facts)) == rule
 
 
 @pytest.mark.parametrize(("address", "spelled"), [

@@ -41,8 +41,19 @@ def fault_address(instruction: str, registers: Mapping[str, int]) -> int | None:
     without a memory operand, with a segment base (``fs:``), with a register that is not in
     `registers`, and for a copy with two operands unless exactly one is non-canonical.
 
-    `rip` counts from the next instruction: give that address, or the resolved address in a
-    comment as gdb does (``[rip+0x10] # 0x5555``).
+    `instruction` is the text that LLDB or gdb prints. `rip` in `registers` counts from the next
+    instruction: give that address, or the resolved address in a comment, as gdb does.
+
+    >>> fault_address("mov rax, qword ptr [rax + 8*rcx - 0x10]", {"rax": 0x1000, "rcx": 3})
+    4104
+    >>> fault_address("cmpq $0x0,(%rax,%rcx,8)", {"rax": 0x1000, "rcx": 3})
+    4120
+    >>> fault_address("ldrb w9, [x0, w1, uxtw #3]", {"x0": 0x1000, "x1": 2})
+    4112
+    >>> fault_address("mov rax,QWORD PTR [rip+0x10] # 0x5555 <stdout>", {})
+    21845
+    >>> fault_address("lea rax, [rcx]", {"rcx": 3}) is None
+    True
     """
     text, _, resolved = instruction.lower().partition(" # ")
     mnemonic, operands = _split(re.sub(r"<[^>]*>|;.*", "", text))
@@ -65,12 +76,20 @@ def fault_address(instruction: str, registers: Mapping[str, int]) -> int | None:
 
 
 def is_canonical(address: int) -> bool:
-    """Whether x86-64 takes the address at all: bits 47 to 63 are equal (Intel SDM 1, 3.3.7.1)."""
+    """Whether x86-64 takes the address at all: bits 47 to 63 are equal (Intel SDM 1, 3.3.7.1).
+
+    >>> is_canonical(0x7FFF_FFFF_FFFF), is_canonical(0x1_0000_0000_0001)
+    (True, False)
+    """
     return address >> 47 in (0, (1 << 17) - 1)
 
 
 def is_branch(instruction: str) -> bool:
-    """Whether the instruction jumps to where a register or memory says: two places can fault."""
+    """Whether the instruction jumps to where a register or memory says: two places can fault.
+
+    >>> is_branch("call qword ptr [rax + 0x8]"), is_branch("mov rax, qword ptr [rax]")
+    (True, False)
+    """
     return bool(_BRANCH.match(_split(instruction.lower())[0]))
 
 
@@ -85,11 +104,12 @@ def _explicit(operands: str, value: Value) -> Iterator[int]:
     """Yield the address of each operand that is written as memory."""
     if "%" in operands:
         for displacement, base, index, scale in _ATT.findall(operands):
-            yield (
-                int(displacement or "0", 0)
-                + (value(base) if base else 0)
-                + (value(index) * int(scale or "1") if index else 0)
-            )
+            address = int(displacement or "0", 0)
+            if base:
+                address += value(base)
+            if index:
+                address += value(index) * int(scale or "1")
+            yield address
         return
     for inside, absolute in _BRACKETS.findall(operands):
         if absolute:

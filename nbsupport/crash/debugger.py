@@ -14,30 +14,16 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.crash.crash import Crash, from_stop
 from nbsupport.crash.gdb import Gdb
-from nbsupport.crash.inside_lldb.protocol import Stop
 from nbsupport.crash.lldb import Lldb
 from nbsupport.toolchains import discovery
 
 #: Bytes that are taken from a pipe at once.
 _CHUNK = 1 << 16
-
-
-class _Backend(Protocol):
-    """What `Lldb` and `Gdb` have in common."""
-
-    name: str
-
-    def stop(
-        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], seconds: float
-    ) -> Stop | None: ...
-
-    def close(self) -> None: ...
 
 
 class Debugger:
@@ -46,32 +32,19 @@ class Debugger:
     `name` is the debugger's name and version, such as "lldb 19.1.7".
     """
 
-    def __init__(self, backend: _Backend) -> None:
+    def __init__(self, backend: Lldb | Gdb) -> None:
         self._backend = backend
         self.name = backend.name
 
     def crash(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        cwd: Path,
-        env: Mapping[str, str],
-        seconds: float,
+        self, argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], seconds: float
     ) -> Crash | None:
         """Run a program until its first fatal signal; None without one, or not in time.
 
-        The program is ended in any case, and a handler that it has for the signal does not run.
-
-        Args:
-            argv: The program's path, and its arguments.
-            cwd: The folder that it runs in.
-            env: Its whole environment.
-            seconds: How long it may take.
-
-        Raises:
-            LabError: The debugger cannot start the program, or ends unexpectedly; the next
-                call starts the debugger anew.
-
+        `argv` is the program's path, and its arguments; `cwd` the folder it runs in, `env` its
+        whole environment, `seconds` how long it may take. It is ended in any case, and a handler
+        that it has for the signal does not run. Raises `LabError` when the debugger cannot start
+        the program, or ends unexpectedly; the next call starts the debugger anew.
         """
         stop = self._backend.stop([str(part) for part in argv], cwd, env, seconds)
         return None if stop is None else from_stop(stop, self.name)
@@ -83,23 +56,15 @@ class Debugger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def open_debugger(lldb: Path | None, gdb: Path | None) -> Debugger | None:
     """Return the first debugger that works: LLDB, else gdb; None without both.
 
-    Args:
-        lldb: LLDB's executable (None: there is none). It is left out where it is broken, for
-            example where it has no Python.
-        gdb: gdb's executable (None: there is none).
-
+    `lldb` and `gdb` are their executables (None: there is none). LLDB is left out where it is
+    broken, too, for example where it has no Python.
     """
     if lldb is not None:
         with contextlib.suppress(LabError):

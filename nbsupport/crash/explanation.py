@@ -81,14 +81,9 @@ class Explanation:
 def explain(path: Path, binary: Path | None = None) -> Explanation:
     """Judge what a file tells of a crash, and what the audit of its program adds.
 
-    Args:
-        path: A crash report (.ips, .crash), a core file, or the text that a debugger or a
-            program printed.
-        binary: The program that crashed; with it the record that was misread is named.
-
-    Raises:
-        LabError: The file or the program cannot be read, or no rule knows what is in it.
-
+    `path` is a crash report (.ips, .crash), a core file, or the text that a debugger or a program
+    printed. `binary` is the program that crashed; with it the record that was misread is named.
+    Raises `LabError` where either cannot be read, or no rule knows what is in the file.
     """
     image = judge.audit([binary]) if binary else None
     report = reports.read(path, binary)

@@ -14,7 +14,7 @@ from typing import Any
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError
-from nbsupport.crash.inside_lldb.protocol import Note, Options, Request, Stop
+from nbsupport.crash.inside_lldb.protocol import Note, Request, Stop
 
 _START = 20.0  # seconds for LLDB to start, which takes 0.3 on an idle machine
 _MARGIN = 5.0  # seconds that LLDB may take on top of the program's
@@ -38,16 +38,16 @@ class Lldb:
         cwd: Path,
         env: Mapping[str, str],
         seconds: float,
-        options: Options | None = None,
+        more: Request | None = None,
         see: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> Stop | None:
         """Run a program; return what LLDB sees at a fatal signal, None without one or in time.
 
-        `options` may ask for a trace or a rescue, each event of which goes to `see`.
+        `more` may ask for a trace or a rescue, each event of which goes to `see`.
         """
         request: Request = {
             "memory": settings.PROGRAM.memory,
-            **(options or {}),
+            **(more or {}),
             "argv": list(argv),
             "cwd": str(cwd),
             "env": dict(env),
@@ -115,10 +115,7 @@ class _Agent:
         return self._child.ended
 
     def ask(
-        self,
-        request: Request,
-        seconds: float,
-        see: Callable[[dict[str, Any]], None],
+        self, request: Request, seconds: float, see: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
         """Return the answer; raises TimeoutError, or LabError when LLDB has ended."""
         deadline = time.monotonic() + seconds

@@ -23,7 +23,7 @@ from nbsupport.audit.evidence import PartEvidence
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import output_pipe
-from nbsupport.crash.inside_lldb.protocol import Note, Options, RescueEvent, RescuePlan, Stop
+from nbsupport.crash.inside_lldb.protocol import Note, Request, RescueEvent, RescuePlan, Stop
 from nbsupport.crash.lldb import Lldb
 from nbsupport.profile import infer, layout, names
 from nbsupport.rescue import value_sites
@@ -121,16 +121,16 @@ def run(
         else:
             _update(state, event)
 
-    options: Options = {"plan": plan, "memory": -1, "stdin": _stdin()}
+    more: Request = {"plan": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
         paths = [
             str(stack.enter_context(output_pipe(_pass(stream)))) if stream else os.devnull
             for stream in streams
         ]
-        options["output"], options["errors"] = paths
+        more["output"], more["errors"] = paths
         stack.enter_context(_signals_as_notes(lambda why: debugger.tell({"snapshot": why})))
         try:
-            debugger.stop([str(part) for part in argv], cwd, env, seconds, options, see)
+            debugger.stop([str(part) for part in argv], cwd, env, seconds, more, see)
         except LabError as error:
             raise LabError(error.what, error.why, _ALLOW) from error
     return state

@@ -29,19 +29,13 @@ FOREVER = 1e6
 
 
 def from_profraw(path: Path, out: Path, *, binary: Path | None = None) -> Rescued:
-    """Write what is in a raw profile to a file, whatever is malformed in it.
+    """Write what is in a raw profile (`path`) to `out`, whatever is malformed in it.
 
-    Args:
-        path: The raw profile (.profraw); it is left as it is.
-        out: The profile to write. It is text where it ends with `.proftext`, otherwise indexed.
-            Where there are several layouts, the profile of each is written beside it.
-        binary: The program that wrote it. It gives the records and names that a file lacks
-            which a crash has cut off.
-
-    Raises:
-        LabError: It is no raw profile, it is empty, `binary` has not written it, or `out`
-            cannot be written.
-
+    `out` is a text profile where it ends with `.proftext`, otherwise an indexed one; where there
+    are several layouts, the profile of each is written beside it. `binary`, the program that
+    wrote the raw profile, gives the records and names that a file lacks which a crash cut off.
+    Raises `LabError` for what is no raw profile or is empty, for a `binary` that has not written
+    it, and where `out` cannot be written.
     """
     _writable(out)
     from nbsupport.rescue import save  # noqa: PLC0415 - see `run`
@@ -61,21 +55,13 @@ def run(
     """Run a program to its end, and write its profile, although it would crash otherwise.
 
     Nothing is built anew. Where all its images are of one layout, it writes its profile itself.
-    SIGUSR1 to this process writes what there is at once; Ctrl-C and the time limit end the
-    program, with its profile.
-
-    Args:
-        argv: The program, as a path or by a name of PATH, and its arguments.
-        out: The profile to write, as in `from_profraw`.
-        env: Its whole environment (None: this process's); LLVM_PROFILE_FILE is ours.
-        cwd: The folder that it runs in (None: this process's).
-        seconds: How long it may run.
-        streams: Where its standard output and error go (None: nowhere).
-
-    Raises:
-        MissingError: There is no LLDB, or no such program.
-        LabError: The program is not instrumented or cannot be run, or `out` cannot be written.
-
+    `argv` is the program (a path, or a name of PATH) and its arguments; `out` as in
+    `from_profraw`. `env` is its whole environment and `cwd` the folder that it runs in (None:
+    this process's); LLVM_PROFILE_FILE is ours. `seconds` is how long it may run; `streams` are
+    where its standard output and error go (None: nowhere). SIGUSR1 to this process writes what
+    there is at once; Ctrl-C and the time limit end the program, with its profile. Raises
+    `MissingError` without LLDB or program, `LabError` for a program that is not instrumented or
+    cannot be run, or an `out` that cannot be written.
     """
     _writable(out)
     program = find_program(argv[0])

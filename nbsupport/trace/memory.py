@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from nbsupport.crash.inside_lldb.protocol import MemoryShot, TraceEvent
+from nbsupport.crash.inside_lldb.protocol import TraceEvent
 
 UNMAPPED = "nobody: unmapped"
 PAST = "unmapped, once "
@@ -138,8 +138,8 @@ class MemoryMap:
         return re.sub(r"0x[0-9a-f]{5,16}\b", owner_of, text)
 
 
-def from_shot(shot: MemoryShot, events: Iterable[TraceEvent]) -> Memory:
-    """Return the memory as it was; the events before say who mapped what."""
+def from_shot(shot: TraceEvent, events: Iterable[TraceEvent]) -> Memory:
+    """Return the memory of a `map` event; the events before say who mapped what."""
     image = PurePath(shot.image).name
     calls: dict[int, TraceEvent] = {}  # by thread
     mapped: list[tuple[int, int, str]] = []

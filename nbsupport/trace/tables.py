@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nbsupport.base import files
 from nbsupport.base.errors import LabError
 from nbsupport.crash.crash import from_stop
-from nbsupport.crash.inside_lldb.protocol import MemoryShot, TraceEvent
+from nbsupport.crash.inside_lldb.protocol import TraceEvent
 from nbsupport.trace import live_records, memory, syscalls, watch
 from nbsupport.trace.live_records import LiveRecords
 from nbsupport.trace.memory import Memory, Pointer
@@ -46,16 +46,15 @@ RUNS = ("lldb", "strace")
 
 
 def assemble(
-    folder: Path,
-    manifest: dict[str, Any],
-    calls: syscalls.Calls | None = None,
-    profile: str = "",
+    folder: Path, manifest: dict[str, Any], calls: syscalls.Calls | None = None, profile: str = ""
 ) -> None:
     """Write the tables and the manifest of the trace in a folder.
 
     `profile` is the raw profile's name, with its pattern. What was interrupted has no calls.
     """
-    events, shot = _streamed(folder / EVENTS)
+    stream = list(_streamed(folder / EVENTS))
+    shot = next((event for event in reversed(stream) if event.kind == "map"), None)
+    events = [event for event in stream if event.kind != "map"]
     owns = memory.from_shot(shot, events) if shot else memory.Memory()
     data, sites, nodes = (_content(folder / f"{name}.bin") for name in COPIES)
     part = _part(shot.image) if shot else None
@@ -85,19 +84,12 @@ def assemble(
     files.write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _streamed(path: Path) -> tuple[list[TraceEvent], MemoryShot | None]:
-    """Return the events that were streamed, and the last memory map."""
-    events, shot = list[TraceEvent](), None
+def _streamed(path: Path) -> Iterator[TraceEvent]:
+    """Yield what was streamed; the last line of a run that was killed may be half a one."""
     with path.open() as lines:
         for line in lines:
-            # The last line of a run that was killed may be half a one.
             with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if row["kind"] == "map":
-                    shot = MemoryShot("map", row["regions"], row["sections"], row["image"])
-                else:
-                    events.append(TraceEvent(**row))
-    return events, shot
+                yield TraceEvent(**json.loads(line))
 
 
 def _content(path: Path) -> bytes:

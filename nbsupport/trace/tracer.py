@@ -17,7 +17,7 @@ from typing import Any, Self
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import find_program, output_pipe, require_lldb
-from nbsupport.crash.inside_lldb.protocol import Options
+from nbsupport.crash.inside_lldb.protocol import Request
 from nbsupport.crash.lldb import Lldb
 from nbsupport.trace import syscalls, tables, watch
 from nbsupport.trace.trace import Trace, open_trace
@@ -111,14 +111,14 @@ class Tracer:
                 stream.write(json.dumps(event) + "\n")
                 stream.flush()
 
-            options: Options = {
+            more: Request = {
                 "memory": limits.memory,
                 "stdin": str(stdin.absolute()),
                 "output": str(fifo),
                 "plan": plan,
             }
             try:
-                self._lldb.stop(command, cwd, env, limits.seconds, options, see)
+                self._lldb.stop(command, cwd, env, limits.seconds, more, see)
             except LabError as error:
                 do = "check that it is built for this machine, and that ptrace is allowed"
                 raise LabError(error.what, error.why, do) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,11 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from nbsupport.audit.judge import Judgement
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
-from nbsupport.crash import reports
+from nbsupport.cli import commands
+from nbsupport.crash import explanation, reports
 from nbsupport.crash.crash import Frame
 from nbsupport.crash.explanation import Explanation, explain
 from nbsupport.lab import build
@@ -190,6 +191,23 @@ def test_public_reports(tmp_path: Path, text: str, expected: tuple[str, ...], wh
     assert why in found.why
 
 
+@pytest.mark.parametrize(("rule", "text"), [
+    ("version message", MISMATCH), ("gcov", "__gcov_init"), ("cut-off profile", "truncated profile data"),
+    ("stale profile", "source profile file is not compatible"), ("raw version", "raw profile version = 8"),
+    ("malformed profile", "malformed instrumentation profile data"),
+    ("died somewhere", "-fprofile-generate\nSegmentation fault"),
+    ("stack overflow", "thread main has overflowed its stack\n" + lldb_text("f", "main")),
+    ("abort", lldb_text("abort", "main", stop="signal SIGABRT")),
+    ("outside the runtime", lldb_text("free", "main")),
+    ("records misread", lldb_text(*WRITER, stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)")),
+    ("no name", lldb_text("??", "main")), ("continuous mode", f"%c.profraw\n{STALE}"),
+    ("in the runtime", STALE),
+])  # fmt: skip
+def test_each_rule_decides_what_it_is_for(rule: str, text: str) -> None:
+    facts = explanation._facts(reports._read(text), None, Judgement("unknown", ""))
+    assert next(name for name, judge in explanation.RULES.items() if judge(facts)) == rule
+
+
 @pytest.mark.parametrize(("address", "spelled"), [
     (0x0001_0001_0000_0001, "NumCounters 1, NumValueSites 1, 1"),
     (0x0001_0031_0000_077E, "NumCounters 1918, NumValueSites 49, 1"),  # orjson's yyjson
@@ -285,26 +303,21 @@ def test_nothing_but_a_lab_error(data: st.DataObject) -> None:
         return
 
 
-def test_the_command(tmp_path: Path, lab: Lab) -> None:
-    def pgo_lab(*args: str | Path) -> subprocess.CompletedProcess[str]:
-        entry = [
-            sys.executable,
-            "-c",
-            "from nbsupport.cli.commands import entry; entry()",
-            "explain",
-        ]
-        return subprocess.run([*entry, *args], capture_output=True, text=True, check=False)
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def pgo_lab(*args: str | Path) -> int:
+        return commands.main(["explain", *map(str, args)])
 
     (path := tmp_path / "report").write_text(CRASH)
-    done = pgo_lab(path, "--json")
-    found = json.loads(done.stdout)
-    assert (done.returncode, found["verdict"], found["face"]) == (0, "ours", "at exit")
-    assert set(found) == {"verdict", "certainty", "face", "why", "advice", "signal", "fault_address",
-                          "fault_address_from", "instruction", "frames", "registers", "record",
-                          "problems"}  # fmt: skip
+    assert pgo_lab(path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], found["face"]) == ("ours", "at exit")
+    assert list(found) == ["verdict", "certainty", "face", "why", "advice", "record", "problems",
+                           "signal", "frames", "instruction", "registers", "fault_address",
+                           "fault_address_from"]  # fmt: skip
     assert (found["fault_address"], found["registers"]["x1"]) == ("0x1000100000001", "0x7")
-    shown = pgo_lab(path).stdout.splitlines()
+    assert pgo_lab(path) == 0
+    shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("ours, shown, at exit: initializeValueProfRuntimeRecord took")
     assert shown[1] == "  #0 initializeValueProfRuntimeRecord + 88 (evtx_dump)"
     path.write_text(lldb_text("free", "main"))
-    assert [pgo_lab(path).returncode, pgo_lab(path, "--binary", path).returncode] == [1, 2]
+    assert [pgo_lab(path), pgo_lab(path, "--binary", path)] == [1, 2]

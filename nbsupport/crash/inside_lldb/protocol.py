@@ -82,23 +82,21 @@ class RescuePlan(TypedDict):
     copies: str
 
 
-class Options(TypedDict, total=False):
-    """What may be said of a run: memory in bytes (-1: any), streams as paths, who watches it."""
+class Request(TypedDict, total=False):
+    """A program to run until a fatal signal; `env` is its whole environment, `seconds` its time.
 
-    memory: int
-    stdin: str
-    output: str
-    errors: str
-    plan: TracePlan | RescuePlan
-
-
-class Request(Options):
-    """A program to run until a fatal signal; `env` is its whole environment."""
+    `memory` is in bytes (-1: any), streams are paths, the `plan` is for who watches it.
+    """
 
     argv: list[str]
     cwd: str
     env: dict[str, str]
     seconds: float
+    memory: int
+    stdin: str
+    output: str
+    errors: str
+    plan: TracePlan | RescuePlan
 
 
 class Note(TypedDict, total=False):
@@ -125,7 +123,8 @@ class TraceEvent:
     "registered"). `arguments` are the first six, `text` those that are text. `value` is what a
     call returned, or an exit code. `last`: later calls of the function are not told. `stack`
     are the words above the return address (`kind` "write"). A crash has its `stop`, and the
-    registers of the innermost frames (`callers`).
+    registers of the innermost frames (`callers`). A memory map (`kind` "map") has `regions`
+    (start, end, rights, name), and name, address, size of the `sections` of the `image` that runs.
     """
 
     time: float
@@ -143,16 +142,6 @@ class TraceEvent:
     stack: tuple[int, ...] = ()
     stop: Stop | None = None
     callers: tuple[tuple[int, ...], ...] = ()
-
-
-@dataclass(frozen=True)
-class MemoryShot:
-    """The memory map at one moment (`kind` "map"): `regions` are start, end, rights and name.
-
-    `sections` are name, address and size of those of the `image` (a path) whose code runs.
-    """
-
-    kind: str
     regions: tuple[tuple[int, int, str, str], ...] = ()
     sections: tuple[tuple[str, int, int], ...] = ()
     image: str = ""
@@ -180,7 +169,7 @@ class RescueEvent:
     code: int | None = None
 
 
-def to_message(event: TraceEvent | MemoryShot | RescueEvent) -> dict[str, Any]:
+def to_message(event: TraceEvent | RescueEvent) -> dict[str, Any]:
     """Return an event as it is sent: what is as by default is left out."""
     defaults = {field.name: field.default for field in dataclasses.fields(event)}
     return {name: value for name, value in vars(event).items() if value != defaults[name]}

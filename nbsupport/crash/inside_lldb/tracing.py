@@ -12,7 +12,7 @@ from typing import Any
 import lldb
 
 from .common import Watcher, path_of
-from .protocol import GroupPlan, MemoryShot, Stop, TraceEvent, TracePlan
+from .protocol import GroupPlan, Stop, TraceEvent, TracePlan
 
 #: Bytes of a section that are copied out of the program.
 MOST_BYTES = 256 << 20
@@ -235,7 +235,8 @@ class EventTracer(Watcher):
             path = self.plan["copies"].get(name.rpartition(".")[2])
             if path:
                 self.copy(address, min(size, MOST_BYTES), path)
-        self.emit(MemoryShot("map", tuple(mapped), tuple(sections), path_of(module)))
+        details = {"sections": tuple(sections), "image": path_of(module)}
+        self.tell("map", thread.GetIndexID(), regions=tuple(mapped), **details)
 
     def _running(self, thread: Any) -> tuple[Any, list[tuple[str, int, int]]]:
         """Return the innermost image that is instrumented, else the program; and its sections."""

@@ -1,0 +1,110 @@
+"""What a rescue writes out of files and of runs, and what it says of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nbsupport.base.errors import LabError
+from nbsupport.lab import counts
+from nbsupport.lab.lab import Lab
+from nbsupport.profile import profraw
+from nbsupport.rescue import profdata, rescue
+from nbsupport.toolchains.probe import Toolchain
+from tests.rescue.programs import (
+    ENVIRONMENT,
+    PROGRAMS,
+    Compile,
+    Saved,
+    command,
+    expected,
+    linked,
+)
+
+
+def test_mc_dc_bitmaps_are_said_to_be_lost(
+    saved: Saved, toolchain: Callable[[str], Toolchain], tmp_path: Path
+) -> None:
+    """A text profile of an older LLVM has no place for them."""
+    (tmp_path / "main.c").write_text(
+        "int library_step(int); int main(int n, char **a) { return n > 1 && a[1] && library_step(n); }"
+    )
+    main, other = toolchain("19").compiler, toolchain("17").compiler
+    flags = ("-fprofile-instr-generate", "-fcoverage-mapping")
+    command(main, *flags, "-fcoverage-mcdc", "-c", "main.c", "-o", "main.o", cwd=tmp_path)
+    command(other, *flags, "-c", PROGRAMS / "library_hot.c", "-o", "hot.o", cwd=tmp_path)
+    link = (main, "-fuse-ld=lld", *flags, "main.o", "hot.o", "-o", "mcdc")
+    command(*link, cwd=tmp_path)
+    found, seen = saved(tmp_path / "mcdc")
+    assert found.lost[-1:] == ("its MC/DC bitmaps",) and ("main", 1) in {
+        (name, row[0]) for (name, _), row in seen.items()
+    }
+
+
+def test_a_malformed_file(lab: Lab, tmp_path: Path) -> None:
+    trial, path = linked(
+        lab, "cold", "17", "19", instrument="front-end", main_instrument="front-end"
+    )
+    raw = tmp_path / "run.profraw"
+    subprocess.run([path], env={**ENVIRONMENT, "LLVM_PROFILE_FILE": str(raw)}, check=True)
+    assert not profraw.read(raw).valid
+    before = raw.read_bytes()
+    found = rescue.from_profraw(raw, tmp_path / "saved.proftext")
+    assert "records: expected all of 48 bytes" in found.notes[0]
+    seen = counts.parse(found.path.read_text())
+    assert counts.difference(seen, expected(lab, trial)) is None
+    assert raw.read_bytes() == before
+
+
+@pytest.mark.parametrize(("main", "cut"), [("19", False), ("18", True)])
+def test_what_a_crash_has_left(lab: Lab, tmp_path: Path, main: str, cut: bool) -> None:
+    """LLVM 18 has written no names by then: the program has them."""
+    trial, path = linked(lab, "cold", main, "17")
+    raw, out = tmp_path / "run.profraw", tmp_path / "saved.proftext"
+    subprocess.run([path], env={**ENVIRONMENT, "LLVM_PROFILE_FILE": str(raw)}, check=False)
+    if cut:
+        with pytest.raises(LabError, match="nothing that can be rescued.*--binary"):
+            rescue.from_profraw(raw, out)
+    rescue.from_profraw(raw, out, binary=path)
+    assert counts.difference(counts.parse(out.read_text()), expected(lab, trial)) is None
+    _, other = linked(lab, "hot", main, "17")
+    with pytest.raises(LabError, match="not what wrote that profile"):
+        rescue.from_profraw(raw, out, binary=other)
+
+
+def test_an_empty_file_has_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run.profraw").touch()
+    with pytest.raises(LabError, match="empty.*pgo-lab rescue -o OUT -- PROGRAM"):
+        rescue.from_profraw(tmp_path / "run.profraw", tmp_path / "saved.profdata")
+
+
+def test_a_healthy_program_writes_its_profile_itself_with_values(
+    compiled: Compile, saved: Saved, tmp_path: Path
+) -> None:
+    found, _ = saved(compiled("19"))
+    assert found.healthy and not found.lost and "healthy" in found.notes[0]
+    assert "# ValueKind" in found.path.read_text()
+    assert tmp_path / "saved.proftext" == found.path
+
+
+def test_a_disk_that_fills_up_meanwhile_loses_nothing(
+    compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(profdata, "write", full)
+        with pytest.raises(
+            LabError, match="No space left on device; what was counted is in"
+        ) as one:
+            rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
+    kept = re.search(r"--profraw (\S+)", str(one.value))
+    assert kept
+    assert rescue.from_profraw(Path(kept[1]), tmp_path / "o.profdata").functions == 6

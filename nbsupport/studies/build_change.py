@@ -43,7 +43,10 @@ class BuildChange:
     without_library: bool = False
 
     def changed(self, lab: Lab, program: str, llvm: str, foreign: str) -> Trial:
-        """Return the case with the change; raises `LabError` where it does not apply."""
+        """Return the case of a `program` with the change: main by `llvm`, its library by `foreign`.
+
+        Raises `LabError` where the change does not apply, or a compiler is missing.
+        """
         if self.platform not in ("", sys.platform):
             raise LabError(f"on {sys.platform}", self.why, f"try it on {self.platform}")
         chosen = foreign
@@ -53,27 +56,26 @@ class BuildChange:
             chosen = llvm if self.foreign == "main" else self.foreign
         how = {"order": self.order, "main_instrument": self.main_instrument}
         trial = lab.trial(program, llvm, chosen, instrument=self.instrument, **how)
-        made = trial.program
-        main = _flagged(made.main, self.rust if made.language == "rust" else self.main)
+        whole = trial.program
+        main = _flagged(whole.main, self.rust if whole.language == "rust" else self.main)
         # gcc knows nothing of LLVM's flags, which are about instrumentation.
         flags = () if trial.foreign.kind == "gcc" else self.library
-        units = () if self.without_library else made.library
+        units = () if self.without_library else whole.library
         library = tuple(_flagged(unit, flags) for unit in units)
-        made = dataclasses.replace(made, main=main, library=library)
+        changed = dataclasses.replace(whole, main=main, library=library)
         link = self.link
         if "{runtime}" in link:  # of the other LLVM, whoever compiles the library
             runtime = lab.trial(program, llvm, foreign).foreign.runtime
             link = tuple(str(runtime) if word == "{runtime}" else word for word in link)
-        return dataclasses.replace(trial, program=made, environment=self.environment, link=link)
+        return dataclasses.replace(trial, program=changed, environment=self.environment, link=link)
 
 
 def load(path: str) -> tuple[BuildChange, ...]:
     """Return the changes of a file below `data`, in the order to try them."""
     changes = []
     for name, entry in files.read_toml(settings.data_dir() / path).items():
-        environment = [tuple(pair) for pair in entry.get("environment", {}).items()]
-        fields = {**entry, "id": name, "environment": environment}
-        changes.append(files.load(BuildChange, fields, f"{path}: {name}"))
+        entry["environment"] = tuple(entry.get("environment", {}).items())
+        changes.append(files.load(BuildChange, {"id": name, **entry}, f"{path}: {name}"))
     return tuple(changes)
 
 
@@ -91,8 +93,8 @@ def _flagged(unit: Unit, flags: tuple[str, ...]) -> Unit:
 def _same(lab: Lab, main: Toolchain) -> Toolchain:
     """Return the newest clang of another LLVM that writes main's raw version."""
     what = f"a clang of another LLVM with raw version {main.raw_version}"
-    for each in reversed(discovery.discover()):
-        same = each.kind == "clang" and each.raw_version == main.raw_version
-        if same and each.runtime and each.major != main.major:
-            return each
+    for clang in reversed(discovery.discover()):
+        same = clang.kind == "clang" and clang.raw_version == main.raw_version
+        if same and clang.runtime and clang.major != main.major:
+            return clang
     raise MissingError(what, "there is none here", "pgo-lab toolchains --install 22")

@@ -25,7 +25,7 @@ Verdict = Literal["refuted", "supported", "open"]
 
 
 def predict(trial: Trial) -> frozenset[Kind]:
-    """Return the outcomes that mixed record layouts, and nothing else, would produce."""
+    """Return the kinds of outcome that mixed record layouts, and nothing else, would produce."""
     return _predict(trial.to_row())
 
 
@@ -64,9 +64,9 @@ class Prediction:
 
     def seen(self, run: Run) -> str:
         """Return what was observed, in a claim's own words, and in which notebook."""
-        made = run.claims[run.claims["name"] == self.claim].to_dict("records")
-        where = f" ({made[0]['notebook'][:2]})" if made[0]["notebook"] else ""
-        return f"{made[0]['sentence']}: {' and '.join(run.observed(self.claim))}{where}"
+        claim = run.claims[run.claims["name"] == self.claim].to_dict("records")[0]
+        where = f" ({claim['notebook'][:2]})" if claim["notebook"] else ""
+        return f"{claim['sentence']}: {' and '.join(run.observed(self.claim))}{where}"
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,21 @@ class Hypothesis:
         One prediction that does not come true refutes it, and so do its rows, if each lacks
         something of the user's crash. It is supported if all that was tested came true.
         """
-        words, why = list[Verdict](), list[str]()
+        verdicts, why = list[Verdict](), list[str]()
         for prediction in self.predictions:
-            word = prediction.verdict(run)
-            why += [prediction.seen(run)] if word != "open" else []
-            words.append(word)
-        made = _made(run)
-        if lacks := {row: made[row] for row in self.rows if row in made}:
-            words.append("refuted" if all(lacks.values()) else "supported")
-            for row, some in lacks.items():
-                why.append(f"{row} contradicts {', '.join(some)}" if some else f"{row} shows all")
-        told = [word for word in words if word != "open"]
-        if not told:
+            verdict = prediction.verdict(run)
+            if verdict != "open":
+                verdicts.append(verdict)
+                why.append(prediction.seen(run))
+        lacking = _lacking(run)
+        if rows := [row for row in self.rows if row in lacking]:
+            verdicts.append("refuted" if all(lacking[row] for row in rows) else "supported")
+        for row in rows:
+            missing = ", ".join(lacking[row])
+            why.append(f"{row} contradicts {missing}" if missing else f"{row} shows all")
+        if not verdicts:
             return "open", ()
-        return "refuted" if "refuted" in told else "supported", tuple(why)
+        return "refuted" if "refuted" in verdicts else "supported", tuple(why)
 
 
 def load() -> tuple[Hypothesis, ...]:
@@ -109,55 +110,52 @@ def load() -> tuple[Hypothesis, ...]:
     hypotheses = []
     for name, entry in files.read_toml(path).items():
         where = f"{path.name}: {name}"
-        predictions = [
-            files.load(Prediction, {{"if": "so"}.get(key, key): row[key] for key in row}, where)
-            for row in entry.pop("prediction", ())
-        ]
-        fields = {**entry, "id": name, "predictions": predictions}
-        hypotheses.append(files.load(Hypothesis, fields, where))
+        predictions = entry.pop("prediction", [])
+        for table in predictions:  # `if` is a word of Python's
+            table["so"] = table.pop("if", "")
+        entry["predictions"] = [files.load(Prediction, table, where) for table in predictions]
+        hypotheses.append(files.load(Hypothesis, {"id": name, **entry}, where))
     return tuple(hypotheses)
 
 
-def _made(run: Run) -> dict[str, list[str]]:
-    """Return, for each mechanism that a run made happen, what of the user's crash it lacks.
-
-    The impossible numbers are no part of the crash: the harness reports them without one.
-    """
+def _lacking(run: Run) -> dict[str, list[str]]:
+    """Return, for each mechanism that a run made happen, what of the user's crash it lacks."""
     table = run.tables.get("mechanisms")
     rows = [] if table is None else table.to_dict("records")
     return {row["mechanism"]: mechanisms.lacks(row) for row in rows if not row["why"]}
 
 
 def ledger(run: Run) -> pd.DataFrame:
-    """Return a row for each hypothesis with what a run makes of it.
+    """Return a row for each hypothesis with what a `run` (its claims and tables) makes of it.
 
     Columns: hypothesis, claim, source, mechanism, predictions, verdict, observations, decide.
     """
     import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
 
     rows = []
-    for one in load():
-        verdict, why = one.verdict(run)
-        row = {"hypothesis": one.id, "claim": one.claim, "source": one.source}
-        row |= {"mechanism": one.mechanism, "verdict": verdict, "observations": "; ".join(why)}
-        row |= {"predictions": "; ".join(each.says for each in one.predictions)}
-        tests = ", ".join(dict.fromkeys(each.claim for each in one.predictions))
-        row |= {"decide": one.decide or (f"the claims {tests}" if tests else "notebook 06")}
+    for hypothesis in load():
+        verdict, why = hypothesis.verdict(run)
+        predictions = hypothesis.predictions
+        tests = ", ".join(dict.fromkeys(prediction.claim for prediction in predictions))
+        row = {
+            "hypothesis": hypothesis.id,
+            "claim": hypothesis.claim,
+            "source": hypothesis.source,
+            "mechanism": hypothesis.mechanism,
+            "verdict": verdict,
+            "observations": "; ".join(why),
+            "predictions": "; ".join(prediction.says for prediction in predictions),
+            "decide": hypothesis.decide or (f"the claims {tests}" if tests else "notebook 06"),
+        }
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame) -> shown.Shown:
+def table(verdicts: pd.DataFrame) -> shown.Shown:
     """Show a ledger: each hypothesis with its verdict and what decided it, or would."""
-    rows = [
-        (
-            one["claim"],
-            one["source"],
-            one["verdict"],
-            one["decide"] if one["verdict"] == "open" else one["observations"],
-        )
-        for one in found.to_dict("records")
-    ]
-    return shown.table(
-        ("hypothesis", "said by", "verdict", "decided by; if open, what would"), rows
-    )
+    rows = []
+    for row in verdicts.to_dict("records"):
+        decided = row["decide"] if row["verdict"] == "open" else row["observations"]
+        rows.append((row["claim"], row["source"], row["verdict"], decided))
+    heads = ("hypothesis", "said by", "verdict", "decided by; if open, what would")
+    return shown.table(heads, rows)

@@ -47,17 +47,17 @@ esac
 """
 
 
-def require(made: Path, out: Path, toolchain: Toolchain) -> None:
+def require(compiled: Path, out: Path, toolchain: Toolchain) -> None:
     """Write an object that also refers to the runtime of its raw version; `toolchain` links it.
 
     Raises `LabError` when its raw version cannot be told, or the linker says no.
     """
-    seen = evidence.read(made)
-    parts = seen.parts if isinstance(seen, evidence.Evidence) else ()
+    content = evidence.read(compiled)
+    parts = content.parts if isinstance(content, evidence.Evidence) else ()
     versions = {version for part in parts for version in part.raw_versions}
     if len(versions) != 1:
-        raise LabError(str(made), "not of one raw version", "give an instrumented object")
-    _assemble(_NEED, versions.pop(), toolchain, out, made.absolute())
+        raise LabError(str(compiled), "not of one raw version", "give an instrumented object")
+    _assemble(_NEED, versions.pop(), toolchain, out, compiled.absolute())
 
 
 def provide(toolchain: Toolchain, out: Path) -> None:
@@ -81,8 +81,9 @@ def _clang(toolchain: Toolchain) -> list[str]:
 
 
 def link(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dict[str, Any]:
-    """Link and run program `cold` by two toolchains as it is, and guarded; return a table's row.
+    """Link and run program `cold` as it is, and guarded; return a row of `try_all`.
 
+    `main` and `foreign` are names of toolchains, `order` is that on the link line. Of the row,
     `today` and `guarded` are kinds of outcome, `refused` for a link that the guard makes an
     error; `ok` is earned by each function's own counts. `message` is the linker's, without paths.
     """
@@ -101,15 +102,15 @@ def link(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dic
             run = Invocation([folder / "program"], trial.runtime, lab.limits)
             expected = counts.together(lab.reference(part) for part in trial.references)
             row["guarded"] = lab.judge_command(run, lambda: expected)[0].kind
-        elif said := re.search(rf"undefined .*{SYMBOL}\d+", done.stderr):
-            row["message"] = said[0]
+        elif message := re.search(rf"undefined .*{SYMBOL}\d+", done.stderr):
+            row["message"] = message[0]
         else:
             raise BuildError("linking", first_line(done.stderr), "choose other compilers")
     return row
 
 
 def try_all(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.DataFrame:
-    """Return `links` of every toolchain as main with every one as foreign, a row each."""
+    """Return a row (see `link`) for every toolchain as main with every one as foreign."""
     import pandas as pd  # noqa: PLC0415 - not part of the base installation
 
     return pd.DataFrame([link(lab, m, f, order=order) for m in names for f in names])
@@ -118,7 +119,7 @@ def try_all(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.
 def try_lit(main: Toolchain, foreign: Toolchain) -> tuple[str, str]:
     """Return whether `run_lit` "passes" or "fails": as compilers are, and by guarded ones."""
     passed = [run_lit(main, foreign, guarded=guarded)[0] for guarded in (False, True)]
-    today, guarded = ("passes" if each else "fails" for each in passed)
+    today, guarded = ("passes" if ok else "fails" for ok in passed)
     return today, guarded
 
 
@@ -139,8 +140,8 @@ def run_lit(main: Toolchain, foreign: Toolchain, *, guarded: bool) -> tuple[bool
             "filecheck": shlex.join([sys.executable, "-m", "filecheck"]),
             "out": str(folder / "out"),
         }
-        given = [f"--param={key}={value}" for key, value in tools.items()]
-        command = [sys.executable, "-c", "import lit.main; lit.main.main()", "-v", *given]
+        parameters = [f"--param={key}={value}" for key, value in tools.items()]
+        command = [sys.executable, "-c", "import lit.main; lit.main.main()", "-v", *parameters]
         command.append(str(settings.data_dir() / "lit"))
         done = process.run(command, cwd=folder, limits=settings.COMPILER)
         return done.ok, done.stdout.replace(f"{folder}/", "")

@@ -1,11 +1,17 @@
-"""What the user observed, as data with sources (`data/seed`)."""
+"""What the user observed, as data with sources (`data/seed`); and the impossible numbers.
+
+Those are what the runtime's counting functions return without their arguments.
+__llvm_profile_get_num_data and __llvm_profile_get_num_counters (InstrProfilingBuffer.c) take the
+Begin and End of a section, and return (End + size - 1 - Begin) / size in unsigned 64-bit
+arithmetic, `size` being that of a record or a counter. Declared without arguments, they divide
+what two registers happen to hold.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
@@ -27,7 +33,9 @@ class Observation:
 
 def load() -> tuple[Observation, ...]:
     """Return what the user saw, in the order to tell it."""
-    return tuple(Observation(**entry) for entry in _data()["observation"])
+    path = settings.data_dir() / "seed" / "observations.toml"
+    entries = files.read_toml(path)["observation"]
+    return tuple(files.load(Observation, entry, path.name) for entry in entries)
 
 
 def numbers(*ids: str) -> tuple[int, ...]:
@@ -36,25 +44,21 @@ def numbers(*ids: str) -> tuple[int, ...]:
     return tuple(int(values[name]) for name in ids)
 
 
-def _data() -> dict[str, Any]:
-    return files.read_toml(settings.data_dir() / "seed" / "observations.toml")
-
-
 def table(observed: Sequence[Observation], result: Outcome) -> Shown:
-    """Show a crash beside what the user saw."""
-    dead = result.crash
+    """Show what the user saw (`observed`) beside the crash of a `result`; nothing for another."""
+    crash = result.crash
     here: dict[str, str] = {}
-    if dead and dead.frames:
-        exits = any(frame.function == "exit" for frame in dead.frames)
-        computed = "" if dead.fault_address is None else f"{dead.fault_address:#x}"
+    if crash and crash.frames:
+        exits = any(frame.function == "exit" for frame in crash.frames)
+        computed = "" if crash.fault_address is None else f"{crash.fault_address:#x}"
         here = {
-            "function": dead.function,
-            "offset": str(dead.frames[0].offset),
-            "address": f"{computed} (from the {dead.fault_address_from})",
+            "function": crash.function,
+            "offset": str(crash.frames[0].offset),
+            "address": f"{computed} (from the {crash.fault_address_from})",
             "moment": "at exit" if exits else "in main",
             "allocators": "none",
         }
-    rows = [(one.what, one.value, here[one.id]) for one in observed if one.id in here]
+    rows = [(fact.what, fact.value, here[fact.id]) for fact in observed if fact.id in here]
     return shown.table(("observation", "the user, on macOS", "here"), rows)
 
 
@@ -74,8 +78,8 @@ class DecodedNumbers:
     @property
     def sentence(self) -> str:
         """What was divided, in a line. That such are addresses of the program is an inference."""
-        ends = (f"{each[0]:#x}..{each[-1]:#x}" for each in (self.data, self.counters))
-        return f"End - Begin was {' and '.join(ends)}: at most {self.apart:#x} bytes apart"
+        ranges = (f"{ends[0]:#x}..{ends[-1]:#x}" for ends in (self.data, self.counters))
+        return f"End - Begin was {' and '.join(ranges)}: at most {self.apart:#x} bytes apart"
 
 
 def decode(
@@ -84,13 +88,17 @@ def decode(
     record_size: int = layout.LAYOUTS[10].record_size(),
     counter_size: int = 8,
 ) -> DecodedNumbers:
-    """Return what the two numbers were before the division; raises `LabError` if none can be."""
-    found = []
+    """Return what two numbers were before the division: of `entries` and of `counters`.
+
+    `record_size` and `counter_size` are in bytes, as that runtime has them. Raises `LabError` for
+    what is no 64-bit number.
+    """
+    ranges = []
     for count, size in ((entries, record_size), (counters, counter_size)):
         if size < 1 or not 0 <= count <= (2**64 - 1) // size:
             raise LabError("the harness's numbers", "not 64-bit numbers", "check them")
-        found.append(range(count * size - size + 1, count * size + 1))
-    return DecodedNumbers(*found)
+        ranges.append(range(count * size - size + 1, count * size + 1))
+    return DecodedNumbers(*ranges)
 
 
 def plausible(number: int) -> str:
@@ -100,7 +108,7 @@ def plausible(number: int) -> str:
 
 def read_numbers(text: str) -> tuple[int, int]:
     """Return entries and counters from what the programs `harness` and `rust-harness` print."""
-    found = re.search(r"data entries (\d{1,20})\ncounters (\d{1,20})$", text, re.MULTILINE)
-    if found is None:
+    numbers = re.search(r"data entries (\d{1,20})\ncounters (\d{1,20})$", text, re.MULTILINE)
+    if numbers is None:
         raise LabError("the harness", "it printed no numbers", "run the program `harness`")
-    return int(found[1]), int(found[2])
+    return int(numbers[1]), int(numbers[2])

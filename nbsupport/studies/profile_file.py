@@ -13,11 +13,10 @@ import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbsupport.base import process
+from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError, MissingError, first_line
 from nbsupport.base.process import Command
 from nbsupport.crash.crash import Crash, Frame
@@ -81,9 +80,10 @@ class Written:
 
 
 def run(lab: Lab, trials: Sequence[Trial], pattern: str, *, at_once: bool = False) -> Written:
-    """Run programs in one folder, one after the other or `at_once`; return what they left.
+    """Run the programs of `trials` in one folder; return what they left.
 
-    `pattern` is LLVM_PROFILE_FILE, below that folder (else `LabError`).
+    One after the other, or all `at_once`. `pattern` is LLVM_PROFILE_FILE, below that folder (else
+    `LabError`).
     """
     programs = [build.linked(trial, lab.cache) for trial in trials]
     together: Command = ["/bin/sh", "-c", _AT_ONCE, "sh", *programs]
@@ -94,8 +94,8 @@ def run(lab: Lab, trials: Sequence[Trial], pattern: str, *, at_once: bool = Fals
 def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[str, Written]]:
     """Return (what a program would do to its profile, what is left if it is killed before that).
 
-    Each time in a folder with so many `earlier` runs. strace sends SIGKILL at the entry of the
-    call, which then does nothing. Raises `MissingError` where there is no strace.
+    `pattern` is as for `run`. Each time the folder has so many `earlier` runs. strace sends
+    SIGKILL at the entry of the call, which then does nothing. Raises `MissingError` without strace.
     """
     program = build.linked(trial, lab.cache)
     before: list[Command] = [[program]] * earlier
@@ -104,10 +104,10 @@ def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[s
         doing, name, number = moment
         how = ["-e", f"trace={name}", "-e", f"inject={name}:signal=SIGKILL:when={number}"]
         last: Command = ["strace", "-qo/dev/null", *how, program]
-        left = _written(lab, trial, pattern, [*before, last])
-        if left.ended[-1] != "SIGKILL":
-            raise LabError(f"killing before it {doing}", f"{left.ended[-1]}", "run it again")
-        return doing, left
+        written = _written(lab, trial, pattern, [*before, last])
+        if written.ended[-1] != "SIGKILL":
+            raise LabError(f"killing before it {doing}", f"{written.ended[-1]}", "run it again")
+        return doing, written
 
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
@@ -119,122 +119,139 @@ def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[s
             what, do = "a kill at each system call", "do this on Linux, with strace"
             raise MissingError(what, calls.note, do)
         moments = list(_moments(calls.rows, folder.resolve()))
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(kill_before, moments))
+    return progress.each(moments, kill_before, "kills")
 
 
 def kill_all(
-    lab: Lab, asked: Mapping[str, tuple[Trial, str, int]]
+    lab: Lab, runs: Mapping[str, tuple[Trial, str, int]]
 ) -> dict[str, list[tuple[str, Written]]]:
-    """Return the kills of several trials by label: (trial, pattern, earlier runs) as `kill`.
+    """Return what `kill` does of several `runs`, by label: (trial, pattern, earlier runs).
 
     Where that cannot be done, it says so, and returns none.
     """
     try:
-        return {label: kill(lab, *one) for label, one in asked.items()}
+        return {label: kill(lab, *arguments) for label, arguments in runs.items()}
     except MissingError as error:
         print(f"left out: {error}")  # noqa: T201 - the notebook shows it
         return {}
 
 
 def try_readers(lab: Lab, llvm: str, foreign: str) -> dict[str, dict[str, Outcome]]:
-    """Return the outcome of each way to what reads records: of one LLVM alone, in both orders."""
+    """Return the outcomes of each way to what reads records, by link.
+
+    Those by `llvm` alone, and with the library by `foreign` in both orders on the link line.
+    """
     links = {"one LLVM": (llvm, "main-first")}
     links |= {order.replace("-", " "): (foreign, order) for order in ORDERS}
 
-    def go(way: tuple[str, str]) -> dict[str, Outcome]:
-        found = {}
+    def try_way(way: tuple[str, str]) -> dict[str, Outcome]:
+        outcomes = {}
         for label, (other, order) in links.items():
             trial = lab.trial(way[0], llvm, other, order=order, main_instrument=way[1])
-            found[label] = lab.run(trial)
-            if way[0] == "forked" and found[label].kind == "failed":
-                found[label] = dataclasses.replace(found[label], crash=_of_child(lab, trial))
-        return found
+            outcome = lab.run(trial)
+            if way[0] == "forked" and outcome.kind == "failed":
+                outcome = dataclasses.replace(outcome, crash=_of_child(lab, trial))
+            outcomes[label] = outcome
+        return outcomes
 
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(_WAYS, pool.map(go, _WAYS.values()), strict=True))
+    outcomes = progress.each([*_WAYS.values()], try_way, "ways to the records")
+    return dict(zip(_WAYS, outcomes, strict=True))
 
 
-def table(what: str, found: Iterable[tuple[str, Written]], once: Written) -> shown.Shown:
-    """Show what is left, a line each, below the heading `what`; `once` is what one run leaves."""
-    rows = []
-    for label, left in found:
-        disk = "; ".join(sorted({f"{name}, {size} bytes" for name, size in left.files}))
-        disk += f" ({len(left.files)} files)" if left.files[1:] else ""
-        rows.append((label, disk, left.found, f"{left.times(once)}", " ".join(left.said)))
-    return shown.table((what, "on disk", "llvm-profdata", "runs in it", "the runtime says"), rows)
+def table(what: str, rows: Iterable[tuple[str, Written]], once: Written) -> shown.Shown:
+    """Show what is left, a line for each of the `rows` (label, what runs left in a folder).
+
+    `what` is the labels' heading; `once` is what one run leaves.
+    """
+    lines = []
+    for label, row in rows:
+        disk = "; ".join(sorted({f"{name}, {size} bytes" for name, size in row.files}))
+        if len(row.files) > 1:
+            disk += f" ({len(row.files)} files)"
+        lines.append((label, disk, row.found, f"{row.times(once)}", " ".join(row.said)))
+    return shown.table((what, "on disk", "llvm-profdata", "runs in it", "the runtime says"), lines)
 
 
 def figure(
-    found: Mapping[str, Sequence[tuple[str, Written]]], once: Mapping[str, Written]
+    kills: Mapping[str, Sequence[tuple[str, Written]]], once: Mapping[str, Written]
 ) -> shown.Shown:
-    """Draw what the kills of `kill_all` leave, a row for each label.
+    """Draw what `kills` (see `kill_all`) leave, a row for each label.
 
     In order, not to scale. `once` is what one whole run leaves, by label.
     """
-    drawn, axes = look.sheet(_ROW * len(found))
-    said, told = [], []
-    for n, (label, row) in enumerate(found.items()):
+    drawn, axes = look.sheet(_ROW * len(kills))
+    captions, words = [], []
+    for n, (label, row) in enumerate(kills.items()):
         y = n * _ROW
         axes.text(0, y + 10, f"{label}: killed before it ...", **look.HEAD)
-        runs_in = [left.times(once[label]) or 0 for _, left in row]
+        runs = [written.times(once[label]) or 0 for _, written in row]
         wide = look.WIDTH / len(row)
-        for x, ((doing, left), kept) in enumerate(zip(row, runs_in, strict=True)):
-            size = sum(size for _, size in left.files)
-            broken = size and left.found != "valid"
-            fill = look.GOOD if kept else look.BAD if broken else "none"
-            state = "broken file" if broken else "no counts"
-            state = f"{kept} run{'s' * (kept > 1)} kept" if kept else state
+        for x, ((doing, written), times) in enumerate(zip(row, runs, strict=True)):
+            size = sum(size for _, size in written.files)
+            if times:
+                fill, state = look.GOOD, "1 run kept" if times == 1 else f"{times} runs kept"
+            elif size and written.found != "valid":
+                fill, state = look.BAD, "broken file"
+            else:
+                fill, state = "none", "no counts"
             middle, box = (x + 0.5) * wide, (wide - 2, 28)
             what = textwrap.fill(doing, 10)
             look.cell(axes, (middle, y + 34), box, fill, what, edgecolor=look.INK, linewidth=0.5)
             axes.text(middle, y + 56, state, ha="center", **look.SMALL)
-            disk = f"{size} bytes" if left.files else "no file"
+            disk = f"{size} bytes" if written.files else "no file"
             axes.text(middle, y + 67, disk, ha="center", **look.MUTED)
-        said.append(f"{label}: {sum(map(bool, runs_in))} of {len(row)} moments leave counts")
-        pairs = zip((doing for doing, _ in row), runs_in, strict=True)
-        told.append(f"{label}: {', '.join(f'{doing} {n}' for doing, n in pairs)}")
-    caption = f"What a kill leaves, by the moment. {'; '.join(said)}."
-    return shown.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(told)}")
+        captions.append(f"{label}: {sum(map(bool, runs))} of {len(row)} moments leave counts")
+        pairs = zip((doing for doing, _ in row), runs, strict=True)
+        words.append(f"{label}: {', '.join(f'{doing} {n}' for doing, n in pairs)}")
+    caption = f"What a kill leaves, by the moment. {'; '.join(captions)}."
+    return shown.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(words)}")
 
 
-def crash_functions(found: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
-    """Return in which functions programs died, by way; "" for none."""
-    return {
-        way: ", ".join(sorted({one.crash.function for one in outcomes.values() if one.crash}))
-        for way, outcomes in found.items()
-    }
+def crash_functions(ways: Mapping[str, Mapping[str, Outcome]]) -> dict[str, str]:
+    """Return in which functions programs died, by way (see `try_readers`); "" for none."""
+    functions = {}
+    for way, outcomes in ways.items():
+        crashes = [outcome.crash for outcome in outcomes.values() if outcome.crash]
+        functions[way] = ", ".join(sorted({crash.function for crash in crashes}))
+    return functions
 
 
-def show_readers(found: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
-    """Show the outcome of each way, and in which functions programs died."""
-    dead = crash_functions(found)
+def show_readers(ways: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
+    """Show the outcomes of each way (see `try_readers`), and in which functions programs died."""
+    functions = crash_functions(ways)
     rows = [
-        (way, *(one.kind for one in outcomes.values()), dead[way])
-        for way, outcomes in found.items()
+        (way, *(outcome.kind for outcome in outcomes.values()), functions[way])
+        for way, outcomes in ways.items()
     ]
-    return shown.table(("records are read by", *next(iter(found.values())), "dies in"), rows)
+    return shown.table(("records are read by", *next(iter(ways.values())), "dies in"), rows)
 
 
 def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) -> Written:
     """Run commands one after the other in an empty folder; return what is in it then."""
     tool = profdata.tool(trial.runtime)
-    files, found, parts = [], set(), list[counts.Expected]()
+    files, verdicts, parts = [], set(), list[counts.Expected]()
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
         done = [_run(lab, command, folder, pattern) for command in commands]
-        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             merged = profdata.as_text(tool, path)
             parts.append(dict(counts.parse(merged.stdout)) if merged.ok else {})
-            why = first_line(merged.stderr).rpartition(f"{path.name}: ")[2]
-            why = f"llvm-profdata dies of {merged.signal_name}" if merged.signal_name else why
-            found.add("valid" if parts[-1] else "skipped without a word" if merged.ok else why)
+            if merged.signal_name:
+                verdicts.add(f"llvm-profdata dies of {merged.signal_name}")
+            elif not merged.ok:
+                verdicts.add(first_line(merged.stderr).rpartition(f"{path.name}: ")[2])
+            else:
+                verdicts.add("valid" if parts[-1] else "skipped without a word")
             files.append((_stable(str(path.relative_to(folder)), pattern), path.stat().st_size))
-    lines = (line for one in done for line in one.stderr.splitlines())
-    said = (_stable(line, pattern) for line in lines if line.startswith("LLVM Profile"))
-    ended = (one.limit or one.signal_name or f"exit code {one.exit_code}" for one in done)
-    what, whole = "; ".join(sorted(found)) or "no file", counts.together(parts)
-    return Written(tuple(files), what, whole, tuple(ended), tuple(dict.fromkeys(said)))
+    lines = (line for run in done for line in run.stderr.splitlines())
+    messages = [_stable(line, pattern) for line in lines if line.startswith("LLVM Profile")]
+    return Written(
+        files=tuple(files),
+        found="; ".join(sorted(verdicts)) or "no file",
+        counts=counts.together(parts),
+        ended=tuple(run.limit or run.signal_name or f"exit code {run.exit_code}" for run in done),
+        said=tuple(dict.fromkeys(messages)),
+    )
 
 
 def _run(lab: Lab, command: Command, folder: Path, pattern: str) -> process.Finished:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import functools
+import itertools
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,33 +23,20 @@ if TYPE_CHECKING:
 
 
 def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """Rescue each program that two of the toolchains, of different record sizes, have made.
+    """Rescue each of the `programs` as made by two toolchains (of `names`) of two record sizes.
 
     Columns: program, main, foreign; `outcome` of the program by itself; `functions` and `layouts`
     in the rescued profile; `lost`, as the rescue says; `wrong`: functions that uniform builds of
-    its parts tell otherwise of, in anything: counters, value sites, what these saw.
+    its parts tell otherwise of, in anything: counters, value sites, what these saw. No rows where
+    there are no two such toolchains.
     """
     import pandas as pd  # noqa: PLC0415
 
-    every = [
-        trial
-        for program in programs
-        for main in names
-        for foreign in names
-        if _mixed(trial := lab.trial(program, main, foreign))
-    ]
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        progress.bar("rescues", len(every)) as step,
-    ):
-
-        def one(trial: Trial) -> dict[str, Any]:
-            row = rescue_run(lab, trial)
-            step()
-            return row
-
-        columns = ["program", "main", "foreign", "outcome", "functions", "layouts", "lost", "wrong"]
-        return pd.DataFrame(list(pool.map(one, every)), columns=columns)  # where there is none, too
+    pairs = itertools.product(programs, names, names)
+    trials = [trial for pair in pairs if _mixed(trial := lab.trial(*pair))]
+    rows = progress.each(trials, functools.partial(rescue_run, lab), "rescues")
+    columns = ["program", "main", "foreign", "outcome", "functions", "layouts", "lost", "wrong"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _mixed(trial: Trial) -> bool:
@@ -57,35 +44,35 @@ def _mixed(trial: Trial) -> bool:
 
 
 def rescue_run(lab: Lab, trial: Trial) -> dict[str, Any]:
-    """Run a program by itself and rescue it; return a row of `table`."""
-    alone = lab.run(trial)
+    """Run the program of a `trial` by itself, and rescue it; return a row of `try_all`."""
+    outcome = lab.run(trial)
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
         out, clean = folder / "saved.profdata", folder / "clean.proftext"
         program, env = build.linked(trial, lab.cache), environment(folder)
-        found = rescue.run([program], out, env=env, cwd=folder)
-        seen, uniform = read_functions(out), dict[Key, TextRecord]()
+        profile = rescue.run([program], out, env=env, cwd=folder)
+        rescued, uniform = read_functions(out), dict[Key, TextRecord]()
         for part in trial.references:
             clean.write_text(lab.run_once(part)[0])
             uniform |= read_functions(clean)
-    wrong = [key[0] for key in {**uniform, **seen} if uniform.get(key) != seen.get(key)]
+    wrong = [key[0] for key in {**uniform, **rescued} if uniform.get(key) != rescued.get(key)]
     return {
         "program": trial.program.name,
         "main": trial.main.name,
         "foreign": trial.foreign.name,
-        "outcome": alone.kind,
-        "functions": found.functions,
-        "layouts": len(found.parts),
-        "lost": "; ".join(found.lost),
+        "outcome": outcome.kind,
+        "functions": profile.functions,
+        "layouts": len(profile.parts),
+        "lost": "; ".join(profile.lost),
         "wrong": ", ".join(wrong),
     }
 
 
 def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
-    """Run a program that crashes, and rescue what it leaves; return how that fared.
+    """Run the program of a `trial`, and rescue the raw profile it leaves; return how that fared.
 
-    `bytes` of the raw profile it leaves (0: nothing to rescue, and no more keys), `functions` in
-    the rescued profile; how many are `wrong`: have other counts than in the uniform builds; `lost`.
+    `bytes` of the raw profile (0: nothing to rescue, and no more keys), `functions` in the rescued
+    profile; how many are `wrong`: have other counts than in the uniform builds; `lost`.
     """
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
@@ -95,11 +82,11 @@ def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
         if not size:
             return {"bytes": 0}
         out = folder / "saved.proftext"
-        found = rescue.from_profraw(raw, out, binary=program)
-        seen = counts.parse(out.read_text())
+        profile = rescue.from_profraw(raw, out, binary=program)
+        rescued = counts.parse(out.read_text())
     expected = counts.together(lab.reference(part) for part in trial.references)
-    wrong = sum(seen.get(key) != row for key, row in expected.items() if row is not None)
-    return {"bytes": size, "functions": found.functions, "wrong": wrong, "lost": found.lost}
+    wrong = sum(rescued.get(key) != row for key, row in expected.items() if row is not None)
+    return {"bytes": size, "functions": profile.functions, "wrong": wrong, "lost": profile.lost}
 
 
 def read_functions(profile: Path) -> dict[Key, TextRecord]:

@@ -12,15 +12,16 @@ import functools
 import gc
 import html
 import itertools
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbsupport.base import progress
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build
+from nbsupport.lab.lab import Lab
+from nbsupport.lab.trial import Trial
 from nbsupport.profile import infer
 from nbsupport.profile.layout import LAYOUTS, Layout, changes
 from nbsupport.profile.names import short
@@ -28,6 +29,7 @@ from nbsupport.profile.stride import Record, lay
 from nbsupport.show import look, shown
 from nbsupport.show.shown import Shown
 from nbsupport.show.widgets import Live, choice, live
+from nbsupport.toolchains import headers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,9 +83,10 @@ class Ruler:
 
 
 def from_trial(lab: Lab, trial: Trial) -> Ruler:
-    """Read the program of a trial; an LLVM that is not in the table is asked for its layout."""
-    from nbsupport.toolchains import headers  # noqa: PLC0415 - only here, and a trace needs the rest
+    """Read the program of a `trial`; an LLVM that is not in the table is asked for its layout.
 
+    Raises `LabError` as `read` does, and where the program cannot be built.
+    """
     mine, other = (
         LAYOUTS.get(part.raw_version or 0) or headers.read(part)
         for part in (trial.runtime, trial.foreign)
@@ -92,22 +95,24 @@ def from_trial(lab: Lab, trial: Trial) -> Ruler:
 
 
 def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
-    """Read the section of a linked 64-bit ELF image, whose records are of these two layouts.
+    """Read the section of a linked 64-bit ELF `image`, whose records are of two layouts.
 
-    Raises `LabError` for any other file.
+    `runtime` is the layout by which its runtime steps, `foreign` the other one. Raises `LabError`
+    for any other file.
     """
     from nbsupport.audit import objects  # noqa: PLC0415 - it imports LIEF: a third of a second
 
     file = objects.read(image)
     sections = [section for part in file.parts for section in part.sections] if file else []
-    layouts = {known.record_size(): known for known in (foreign, runtime)}
-    found = infer.find(sections[0]) if sections else None
-    if not found or sections[0].bits != 64 or not set(found.sizes.tolist()) <= layouts.keys():
+    layouts = {layout.record_size(): layout for layout in (foreign, runtime)}
+    inferred = infer.find(sections[0]) if sections else None
+    sizes = set(inferred.sizes.tolist()) if inferred else set()
+    if not inferred or sections[0].bits != 64 or not sizes <= layouts.keys():
         raise LabError(image.name, "not a 64-bit image of these layouts", "link one of the lab's")
     data, word = _loaded(image)
     records, slots = lay(dataclasses.replace(sections[0], data=data), runtime, layouts)
-    wrong = (_misread(data, slot, records, word) for slot in slots)
-    return Ruler(data, records, slots, next((one for one in wrong if one), None))
+    misread = filter(None, (_misread(data, slot, records, word) for slot in slots))
+    return Ruler(data, records, slots, next(misread, None))
 
 
 def _loaded(image: Path) -> tuple[bytes, Callable[[int], int | None]]:
@@ -171,9 +176,9 @@ def _written(data: bytes, record: Record, at: int) -> dict[str, list[int]]:
     }
 
 
-def explain(found: Ruler) -> tuple[tuple[str, str], ...]:
+def explain(ruler: Ruler) -> tuple[tuple[str, str], ...]:
     """Return the steps from bytes to fault address, as (who does what, what comes of it)."""
-    wrong = found.misread
+    wrong = ruler.misread
     if not wrong:
         return ()
     owner = short(wrong.record.name)
@@ -191,21 +196,21 @@ def explain(found: Ruler) -> tuple[tuple[str, str], ...]:
             ("found there", f"{_hex(wrong.node)}, taken for the address of a node"),
             ("touched", f"that node's Next, {_NEXT} bytes on"),
         ]
-    steps.append(("fault address", f"{found.fault_address}"))
+    steps.append(("fault address", f"{ruler.fault_address}"))
     return tuple(steps)
 
 
-def caption(found: Ruler) -> str:
+def caption(ruler: Ruler) -> str:
     """Say in a sentence or two what the ruler shows."""
-    mine = found.slots[0].layout
+    mine = ruler.slots[0].layout
     steps = f"The runtime of raw version {mine.raw_version} steps {mine.record_size()} bytes"
-    wrong = found.misread
+    wrong = ruler.misread
     if not wrong:
         return f"{steps} from record to record, and so do the records: it reads what was written."
     return (
         f"{steps}, the library's records are {wrong.record.layout.record_size()} long: where it "
         f"looks for Values stands {' and '.join(wrong.written)} of {short(wrong.record.name)}, "
-        f"and leads it to {found.fault_address}."
+        f"and leads it to {ruler.fault_address}."
     )
 
 
@@ -215,24 +220,25 @@ def _hex(word: int) -> str:
 
 
 def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
-    """Return the record ruler with a choice of both LLVMs, out of `names` and those two.
+    """Return the record ruler with a choice of both LLVMs: of `names`, and `main` and `foreign`.
 
-    All programs are linked and read at once; a choice only draws. What cannot be had says why.
+    These two are chosen at first. All programs are linked and read at once; a choice only draws.
+    What cannot be had says why.
     """
-    given = list(dict.fromkeys((*names, main, foreign)))
-    pairs = list(itertools.product(given, given))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = dict(zip(pairs, pool.map(functools.partial(_read, lab), pairs), strict=True))
+    llvms = list(dict.fromkeys((*names, main, foreign)))
+    pairs = list(itertools.product(llvms, llvms))
+    rulers = progress.each(pairs, functools.partial(_read, lab), "record rulers")
+    by_pair = dict(zip(pairs, rulers, strict=True))
 
     @functools.cache
     def drawn(main: str, foreign: str) -> Shown:
-        found = read[main, foreign]
+        ruler = by_pair[main, foreign]
         with contextlib.suppress(RuntimeError):  # no kernel
             # When the reader looks; in the middle of a drawing it takes a tenth of a second.
             asyncio.get_running_loop().call_later(0.5, gc.collect)
-        return figure(found) if isinstance(found, Ruler) else found
+        return figure(ruler) if isinstance(ruler, Ruler) else ruler
 
-    choices = [choice("main", given, main), choice("library", given, foreign)]
+    choices = [choice("main", llvms, main), choice("library", llvms, foreign)]
     static = drawn(main, foreign)
     return live(choices, lambda: drawn(*(choice.value for choice in choices)).html, static)
 
@@ -285,69 +291,70 @@ def show_history(layouts: Mapping[str, Layout]) -> Shown:
     return shown.table(heads, rows)
 
 
-def show_layouts(read: Mapping[str, Layout]) -> Shown:
-    """Show where each field of a record is, in bytes, for LLVMs by name; new ones and moved ones.
+def show_layouts(layouts: Mapping[str, Layout]) -> Shown:
+    """Show where each field of a record is, in bytes, in `layouts` by the names of their LLVMs.
 
     LLVMs of one raw version (`v`) share a column.
     """
     groups: dict[int, list[str]] = {}
-    for name, known in read.items():
-        groups.setdefault(known.raw_version, []).append(name)
+    for name, layout in layouts.items():
+        groups.setdefault(layout.raw_version, []).append(name)
     heads = [f"LLVM {', '.join(names)} (v{version})" for version, names in groups.items()]
-    each = [read[names[0]] for names in groups.values()]
+    columns = [layouts[names[0]] for names in groups.values()]
     rows = {
-        field.name: [known.offsets().get(field.name, "-") for known in each]
-        for known in reversed(each)
-        for field in known.record
+        field.name: [layout.offsets().get(field.name, "-") for layout in columns]
+        for newer in reversed(columns)
+        for field in newer.record
     }
-    rows["value kinds"] = [known.value_kinds for known in each]
-    rows["bytes of a record"] = [known.record_size() for known in each]
-    rows["bytes of the header"] = [known.header_size for known in each]
+    rows["value kinds"] = [layout.value_kinds for layout in columns]
+    rows["bytes of a record"] = [layout.record_size() for layout in columns]
+    rows["bytes of the header"] = [layout.header_size for layout in columns]
     return shown.table(("field", *heads), [(name, *map(str, row)) for name, row in rows.items()])
 
 
-def show_runs(found: infer.SectionRecords) -> Shown:
+def show_runs(section: infer.SectionRecords) -> Shown:
     """Show the runs of records that were found in a section, and who has such records."""
     columns = ("from byte", "records", "bytes each", "found by", "raw versions with such records")
     by = {"both": "NameRef and CounterPtr", "names": "NameRef", "counters": "CounterPtr"}
     rows = [
         (
             *map(str, (run.offset, run.records, run.record_size)),
-            by.get(found.by, "-"),
+            by.get(section.by, "-"),
             ", ".join(map(str, run.raw_versions())) or "none known",
         )
-        for run in found.runs
+        for run in section.runs
     ]
     return shown.table(columns, rows)
 
 
-def figure(found: Ruler) -> Shown:
+def figure(ruler: Ruler) -> Shown:
     """Show the ruler around the misread: what was written above, what the runtime reads below.
 
     To scale; what is read as it was written is pale.
     """
-    steps, wrong = explain(found), found.misread
+    steps, wrong = explain(ruler), ruler.misread
     first = max(0, wrong.slot.offset - 16) if wrong else 0
-    window = range(first, min(first + _SPAN, len(found.data)) + 1)
-    drawn, axes = look.sheet(2 * _HEIGHT + 60 + (30 + 14 * len(steps)) * bool(steps))
-    right = {part for record in found.records for part in record.fields()}
-    written, read = 20, _HEIGHT + 40
-    _band(axes, found.records, window, written, "written")
-    _band(axes, found.slots, window, read, "read", right)
+    window = range(first, min(first + _SPAN, len(ruler.data)) + 1)
+    below = 30 + 14 * len(steps) if steps else 0
+    drawn, axes = look.sheet(2 * _HEIGHT + 60 + below)
+    right = {part for record in ruler.records for part in record.fields()}
+    upper, lower = 20, _HEIGHT + 40
+    _band(axes, ruler.records, window, upper, "written")
+    _band(axes, ruler.slots, window, lower, "read", right)
     for place in window[::8]:
         axes.text(_x(window, place), _HEIGHT + 30, str(place), ha="center", **look.MUTED)
     if wrong:
-        middle, y = _x(window, wrong.at + 4), read + _HEIGHT + 30
-        for top in (written, read):
+        middle, y = _x(window, wrong.at + 4), lower + _HEIGHT + 30
+        for top in (upper, lower):
             at, size = (middle, top + _HEIGHT / 2), (8 * _BYTE, _HEIGHT)
             look.cell(axes, at, size, "none", "", edgecolor=look.INK, linewidth=2.5)
-        axes.plot([middle, middle, 110], [read + _HEIGHT, y, y], color=look.INK, linewidth=1.2)
+        axes.plot([middle, middle, 110], [lower + _HEIGHT, y, y], color=look.INK, linewidth=1.2)
         for line, (does, what) in enumerate(steps, 1):
             bold = {**look.SMALL, "fontweight": "bold" if line == len(steps) else "normal"}
             axes.text(102, y + 14 * line, does, ha="right", **look.MUTED)
             axes.text(110, y + 14 * line, what, family="monospace", **bold)
-    told = "; ".join(f"{does}: {what}" for does, what in steps) or "no field is misread"
-    return shown.framed(drawn, caption(found), told)
+    words = "; ".join(f"{does}: {what}" for does, what in steps) or "no field is misread"
+    return shown.framed(drawn, caption(ruler), words)
 
 
 def _x(window: range, place: float) -> float:
@@ -371,12 +378,13 @@ def _band(
         start, end = max(record.offset, window[0]), min(record.end, window[-1])
         if start >= end:
             continue
-        said = f"{short(record.name)}, {record.layout.record_size()} bytes"
-        said = said if record.name else f"no record begins at {record.offset}"
+        label = f"no record begins at {record.offset}"
+        if record.name:
+            label = f"{short(record.name)}, {record.layout.record_size()} bytes"
         line = [_x(window, start) + 1, _x(window, end) - 1]
         axes.plot(line, [edge, edge], color=look.INK, linewidth=1)
         if end - start > 16:  # else there is no room
-            axes.text(line[0], edge + side, said, **look.SMALL)
+            axes.text(line[0], edge + side, label, **look.SMALL)
         for name, place, size in record.fields():
             if place not in window or place + size not in window:
                 continue

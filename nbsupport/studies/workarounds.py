@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +36,6 @@ PARTS = ("main", "library")
 _RUNS = 5
 #: Outcomes of a program that is no better off.
 _DEAD = ("crash", "failed", "limit", "build-failed")
-
-
 #: Columns of the two tables.
 _SHOWN = ("workaround", "source", "verdict", "outcome", "why", *PARTS, "control")
 _COSTS = ("workaround", "change", "needs", "rebuilt", "values", "usual_values", "build", "run")
@@ -89,7 +85,8 @@ class Row:
             return "survives, loses the profile"
         parts = zip(PARTS, self.right, self.functions, strict=True)
         lost = [f"{all_ - n} of {all_} functions of {part}" for part, n, all_ in parts if n < all_]
-        lost += ["all values"] * (self.values == 0 < self.usual_values)
+        if self.usual_values and not self.values:
+            lost.append("all values")
         return f"survives, loses {' and '.join(lost)}" if lost else "cures"
 
     def to_row(self) -> dict[str, Any]:
@@ -128,31 +125,28 @@ def try_all(
 ) -> tuple[Row, ...]:
     """Try the workarounds (or `only` those named) on a case; return a row for each, in order.
 
-    One that cannot be tried on `program` is tried on the first program that it is for. Raises
-    `LabError` where the case itself cannot be made, or there is no such workaround.
+    The case is a `program` with its main by `llvm` and its library by `foreign`; what cannot be
+    tried on it is tried on the first program that it is for. Raises `LabError` where the case
+    itself cannot be made, or there is no such workaround.
     """
-    everything = {each.id: each for each in load()}
+    everything = {workaround.id: workaround for workaround in load()}
     for name in only:
         if name not in everything:
             choice = f"choose from {', '.join(everything)}"
             raise LabError(f"workaround {name}", "there is none", choice)
-    chosen = [each for each in everything.values() if each.id in (only or everything)]
+    chosen = [everything[name] for name in everything if name in (only or everything)]
     lab.trial(program, llvm, foreign)
     case = functools.cache(functools.partial(_case, lab, llvm=llvm, foreign=foreign))
 
-    def go(workaround: BuildChange) -> Row:
+    def try_one(workaround: BuildChange) -> Row:
         name = program if program in (workaround.on or (program,)) else workaround.on[0]
         try:
             trials = [workaround.changed(lab, name, llvm, other) for other in (foreign, llvm)]
-            return _tried(lab, workaround, case(name), *trials)
+            return _try(lab, workaround, case(name), *trials)
         except LabError as error:
             return Row(workaround, name, f"{error.what}: {error.why}")
 
-    rows = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar("workarounds", len(chosen)) as on:
-        for row in pool.map(go, chosen):
-            rows.append(row)
-            on()
+    rows = progress.each(chosen, try_one, "workarounds")
     usual = functools.cache(lambda name: _seconds(lab, lab.trial(name, llvm, llvm)))
     for n, row in enumerate(rows):  # when nothing else of ours runs
         if row.trial and row.outcome and row.outcome.kind not in _DEAD:
@@ -175,26 +169,27 @@ def script_help() -> str:
 
 
 def table(rows: Sequence[Row], kept: Sequence[Row] | None = None) -> shown.Shown:
-    """Show how each fared, or those `kept`, on the case of the first.
+    """Show how each fared, or only those `kept`; one on another program than the first says so.
 
     `control` is by one LLVM, `main` and `library` are functions with right counts.
     """
-    return _cells_table(rows, _SHOWN, kept)
+    return _show(rows, _SHOWN, rows if kept is None else kept)
 
 
 def show_costs(rows: Sequence[Row]) -> shown.Shown:
     """Show what each changes, needs and costs; times are measured, relative to the usual ones."""
-    return _cells_table(rows, _COSTS)
+    return _show(rows, _COSTS, rows)
 
 
-def _cells_table(
-    rows: Sequence[Row], columns: Sequence[str], kept: Sequence[Row] | None = None
-) -> shown.Shown:
-    kept = rows if kept is None else kept
-    cells = [[_text(row.to_row()[c]) for c in columns] for row in kept]
-    for row, line in zip(kept, cells, strict=True):
-        line[0] += f" ({row.program})" * (row.program != rows[0].program)
-    return shown.table([name.replace("_", " ") for name in columns], cells)
+def _show(rows: Sequence[Row], columns: Sequence[str], kept: Sequence[Row]) -> shown.Shown:
+    lines = []
+    for row in kept:
+        cells = row.to_row()
+        line = [_text(cells[column]) for column in columns]
+        if row.program != rows[0].program:
+            line[0] += f" ({row.program})"
+        lines.append(line)
+    return shown.table([column.replace("_", " ") for column in columns], lines)
 
 
 def _text(value: object) -> str:
@@ -210,7 +205,7 @@ def _case(lab: Lab, program: str, *, llvm: str, foreign: str) -> tuple[Trial, Ou
     return trial, lab.run(trial), _values(_texts(lab, uniform))
 
 
-def _tried(
+def _try(
     lab: Lab,
     workaround: BuildChange,
     case: tuple[Trial, Outcome, int],
@@ -268,19 +263,21 @@ def _expected(lab: Lab, trial: Trial, case: Trial) -> list[counts.Expected]:
     changed = list(dataclasses.replace(trial, main_instrument="ir", instrument="ir").references)
     if not trial.program.library or trial.foreign.raw_version is None:
         changed[1:] = case.references[1:]
-    found = []
+    expected = []
     for part, unchanged in zip(changed, case.references, strict=False):
         try:
-            found.append(lab.reference(part))
+            expected.append(lab.reference(part))
         except LabError:
-            found.append(lab.reference(unchanged))
-    return found + [{}] * (len(PARTS) - len(found))  # a library by gcc is not instrumented
+            expected.append(lab.reference(unchanged))
+    while len(expected) < len(PARTS):  # a library by gcc is not instrumented
+        expected.append({})
+    return expected
 
 
 def _rebuilt(trial: Trial, case: Trial) -> tuple[str, ...]:
     """Return which parts of a case are to be compiled again for a changed one."""
-    mains = {(each.program.main, each.main, each.main_instrument) for each in (trial, case)}
-    libraries = {(each.program.library, each.foreign, each.instrument) for each in (trial, case)}
+    mains = {(one.program.main, one.main, one.main_instrument) for one in (trial, case)}
+    libraries = {(one.program.library, one.foreign, one.instrument) for one in (trial, case)}
     again = len(mains) > 1, len(libraries) > 1 and bool(trial.program.library)
     return tuple(part for part, differs in zip(PARTS, again, strict=True) if differs)
 
@@ -293,31 +290,30 @@ def widget(rows: Sequence[Row]) -> Live:
     sources = [ALL, *(row.workaround.source for row in rows)]
     verdicts = [ALL, *(re.sub(",.*", "", row.verdict) for row in rows)]
     verdict, source = choice("verdict", verdicts), choice("source", sources)
-    one = choice("workaround", [row.workaround.id for row in rows])
+    workaround = choice("workaround", [row.workaround.id for row in rows])
 
     def draw() -> str:
-        kept = [
+        chosen = [
             row
             for row in rows
-            if row.verdict.startswith("" if verdict.value == ALL else verdict.value)
+            if (verdict.value == ALL or row.verdict.startswith(verdict.value))
             and source.value in (ALL, row.workaround.source)
         ]
-        (chosen,) = [row for row in rows if row.workaround.id == one.value]
-        return table(rows, kept).html + _explained(chosen)
+        explained = next(row for row in rows if row.workaround.id == workaround.value)
+        return table(rows, chosen).html + _explained(explained)
 
-    return live([verdict, source, one], draw, table(rows))
+    return live([verdict, source, workaround], draw, table(rows))
 
 
 def _explained(row: Row) -> str:
     """Return in words what a workaround changes, how it fared and why."""
     cells, change = row.to_row(), row.workaround
-    said = {"changes": change.what, "needs": change.needs, "tried on": row.program}
+    lines = {"changes": change.what, "needs": change.needs, "tried on": row.program}
     for name in ("main", "rust", "library", "link"):
-        said[f"flags of {name}"] = " ".join(getattr(change, name))
-    said["environment"] = " ".join(f"{name}={value}" for name, value in change.environment)
-    said["verdict"] = f"{row.verdict}{f': {row.why}' if row.why else ''}"
+        lines[f"flags of {name}"] = " ".join(getattr(change, name))
+    lines["environment"] = " ".join(f"{name}={value}" for name, value in change.environment)
+    lines["verdict"] = f"{row.verdict}: {row.why}" if row.why else row.verdict
     parts = [f"{cells[name]} of {name}" for name in PARTS if cells[name]]
-    said["functions with right counts"] = "; ".join(parts)
-    said["by one LLVM alone"] = cells["control"] or ""
-    kept = [(name, value) for name, value in said.items() if value]
-    return shown.table(("workaround", change.id), kept).html
+    lines["functions with right counts"] = "; ".join(parts)
+    lines["by one LLVM alone"] = cells["control"] or ""
+    return shown.table(("workaround", change.id), [row for row in lines.items() if row[1]]).html

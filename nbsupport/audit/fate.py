@@ -75,8 +75,8 @@ def alike(first: int, second: int) -> bool:
     >>> alike(9, 10), alike(7, 8), alike(8, 9), alike(12, 12), alike(11, 12)
     (True, False, False, True, False)
     """
-    known = [layout.LAYOUTS[version] for version in (first, second) if version in layout.LAYOUTS]
-    relative = {own.relative for own in known}
+    layouts = [layout.LAYOUTS[version] for version in (first, second) if version in layout.LAYOUTS]
+    relative = {own.relative for own in layouts}
     return first == second or (len(relative) == 1 and layout.same_stride(first, second))
 
 

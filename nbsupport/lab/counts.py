@@ -36,27 +36,27 @@ def together(parts: Iterable[Expected]) -> Expected:
     whole: Expected = {}
     for part in parts:
         for key, counters in part.items():
-            there = whole.get(key, ())
-            if there is None or counters is None:
+            total = whole.get(key, ())
+            if total is None or counters is None:
                 whole[key] = None
             else:
-                pairs = zip(there, counters, strict=True) if there else ((0, n) for n in counters)
+                pairs = zip(total, counters, strict=True) if total else ((0, n) for n in counters)
                 whole[key] = tuple(a + b for a, b in pairs)
     return whole
 
 
-def difference(seen: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -> str | None:
+def difference(counts: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -> str | None:
     """Say what is wrong with the counts that were seen; None when nothing is."""
-    missing = sorted(name for name, _ in expected.keys() - seen.keys())
+    missing = sorted(name for name, _ in expected.keys() - counts.keys())
     if missing:
         return f"{len(missing)} functions are missing ({_some(missing)})"
-    extra = sorted(name for name, _ in seen.keys() - expected.keys())
+    extra = sorted(name for name, _ in counts.keys() - expected.keys())
     if extra:
         return f"{len(extra)} functions belong to no part of the program ({_some(extra)})"
     wrong = sorted(
         key[0]
         for key, counters in expected.items()
-        if counters is not None and seen[key] != counters
+        if counters is not None and counts[key] != counters
     )
     return f"{len(wrong)} functions have wrong counts ({_some(wrong)})" if wrong else None
 

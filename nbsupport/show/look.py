@@ -113,6 +113,6 @@ def svg(figure: Figure, name: str, description: str) -> str:
     drawn = re.sub(unseen, "", drawn[drawn.index("<svg") :])
     drawn = re.sub(r"; font-family: [^;\"]*sans-serif", "", drawn)
     drawn = re.sub(r"font-family: [^;\"]*monospace", "font-family: monospace", drawn)
-    told = f'role="img" aria-label="{html.escape(name)}" style="font-family: {_FONTS}"'
-    drawn = drawn.replace("<svg", f"<svg {told}", 1).replace(INK, "currentColor")
+    attributes = f'role="img" aria-label="{html.escape(name)}" style="font-family: {_FONTS}"'
+    drawn = drawn.replace("<svg", f"<svg {attributes}", 1).replace(INK, "currentColor")
     return drawn.replace(">", f">\n<desc>{html.escape(description)}</desc>", 1)

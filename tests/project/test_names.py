@@ -17,7 +17,7 @@ BARE = {"found", "one", "said", "told", "made", "there", "each", "given", "seen"
 BARE |= {"known", "wanted", "left", "got", "read", "kept"}
 LINES = 10  # in a shorter function the reader sees where a value comes from
 #: Packages that keep to it; a package that is done joins them.
-DONE = ["profile", "audit", "cli", "crash", "trace", "rescue"]
+DONE = ["base", "show", "profile", "audit", "toolchains", "crash", "lab", "trace", "rescue", "cli"]
 
 
 def trees(package: str = "") -> Iterator[tuple[Path, ast.Module]]:

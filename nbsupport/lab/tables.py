@@ -154,7 +154,7 @@ def _crosstab(results: pd.DataFrame) -> str:
 
 
 #: The edge of a chosen cell, and of the others.
-_EDGES = ("3px solid transparent", "3px solid var(--jp-brand-color1, #1976d2)")
+_EDGES = ("3px solid transparent", f"3px solid {look.CHOSEN}")
 
 
 def grid_widget(results: pd.DataFrame, lab: Lab) -> Live:

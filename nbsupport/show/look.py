@@ -22,6 +22,8 @@ VERMILION, PURPLE, GREY, PALE = "#D55E00", "#CC79A7", "#999999", "#DDDDDD"
 GOOD, BAD = GREEN, VERMILION
 #: Stands for the page's colour of text, which only the page knows.
 INK = "#010101"
+#: A frame's colour, in a widget: JupyterLab's own around what is chosen, and a pale one.
+CHOSEN, FRAME = "var(--jp-brand-color1, #1976d2)", "#777777"
 #: Colour and label of each outcome; a label must fit a cell.
 OUTCOMES: dict[str, tuple[str, str]] = {
     "ok": (GOOD, "ok"),

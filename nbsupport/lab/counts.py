@@ -13,12 +13,20 @@ Expected = dict[Key, tuple[int, ...] | None]
 
 
 def parse(text: str) -> Counts:
-    """Return the counters of each function in a text profile (see `profdata.parse`)."""
+    r"""Return the counters of each function in a text profile (see `profdata.parse`).
+
+    >>> parse(":ir\nmain\n# Func Hash:\n16\n# Num Counters:\n2\n# Counter Values:\n50\n1\n")
+    {('main', 16): (50, 1)}
+    """
     return {key: record.counters for key, record in profdata.parse(text).items()}
 
 
 def agreed(runs: Iterable[Counts]) -> Expected:
-    """Return what several runs of one program have in common; raises ValueError without a run."""
+    """Return what several runs of one program have in common; raises ValueError without a run.
+
+    >>> agreed([{("f", 1): (1,), ("g", 2): (5,)}, {("f", 1): (1,), ("g", 2): (6,)}])
+    {('f', 1): (1,), ('g', 2): None}
+    """
     first, *others = runs
     expected: Expected = dict(first)
     for other in others:
@@ -32,6 +40,9 @@ def together(parts: Iterable[Expected]) -> Expected:
     """Return the counts of a program from those of its parts; a function of two parts adds up.
 
     Source: InstrProfRecord::merge (InstrProf.cpp): equal name and hash, counters are added.
+
+    >>> together([{("f", 1): (1, 2)}, {("f", 1): (10, 20), ("g", 2): None}])
+    {('f', 1): (11, 22), ('g', 2): None}
     """
     whole: Expected = {}
     for part in parts:
@@ -46,7 +57,16 @@ def together(parts: Iterable[Expected]) -> Expected:
 
 
 def difference(counts: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -> str | None:
-    """Say what is wrong with the counts that were seen; None when nothing is."""
+    """Say what is wrong with the counts of a run; None when nothing is.
+
+    >>> difference({("f", 1): (1,)}, {("f", 1): (1,), ("g", 2): None})
+    '1 functions are missing (g)'
+    >>> difference({("f", 1): (1,), ("x", 9): (0,)}, {("f", 1): (1,)})
+    '1 functions belong to no part of the program (x)'
+    >>> difference({("f", 1): (2,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
+    '1 functions have wrong counts (f)'
+    >>> difference({("f", 1): (1,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
+    """
     missing = sorted(name for name, _ in expected.keys() - counts.keys())
     if missing:
         return f"{len(missing)} functions are missing ({_some(missing)})"

@@ -8,7 +8,12 @@ import importlib
 import pytest
 
 #: Modules of pure functions; each has examples.
-MODULES = ["nbsupport.audit.fate", "nbsupport.profile.layout", "nbsupport.profile.names"]
+MODULES = [
+    "nbsupport.audit.fate",
+    "nbsupport.lab.counts",
+    "nbsupport.profile.layout",
+    "nbsupport.profile.names",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

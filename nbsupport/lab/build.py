@@ -99,9 +99,9 @@ def seconds(trial: Trial, folder: Path) -> float:
     """
     program = folder / "programs" / trial.digest[:2] / trial.digest / trial.program.name
     took = 0.0
-    for made in (program, *(compiled(job, folder) for job in jobs(trial))):
+    for path in (program, *(compiled(job, folder) for job in jobs(trial))):
         with contextlib.suppress(OSError, ValueError):
-            took += float(_note(made).read_text())
+            took += float(_note(path).read_text())
     return took
 
 
@@ -167,12 +167,12 @@ def _make(
     except OSError as error:
         raise from_os(f"building {what}", error) from error
     try:
-        made = staging / target.name
-        done = process.run([*command, made], cwd=folder, env=env, limits=settings.COMPILER)
+        output = staging / target.name
+        done = process.run([*command, output], cwd=folder, env=env, limits=settings.COMPILER)
         if not done.ok:
             raise _failure(what, toolchain, done, staging)
         files.write(_note(target), f"{done.seconds:.3f}")
-        made.replace(target)
+        output.replace(target)
     except OSError as error:
         raise from_os(f"building {what}", error) from error
     finally:

@@ -224,23 +224,23 @@ def build(
     parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
     parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
     digest = files.digest(*parts)
-    kept = files.once(settings.cache_dir() / "cases" / f"{case.name}-{digest}", make)
-    note = files.read_json(kept / "built.json")
-    told = (tuple(note["commands"]), note["seconds"], tuple(note["warnings"]))
-    return Built(case, rustc, kept, *told)
+    target = files.once(settings.cache_dir() / "cases" / f"{case.name}-{digest}", make)
+    note = files.read_json(target / "built.json")
+    commands, warnings = tuple(note["commands"]), tuple(note["warnings"])
+    return Built(case, rustc, target, commands, note["seconds"], warnings)
 
 
 def _cargo(rustc: Toolchain) -> Path:
     """Return a cargo that is new enough: the rustc's own, else another's."""
-    there = [rustc, *(each for each in discovery.discover() if each.kind == "rustc")]
+    rustcs = [rustc, *(other for other in discovery.discover() if other.kind == "rustc")]
     why = "not found"
-    for name in [*(str(each.compiler.with_name("cargo")) for each in there), "cargo"]:
-        if found := shutil.which(name):
-            said = process.run((found, "--version"), cwd=Path("/")).stdout
-            version = re.search(r"(\d+)\.(\d+)", said)
+    for name in [*(str(other.compiler.with_name("cargo")) for other in rustcs), "cargo"]:
+        if path := shutil.which(name):
+            answer = process.run((path, "--version"), cwd=Path("/")).stdout
+            version = re.search(r"(\d+)\.(\d+)", answer)
             if version and (int(version[1]), int(version[2])) >= _CARGO:
-                return Path(found)
-            why = f"too old ({first_line(said)})"
+                return Path(path)
+            why = f"too old ({first_line(answer)})"
     how = "install Rust with rustup, or Debian's package cargo-web"
     raise MissingError(f"cargo {_CARGO[0]}.{_CARGO[1]} or newer", why, how)
 
@@ -264,20 +264,22 @@ def _contents(case: Case, folder: Path, profile: Path | None) -> Iterator[str]:
         raise from_os(f"case {case.name}", error) from error
 
 
-def _keep(case: Case, work: Path, kept: Path, seconds: float, said: str) -> None:
+def _keep(case: Case, work: Path, target: Path, seconds: float, stderr: str) -> None:
     """Keep of a build what was made, the C objects, the commands that made those, and warnings."""
-    made = [path for name in case.made if (path := work / "target" / "release" / name).is_file()]
-    if not made:
+    binaries = [
+        path for name in case.made if (path := work / "target" / "release" / name).is_file()
+    ]
+    if not binaries:
         raise BuildError(f"case {case.name}", f"cargo made no {case.made[0]}", "check `made`")
-    made[0].rename(kept / case.run_as)
-    (kept / "objects").mkdir()
+    binaries[0].rename(target / case.run_as)
+    (target / "objects").mkdir()
     commands = []
     for number, (words, path) in enumerate(_commands(work / "target")):
-        path.rename(kept / "objects" / f"{number}-{path.name}")
+        path.rename(target / "objects" / f"{number}-{path.name}")
         commands.append(words.replace(f"{work}/", ""))
-    warnings = re.findall(r"^warning: (?!`.* generated )(.*)", said, re.MULTILINE)
+    warnings = re.findall(r"^warning: (?!`.* generated )(.*)", stderr, re.MULTILINE)
     note = {"commands": commands, "seconds": seconds, "warnings": warnings}
-    files.write(kept / "built.json", json.dumps(note))
+    files.write(target / "built.json", json.dumps(note))
 
 
 def _commands(target: Path) -> Iterator[tuple[str, Path]]:
@@ -316,12 +318,12 @@ def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
     `ok` says that the profile merges: its counts are not compared with any.
     """
     outcome, text = lab.judge_command(invocation(built))
-    seen = counts.parse(text)
+    profile = counts.parse(text)
     if outcome.kind == "ok":
-        detail = f"the profile merges: {len(seen)} functions"
+        detail = f"the profile merges: {len(profile)} functions"
         detail += "" if built.commands else ", and no C part"
         outcome = dataclasses.replace(outcome, detail=detail)
-    return outcome, seen
+    return outcome, profile
 
 
 def try_all(asked: Sequence[Sequence[str]]) -> pd.DataFrame:
@@ -366,8 +368,8 @@ def trial(
             row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
             if commands:
                 row |= {"mirrored": "-fprofile-generate" in commands[0], "command": commands[0]}
-            outcome, seen = exercise(built, mine)
-            row["c_functions"] = sum(function in theirs for function, _ in seen)
+            outcome, profile = exercise(built, mine)
+            row["c_functions"] = sum(function in theirs for function, _ in profile)
         except LabError as error:
             outcome = Outcome("build-failed", str(error))
     return {**row, **outcome.to_row()}

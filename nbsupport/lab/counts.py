@@ -13,12 +13,20 @@ Expected = dict[Key, tuple[int, ...] | None]
 
 
 def parse(text: str) -> Counts:
-    """Return the counters of each function in a text profile (see `profdata.parse`)."""
+    r"""Return the counters of each function in a text profile (see `profdata.parse`).
+
+    >>> parse(":ir\nmain\n# Func Hash:\n16\n# Num Counters:\n2\n# Counter Values:\n50\n1\n")
+    {('main', 16): (50, 1)}
+    """
     return {key: record.counters for key, record in profdata.parse(text).items()}
 
 
 def agreed(runs: Iterable[Counts]) -> Expected:
-    """Return what several runs of one program have in common; raises ValueError without a run."""
+    """Return what several runs of one program have in common; raises ValueError without a run.
+
+    >>> agreed([{("f", 1): (1,), ("g", 2): (5,)}, {("f", 1): (1,), ("g", 2): (6,)}])
+    {('f', 1): (1,), ('g', 2): None}
+    """
     first, *others = runs
     expected: Expected = dict(first)
     for other in others:
@@ -32,31 +40,43 @@ def together(parts: Iterable[Expected]) -> Expected:
     """Return the counts of a program from those of its parts; a function of two parts adds up.
 
     Source: InstrProfRecord::merge (InstrProf.cpp): equal name and hash, counters are added.
+
+    >>> together([{("f", 1): (1, 2)}, {("f", 1): (10, 20), ("g", 2): None}])
+    {('f', 1): (11, 22), ('g', 2): None}
     """
     whole: Expected = {}
     for part in parts:
         for key, counters in part.items():
-            there = whole.get(key, ())
-            if there is None or counters is None:
+            total = whole.get(key, ())
+            if total is None or counters is None:
                 whole[key] = None
             else:
-                pairs = zip(there, counters, strict=True) if there else ((0, n) for n in counters)
+                pairs = zip(total, counters, strict=True) if total else ((0, n) for n in counters)
                 whole[key] = tuple(a + b for a, b in pairs)
     return whole
 
 
-def difference(seen: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -> str | None:
-    """Say what is wrong with the counts that were seen; None when nothing is."""
-    missing = sorted(name for name, _ in expected.keys() - seen.keys())
+def difference(counts: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -> str | None:
+    """Say what is wrong with the counts of a run; None when nothing is.
+
+    >>> difference({("f", 1): (1,)}, {("f", 1): (1,), ("g", 2): None})
+    '1 functions are missing (g)'
+    >>> difference({("f", 1): (1,), ("x", 9): (0,)}, {("f", 1): (1,)})
+    '1 functions belong to no part of the program (x)'
+    >>> difference({("f", 1): (2,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
+    '1 functions have wrong counts (f)'
+    >>> difference({("f", 1): (1,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
+    """
+    missing = sorted(name for name, _ in expected.keys() - counts.keys())
     if missing:
         return f"{len(missing)} functions are missing ({_some(missing)})"
-    extra = sorted(name for name, _ in seen.keys() - expected.keys())
+    extra = sorted(name for name, _ in counts.keys() - expected.keys())
     if extra:
         return f"{len(extra)} functions belong to no part of the program ({_some(extra)})"
     wrong = sorted(
         key[0]
         for key, counters in expected.items()
-        if counters is not None and seen[key] != counters
+        if counters is not None and counts[key] != counters
     )
     return f"{len(wrong)} functions have wrong counts ({_some(wrong)})" if wrong else None
 

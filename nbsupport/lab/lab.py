@@ -128,17 +128,17 @@ class Lab:
 
         A program is there when its sources and a compiler for its main, of LLVM `llvm`, are.
         """
-        there = []
+        names = []
         for name in (*programs, *toolchains):
             try:
                 if name in programs:
                     self.trial(name, llvm, llvm)
                 else:
                     self._find(name)
-                there.append(name)
+                names.append(name)
             except MissingError as error:
                 print(f"left out {name}: {error}")  # noqa: T201 - the notebook shows it
-        return tuple(there)
+        return tuple(names)
 
     def alike(self, llvm: str, asked: str) -> str:
         """Return the toolchain asked for if its records have `llvm`'s size, else `llvm` itself.
@@ -197,16 +197,16 @@ class Lab:
             folder = Path(name)
             env = environment(folder) | run.environment
             done = process.run(run.argv, cwd=run.cwd or folder, env=env, limits=run.limits)
-            left = min((p for p in folder.glob("*.profraw") if p.is_file()), default=None)
-            size = left.stat().st_size if left else 0
-            if left and size and done.ok:
-                merged = profdata.as_text(profdata.tool(run.toolchain), left)
+            profile = min((p for p in folder.glob("*.profraw") if p.is_file()), default=None)
+            size = profile.stat().st_size if profile else 0
+            if profile and size and done.ok:
+                merged = profdata.as_text(profdata.tool(run.toolchain), profile)
                 text = merged.stdout if merged.ok else ""
-        seen = counts.parse(text)
-        wrong = counts.difference(seen, expected()) if seen and expected else None
-        kind, detail = classify(done, size, merged, seen, wrong)
+        counted = counts.parse(text)
+        wrong = counts.difference(counted, expected()) if counted and expected else None
+        kind, detail = classify(done, size, merged, counted, wrong)
         dead, note = self._crash(run) if kind == "crash" else (None, "")
-        state = ProfileState(bool(merged and merged.ok), size, len(seen))
+        state = ProfileState(bool(merged and merged.ok), size, len(counted))
         how = (done.exit_code, done.signal_name, dead, state, done.seconds)
         return Outcome(kind, detail + note, *how), text
 
@@ -250,11 +250,11 @@ class Lab:
             with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
                 env = environment(Path(folder)) | run.environment
                 cwd, seconds = run.cwd or Path(folder), run.limits.seconds
-                found = debugger.crash(run.argv, cwd=cwd, env=env, seconds=seconds)
+                dead = debugger.crash(run.argv, cwd=cwd, env=env, seconds=seconds)
             self._debuggers.append(debugger)
         except LabError as error:
             return None, f" (no frames: {error.what}: {error.why})"
-        return found, "" if found else f" (no frames: not again under {debugger.name})"
+        return dead, "" if dead else f" (no frames: not again under {debugger.name})"
 
     def _debugger(self) -> Debugger | None:
         if not self._debug:

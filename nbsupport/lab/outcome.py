@@ -84,13 +84,13 @@ def classify(
     done: process.Finished,
     size: int,
     merged: process.Finished | None,
-    seen: counts.Counts,
+    counted: counts.Counts,
     wrong: str | None,
 ) -> tuple[Kind, str]:
     """Say of which kind an ended run is, and why.
 
     `size` is that of the raw profile in bytes, `merged` how llvm-profdata took it (None:
-    not asked), `seen` what it found, `wrong` what is wrong with that.
+    not asked), `counted` what it found, `wrong` what is wrong with that.
     """
     if done.limit:
         return "limit", f"stopped at the {done.limit} limit"
@@ -104,7 +104,7 @@ def classify(
         return "no-profile", "no profile file, or an empty one"
     if merged is None or not merged.ok:
         return "malformed", first_line(merged.stderr if merged else "not read")
-    if not seen:
+    if not counted:
         return "no-profile", "a profile without a function"
     if wrong:
         return "wrong-counts", wrong

@@ -131,10 +131,10 @@ def _configure(sources: Path, staging: Path, library: dict[str, Any], cc: Path) 
     command = ("/bin/sh", "configure", *variables, *library["configure"])
     done = process.run(command, cwd=work, limits=settings.COMPILER)
     if not done.ok:
-        said = (done.stdout + done.stderr).strip().splitlines()[-2:]
+        last_lines = (done.stdout + done.stderr).strip().splitlines()[-2:]
         raise BuildError(
             f"configuring {sources.name}",
-            " ".join(said) or f"ended at the {done.limit} limit",
+            " ".join(last_lines) or f"ended at the {done.limit} limit",
             f"check that {cc} compiles and links a program",
             done.stdout + done.stderr,
         )

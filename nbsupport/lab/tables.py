@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -16,8 +15,9 @@ from nbsupport.lab import build
 from nbsupport.lab.outcome import Outcome
 from nbsupport.lab.trial import Trial
 from nbsupport.show import look
-from nbsupport.show.shown import Shown, framed, table
+from nbsupport.show.shown import Shown, element, framed, table
 from nbsupport.show.widgets import Live, choice, control_row, page
+from nbsupport.toolchains.probe import Toolchain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 _BESIDE = 5  # so many LLVMs at most leave room for a second panel beside the first
 
 
-def trial(made: Trial) -> Shown:
+def trial(built: Trial) -> Shown:
     """Show who builds which part of a trial, with the raw version that each writes."""
-    rows = [("main and runtime", made.main, made.main_instrument)]
-    rows += [(f"library ({made.program.name})", made.foreign, made.instrument)]
+    rows = [("main and runtime", built.main, built.main_instrument)]
+    rows += [(f"library ({built.program.name})", built.foreign, built.instrument)]
     cells = [
         (
             part,
@@ -50,7 +50,7 @@ def outcome(result: Outcome) -> Shown:
     head = f"{result.kind}: {result.detail}"
     dead = result.crash
     if dead is None:
-        return Shown(head, f'<p class="outcome {result.kind}">{html.escape(head)}</p>')
+        return Shown(head, element("p", head, class_=f"outcome {result.kind}"))
     if dead.fault_address is not None:
         head += f", at {dead.fault_address:#x} (from the {dead.fault_address_from})"
     rows = []
@@ -62,71 +62,71 @@ def outcome(result: Outcome) -> Shown:
         offset = "" if frame.offset is None else f"+{frame.offset}"
         rows.append((f"#{n}", frame.function or "(no name)", offset))
     frames = table(("frame", "function", "offset"), rows)
-    shown = f'<p class="outcome {result.kind}">{html.escape(head)}</p>{frames.html}'
-    return Shown(f"{head}\n{frames.text}", shown)
+    line = element("p", head, class_=f"outcome {result.kind}")
+    return Shown(f"{head}\n{frames.text}", line + frames.html)
 
 
-def outcomes(found: pd.DataFrame, rows: str, columns: Sequence[str]) -> Shown:
+def outcomes(results: pd.DataFrame, rows: str, columns: Sequence[str]) -> Shown:
     """Show the outcomes of a sweep crosswise, in the order in which they were asked for."""
-    heads = [", ".join(map(_said, key)) for key in found[list(columns)].to_numpy()]
-    cells = dict(zip(zip(found[rows], heads, strict=True), found["outcome"], strict=True))
+    heads = [", ".join(map(_words, key)) for key in results[list(columns)].to_numpy()]
+    cells = dict(zip(zip(results[rows], heads, strict=True), results["outcome"], strict=True))
     across = list(dict.fromkeys(heads))
-    down = dict.fromkeys(found[rows])
+    down = dict.fromkeys(results[rows])
     lines = [(str(r), *(cells.get((r, h), "-") for h in across)) for r in down]
     return table((rows, *across), lines)
 
 
-def _said(value: object) -> str:
+def _words(value: object) -> str:
     """Return a parameter's value as people say it: `LLVM 19`, not `19@wheel`."""
     major, at, _ = str(value).partition("@")
     words = {"ir": "instrumented", "none": "not instrumented"}
     return f"LLVM {major}" if at else words.get(major, major.replace("-", " "))
 
 
-def details(found: pd.DataFrame) -> Shown:
+def details(results: pd.DataFrame) -> Shown:
     """Show each trial of a sweep on a line, with its reason."""
     columns = ("program", "main", "foreign", "order", "instrument", "outcome", "detail")
-    lines = [tuple(str(cell) for cell in row) for row in found[list(columns)].to_numpy()]
+    lines = [tuple(str(cell) for cell in row) for row in results[list(columns)].to_numpy()]
     return table(columns, lines) if lines else Shown("none", "<p>none</p>")
 
 
-def grid(found: pd.DataFrame) -> Shown:
+def grid(results: pd.DataFrame) -> Shown:
     """Show a sweep over main x foreign as a figure: a panel for each program and order.
 
     The caption states the finding, read off the outcomes themselves.
     """
-    programs, orders = list(dict.fromkeys(found["program"])), list(dict.fromkeys(found["order"]))
-    wide = 2 if found["foreign"].nunique() <= _BESIDE else 1
-    panels = [(program, order) for program in programs for order in orders]
+    programs, orders = (dict.fromkeys(results[column]) for column in ("program", "order"))
+    wide = 2 if results["foreign"].nunique() <= _BESIDE else 1
+    panels = list(itertools.product(programs, orders))
     rows = -(-len(panels) // wide)
-    figure, axes = look.charts(rows * (60 + 24 * found["main"].nunique()), rows, wide)
+    figure, axes = look.charts(rows * (60 + 24 * results["main"].nunique()), rows, wide)
     for panel in axes.flat[len(panels) :]:
         panel.set_axis_off()
     for panel, (program, order) in zip(axes.flat, panels, strict=False):
-        part = found[(found["program"] == program) & (found["order"] == order)]
+        part = results[(results["program"] == program) & (results["order"] == order)]
         _panel(panel, part, f"{program}: {order.replace('-', ' ')}")
-    return framed(figure, _finding(found), _crosstab(found))
+    return framed(figure, _finding(results), _crosstab(results))
 
 
-def groups(found: pd.DataFrame, order: str) -> list[list[str]]:
+def groups(results: pd.DataFrame, order: str) -> list[list[str]]:
     """Return the majors of a sweep that are healthy with just the same ones, whoever is main."""
-    part = found[found["order"] == order]
+    part = results[results["order"] == order]
     healthy = part.groupby(["main", "foreign"], sort=False)["outcome"].agg(
         lambda kinds: bool((kinds == "ok").all())
     )
-    names = list(dict.fromkeys(found["main"]))
+    names = list(dict.fromkeys(results["main"]))
     together: dict[frozenset[str], list[str]] = {}
-    for one in names:
-        both = (o for o in names if healthy.get((one, o)) and healthy.get((o, one)))
-        together.setdefault(frozenset(both), []).append(one.partition("@")[0])
+    for name in names:
+        both = (o for o in names if healthy.get((name, o)) and healthy.get((o, name)))
+        together.setdefault(frozenset(both), []).append(name.partition("@")[0])
     return list(together.values())
 
 
-def _finding(found: pd.DataFrame) -> str:
+def _finding(results: pd.DataFrame) -> str:
     """Say which LLVMs are healthy together, in each link order, whoever compiles main."""
     sentences = []
-    for order in dict.fromkeys(found["order"]):
-        parted = " | ".join(", ".join(group) for group in groups(found, order))
+    for order in dict.fromkeys(results["order"]):
+        parted = " | ".join(", ".join(group) for group in groups(results, order))
         sentences.append(f"{order.replace('-', ' ')}: {parted}")
     return f"LLVMs that are healthy together, and with no other, {'; '.join(sentences)}."
 
@@ -136,12 +136,10 @@ def _panel(axes: Axes, part: pd.DataFrame, title: str) -> None:
     for main, foreign, kind in part[["main", "foreign", "outcome"]].itertuples(index=False):
         place = foreigns.index(foreign), mains.index(main)
         look.cell(axes, place, (0.95, 0.9), *look.OUTCOMES[kind])
-    versions = {**dict(zip(part["main"], part["main_raw_version"], strict=True))}
-    versions |= dict(zip(part["foreign"], part["foreign_raw_version"], strict=True))
-    labels = [f"{name.partition('@')[0]}\nv{versions[name]:.0f}" for name in foreigns]
-    axes.set_xticks(range(len(foreigns)), labels)
-    labels = [f"{name.partition('@')[0]} (v{versions[name]:.0f})" for name in mains]
-    axes.set_yticks(range(len(mains)), labels)
+    labels = _labels(part)
+    below = [labels[name].replace(" (", "\n").removesuffix(")") for name in foreigns]
+    axes.set_xticks(range(len(foreigns)), below)
+    axes.set_yticks(range(len(mains)), [labels[name] for name in mains])
     axes.set_xlabel("library's LLVM (raw version)")
     spec = axes.get_subplotspec()
     axes.set_ylabel("main's LLVM" if spec and spec.is_first_col() else "")
@@ -149,24 +147,24 @@ def _panel(axes: Axes, part: pd.DataFrame, title: str) -> None:
     axes.set_title(title, **look.HEAD)
 
 
-def _crosstab(found: pd.DataFrame) -> str:
+def _crosstab(results: pd.DataFrame) -> str:
     return "; ".join(
-        f"{kind} {count}" for kind, count in found["outcome"].value_counts(sort=True).items()
+        f"{kind} {count}" for kind, count in results["outcome"].value_counts(sort=True).items()
     )
 
 
 #: The edge of a chosen cell, and of the others.
-_EDGES = ("3px solid transparent", "3px solid var(--jp-brand-color1, #1976d2)")
+_EDGES = ("3px solid transparent", f"3px solid {look.CHOSEN}")
 
 
-def grid_widget(found: pd.DataFrame, lab: Lab) -> Live:
+def grid_widget(results: pd.DataFrame, lab: Lab) -> Live:
     """Return a sweep over main x foreign as buttons; a click says what came of that pair.
 
-    `found` is a sweep's table, `lab` the one that made it. A page without a kernel shows the
+    `results` is a sweep's table, `lab` the one that made it. A page without a kernel shows the
     figure, and each way to end with an example.
     """
-    rows = {tuple(row[k] for k in _CELL): row for row in found.to_dict("records")}
-    names = [list(dict.fromkeys(found[column])) for column in _CELL]
+    rows = {tuple(row[k] for k in _CELL): row for row in results.to_dict("records")}
+    names = [list(dict.fromkeys(results[column])) for column in _CELL]
     choices = [choice(k, values) for k, values in zip(_CELL, names, strict=False)][:2]
     pane = ipywidgets.HTML(page("<p>Choose a cell: who compiles main, and who the library.</p>"))
     pairs = list(itertools.product(*names[2:]))
@@ -178,11 +176,11 @@ def grid_widget(found: pd.DataFrame, lab: Lab) -> Live:
         return (*(choice.value for choice in choices), *pair)
 
     def show(pair: tuple[str, str], _: object = None) -> None:
-        for one in (*chosen, pair):
-            cells[one].layout.border = _EDGES[one == pair]
+        for other in (*chosen, pair):
+            cells[other].layout.border = _EDGES[other == pair]
         chosen[:] = [pair]
         row = rows.get(key(pair))
-        pane.value = page(_told(row, lab) if row else "<p>not run</p>")
+        pane.value = page(_explained(row, lab) if row else "<p>not run</p>")
 
     def colour(_: object = None) -> None:
         for pair, button in cells.items():
@@ -200,67 +198,67 @@ def grid_widget(found: pd.DataFrame, lab: Lab) -> Live:
     for control in choices:
         control.observe(colour, names="value")
     colour()
-    versions = dict(zip(found["main"], found["main_raw_version"], strict=True))
-    versions |= dict(zip(found["foreign"], found["foreign_raw_version"], strict=True))
-    body = [_head("main \\ library"), *(_head(_short(n, versions[n])) for n in names[3])]
+    labels = _labels(results)
+    body = [_head("main \\ library"), *(_head(labels[name]) for name in names[3])]
     for main in names[2]:
-        body += [_head(_short(main, versions[main])), *(cells[main, other] for other in names[3])]
+        body += [_head(labels[main]), *(cells[main, other] for other in names[3])]
     columns = f"minmax(7em, max-content) repeat({len(names[3])}, minmax(5.5em, 8em))"
     layout = ipywidgets.Layout(grid_template_columns=columns, overflow="auto")
     whole = ipywidgets.GridBox(body, layout=layout)
-    return Live([control_row(choices), whole, pane], _ways(found))
+    return Live([control_row(choices), whole, pane], _ways(results))
 
 
 #: Columns of a sweep that tell the cells of its grids apart.
 _CELL = ("program", "order", "main", "foreign")
 
 
-def _short(name: str, raw_version: float) -> str:
-    return f"{name.partition('@')[0]} (v{raw_version:.0f})"
+def _labels(results: pd.DataFrame) -> dict[str, str]:
+    """Return what each toolchain of a sweep is called in its grid: `19 (v10)`."""
+    versions = dict(zip(results["main"], results["main_raw_version"], strict=True))
+    versions |= dict(zip(results["foreign"], results["foreign_raw_version"], strict=True))
+    return {name: f"{name.partition('@')[0]} (v{versions[name]:.0f})" for name in versions}
 
 
 def _head(words: str) -> Any:
-    return ipywidgets.HTML(f"<b>{html.escape(words)}</b>")
+    return ipywidgets.HTML(element("b", words))
 
 
-def _told(row: Mapping[Any, Any], lab: Lab) -> str:
+def _explained(row: Mapping[Any, Any], lab: Lab) -> str:
     """Return what came of a row of a sweep, and the command lines that built it."""
-    said = [("outcome", f"{row['outcome']}: {row['detail']}")]
+    rows = [("outcome", f"{row['outcome']}: {row['detail']}")]
     if row["outcome"] == "crash":
         at = f"{row['fault_address']} (from the {row['fault_address_from']})"
-        said += [("fault address", at), ("frames", row["frames"])]
+        rows += [("fault address", at), ("frames", row["frames"])]
     head = f"main {row['main']}, library {row['foreign']}, {row['order']}"
     how = {name: row[name] for name in ("order", "instrument", "main_instrument")}
-    made = commands(lab.trial(row["program"], row["main"], row["foreign"], **how))
-    lines = html.escape("\n".join(made))
-    return f"{table((row['program'], head), said).html}<pre>{lines}</pre>"
+    lines = commands(lab.trial(row["program"], row["main"], row["foreign"], **how))
+    return table((row["program"], head), rows).html + element("pre", "\n".join(lines))
 
 
 def commands(trial: Trial) -> tuple[str, ...]:
     """Return the command lines that build a trial, without folders: its objects, and the link."""
     jobs = build.jobs(trial)
     objects = [Path(job.unit.source).with_suffix(".o") for job in jobs]
-    made = [
+    lines: list[tuple[Toolchain, Sequence[str | Path]]] = [
         (job.toolchain, [job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o", out])
         for job, out in zip(jobs, objects, strict=True)
     ]
     linker = trial.main if trial.program.language == "rust" else trial.linker
-    made.append((linker, [*build.link_line(trial, objects), trial.program.name]))
-    return tuple(
-        f"# by {by.name}\n{re.sub(r'[^ =]*/', '', ' '.join(map(str, line)))}" for by, line in made
-    )
+    lines.append((linker, [*build.link_line(trial, objects), trial.program.name]))
+    words = ((toolchain.name, " ".join(map(str, line))) for toolchain, line in lines)
+    return tuple(f"# by {name}\n{re.sub(r'[^ =]*/', '', line)}" for name, line in words)
 
 
-def _ways(found: pd.DataFrame) -> Shown:
+def _ways(results: pd.DataFrame) -> Shown:
     """Show the figure of a sweep, and below it each way in which its programs end."""
-    figure = grid(found)
+    figure = grid(results)
     rows: dict[tuple[str, str], tuple[str, ...]] = {}
-    for row in found.to_dict("records"):
+    for row in results.to_dict("records"):
         # The C library's frames differ from machine to machine.
         own = re.match(r".*(?:[Pp]rof\w*|\bmain)(?= < |$)", row["frames"])
         main, other = (row[name].partition("@")[0] for name in ("main", "foreign"))
         pair = f"main {main}, library {other}, {row['order']}"
-        said = (row["program"], pair, row["outcome"], row["detail"], own[0] if own else "")
-        rows.setdefault((row["outcome"], row["function"]), said)
+        way = (row["program"], pair, row["outcome"], row["detail"], own[0] if own else "")
+        rows.setdefault((row["outcome"], row["function"]), way)
     ways = table(("program", "for example", "outcome", "detail", "frames"), [*rows.values()])
     return Shown(f"{figure.text}\n{ways.text}", figure.html + ways.html)

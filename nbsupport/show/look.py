@@ -22,6 +22,8 @@ VERMILION, PURPLE, GREY, PALE = "#D55E00", "#CC79A7", "#999999", "#DDDDDD"
 GOOD, BAD = GREEN, VERMILION
 #: Stands for the page's colour of text, which only the page knows.
 INK = "#010101"
+#: A frame's colour, in a widget: JupyterLab's own around what is chosen, and a pale one.
+CHOSEN, FRAME = "var(--jp-brand-color1, #1976d2)", "#777777"
 #: Colour and label of each outcome; a label must fit a cell.
 OUTCOMES: dict[str, tuple[str, str]] = {
     "ok": (GOOD, "ok"),
@@ -113,6 +115,6 @@ def svg(figure: Figure, name: str, description: str) -> str:
     drawn = re.sub(unseen, "", drawn[drawn.index("<svg") :])
     drawn = re.sub(r"; font-family: [^;\"]*sans-serif", "", drawn)
     drawn = re.sub(r"font-family: [^;\"]*monospace", "font-family: monospace", drawn)
-    told = f'role="img" aria-label="{html.escape(name)}" style="font-family: {_FONTS}"'
-    drawn = drawn.replace("<svg", f"<svg {told}", 1).replace(INK, "currentColor")
+    attributes = f'role="img" aria-label="{html.escape(name)}" style="font-family: {_FONTS}"'
+    drawn = drawn.replace("<svg", f"<svg {attributes}", 1).replace(INK, "currentColor")
     return drawn.replace(">", f">\n<desc>{html.escape(description)}</desc>", 1)

@@ -59,10 +59,10 @@ def download(kind: Kind, package: str, folder: Path) -> Path:
     package, or cannot be reached.
     """
     _ask((*_ASK[kind], package), folder)
-    got = list(folder.iterdir())
-    if len(got) != 1:
+    paths = list(folder.iterdir())
+    if len(paths) != 1:
         raise MissingError(package, "the archive does not have it", _ADVICE)
-    return got[0]
+    return paths[0]
 
 
 def source(package: str) -> tuple[str, int, str]:
@@ -71,11 +71,11 @@ def source(package: str) -> tuple[str, int, str]:
     It is not downloaded; lists are, and `MissingError` is raised, as `download` does.
     """
     with tempfile.TemporaryDirectory() as folder:
-        said = _ask((*_ASK["source"], "--print-uris", package), Path(folder))
-    found = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", said, re.M)
-    if found is None:
+        listing = _ask((*_ASK["source"], "--print-uris", package), Path(folder))
+    match = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", listing, re.M)
+    if match is None:
         raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)
-    return found[1], int(found[2]), found[3]
+    return match[1], int(match[2]), match[3]
 
 
 def archives() -> list[str]:
@@ -94,19 +94,19 @@ def _ask(ask: tuple[str, ...], folder: Path) -> str:
     home.mkdir(parents=True, exist_ok=True)
     with files.alone(home):
         command = ("apt-get", "-q", "-c", _configure(home))
-        done, said = files.run_tool((*command, *ask), folder), ""
+        done, update_errors = files.run_tool((*command, *ask), folder), ""
         if not done.ok and not _fresh(home):
             progress.say(f"package lists of the system's archive: about 20 MB, into {home}")
             files.require(_ROOM, home, "package lists")
             # Its exit code says little: one archive out of several may be out of reach.
-            said = files.run_tool((*command, "update"), home).stderr
-            if "Failed to fetch" not in said:
+            update_errors = files.run_tool((*command, "update"), home).stderr
+            if "Failed to fetch" not in update_errors:
                 (home / "updated").touch()
             done = files.run_tool((*command, *ask), folder)
     if not done.ok:
         why = _error(done.stderr) or "the archive does not have it"
         # What the update said may be why there are no lists to look in, or be about another.
-        why += f" ({_error(said)})" if _error(said) else ""
+        why += f" ({_error(update_errors)})" if _error(update_errors) else ""
         raise MissingError(ask[-1], why, _ADVICE)
     return done.stdout
 

@@ -47,31 +47,31 @@ def find(name: str) -> Toolchain:
         return _gcc()
     if os.sep in name or name in _given:
         return _at_path(_given.get(name) or Path(name).expanduser())
-    there = discover()
-    matches = [t for t in there if name == t.name or (t.kind == "clang" and _bare(t, name))]
+    toolchains = discover()
+    matches = [t for t in toolchains if name == t.name or (t.kind == "clang" and _bare(t, name))]
     if matches:
         return min(matches, key=rank)
     raise MissingError(
-        f"toolchain {name}", f"not found (there are {_list(there, 'clang')})", how_to_get(name)
+        f"toolchain {name}", f"not found (there are {_list(toolchains, 'clang')})", how_to_get(name)
     )
 
 
 def find_rustc(name: str) -> Toolchain:
     """Return the rustc whose LLVM is `name` (`19`, `19@rustc-1.85.0`, a path), or that clang's."""
     if os.sep in name:
-        found = _at_path(Path(name).expanduser())
-        if found.kind == "rustc":
-            return found
-        name = found.major
-    there = discover()
+        compiler = _at_path(Path(name).expanduser())
+        if compiler.kind == "rustc":
+            return compiler
+        name = compiler.major
+    toolchains = discover()
     major = name.partition("@")[0]
-    exact = [t for t in there if t.name == name and t.kind == "rustc"]
-    matches = exact or [t for t in there if t.kind == "rustc" and t.major == major]
+    exact = [t for t in toolchains if t.name == name and t.kind == "rustc"]
+    matches = exact or [t for t in toolchains if t.kind == "rustc" and t.major == major]
     if matches:
         return matches[0]
     raise MissingError(
         f"a rustc with LLVM {major}",
-        f"not found (there are {_list(there, 'rustc')})",
+        f"not found (there are {_list(toolchains, 'rustc')})",
         "pgo-lab toolchains --install rustc-web (the user's rustc 1.85.0, LLVM 19), or rustup",
     )
 
@@ -164,8 +164,8 @@ def _candidates() -> Iterator[tuple[Path, str]]:
     if sys.platform == "darwin":
         yield Path("/usr/bin/clang"), "apple"
     for name in ("clang", "rustc"):
-        if found := shutil.which(name):
-            yield Path(found), "system"
+        if path := shutil.which(name):
+            yield Path(path), "system"
     rustup = Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))
     for prefix in sorted((rustup / "toolchains").glob("*")):
         yield prefix / "bin" / "rustc", "rustup"
@@ -192,8 +192,8 @@ def _at_path(path: Path) -> Toolchain:
     for place, provider in _places():
         if place.resolve() == path.resolve():
             return _probed(place, provider)
-    found = _probed(path.absolute(), "path")
-    taken = found.name.partition("@")[2] in (*_PREFERENCE, "apple")
-    if taken or _given.setdefault(found.name, found.compiler) != found.compiler:
-        return dataclasses.replace(found, name=str(found.compiler))  # two of one name
-    return found
+    toolchain = _probed(path.absolute(), "path")
+    taken = toolchain.name.partition("@")[2] in (*_PREFERENCE, "apple")
+    if taken or _given.setdefault(toolchain.name, toolchain.compiler) != toolchain.compiler:
+        return dataclasses.replace(toolchain, name=str(toolchain.compiler))  # two of one name
+    return toolchain

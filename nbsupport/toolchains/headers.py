@@ -63,14 +63,16 @@ _TARGETS: dict[Bits, str] = {32: "armv7-linux-gnueabihf", 64: "x86_64-linux-gnu"
 
 
 @dataclass(frozen=True)
-class _Said:
-    """One line of SAY: of which list, which name (an array's?), its initializer, its numbers."""
+class _Entry:
+    """What SAY tells of a name: whether it is an array's, its initializer, its numbers."""
 
-    kind: str
-    name: str
     is_array: bool
     value: str
     numbers: tuple[int, ...]
+
+
+#: The entries of each list (`constant`, `record`, `header`), by name, in their order.
+_Lists = dict[str, dict[str, _Entry]]
 
 
 def read(toolchain: Toolchain, bits: Bits = 64, header: Path | None = None) -> Layout:
@@ -79,29 +81,30 @@ def read(toolchain: Toolchain, bits: Bits = 64, header: Path | None = None) -> L
     `header` is another InstrProfData.inc than the toolchain's. Raises `MissingError` where
     there is none, and `LabError` for one that does not compile, or is laid out by other rules.
     """
-    said = _compile(toolchain, bits, header)
-    known = {one.name: one.numbers[0] for one in said if one.kind == "constant"}
+    lists = _compile(toolchain, bits, header)
+    constants = {name: entry.numbers[0] for name, entry in lists["constant"].items()}
+    words = {name: entry.numbers[0] for name, entry in lists["header"].items()}
     places, fields = {}, []
-    for one in (one for one in said if one.kind == "record"):
-        place, each, whole, type_class = one.numbers
-        places[one.name] = place - whole if one.is_array else place
-        fields.append(Field(one.name, 0 if type_class == 5 else each, whole // each))
-    words = {one.name: one.numbers[0] for one in said if one.kind == "header"}
-    found = Layout(
-        raw_version=known["INSTR_PROF_RAW_VERSION"],
+    for name, entry in lists["record"].items():
+        place, size, whole, type_class = entry.numbers
+        places[name] = place - whole if entry.is_array else place
+        fields.append(Field(name, 0 if type_class == 5 else size, whole // size))
+    stated = Layout(
+        raw_version=constants["INSTR_PROF_RAW_VERSION"],
         llvm=(int(toolchain.major), int(toolchain.major)),
         record=tuple(fields),
         header=tuple(words),
-        relative=any(one.name == "CounterPtr" and "Relative" in one.value for one in said),
+        relative="CounterPtr" in places and "Relative" in lists["record"]["CounterPtr"].value,
     )
-    regular = list(words.values()) == list(range(0, found.header_size, 8))
-    if not regular or (places, known["sizeof"]) != (found.offsets(bits), found.record_size(bits)):
+    regular = list(words.values()) == list(range(0, stated.header_size, 8))
+    sizes = stated.offsets(bits), stated.record_size(bits)
+    if not regular or (places, constants["sizeof"]) != sizes:
         raise LabError(
             f"the header of {toolchain.name}",
-            f"raw version {found.raw_version} is laid out by rules that are new",
+            f"raw version {stated.raw_version} is laid out by rules that are new",
             "read that header, and teach nbsupport.profile.layout",
         )
-    return found
+    return stated
 
 
 def learned(toolchain: Toolchain) -> Layout:
@@ -112,16 +115,16 @@ def learned(toolchain: Toolchain) -> Layout:
     """
     version = toolchain.raw_version or 0
     if version not in layout.LAYOUTS:
-        found = read(toolchain)
-        for wrong in _contradictions(toolchain, found):
+        stated = read(toolchain)
+        for wrong in _contradictions(toolchain, stated):
             what = f"the header of {toolchain.name}"
             raise LabError(what, wrong, "install compiler and header of one LLVM")
-        layout.learn(found)
+        layout.learn(stated)
     return layout.LAYOUTS[version]
 
 
 def news(toolchain: Toolchain) -> tuple[layout.FieldChange, ...]:
-    """Return what is new in a toolchain's layout since the nearest in the table; raises as `of`."""
+    """Return what is new in a toolchain's layout since the nearest known; raises as `learned`."""
     return layout.changes(layout.nearest(learned(toolchain).raw_version), learned(toolchain))
 
 
@@ -138,8 +141,8 @@ def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:
         source.write_text("void f(void) {}\n")
         emitted = ask([toolchain.compiler, *flags, source])
     fields = re.findall(r"@__profd_f = .*? global \{ (.*?) \}", emitted) or [""]
-    found = [re.fullmatch(r"(?:\[(\d+) x )?i(\d+)\]?", each) for each in fields[0].split(", ")]
-    sizes = [int(each[1] or 1) * int(each[2]) // 8 if each else 8 for each in found]
+    types = [re.fullmatch(r"(?:\[(\d+) x )?i(\d+)\]?", kind) for kind in fields[0].split(", ")]
+    sizes = [int(kind[1] or 1) * int(kind[2]) // 8 if kind else 8 for kind in types]
     if sizes != [(field.size or 8) * field.count for field in stated.record]:
         return (f"its compiler's records have fields of {', '.join(map(str, sizes))} bytes",)
     return ()
@@ -147,16 +150,16 @@ def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:
 
 def differences(toolchain: Toolchain) -> tuple[str, ...]:
     """Return what the header states otherwise than `LAYOUTS` (64, 32 bits), or its compiler."""
-    found: list[str] = []
+    differing: list[str] = []
     for bits in get_args(Bits):
         stated = read(toolchain, bits)
-        known = layout.LAYOUTS.get(stated.raw_version)
-        if known is None:
+        ours = layout.LAYOUTS.get(stated.raw_version)
+        if ours is None:
             return (f"raw version {stated.raw_version} is not known",)
-        found += _contradictions(toolchain, stated) if bits == 64 else ()
+        differing += _contradictions(toolchain, stated) if bits == 64 else ()
         parts = ("record", "header", "relative")
-        found += [f"{p} ({bits} bits)" for p in parts if getattr(known, p) != getattr(stated, p)]
-    return tuple(found)
+        differing += [f"{p} ({bits} bits)" for p in parts if getattr(ours, p) != getattr(stated, p)]
+    return tuple(differing)
 
 
 def constants(toolchain: Toolchain, header: Path | None = None) -> dict[str, int]:
@@ -164,11 +167,11 @@ def constants(toolchain: Toolchain, header: Path | None = None) -> dict[str, int
 
     All as unsigned 64-bit numbers. Raises as `read` does.
     """
-    said = _compile(toolchain, 64, header)
-    return {one.name: one.numbers[0] % (1 << 64) for one in said if one.kind == "constant"}
+    entries = _compile(toolchain, 64, header)["constant"]
+    return {name: entry.numbers[0] % (1 << 64) for name, entry in entries.items()}
 
 
-def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> list[_Said]:
+def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> _Lists:
     header = header or _header(toolchain)
     try:
         text = header.read_text(errors="replace")
@@ -188,14 +191,14 @@ def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> list[_Sai
             cwd=Path(folder),
             limits=settings.COMPILER,
         )
-    found = [
-        _Said(kind, name, bool(array), value, tuple(map(int, re.findall(r"i64 (-?\d+)", numbers))))
-        for kind, name, array, value, numbers in _SAID.findall(done.stdout)
-    ]
-    if not done.ok or not {"record", "header"} <= {one.kind for one in found}:
+    lists: _Lists = {}
+    for kind, name, array, value, words in _SAID.findall(done.stdout):
+        numbers = tuple(int(word) for word in re.findall(r"i64 (-?\d+)", words))
+        lists.setdefault(kind, {})[name] = _Entry(bool(array), value, numbers)
+    if not done.ok or not {"record", "header"} <= lists.keys():
         why = first_line(done.stderr) if done.stderr else "no record is listed there"
         raise LabError(str(header), why, "give the InstrProfData.inc of an LLVM from 11 on")
-    return found
+    return lists
 
 
 def _header(toolchain: Toolchain) -> Path:
@@ -206,9 +209,9 @@ def _header(toolchain: Toolchain) -> Path:
     if toolchain.kind == "gcc":
         raise LabError("gcc", "has no records of LLVM's", "choose a clang")
     if toolchain.kind == "clang":
-        found = Path(ask([toolchain.compiler, "-print-resource-dir"]).strip()) / _HEADER
-        if found.is_file():
-            return found
+        header = Path(ask([toolchain.compiler, "-print-resource-dir"]).strip()) / _HEADER
+        if header.is_file():
+            return header
     raise MissingError(
         f"InstrProfData.inc of {toolchain.name}",
         "not installed with it",

@@ -76,9 +76,9 @@ def probe(compiler: Path, provider: str) -> Toolchain:
     name = f"{identity(compiler)}-{provider}-{files.sha256(Path(__file__))[:8]}.json"
     note = settings.cache_dir() / "probes" / name
     with contextlib.suppress(LabError):
-        known = files.load(Toolchain, files.read_json(note), note.name)
-        if all(value.exists() for value in vars(known).values() if isinstance(value, Path)):
-            return known
+        noted = files.load(Toolchain, files.read_json(note), note.name)
+        if all(value.exists() for value in vars(noted).values() if isinstance(value, Path)):
+            return noted
     toolchain = _ask_rustc(compiler) if compiler.name == "rustc" else _ask_clang(compiler, provider)
     with contextlib.suppress(OSError):  # a read-only cache costs time, nothing else
         files.write(note, json.dumps(dataclasses.asdict(toolchain), default=str))
@@ -94,13 +94,13 @@ def ask(command: list[str | Path]) -> str:
 
 
 def _ask_clang(compiler: Path, provider: str) -> Toolchain:
-    said = ask([compiler, "--version"])
-    match = re.search(r"clang version (\d+\.\d+\.\d+)", said)
-    if match is None and re.match(r"\S*(gcc|GCC)\S* \(", said):
-        return _gcc(compiler, said)
+    version_text = ask([compiler, "--version"])
+    match = re.search(r"clang version (\d+\.\d+\.\d+)", version_text)
+    if match is None and re.match(r"\S*(gcc|GCC)\S* \(", version_text):
+        return _gcc(compiler, version_text)
     if match is None:
         raise LabError(str(compiler), "does not say a clang version", "give the path of a clang")
-    if "Apple clang" in said:
+    if "Apple clang" in version_text:
         provider = "apple"
     prefix = compiler.parent.parent
     version = match[1]
@@ -127,9 +127,9 @@ def _gcc(compiler: Path, said: str) -> Toolchain:
 
 
 def _ask_rustc(compiler: Path) -> Toolchain:
-    said = ask([compiler, "-vV"])
+    version_text = ask([compiler, "-vV"])
     release, llvm, host = (
-        (re.search(rf"^{key}: (\S+)", said, re.M) or ["", ""])[1]
+        (re.search(rf"^{key}: (\S+)", version_text, re.M) or ["", ""])[1]
         for key in ("release", "LLVM version", "host")
     )
     sysroot = Path(ask([compiler, "--print", "sysroot"]).strip())
@@ -183,7 +183,7 @@ def _clang_runtime(resources: Path) -> Path | None:
     ]
     if sys.platform == "darwin":
         patterns = ["lib/darwin/libclang_rt.profile_osx.a"]
-    return next((found for p in patterns for found in sorted(resources.glob(p))), None)
+    return next((library for p in patterns for library in sorted(resources.glob(p))), None)
 
 
 def _beside(prefix: Path, tool: str, provider: str) -> Path | None:

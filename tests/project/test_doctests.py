@@ -11,6 +11,7 @@ import pytest
 MODULES = [
     "nbsupport.audit.fate",
     "nbsupport.crash.address",
+    "nbsupport.lab.counts",
     "nbsupport.profile.layout",
     "nbsupport.profile.names",
 ]

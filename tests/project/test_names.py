@@ -17,7 +17,8 @@ BARE = {"found", "one", "said", "told", "made", "there", "each", "given", "seen"
 BARE |= {"known", "wanted", "left", "got", "read", "kept"}
 LINES = 10  # in a shorter function the reader sees where a value comes from
 #: Packages that keep to it; a package that is done joins them.
-DONE = ["profile", "audit", "cli", "crash", "trace", "rescue", "studies"]
+DONE = ["base", "show", "profile", "audit", "toolchains", "crash", "lab", "trace", "rescue"]
+DONE += ["studies", "cli"]
 
 
 def trees(package: str = "") -> Iterator[tuple[Path, ast.Module]]:

@@ -48,6 +48,11 @@ def test_each_claim_is_of_a_notebook() -> None:
     assert {text.notebook for text in CLAIMS.values()} <= set(BOOKS)
 
 
+def test_an_id_never_changes() -> None:
+    """Runs are compared by it: what was recorded has the ids of today."""
+    assert set(results.baseline().claims["name"]) <= set(CLAIMS)
+
+
 @pytest.mark.parametrize("name", BOOKS)
 def test_a_claim_says_its_sentence(name: str) -> None:
     for record in made(BOOKS[name]):

@@ -33,7 +33,7 @@ WORD = re.compile(r"[A-Za-z0-9]")
 IGNORED = {
     ("08-pgo-benefit", "benefit.figure(found)"),
     ("08-pgo-benefit", 'keep_table("benefit", found)\nbenefit.table(found)'),
-    ("08-pgo-benefit", "benefit.table(benefit.summary(both, more))"),
+    ("08-pgo-benefit", "benefit.table(benefit.summarize(both, more))"),
 }
 
 
@@ -251,7 +251,7 @@ def test_a_rule_replaces_what_it_is_for_and_nothing_else(cells: list[Any]) -> No
     assert list(where.values()) == [
         {"runtime.excerpt", "other.difference"},
         {"runtime.provenance"},
-        {"workarounds.costs_table"},
+        {"workarounds.show_costs"},
     ]
 
 

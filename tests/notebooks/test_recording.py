@@ -1,14 +1,16 @@
-"""Refreshing the committed notebooks: what is written, what is refused, and what is said before."""
+"""What is committed of runs: refreshed notebooks, said before they are written, and recorded runs."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from nbsupport.base import progress
+from nbsupport.base import progress, settings
 from nbsupport.cli import commands
-from nbsupport.notebooks import recording
+from nbsupport.notebooks import recording, results
+from tests.report.test_site import MANIFEST, claim, make_run, shown
 from tests.support.notebooks import CODE, PARAMETERS, TAKES, cell, printed, write
 
 
@@ -56,3 +58,23 @@ def test_refresh_says_what_changed_before_it_writes(
     recording.refresh([path])
     assert any("observed otherwise sum: 21 -> 20" in line for line in lines), lines
     assert path.read_text() != written
+
+
+def test_a_run_of_several_llvms_is_recorded_beside_that_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cells = [shown(claim(holds=True, sentence="so it is"))]
+    run = make_run(tmp_path / "run", **{"01-a--17": cells, "01-a--19": cells})
+    entry = {"notebook": "01-a", "status": "executed", "seconds": 1.0, "fingerprint": "f"}
+    notebooks = {f"01-a--{n}": {**entry, "parameters": {"llvm": n}} for n in ("17", "19")}
+    arguments = {"notebooks": ["/home/me/01-a.ipynb"]}
+    manifest = {**MANIFEST, "notebooks": notebooks, "arguments": arguments}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
+    recording.record(run)
+    folder = tmp_path / "data" / "recorded"
+    assert [path.name for path in folder.iterdir()] == ["versions"]
+    kept = (folder / "versions" / "manifest.json").read_text()
+    assert "/home/me" not in kept
+    assert "fingerprint" not in kept
+    assert len(results.load(folder / "versions").claims) == 2

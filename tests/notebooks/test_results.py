@@ -90,6 +90,7 @@ def test_claims_and_tables_come_back(tmp_path: Path, shown: list[dict[str, Any]]
         # Times differ from run to run, and are not part of what was found.
         assert one.tables["trials"].to_dict("list") == {"outcome": ["ok", "crash"]}
     assert run.verdict() == "1 of 2 claims hold; not so: second"
+    assert again.verdict() == run.verdict()
     assert run.holds("first")
     assert not run.holds("second")
     assert not run.holds("never made")

@@ -15,9 +15,8 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from nbsupport.base import settings
 from nbsupport.base.errors import LabError
-from nbsupport.notebooks import document, recording, results
+from nbsupport.notebooks import document, results
 from nbsupport.report import site
 from nbsupport.studies import hypotheses
 
@@ -362,29 +361,3 @@ def test_what_is_no_site_is_not_replaced(tmp_path: Path) -> None:
 def test_run_without_notebooks_is_named(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="no executed notebooks"):
         site.build(str(tmp_path), tmp_path / "site")
-
-
-def test_verdict_is_one_sentence(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", x=FRONT)
-    assert results.read(run).verdict() == "1 of 2 claims hold; not so: crash-19"
-    assert "\n" not in results.read(run).verdict()
-
-
-def test_a_run_of_several_llvms_is_recorded_beside_that_of_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    cells = [shown(claim(holds=True, sentence="so it is"))]
-    run = make_run(tmp_path / "run", **{"01-a--17": cells, "01-a--19": cells})
-    entry = {"notebook": "01-a", "status": "executed", "seconds": 1.0, "fingerprint": "f"}
-    notebooks = {f"01-a--{n}": {**entry, "parameters": {"llvm": n}} for n in ("17", "19")}
-    arguments = {"notebooks": ["/home/me/01-a.ipynb"]}
-    manifest = {**MANIFEST, "notebooks": notebooks, "arguments": arguments}
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
-    recording.record(run)
-    folder = tmp_path / "data" / "recorded"
-    assert [path.name for path in folder.iterdir()] == ["versions"]
-    kept = (folder / "versions" / "manifest.json").read_text()
-    assert "/home/me" not in kept
-    assert "fingerprint" not in kept
-    assert len(results.load(folder / "versions").claims) == 2

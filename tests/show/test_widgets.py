@@ -123,7 +123,7 @@ def test_the_ruler_draws_what_is_chosen(lab: Lab, ruled: Any) -> None:
 
 
 def test_a_choice_neither_links_nor_reads(ruled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ruler, "of", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(ruler, "from_trial", lambda *_: pytest.fail("read again"))
     main, foreign = (controls(ruled)[name] for name in ("main:", "library:"))
     for pair in itertools.product(main.options, foreign.options):
         main.value, foreign.value = pair

@@ -1,4 +1,7 @@
-"""The writer's steps in two traced runs, side by side, until they part; and the call graph."""
+"""The writer's steps in two traced runs, side by side, until they part; and the call graph.
+
+In the picture: the way to the crash, who else comes this way, what two runs read.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,10 @@ _COUNTS = {
     "__llvm_profile_get_num_data": "NumData",
     "__llvm_profile_get_num_counters": "NumCounters",
 }
+#: In points: of the way, its middle, width, and from one function to the next; ends of texts
+#: on its left, beginnings of those on its right.
+_X, _WIDE, _STEP, _LEFT, _RIGHT = 272, 206, 46, 156, 384
+_HEADS = {0: "who else calls it", _X: "the way to the crash", _RIGHT: "what two runs read there"}
 
 
 @dataclass(frozen=True)
@@ -54,16 +61,16 @@ class ReadStep:
         return bool(self.written) and not self.written.startswith(f"{self.field} of ")
 
 
-def steps(found: Structure, run: Trace) -> tuple[ReadStep, ...]:
+def steps(structure: Structure, run: Trace) -> tuple[ReadStep, ...]:
     """Return the writer's steps in a run: the bounds, the counts, then record by record.
 
-    Which fields of a record a function reads is from the sources; what it finds there is from
-    the trace, which lists the first calls only.
+    Which fields of a record a function reads is from the sources (`structure`); what it finds
+    there is from the trace of the `run`, which lists the first calls only.
     """
-    return tuple(_steps(found, run))
+    return tuple(_steps(structure, run))
 
 
-def _steps(found: Structure, run: Trace) -> Iterator[ReadStep]:
+def _steps(structure: Structure, run: Trace) -> Iterator[ReadStep]:
     word_for = run.memory_map.words
     fields: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in run.rows("records"):
@@ -78,8 +85,9 @@ def _steps(found: Structure, run: Trace) -> Iterator[ReadStep]:
         elif begun and event.kind == "record":
             record = fields[event.n]
             place = min(row.byte for row in record.values()) if record else last
-            number, last = number + (place != last), place
-            for field in found.function(event.function).reads:
+            if place != last:
+                number, last = number + 1, place
+            for field in structure.function(event.function).reads:
                 if row := record.get(field):
                     where = f"{field} of record {number}, byte {place}"
                     yield ReadStep(event.function, where, word_for(row.read), word_for(row.written))
@@ -87,153 +95,159 @@ def _steps(found: Structure, run: Trace) -> Iterator[ReadStep]:
 
 def parting(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> int | None:
     """Return the number of the first step that finds, in the crashing run alone, another field."""
-    for n, two in enumerate(itertools.zip_longest(healthy, crashing)):
-        if two[1] and two[1].misread and not (two[0] and two[0].misread):
+    for n, step in enumerate(crashing):
+        if step.misread and not (n < len(healthy) and healthy[n].misread):
             return n
     return None
 
 
 def show_steps(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> Shown:
-    """Show the steps of two runs in two columns, until the crashing one ends.
+    """Show the `steps` of two runs in two columns, until the crashing one ends.
 
     A record that is the same in both, and read as it was written, is one row.
     """
     part = parting(healthy, crashing)
-    pairs = enumerate(zip(healthy, crashing, strict=False))
+    steps = [(n, *pair) for n, pair in enumerate(zip(healthy, crashing, strict=False))]
     rows = []
-    for record, group in itertools.groupby(pairs, lambda pair: pair[1][1].record):
-        steps = list(group)
-        if record and all(one.value == two.value and not two.misread for _, (one, two) in steps):
-            said = {two.field: two.value for _, (_, two) in steps}
-            value = "; ".join(f"{field} {value}" for field, value in said.items())
-            functions = ", ".join(dict.fromkeys(two.function for _, (_, two) in steps))
+    for record, group in itertools.groupby(steps, lambda step: step[2].record):
+        members = list(group)
+        if record and all(
+            fine.value == died.value and not died.misread for _, fine, died in members
+        ):
+            values = {died.field: died.value for _, _, died in members}
+            value = "; ".join(f"{field} {value}" for field, value in values.items())
+            functions = ", ".join(dict.fromkeys(died.function for _, _, died in members))
             rows.append((functions, record, value, value, "the same"))
             continue
-        for n, (one, two) in steps:
-            same = "" if one.value == two.value else "differs"
-            note = "they part" if n == part else "misread" if two.misread else same
-            value = f"{two.value}, written as {two.written}" if two.misread else two.value
-            rows.append((two.function, two.reads, one.value, value, note))
+        for n, fine, died in members:
+            value, note = died.value, "" if fine.value == died.value else "differs"
+            if died.misread:
+                value, note = f"{died.value}, written as {died.written}", "misread"
+            if n == part:
+                note = "they part"
+            rows.append((died.function, died.reads, fine.value, value, note))
     columns = ("function", "reads", "healthy run", "crashing run", "note")
     return shown.table(columns, rows, marked=False)
 
 
-def spine(found: Structure, run: Trace) -> tuple[tuple[str, bool], ...]:
-    """Return the functions of the runtime from its entry to where a run died: (name, seen).
+def spine(structure: Structure, run: Trace) -> tuple[tuple[str, bool], ...]:
+    """Return the functions of the runtime from its entry to where a run died: (name, has a frame).
 
     What the debugger saw is joined by the shortest way of calls in the sources: a function
-    that was not seen was inlined into its caller. () where a frame is not in the sources.
+    that has no frame was inlined into its caller. () where a frame is not in the sources.
     """
     names = [frame["function"] for frame in run.manifest.get("crash", {"frames": ()})["frames"]]
-    known = {one.name for one in found.functions}
-    frames = list(reversed(list(itertools.takewhile(known.__contains__, names))))
+    runtime = {function.name for function in structure.functions}
+    frames = list(reversed(list(itertools.takewhile(runtime.__contains__, names))))
     way: dict[str, bool] = dict.fromkeys(frames[:1], True)
     for caller, callee in itertools.pairwise(frames):
-        between = found.path(caller, callee)
+        between = structure.path(caller, callee)
         if not between:
             return ()
         way |= {name: name in frames for name in between}
     return tuple(way.items())
 
 
-def table(found: Structure, names: Sequence[str]) -> Shown:
-    """Show functions: where, how long, what each reads of a record, and what it uses."""
+def table(structure: Structure, names: Sequence[str]) -> Shown:
+    """Show functions by their `names`: where, how long, what each reads of a record, and uses."""
     rows = []
     for name in names:
-        one = found.function(name)
-        pointers = [f"by {pointer}" for pointer in one.through]
-        reads, uses = ", ".join((*one.reads, *one.writes)), ", ".join(one.globals)
-        calls = ", ".join([call for call in one.calls if call in names] + pointers)
-        rows.append((name, one.file, str(one.lines), calls, reads or "-", uses or "-"))
+        function = structure.function(name)
+        calls = [call for call in function.calls if call in names]
+        calls += [f"by {pointer}" for pointer in function.through]
+        fields, variables = (*function.reads, *function.writes), function.globals
+        cells = (", ".join(calls), ", ".join(fields) or "-", ", ".join(variables) or "-")
+        rows.append((name, function.file, str(function.lines), *cells))
     columns = ("function", "file", "lines", "calls", "fields of a record", "variables")
     return shown.table(columns, rows, marked=False)
 
 
-def comes_from(found: Structure, name: str, file: str) -> str:
+def comes_from(structure: Structure, name: str, file: str) -> str:
     """Return where the variables come from that a function uses, as its `file` defines it."""
-    used = {one for f in found.functions if (f.name, f.file) == (name, file) for one in f.globals}
-    return ", ".join(sorted({one.comes_from for one in found.globals if one.name in used}))
+    functions = [one for one in structure.functions if (one.name, one.file) == (name, file)]
+    used = {variable for function in functions for variable in function.globals}
+    return ", ".join(sorted({one.comes_from for one in structure.globals if one.name in used}))
 
 
 def count_records(steps: Sequence[ReadStep], record_size: int) -> tuple[int, int]:
     """Return NumData of a run, and the bytes of all records by the size of one, rounded up.
 
-    Source: __llvm_profile_get_num_data (InstrProfilingBuffer.c).
+    `record_size` is in bytes. Source: __llvm_profile_get_num_data (InstrProfilingBuffer.c).
     """
     size = int(next(step.value for step in steps if step.function == START).split()[0])
-    said = next(step.value for step in steps if step.reads == "NumData")
-    return int(said), -(-size // record_size)
+    number = next(step.value for step in steps if step.reads == "NumData")
+    return int(number), -(-size // record_size)
 
 
-def checked_on_path(found: Structure) -> str:
+def checked_on_path(structure: Structure) -> str:
     """Return the functions of the crash's path that compare the image's raw version."""
-    return ", ".join(n for n in crash_path(found) if CHECK in found.function(n).calls)
-
-
-#: In points: of the way, its middle, width, and from one function to the next; ends of texts
-#: on its left, beginnings of those on its right.
-_X, _WIDE, _STEP, _LEFT, _RIGHT = 272, 206, 46, 156, 384
-
-
-_SMALL, _MUTED = look.SMALL, look.MUTED
+    return ", ".join(n for n in crash_path(structure) if CHECK in structure.function(n).calls)
 
 
 def figure(
-    found: Structure, run: Trace, healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]
+    structure: Structure, run: Trace, healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]
 ) -> Shown:
     """Draw the call graph around a crash: `run`'s way from registration on, the fork marked.
 
     On the left who else calls a function of the way, with those past the check of the raw
-    version marked; on the right what the two runs read there (see `walk.steps`). Of a run that
-    did not die in the writer it says so.
+    version marked; on the right what the two runs read there: `healthy` and `crashing` are their
+    `steps`. Of a run that did not die in the writer it says so.
     """
-    way, part = dict(spine(found, run)), parting(healthy, crashing)
+    way, part = dict(spine(structure, run)), parting(healthy, crashing)
     if not way or part is None:
-        said = "No fork to draw: this run did not die in the profile writer."
-        return Shown(said, f"<p>{said}</p>")
-    names = [name for name in found.path(*WAYS[0]) if name not in way] + list(way)
-    gates = [n for n, name in enumerate(names) if CHECK in found.function(name).calls]
-    gate = gates[0] if gates else -1
-    fork = names.index(crashing[part].function)
-    ys = [_STEP * (n + 1) for n in range(len(names) + 1)]
-    drawn, axes = look.sheet(ys[-1] + 20)
-    heads = {0: "who else calls it", _X: "the way to the crash", _RIGHT: "what two runs read there"}
-    for x, head in heads.items():
+        text = "No fork to draw: this run did not die in the profile writer."
+        return Shown(text, f"<p>{text}</p>")
+    names = [name for name in structure.path(*WAYS[0]) if name not in way] + list(way)
+    checks = [CHECK in structure.function(name).calls for name in names]
+    gate, fork = checks.index(True) if True in checks else -1, names.index(crashing[part].function)
+    drawn, axes = look.sheet(_STEP * (len(names) + 1) + 20)
+    for x, head in _HEADS.items():
         axes.text(x, 8, head, ha="center" if x == _X else "left", **look.HEAD)
-    for n, (y, name) in enumerate(zip(ys, names, strict=False)):
-        small = found.function(name).file
-        small = "inlined: no frame of its own" if way.get(name) is False else small
-        small = f"{small}; checks the raw version" if n == gate else small
-        fill = look.SKY if n == gate else look.BAD if n >= fork else "none"
-        line = "--" if way.get(name) is False else "-"
-        edge = {"edgecolor": look.INK, "linewidth": 0.8, "linestyle": line}
-        look.cell(axes, (_X, y), (_WIDE, 28), fill, f"{name}\n{small}", **edge)
+    for n, name in enumerate(names):
+        y = _STEP * (n + 1)
+        inlined = way.get(name) is False
+        label = "inlined: no frame of its own" if inlined else structure.function(name).file
+        fill = look.BAD if n >= fork else "none"
+        if n == gate:
+            label, fill = f"{label}; checks the raw version", look.SKY
+        edge = {"edgecolor": look.INK, "linewidth": 0.8, "linestyle": "--" if inlined else "-"}
+        look.cell(axes, (_X, y), (_WIDE, 28), fill, f"{name}\n{label}", **edge)
         if n:
-            by = dict(found.leads_to(names[n - 1]))[name]
             _arrow(axes, (_X, y - 32), (_X, y - 14), look.BAD if n > fork else look.INK)
-            label = "to atexit, as a value" if by == "as a value" else f"by the pointer {by}"
-            axes.text(_X + 6, y - 23, label if by else "", **_MUTED)
-        others = [one for one in found.callers(name) if one not in names]
-        if others:
-            said = ",\n".join(others[:2]) + (f" and {len(others) - 2} more" if others[2:] else "")
-            _beside(axes, y, f"{said}\n(past the check)" if n > gate else said)
+            pointer = dict(structure.leads_to(names[n - 1]))[name]
+            if pointer:
+                how = (
+                    "to atexit, as a value"
+                    if pointer == "as a value"
+                    else f"by the pointer {pointer}"
+                )
+                axes.text(_X + 6, y - 23, how, **look.MUTED)
+        if others := [caller for caller in structure.callers(name) if caller not in names]:
+            _beside(axes, y, _listed(others), past=n > gate)
             _arrow(axes, (_LEFT + 2, y), (_X - _WIDE / 2, y), look.INK)
-        _reads(axes, y, name, healthy, crashing[:part], crashing[part:])
-    sites = " calls\n".join(found.path(*WAYS[2]))
-    read = ", ".join(found.function(WAYS[2][1]).reads)
-    said = f"value sites, in main:\n{sites},\nwhich reads {read}\n(past the check)"
-    _beside(axes, ys[-2] - 10, said)
-    y = ys[-1]
+        _reads(axes, y, name, healthy, crashing, part)
+    y = _STEP * (len(names) + 1)
+    sites, fields = WAYS[2], ", ".join(structure.function(WAYS[2][1]).reads)
+    calls = " calls\n".join(structure.path(*sites))
+    text = f"value sites, in main:\n{calls},\nwhich reads {fields}"
+    _beside(axes, y - _STEP - 10, text, past=True)
     _arrow(axes, (_X + 30, y - 32), (_X + 80, y - 4), look.GOOD)
-    axes.text(_X + 84, y, "healthy: all is written, and 0 returned", **_SMALL)
+    axes.text(_X + 84, y, "healthy: all is written, and 0 returned", **look.SMALL)
     _arrow(axes, (_X - 30, y - 32), (_X - 55, y - 8), look.BAD)
-    died = f"{run.manifest['crash']['signal']} in {run.where}"
-    axes.text(0, y, died, **_SMALL)
-    return shown.framed(drawn, _finding(found, names, gate, crashing[part]), " -> ".join(names))
+    axes.text(0, y, f"{run.manifest['crash']['signal']} in {run.where}", **look.SMALL)
+    caption = _finding(structure, names, gate, crashing[part])
+    return shown.framed(drawn, caption, " -> ".join(names))
 
 
-def _beside(axes: Axes, y: float, said: str) -> None:
-    axes.text(_LEFT, y, said, ha="right", **_SMALL)
+def _listed(names: Sequence[str]) -> str:
+    text = ",\n".join(names[:2])
+    return f"{text} and {len(names) - 2} more" if len(names) > 2 else text
+
+
+def _beside(axes: Axes, y: float, text: str, *, past: bool) -> None:
+    """Write on the left of the way; `past`: it enters below the check of the raw version."""
+    text = f"{text}\n(past the check)" if past else text
+    axes.text(_LEFT, y, text, ha="right", **look.SMALL)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
@@ -246,33 +260,33 @@ def _reads(
     y: float,
     name: str,
     healthy: Sequence[ReadStep],
-    before: Sequence[ReadStep],
-    after: Sequence[ReadStep],
+    crashing: Sequence[ReadStep],
+    part: int,
 ) -> None:
     """Write beside a function what it reads first, in both runs: at the record where they part."""
-    steps = [*before, *after]
-    numbers = [n for n, step in enumerate(steps) if step.function == name]
-    for n in ([n for n in numbers if n >= len(before)] or numbers)[:1]:
-        one, this = healthy[n], steps[n]
-        reads = "" if name == START else f"{this.field}\n"
-        above, below = (
-            f"{who}: {step.value}" for who, step in (("healthy", one), ("this run", this))
-        )
-        weight = "bold" if this.misread else "normal"
-        styles = {**_SMALL, "va": "bottom"}, {**_SMALL, "va": "top", "fontweight": weight}
-        axes.text(_RIGHT, y + 2, reads + textwrap.fill(above, 33), **styles[0])
-        axes.text(_RIGHT, y + 2, textwrap.fill(below, 33), **styles[1])
+    numbers = [n for n, step in enumerate(crashing) if step.function == name]
+    number = next((n for n in numbers if n >= part), next(iter(numbers), None))
+    if number is None:
+        return
+    one, two = healthy[number], crashing[number]
+    field = "" if name == START else f"{two.field}\n"
+    above = field + textwrap.fill(f"healthy: {one.value}", 33)
+    axes.text(_RIGHT, y + 2, above, **{**look.SMALL, "va": "bottom"})
+    weight = "bold" if two.misread else "normal"
+    below = textwrap.fill(f"this run: {two.value}", 33)
+    axes.text(_RIGHT, y + 2, below, **{**look.SMALL, "va": "top", "fontweight": weight})
 
 
-def _finding(found: Structure, names: Sequence[str], gate: int, fork: ReadStep) -> str:
+def _finding(structure: Structure, names: Sequence[str], gate: int, fork: ReadStep) -> str:
     """Say what the picture shows, read off the structure."""
-    past = {one for name in names[gate + 1 :] for one in found.callers(name)} - set(names)
-    sites = found.path(*WAYS[2])
-    checked = any(CHECK in found.function(name).calls for name in sites)
+    callers = {caller for name in names[gate + 1 :] for caller in structure.callers(name)}
+    past = sorted(callers - set(names))
+    sites = structure.path(*WAYS[2])
+    checked = any(CHECK in structure.function(name).calls for name in sites)
     where = names[gate] if gate >= 0 else "no function of this way"
     return (
         f"The raw version is checked in {where}; {len(past)} other functions enter "
-        f"below it ({', '.join(sorted(past))}), and so does every value site in main "
+        f"below it ({', '.join(past)}), and so does every value site in main "
         f"({' -> '.join(sites)}), which {'checks it, too' if checked else 'checks nothing'}. The "
         f"runs part in {fork.function}, at {fork.reads}: {fork.value}, which its compiler wrote "
         f"as {fork.written}."

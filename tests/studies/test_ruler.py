@@ -148,8 +148,7 @@ def test_a_stripped_image_reads_the_same(lab: Lab, ruled: NodeOf, tmp_path: Path
 
 def test_the_figure_says_what_it_shows(ruled: NodeOf) -> None:
     found = ruled("19", "17")
-    first, second = ruler.figure(found), ruler.figure(found)
-    assert first.html == second.html
+    first = ruler.figure(found)
     for part in ("64 bytes", "48 long", "NumCounters and NumValueSites of library_step"):
         assert part in first.html.split("<figcaption>")[1]
     told = first.html.split("<desc>")[1].split("</desc>")[0]

@@ -53,6 +53,12 @@ class Lab:
     """Runs trials on this machine, and keeps debuggers alive between them.
 
     A context manager; `close` ends the debuggers (so does the end of the process).
+
+    Args:
+        folder: Where objects, programs and reference counts are kept (`cache`); None: in the
+            cache folder. Toolchains and sources are in the cache folder in any case.
+        limits: How far a program of a trial may go.
+        debugger: Whether a crash is run again under LLDB or gdb, for its frames.
     """
 
     def __init__(

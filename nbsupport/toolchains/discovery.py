@@ -137,7 +137,7 @@ def _quietly(compiler: Path, provider: str) -> Toolchain | None:
 def _probed(compiler: Path, provider: str) -> Toolchain:
     """Probe a compiler; a layout that is not known is learned from it, if it has a header."""
     found = probe.probe(compiler, provider)
-    with contextlib.suppress(LabError):  # it still compiles; `headers.of` says what is amiss
+    with contextlib.suppress(LabError):  # it still compiles; `headers.learned` says what is amiss
         headers.learned(found)
     return found
 

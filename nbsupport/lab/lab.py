@@ -59,6 +59,7 @@ class Lab:
             cache folder. Toolchains and sources are in the cache folder in any case.
         limits: How far a program of a trial may go.
         debugger: Whether a crash is run again under LLDB or gdb, for its frames.
+
     """
 
     def __init__(

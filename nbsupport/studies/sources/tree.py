@@ -16,7 +16,6 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,7 +207,7 @@ def _from_repository(version: str, work: Path) -> _Got:
     """Fetch file by file: those that are pinned, or else what those that came name."""
     pins = set(_pins().get(version, ()))
 
-    def one(name: str) -> bytes:
+    def fetch(name: str) -> bytes:
         try:
             url, target = f"{_REPOSITORY}{version}/{name}", work / Path(name).name
             return download.from_url(url, target, _MOST).read_bytes()
@@ -219,15 +218,14 @@ def _from_repository(version: str, work: Path) -> _Got:
 
     came: dict[str, bytes] = {}
     new = [_LIST]  # alone: it shows whether there is a network, and such a release
-    with ThreadPoolExecutor(4) as pool:
-        while new and len(came) < 200:
-            names = progress.over(new, f"LLVM {version}, source files")
-            came |= zip(names, pool.map(one, new), strict=False)
-            text = b"\n".join(came.values()).decode(errors="replace")
-            named = {f + name for name in _NAMED.findall(text) for f in (_RUNTIME, _HEADERS)}
-            new = sorted((pins or {_RECORD, *filter(_WANTED.fullmatch, named)}) - came.keys())
-    contents = {name: content for name, content in came.items() if content}
-    return f"the public repository, tag llvmorg-{version}", contents
+    while new and len(came) < 200:
+        contents = progress.each(new, fetch, f"LLVM {version}, source files", jobs=4)
+        came |= zip(new, contents, strict=True)
+        text = b"\n".join(came.values()).decode(errors="replace")
+        named = {f + name for name in _NAMED.findall(text) for f in (_RUNTIME, _HEADERS)}
+        new = sorted((pins or {_RECORD, *filter(_WANTED.fullmatch, named)}) - came.keys())
+    sources = {name: content for name, content in came.items() if content}
+    return f"the public repository, tag llvmorg-{version}", sources
 
 
 def _from_debian(version: str, work: Path) -> _Got:

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.notebooks import results
 from nbsupport.notebooks.results import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: From which factor and which difference (seconds) on a notebook's time is beyond noise.
 _FACTOR, _SECONDS = 3.0, 10.0
@@ -250,10 +249,10 @@ def _read(name: str) -> _Text:
 
 
 def _as_text(name: str, run: Run) -> _Text:
-    import pandas as pd  # noqa: PLC0415
-
     claims = _texts("", run.claims)
-    about = {key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")}
+    about: dict[str, Any] = {
+        key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")
+    }
     status = dict.fromkeys(claims["notebook"], "executed")
     notebooks, seconds = {*status}, {}
     parameters: dict[str, set[str]] = {}
@@ -274,14 +273,12 @@ def _as_text(name: str, run: Run) -> _Text:
     tables[" toolchains"] = pd.DataFrame({c: [str(t[c]) for t in toolchains] for c in columns})
     claims = _places(claims, _CLAIM, _CLAIMED)
     finished = str(run.manifest.get("finished") or "")
-    about = {"run": name, **about, "finished": finished}
-    return _Text({**about, "claims": len(claims)}, notebooks, claims, tables, parameters, seconds)
+    about = {"run": name, **about, "finished": finished, "claims": len(claims)}
+    return _Text(about, notebooks, claims, tables, parameters, seconds)
 
 
 def _with_versions(recorded: _Text, other: _Text) -> _Text:
     """Return the recorded run with those claims of the recording of all LLVMs that `other` has."""
-    import pandas as pd  # noqa: PLC0415
-
     versions = _places(_texts("", results.baseline().claims), _CLAIM, _CLAIMED)
     claims = pd.concat([recorded.claims, versions.merge(other.claims[_CLAIM], on=_CLAIM)])
     return replace(recorded, claims=claims.drop_duplicates(_CLAIM))
@@ -289,8 +286,6 @@ def _with_versions(recorded: _Text, other: _Text) -> _Text:
 
 def _texts(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return what is compared of a table, each value as text."""
-    import pandas as pd  # noqa: PLC0415
-
     spec = _TABLES.get(name)
     compared = {spec.what, *spec.key, *spec.value, "at"} if spec and spec.value else table.columns
     columns: dict[str, list[str]] = {}
@@ -314,8 +309,6 @@ def _text(value: Any) -> str:
 
 def _places(table: pd.DataFrame, key: Sequence[str], answers: Sequence[str]) -> pd.DataFrame:
     """Return what each place (the texts of `key`) answers; all answers, if there are several."""
-    import pandas as pd  # noqa: PLC0415
-
     rows = table[[*key, *answers]].drop_duplicates()
     again = rows.duplicated(key, keep=False)
     if not again.any():
@@ -330,7 +323,7 @@ def _places(table: pd.DataFrame, key: Sequence[str], answers: Sequence[str]) -> 
 
 def _merged(
     before: pd.DataFrame, after: pd.DataFrame, key: Sequence[str], answers: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> list[dict[Hashable, Any]]:
     """Merge two tables of text on `key`; return the places that are new, gone, or answer otherwise.
 
     Each has the columns of `key`, and of each answer one that ends with " before" and one with
@@ -339,15 +332,13 @@ def _merged(
     if before.equals(after):
         return []
     old, new = (_places(table, key, answers) for table in (before, after))
-    suffixes = (" before", " after")
-    both = old.merge(new, "outer", list(key), suffixes=suffixes, indicator="side")
+    ends = (" before", " after")
+    both = old.merge(new, "outer", list(key), suffixes=ends, indicator="side")
     changed = both["side"] != "both"
     for answer in answers:
         changed |= both[f"{answer} before"] != both[f"{answer} after"]
     rows = both[changed].astype(object)
-    return [
-        {str(k): v for k, v in r.items()} for r in rows.where(rows.notna(), None).to_dict("records")
-    ]
+    return rows.where(rows.notna(), None).to_dict("records")
 
 
 def _claims(before: _Text, after: _Text) -> Iterator[RunChange]:

@@ -49,7 +49,7 @@ def start(name: str, namespace: dict[str, Any], *, replayed: bool = True) -> Any
     return note
 
 
-def _replay(name: str, given: Mapping[str, object]) -> Shown:
+def _replay(name: str, values: Mapping[str, object]) -> Shown:
     """Show recorded outputs from the next cell on; return what says so on the page."""
     path = settings.notebooks_dir() / f"{name}.ipynb"
     if not path.is_file():
@@ -57,8 +57,8 @@ def _replay(name: str, given: Mapping[str, object]) -> Shown:
     book = document.read(path)
     defaults = document.defaults(book)
     for key in defaults.keys() - {"source", "run_folder"}:
-        if given.get(key) != defaults[key]:
-            what, why = f"{key} {given.get(key)!r}", f"recorded with {defaults[key]!r} only"
+        if values.get(key) != defaults[key]:
+            what, why = f"{key} {values.get(key)!r}", f"recorded with {defaults[key]!r} only"
             raise LabError(what, why, 'leave it out, or take source = "live"')
     from IPython.core.getipython import get_ipython  # noqa: PLC0415 - only a kernel has it
 
@@ -115,10 +115,8 @@ def _replayed(lines: list[str]) -> list[str]:
     text = "".join(lines).strip("\n")
     if not _recorded.get(text):
         return [] if text in _recorded else lines
-    return [
-        "from nbsupport.notebooks.replay import show as _show_recorded\n",
-        f"_show_recorded({text!r})\n",
-    ]
+    called = "from nbsupport.notebooks.replay import show as _show_recorded\n"
+    return [called, f"_show_recorded({text!r})\n"]
 
 
 def show(text: str) -> None:

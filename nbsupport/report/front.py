@@ -49,7 +49,7 @@ def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
     entries = []
     for hypothesis in hypotheses.load():
         verdict, observed = hypothesis.verdict(run)
-        claims = [each.claim for each in hypothesis.predictions if each.verdict(run) != "open"]
+        claims = [p.claim for p in hypothesis.predictions if p.verdict(run) != "open"]
         why = [_link(run, titles, name, observed=True) for name in claims]
         why += [_row(line, titles) for line in observed[len(claims) :]]
         if verdict == "open":

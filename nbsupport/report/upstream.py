@@ -195,10 +195,10 @@ def _mixed(run: Run, cold: pd.DataFrame) -> dict[Any, Any] | None:
     first = cold[(cold["order"] == "main-first") & (cold["outcome"] == "crash")]
     last = cold[(cold["order"] == "foreign-first") & (cold["outcome"] == "version-mismatch")]
     both = first.merge(last[[*keys, "detail", "exit_code"]], on=keys, suffixes=("", "_swapped"))
-    known = both["main_raw_version"].isin(LAYOUTS) & both["foreign_raw_version"].isin(LAYOUTS)
+    explained = both["main_raw_version"].isin(LAYOUTS) & both["foreign_raw_version"].isin(LAYOUTS)
     claimed = run.claims.loc[run.claims["name"] == _SHOWN, "at"].map(json.loads)
     shown = [[at[key].split()[-1] for key in keys] for at in claimed]
-    rows = both[known].to_dict("records")
+    rows = both[explained].to_dict("records")
     return min(rows, key=lambda row: [_major(row[key]) for key in keys] not in shown, default=None)
 
 

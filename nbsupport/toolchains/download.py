@@ -232,8 +232,10 @@ def from_url(url: str, target: Path, most: int = 0) -> Path:
     except (http.client.HTTPException, OSError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
-        if isinstance(error, urllib.error.HTTPError) and error.code == http.HTTPStatus.NOT_FOUND:
-            raise AbsentError(host, f"it has no {error.url}", "check the name") from error
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # an answer, too, that nobody reads
+            if error.code == http.HTTPStatus.NOT_FOUND:
+                raise AbsentError(host, f"it has no {error.url}", "check the name") from error
         raise MissingError(
             host, str(getattr(error, "reason", error)), "check the network"
         ) from error

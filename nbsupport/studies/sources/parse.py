@@ -124,7 +124,7 @@ class Excerpt:
         return self.summary
 
     def _repr_html_(self) -> str:
-        """Return the source itself, which `notebook.normalize` takes out of what is committed."""
+        """Return the source itself, which `document.normalize` takes out of what is committed."""
         rows = []
         for number, text in enumerate(self.text.splitlines(), self.line):
             line = escape(f"{number:>5}  {text}")

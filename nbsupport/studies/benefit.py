@@ -61,14 +61,14 @@ class Variant:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the compilers said of the profile; not of build scripts, which have none."""
-        said = (one for one in self.built.warnings if not one.startswith("build_script_"))
-        return tuple(one for one in said if re.search("profile|count discarded", one))
+        lines = (line for line in self.built.warnings if not line.startswith("build_script_"))
+        return tuple(line for line in lines if re.search("profile|count discarded", line))
 
 
-def build_all(lab: Lab, asked: Sequence[tuple[str, str]]) -> list[Variant]:
-    """Return the variants of each program that is `asked` for, with the LLVM to build it by."""
+def build_all(lab: Lab, programs: Sequence[tuple[str, str]]) -> list[Variant]:
+    """Return what `build_variants` does of each of the `programs`: (a case's name, an LLVM)."""
     builds: list[Variant] = []
-    for name, llvm in progress.over(asked, "programs"):
+    for name, llvm in progress.over(programs, "programs"):
         builds += build_variants(lab, name, llvm)
     return builds
 
@@ -76,8 +76,8 @@ def build_all(lab: Lab, asked: Sequence[tuple[str, str]]) -> list[Variant]:
 def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
     """Return a case without PGO, with PGO of its Rust part, and of both, by rustc and clang `llvm`.
 
-    Both have one training: counts of Rust do not depend on whether C is instrumented. Raises
-    `LabError` where a compiler is missing, or a build or the training fails.
+    `name` is the case's. Both have one training: counts of Rust do not depend on whether C is
+    instrumented. Raises `LabError` where a compiler is missing, or a build or the training fails.
     """
     maker = _Maker.of(lab, name, llvm, llvm)
     profile = maker.indexed(maker.trained(maker.build(), maker.main))
@@ -92,7 +92,7 @@ def build_mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, 
     """Return a case with PGO of both parts where clang `foreign` compiles C, by clean profiles.
 
     They come from two builds: only Rust is instrumented in one, only C in the other, which
-    has the runtime of `foreign`. Raises `LabError` as `variants` does.
+    has the runtime of `foreign`. Raises `LabError` as `build_variants` does.
     """
     maker = _Maker.of(lab, name, llvm, foreign)
     # No object of rustc's asks for the runtime where Rust is not instrumented: the linker does.
@@ -106,9 +106,9 @@ def build_mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, 
 
 
 def build_rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
-    """Return the build of `mixed` by a profile that is saved from the mixed program.
+    """Return the build of `build_mixed` by a profile that is saved from the mixed program.
 
-    Its training crashes unless it is rescued. Raises `LabError` as `mixed` does, or without LLDB.
+    Its training crashes unless it is rescued. Raises `LabError` as that does, or without LLDB.
     """
     maker = _Maker.of(lab, name, llvm, foreign)
     built = maker.build()
@@ -145,8 +145,7 @@ class _Maker:
         return cls(lab, case, main, other)
 
     def build(self, cflags: str = "", **how: Any) -> Built:
-        parts = (self.case, self.main, self.cc, cflags)
-        return cases.build(*parts, **how)
+        return cases.build(self.case, self.main, self.cc, cflags, **how)
 
     def using(self, profile: Path, cflags: str = _C_WARNS) -> Built:
         return self.build(cflags, rustflags=_RUST_WARNS, profile=profile)
@@ -154,12 +153,10 @@ class _Maker:
     def trained(self, built: Built, runtime: Toolchain) -> Path:
         """Return the profile of a training, as text by the toolchain that brought the runtime."""
         run = cases.invocation(built)
-        argv = (*run.argv, *_TRAINING)
+        training = dataclasses.replace(run, argv=(*run.argv, *_TRAINING), toolchain=runtime)
 
         def train(staging: Path) -> None:
-            outcome, text = self.lab.judge_command(
-                dataclasses.replace(run, argv=argv, toolchain=runtime)
-            )
+            outcome, text = self.lab.judge_command(training)
             if outcome.kind != "ok":
                 why = f"{outcome.kind}: {outcome.detail}"
                 raise LabError(f"training {self.case.name}", why, "choose compilers that agree")
@@ -170,7 +167,7 @@ class _Maker:
 
     def indexed(self, *texts: Path) -> Path:
         """Return profiles merged to one that both compilers can read: by the older one's LLVM."""
-        older = min(self.main, self.cc, key=lambda one: int(one.major))
+        older = min(self.main, self.cc, key=lambda toolchain: int(toolchain.major))
         tool = profdata.tool(older)
 
         def merge(staging: Path) -> None:
@@ -178,7 +175,7 @@ class _Maker:
             if not done.ok:
                 raise LabError(str(tool), first_line(done.stderr), "train it again")
 
-        key = files.digest(older.identity, *(path.read_text() for path in texts))
+        key = files.digest(older.identity, *texts)
         return files.once(self.lab.cache / "trained" / key, merge) / "profile.profdata"
 
 
@@ -187,17 +184,19 @@ def measure(
 ) -> pd.DataFrame:
     """Run each build once a block, in an order that chance chooses anew; return a row for a run.
 
-    Columns: program, build, block, checksum, seconds (of the fastest round of that run). A
-    block before the first warms up, and is dropped. Raises `LabError` for a run that fails.
+    `repetitions` is the number of blocks; one before them warms up, and is dropped. `seed` is that
+    of the order. Columns: program, build, block, checksum, seconds (of the fastest round of that
+    run). Raises `LabError` for a run that fails.
     """
     chance = np.random.default_rng(seed)
     blocks = range(repetitions + 1)
     turns = [(block, builds[n]) for block in blocks for n in chance.permutation(len(builds))]
     rows = []
-    for block, one in progress.over(turns, "runs"):
-        said = dict(re.findall(r"^(\w+) (\S+)$", _run(lab, one, _MEASURED).stdout, re.MULTILINE))
-        row = {"program": one.program, "build": one.build, "block": block}
-        rows.append({**row, "checksum": said["checksum"], "seconds": float(said["seconds"])})
+    for block, variant in progress.over(turns, "runs"):
+        output = _run(lab, variant, _MEASURED).stdout
+        printed = dict(re.findall(r"^(\w+) (\S+)$", output, re.MULTILINE))
+        row = {"program": variant.program, "build": variant.build, "block": block}
+        rows.append({**row, "checksum": printed["checksum"], "seconds": float(printed["seconds"])})
     return pd.DataFrame([row for row in rows if row["block"]])
 
 
@@ -211,16 +210,16 @@ def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
     if valgrind is None:
         raise MissingError("instructions", "valgrind is not here", "apt-get install valgrind")
     counter = (valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null")
-    found = {}
-    for one in progress.over(builds, "instructions"):
-        key = files.digest(*_COUNTED, *one.built.case.command, one.built.folder.name)
+    counted = {}
+    for variant in progress.over(builds, "instructions"):
+        key = files.digest(*_COUNTED, *variant.built.case.command, variant.built.folder.name)
         note = lab.cache / "instructions" / f"{key}.json"
         if not note.is_file():
-            runs = [_run(lab, one, (*_COUNTED, rounds), counter).stderr for rounds in ("1", "0")]
-            whole, start = (int(re.findall(r"Collected : (\d+)", said)[0]) for said in runs)
+            runs = [_run(lab, variant, (*_COUNTED, rounds), counter) for rounds in ("1", "0")]
+            whole, start = (int(re.findall(r"Collected : (\d+)", run.stderr)[0]) for run in runs)
             files.write(note, json.dumps(whole - start))
-        found[one.program, one.build] = int(note.read_text())
-    return found
+        counted[variant.program, variant.build] = int(note.read_text())
+    return counted
 
 
 def count_if_here(lab: Lab, builds: Sequence[Variant]) -> Counted:
@@ -233,24 +232,24 @@ def count_if_here(lab: Lab, builds: Sequence[Variant]) -> Counted:
 
 
 def _run(
-    lab: Lab, one: Variant, arguments: Sequence[str], before: Sequence[str] = ()
+    lab: Lab, variant: Variant, arguments: Sequence[str], before: Sequence[str] = ()
 ) -> process.Finished:
-    run = cases.invocation(one.built)
-    env = {**environment(one.built.folder), "PYTHONHASHSEED": "0"}
-    argv = (*before, *run.argv, *arguments)
-    done = process.run(argv, cwd=one.built.folder, env=env, limits=run.limits)
+    run, folder = cases.invocation(variant.built), variant.built.folder
+    env = {**environment(folder), "PYTHONHASHSEED": "0"}
+    done = process.run((*before, *run.argv, *arguments), cwd=folder, env=env, limits=run.limits)
     if not done.ok:
         why = done.limit or done.signal_name or first_line(done.stderr)
-        raise LabError(f"{one.program}, {BUILDS[one.build][0]}", why, "run it by hand")
+        raise LabError(f"{variant.program}, {BUILDS[variant.build][0]}", why, "run it by hand")
     return done
 
 
 def summarize(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.DataFrame:
     """Return a row for each build of each program, beside its build without PGO.
 
-    `seconds` is the median of the runs, `ratio` that of the medians, `low` to `high` its 95 %
-    interval: a bootstrap of whole blocks, so that what slows a block does so on both sides.
-    `instructions` is a ratio too (NaN: not counted). `note` says when noise wins.
+    `runs` is of `measure`, `counted` of `count_instructions` (or empty), `seed` is of the
+    bootstrap. Columns: `seconds` is the median of the runs, `ratio` that of the medians, `low` to
+    `high` its 95 % interval: a bootstrap of whole blocks, so that what slows a block does so on
+    both sides. `instructions` is a ratio too (NaN: not counted). `note` says when noise wins.
     """
     chance, rows = np.random.default_rng(seed), []
     for program, part in runs.groupby("program"):
@@ -269,31 +268,31 @@ def summarize(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame) -> shown.Shown:
-    """Show a summary as a table; ratios are to the build without PGO."""
+def table(summary: pd.DataFrame) -> shown.Shown:
+    """Show a summary (see `summarize`) as a table; ratios are to the build without PGO."""
     heads = ("program", "build", "seconds", "ratio", "95 % interval", "instructions", "note")
     rows = []
-    for one in found.to_dict("records"):
-        numbers = [f"{one[key]:.3f}" for key in ("seconds", "ratio", "low", "high")]
-        between = f"{numbers[2]} to {numbers[3]}" if one["build"] != "none" else "-"
-        executed = "-" if np.isnan(one["instructions"]) else f"{one['instructions']:.3f}"
-        name = BUILDS[one["build"]][0]
-        rows.append((one["program"], name, *numbers[:2], between, executed, one["note"]))
+    for row in summary.to_dict("records"):
+        numbers = [f"{row[key]:.3f}" for key in ("seconds", "ratio", "low", "high")]
+        between = f"{numbers[2]} to {numbers[3]}" if row["build"] != "none" else "-"
+        executed = "-" if np.isnan(row["instructions"]) else f"{row['instructions']:.3f}"
+        name = BUILDS[row["build"]][0]
+        rows.append((row["program"], name, *numbers[:2], between, executed, row["note"]))
     return shown.table(heads, rows)
 
 
-def figure(found: pd.DataFrame) -> shown.Shown:
+def figure(summary: pd.DataFrame) -> shown.Shown:
     """Show a summary as a figure: times beside no PGO, with intervals; the finding as caption."""
-    rows = found[found["build"] != "none"].to_dict("records")
+    rows = summary[summary["build"] != "none"].to_dict("records")
     drawn, ((axes,),) = look.charts(50 + 26 * len(rows))
     axes.axvline(1, color=look.INK, linewidth=1)
-    for y, one in enumerate(rows):
-        colour = BUILDS[one["build"]][1]
-        axes.plot([one["low"], one["high"]], [y, y], linewidth=3, color=colour)
-        inside = "white" if one["note"] else colour
-        axes.plot(one["ratio"], y, "o", markersize=9, color=colour, markerfacecolor=inside)
-        axes.plot(one["instructions"], y, "|", markersize=16, color=look.INK)
-    names = [f"{one['program']}: {BUILDS[one['build']][0]}" for one in rows]
+    for y, row in enumerate(rows):
+        colour = BUILDS[row["build"]][1]
+        axes.plot([row["low"], row["high"]], [y, y], linewidth=3, color=colour)
+        inside = "white" if row["note"] else colour
+        axes.plot(row["ratio"], y, "o", markersize=9, color=colour, markerfacecolor=inside)
+        axes.plot(row["instructions"], y, "|", markersize=16, color=look.INK)
+    names = [f"{row['program']}: {BUILDS[row['build']][0]}" for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.spines["bottom"].set_visible(True)
@@ -301,9 +300,9 @@ def figure(found: pd.DataFrame) -> shown.Shown:
         "time beside no PGO (less is faster), with its 95 % interval\n"
         "hollow: the noise is larger than the effect; thin bar: instructions"
     )
-    sure = [one for one in rows if one["build"] == "both" and not one["note"]]
-    saved = [f"{100 * (1 - one['ratio']):.0f} % of {one['program']}" for one in sure]
+    sure = [row for row in rows if row["build"] == "both" and not row["note"]]
+    saved = [f"{100 * (1 - row['ratio']):.0f} % of {row['program']}" for row in sure]
     caption = f"Time that PGO of Rust and C saves beyond the noise: {', '.join(saved) or 'none'}."
-    ranges = [f"{one['low']:.2f} to {one['high']:.2f}" for one in rows]
-    told = map(": ".join, zip(names, ranges, strict=True))
-    return shown.framed(drawn, caption, f"time beside no PGO: {'; '.join(told)}")
+    pairs = zip(names, rows, strict=True)
+    words = [f"{name}: {row['low']:.2f} to {row['high']:.2f}" for name, row in pairs]
+    return shown.framed(drawn, caption, f"time beside no PGO: {'; '.join(words)}")

@@ -7,7 +7,9 @@ tables, never from here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import pandas as pd
 
 from nbsupport.audit import fate
 from nbsupport.audit.fate import LinkPiece
@@ -17,9 +19,6 @@ from nbsupport.lab.trial import Trial
 from nbsupport.notebooks.results import Run
 from nbsupport.show import shown
 from nbsupport.studies import mechanisms
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Verdict = Literal["refuted", "supported", "open"]
 
@@ -130,8 +129,6 @@ def ledger(run: Run) -> pd.DataFrame:
 
     Columns: hypothesis, claim, source, mechanism, predictions, verdict, observations, decide.
     """
-    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
-
     rows = []
     for hypothesis in load():
         verdict, why = hypothesis.verdict(run)

@@ -15,7 +15,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from nbsupport.audit import evidence
 from nbsupport.base import files, process, settings
@@ -25,9 +27,6 @@ from nbsupport.lab import build, counts
 from nbsupport.lab.lab import Invocation, Lab
 from nbsupport.toolchains import profdata
 from nbsupport.toolchains.probe import Toolchain
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: The symbol is this and a raw version.
 SYMBOL = "__llvm_profile_runtime_v"
@@ -111,8 +110,6 @@ def link(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dic
 
 def try_all(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.DataFrame:
     """Return a row (see `link`) for every toolchain as main with every one as foreign."""
-    import pandas as pd  # noqa: PLC0415 - not part of the base installation
-
     return pd.DataFrame([link(lab, m, f, order=order) for m in names for f in names])
 
 

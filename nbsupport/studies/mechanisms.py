@@ -7,15 +7,15 @@ one program for each observation of the user's, changed in the same way, and run
 from __future__ import annotations
 
 import functools
-import html
 import itertools
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import ipywidgets
+import pandas as pd
 
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import BuildError, LabError
@@ -23,14 +23,11 @@ from nbsupport.crash.crash import Crash
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.outcome import Outcome
 from nbsupport.show import look, shown
+from nbsupport.show.shown import element
 from nbsupport.show.widgets import ALL, Live, choice, live, page
 from nbsupport.studies import build_change, profile_file
 from nbsupport.studies.build_change import BuildChange
 from nbsupport.studies.observations import Observation
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 #: Does a signature agree with an observation? "assumed": only if the mechanism, for a reason of
 #: its own, is absent where the user saw no crash. "untried": a tool or a program is missing.
@@ -117,9 +114,9 @@ class Signature:
             return "crash at exit"
         return f"crash in {'the write' if '__llvm_profile_write_file' in names else 'main'}"
 
-    def agrees(self, seen: Observation) -> Agreement:
+    def agrees(self, observation: Observation) -> Agreement:
         """Return whether it agrees with an observation; KeyError for one without criterion."""
-        criterion = criteria()[seen.id]
+        criterion = criteria()[observation.id]
         if self.why or not self.outcomes.keys() >= set(criterion.programs):
             return "untried"
         crashed = [self.outcomes[name] for name in criterion.crash]
@@ -130,16 +127,16 @@ class Signature:
             return "untried"
         if criterion.same_function and len(functions) > 1:
             return "no"
-        says = criterion.says.format(value=seen.value)
+        says = criterion.says.format(value=observation.value)
         detail = self.outcomes[criterion.programs[0]].detail
         if says not in self.measured.get(criterion.column, "") or criterion.detail not in detail:
             return "no"
         alive = all(self.outcomes[name].kind != "crash" for name in criterion.alive)
         return "yes" if alive else "assumed"
 
-    def fits(self, seen: Sequence[Observation]) -> dict[str, Agreement]:
+    def fits(self, observations: Sequence[Observation]) -> dict[str, Agreement]:
         """Return its agreement with each of those observations that have a criterion."""
-        return {one.id: self.agrees(one) for one in seen if one.id in criteria()}
+        return {one.id: self.agrees(one) for one in observations if one.id in criteria()}
 
 
 def load() -> tuple[BuildChange, ...]:
@@ -201,16 +198,14 @@ def _run(
     return outcome, profile_file.run(lab, [trial], pattern).found
 
 
-def compare(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.DataFrame:
-    """Return a row for each of the `signatures`, beside what the user saw (`seen`).
+def compare(signatures: Sequence[Signature], observations: Sequence[Observation]) -> pd.DataFrame:
+    """Return a row for each of the `signatures`, beside the `observations` of the user's.
 
     Of what differs from machine to machine it has only that it does. Columns: mechanism, source,
     what, `why` it was not made, the outcome of each program; how and in which function `cold`
     ends, the address that a debugger prints, how `explicit` ends, what llvm-profdata says to what
     `rich` leaves (merge); its agreements (`agrees_function` and so on, as `Agreement`).
     """
-    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
-
     rows = []
     for signature in signatures:
         mechanism, outcomes = signature.mechanism, signature.outcomes
@@ -218,7 +213,7 @@ def compare(signatures: Sequence[Signature], seen: Sequence[Observation]) -> pd.
         row |= {"what": mechanism.what, "why": signature.why}
         row |= {n: outcomes[n].kind if n in outcomes else "" for n in _programs()}
         row |= signature.measured
-        row |= {f"{_AGREES}{name}": word for name, word in signature.fits(seen).items()}
+        row |= {f"{_AGREES}{name}": word for name, word in signature.fits(observations).items()}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -252,22 +247,23 @@ def table(compared: pd.DataFrame) -> shown.Shown:
     return shown.table(heads, rows)
 
 
-def figure(compared: pd.DataFrame, seen: Sequence[Observation]) -> shown.Shown:
+def figure(compared: pd.DataFrame, observations: Sequence[Observation]) -> shown.Shown:
     """Draw the matrix, mechanism x observation; the caption says which rows lack nothing.
 
-    `compared` is a table of `compare` with the same observations (`seen`).
+    `compared` is a table of `compare` with the same `observations`.
     """
-    asked = [observation for observation in seen if observation.id in criteria()]
+    columns = [observation for observation in observations if observation.id in criteria()]
     rows = [row for row in compared.to_dict("records") if not row["why"]]
     drawn, ((axes,),) = look.charts(50 + 23 * len(rows))
     # What is no part of the crash stands apart.
-    xs = [n if criteria()[one.id].in_crash else n + 0.3 for n, one in enumerate(asked)]
+    inside = [criteria()[observation.id].in_crash for observation in columns]
+    xs = [n if in_crash else n + 0.3 for n, in_crash in enumerate(inside)]
     for y, row in enumerate(rows):
-        for x, observation in zip(xs, asked, strict=True):
+        for x, observation in zip(xs, columns, strict=True):
             word = row[f"{_AGREES}{observation.id}"]
             fill, text = _FILLS.get(word, "none"), word.replace("untried", "-")
             look.cell(axes, (x, y), (0.94, 0.86), fill, text)
-    axes.set_xticks(xs, [criteria()[observation.id].head for observation in asked])
+    axes.set_xticks(xs, [criteria()[observation.id].head for observation in columns])
     axes.set_yticks(range(len(rows)), [textwrap.fill(row["what"], 32) for row in rows])
     axes.set(xlim=(-0.5, xs[-1] + 0.5), ylim=(len(rows) - 0.5, -0.5))
     axes.xaxis.tick_top()
@@ -289,21 +285,21 @@ def _printed(crash: Crash) -> str:
     return f"{crash.fault_address:#x}" if crash.fault_address < _PAGE else "a real address"
 
 
-def widget(compared: pd.DataFrame, seen: Sequence[Observation]) -> Live:
+def widget(compared: pd.DataFrame, observations: Sequence[Observation]) -> Live:
     """Return the matrix of mechanisms and observations, and in words what was measured for one.
 
-    `compared` is a table of `compare` with the same observations (`seen`). A page without a
+    `compared` is a table of `compare` with the same `observations`. A page without a
     kernel shows the figure.
     """
     rows = compared.to_dict("records")
-    asked = [observation for observation in seen if f"{_AGREES}{observation.id}" in compared]
+    columns = [fact for fact in observations if f"{_AGREES}{fact.id}" in compared]
     whole = [row["what"] for row in rows if not row["why"] and not lacks(row)]
     mechanism = choice("mechanism", [ALL, *compared["what"]], next(iter(whole), ALL))
-    observation = choice("observation", [ALL, *(one.what for one in asked)])
+    observation = choice("observation", [ALL, *(fact.what for fact in columns)])
 
     def draw() -> str:
         mine = [row for row in rows if mechanism.value in (ALL, row["what"])]
-        ours = [one for one in asked if observation.value in (ALL, one.what)]
+        ours = [fact for fact in columns if observation.value in (ALL, fact.what)]
         if len(mine) == 1:
             return _judged(mine[0], ours)
         if len(ours) == 1:
@@ -311,10 +307,10 @@ def widget(compared: pd.DataFrame, seen: Sequence[Observation]) -> Live:
             lines = [(row["what"], *_measured(row, ours[0])) for row in mine]
         else:
             heads = ("mechanism", "contradicts", "of the crash")
-            lines = [(row["what"], *_lacking(row, asked)) for row in mine]
+            lines = [(row["what"], *_lacking(row, columns)) for row in mine]
         return shown.table(heads, lines, marked=False).html
 
-    drawn = figure(compared, seen)
+    drawn = figure(compared, observations)
     return live([mechanism, observation], draw, drawn, ipywidgets.HTML(page(drawn.html)))
 
 
@@ -337,7 +333,7 @@ def _judged(row: Mapping[Any, Any], asked: Sequence[Observation]) -> str:
     """Return what was measured for one mechanism, beside what the user saw."""
     which = _lacking(row, asked)[1]
     verdict = which if row["why"] else f"contradicts {which}"
-    head = f"<p><b>{html.escape(row['what'])}</b> {html.escape(verdict)}.</p>"
+    head = element("p", element("b", row["what"]), f" {verdict}.")
     heads = ("the user saw", "namely", "here", "so it")
     lines = [(one.what, one.value, *_measured(row, one)) for one in asked]
     return head + shown.table(heads, lines, marked=False).html

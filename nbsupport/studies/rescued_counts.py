@@ -7,7 +7,9 @@ import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from nbsupport.base import process, progress
 from nbsupport.lab import build, counts
@@ -18,9 +20,6 @@ from nbsupport.rescue import rescue
 from nbsupport.toolchains import profdata
 from nbsupport.toolchains.profdata import Key, TextRecord
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """Rescue each of the `programs` as made by two toolchains (of `names`) of two record sizes.
@@ -30,8 +29,6 @@ def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataF
     its parts tell otherwise of, in anything: counters, value sites, what these saw. No rows where
     there are no two such toolchains.
     """
-    import pandas as pd  # noqa: PLC0415
-
     pairs = itertools.product(programs, names, names)
     trials = [trial for pair in pairs if _mixed(trial := lab.trial(*pair))]
     rows = progress.each(trials, functools.partial(rescue_run, lab), "rescues")

@@ -10,13 +10,16 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import html
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lief
+import pandas as pd
+
+from nbsupport.audit import objects
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build
@@ -27,12 +30,11 @@ from nbsupport.profile.layout import LAYOUTS, Layout, changes
 from nbsupport.profile.names import short
 from nbsupport.profile.stride import Record, lay
 from nbsupport.show import look, shown
-from nbsupport.show.shown import Shown
+from nbsupport.show.shown import Shown, element
 from nbsupport.show.widgets import Live, choice, live
 from nbsupport.toolchains import headers
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
     from nbsupport.lab.lab import Lab
@@ -100,8 +102,6 @@ def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
     `runtime` is the layout by which its runtime steps, `foreign` the other one. Raises `LabError`
     for any other file.
     """
-    from nbsupport.audit import objects  # noqa: PLC0415 - it imports LIEF: a third of a second
-
     file = objects.read(image)
     sections = [section for part in file.parts for section in part.sections] if file else []
     layouts = {layout.record_size(): layout for layout in (foreign, runtime)}
@@ -117,8 +117,6 @@ def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
 
 def _loaded(image: Path) -> tuple[bytes, Callable[[int], int | None]]:
     """Return the data section as the loader leaves it, and a reader of words at addresses."""
-    import lief  # noqa: PLC0415 - a third of a second
-
     binary: Any = lief.parse(image)
     if not isinstance(binary, lief.ELF.Binary):
         raise LabError(image.name, "not an ELF image", "draw the ruler on Linux")
@@ -247,7 +245,7 @@ def _read(lab: Lab, pair: tuple[str, str]) -> Ruler | Shown:
     try:
         return from_trial(lab, lab.trial("cold", *pair))
     except LabError as error:
-        return Shown(str(error), f"<p>{html.escape(str(error))}</p>")
+        return Shown(str(error), element("p", error))
 
 
 #: Who it is, where its counters are, its code, where its values are, how many: a colour each.
@@ -267,8 +265,6 @@ _SPAN, _BYTE, _HEIGHT, _LEFT = 136, 3.8, 88, 24
 
 def list_fields(layouts: Collection[Layout]) -> pd.DataFrame:
     """Return where each field of a record is, in layouts of 64 bits; of equal ones, once."""
-    import pandas as pd  # noqa: PLC0415 - not part of the base installation
-
     rows = [
         {"raw_version": layout.raw_version, "bits": 64, "field": name, "offset": offset}
         for layout in {layout.raw_version: layout for layout in layouts}.values()

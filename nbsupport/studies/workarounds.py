@@ -11,7 +11,9 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from nbsupport.base import process, progress, settings
 from nbsupport.base.errors import LabError
@@ -24,12 +26,6 @@ from nbsupport.show.widgets import ALL, Live, choice, live
 from nbsupport.studies import build_change
 from nbsupport.studies.build_change import BuildChange
 from nbsupport.toolchains import profdata
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from nbsupport.lab.lab import Lab
-    from nbsupport.lab.trial import Trial
 
 PARTS = ("main", "library")
 #: How often a program is run, for its counts (which chance may spoil) and for its time.
@@ -157,8 +153,6 @@ def try_all(
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Return the rows as a table, without times, which differ from run to run."""
-    import pandas as pd  # noqa: PLC0415 - not part of the base installation
-
     return pd.DataFrame([row.to_row() for row in rows]).drop(columns=["build", "run"])
 
 

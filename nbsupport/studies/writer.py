@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nbsupport.show import look, shown
-from nbsupport.show.shown import Shown
+from nbsupport.show.shown import Shown, element
 from nbsupport.studies.sources.compare import WAYS, crash_path
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.trace.trace import Trace
@@ -196,7 +196,7 @@ def figure(
     way, part = dict(spine(structure, run)), parting(healthy, crashing)
     if not way or part is None:
         text = "No fork to draw: this run did not die in the profile writer."
-        return Shown(text, f"<p>{text}</p>")
+        return Shown(text, element("p", text))
     names = [name for name in structure.path(*WAYS[0]) if name not in way] + list(way)
     checks = [CHECK in structure.function(name).calls for name in names]
     gate, fork = checks.index(True) if True in checks else -1, names.index(crashing[part].function)
@@ -268,12 +268,12 @@ def _reads(
     number = next((n for n in numbers if n >= part), next(iter(numbers), None))
     if number is None:
         return
-    one, two = healthy[number], crashing[number]
-    field = "" if name == START else f"{two.field}\n"
-    above = field + textwrap.fill(f"healthy: {one.value}", 33)
+    fine, died = healthy[number], crashing[number]
+    field = "" if name == START else f"{died.field}\n"
+    above = field + textwrap.fill(f"healthy: {fine.value}", 33)
     axes.text(_RIGHT, y + 2, above, **{**look.SMALL, "va": "bottom"})
-    weight = "bold" if two.misread else "normal"
-    below = textwrap.fill(f"this run: {two.value}", 33)
+    weight = "bold" if died.misread else "normal"
+    below = textwrap.fill(f"this run: {died.value}", 33)
     axes.text(_RIGHT, y + 2, below, **{**look.SMALL, "va": "top", "fontweight": weight})
 
 

@@ -233,7 +233,7 @@ def from_url(url: str, target: Path, most: int = 0) -> Path:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         if isinstance(error, urllib.error.HTTPError):
-            error.close()
+            error.close()  # an answer, too, that nobody reads
             if error.code == http.HTTPStatus.NOT_FOUND:
                 raise AbsentError(host, f"it has no {error.url}", "check the name") from error
         raise MissingError(

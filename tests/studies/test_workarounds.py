@@ -257,7 +257,7 @@ def test_a_change_that_does_not_build_does_not_help(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = BuildChange("broken", "notes", "", "", main=("-DALLOCATOR=none",))
-    monkeypatch.setattr(workarounds, "known", lambda: (broken,))
+    monkeypatch.setattr(workarounds, "load", lambda: (broken,))
     (row,) = workarounds.try_all(lab, "cold", "19", "17")
     assert row.outcome and row.outcome.kind == "build-failed"
     assert row.verdict == "does not help" and "undefined symbol" in row.why

@@ -6,13 +6,13 @@ project knows is recorded, so that it can be read where the sources cannot be ha
 
 from __future__ import annotations
 
-import html
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.show.shown import Shown
+from nbsupport.show.shown import Shown, element
 from nbsupport.studies.sources import compare, parse, structure, tree
 from nbsupport.studies.sources.parse import ExcerptPart
 from nbsupport.studies.sources.structure import Structure
@@ -36,8 +36,10 @@ class Sources:
     @property
     def provenance(self) -> str:
         """Where this comes from, for the reader."""
-        said = self.tree.provenance if self.tree else f"LLVM {self.structure.version}: a RECORDING"
-        return f"{said} ({self.note})" if self.note else said
+        origin = f"LLVM {self.structure.version}: a RECORDING"
+        if self.tree:
+            origin = self.tree.provenance
+        return f"{origin} ({self.note})" if self.note else origin
 
     def excerpt(
         self,
@@ -49,15 +51,13 @@ class Sources:
         mark: str = "",
     ) -> parse.Excerpt | Shown:
         """Return an excerpt (see `parse.excerpt`); without the text, one line that says so."""
-        if self.tree:
-            try:
-                return parse.excerpt(
-                    self.tree, symbol, part=part, about=about, file=file, mark=mark
-                )
-            except LabError as error:
-                raise LabError(error.what, f"{error.why}{_seen(symbol)}", error.do) from error
-        said = f"{symbol}, LLVM {self.structure.version}: its text is not at hand"
-        return Shown(said, f"<p>{html.escape(said)}</p>")
+        if not self.tree:
+            text = f"{symbol}, LLVM {self.structure.version}: its text is not at hand"
+            return Shown(text, element("p", text))
+        try:
+            return parse.excerpt(self.tree, symbol, part=part, about=about, file=file, mark=mark)
+        except LabError as error:
+            raise LabError(error.what, f"{error.why}{_where(symbol)}", error.do) from error
 
     def difference(self, other: Sources, name: str) -> Shown:
         """Show how a function of `self` differs from that of `other`, as `compare.difference`."""
@@ -78,33 +78,31 @@ def load(version: str) -> Sources:
     if "@" in version or Path(version, "bin").is_dir():
         version = discovery.find(version).version
     try:
-        found = tree.load(version)
-        return Sources(structure.from_tree(found), found)
+        sources = tree.load(version)
+        return Sources(structure.from_tree(sources), sources)
     except MissingError as error:
         major = version.partition(".")[0]
-        known = [one for one in tree.known_versions() if one.partition(".")[0] == major]
-        if not known:
+        releases = [name for name in tree.known_versions() if name.partition(".")[0] == major]
+        if not releases:
             raise
         why = f"{error.what}: {error.why}"
-    if version not in (major, *known):
-        one = load(known[-1])
-        return Sources(one.structure, one.tree, f"in place of {version}; {why}")
-    return Sources(_load(_path(version if version in known else known[-1])), None, why)
+    if version not in (major, *releases):
+        return dataclasses.replace(load(releases[-1]), note=f"in place of {version}; {why}")
+    return Sources(_load(_path(version if version in releases else releases[-1])), None, why)
 
 
 def recorded() -> tuple[Structure, ...]:
     """Return the recorded structures, oldest first."""
-    return tuple(
-        _load(path) for version in tree.known_versions() if (path := _path(version)).is_file()
-    )
+    paths = map(_path, tree.known_versions())
+    return tuple(_load(path) for path in paths if path.is_file())
 
 
 def keep() -> None:
     """Record the structure of each known version that can be had."""
     for version in tree.known_versions():
-        found = tree.load(version)
-        if found.pinned:
-            files.write(_path(version), structure.from_tree(found).to_json())
+        sources = tree.load(version)
+        if sources.pinned:
+            files.write(_path(version), structure.from_tree(sources).to_json())
 
 
 def _path(version: str) -> Path:
@@ -118,12 +116,12 @@ def _load(path: Path) -> Structure:
         raise LabError(str(path), f"not a structure ({error})", "restore it from git") from error
 
 
-def _seen(symbol: str) -> str:
+def _where(symbol: str) -> str:
     """Say which recorded versions have a function, and where."""
-    where = [
-        f"{one.version} ({function.file})"
-        for one in recorded()
-        for function in one.functions
+    places = [
+        f"{runtime.version} ({function.file})"
+        for runtime in recorded()
+        for function in runtime.functions
         if function.name == symbol
     ]
-    return f"; it is in LLVM {', '.join(dict.fromkeys(where))}" if where else ""
+    return f"; it is in LLVM {', '.join(dict.fromkeys(places))}" if places else ""

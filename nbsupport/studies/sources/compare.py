@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from nbsupport.show.shown import Shown
+import pandas as pd
+
+from nbsupport.show.shown import Html, Shown, element
 from nbsupport.studies.sources.parse import excerpt
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.studies.sources.tree import Tree
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: From where to where the crash goes: registration, writing, and the value sites of main.
 #: Source: InstrProfilingRuntime.cpp, InstrProfilingFile.c, InstrProfilingValue.c.
@@ -49,16 +46,14 @@ class RuntimeChange:
     @property
     def fields(self) -> tuple[str, ...]:
         """What changed in the record and in the header, in words."""
-        said = []
+        changes = []
         for what in ("record", "header"):
             old, new = getattr(self.old, what), getattr(self.new, what)
-            said += [f"{what}: {name} is new" for name in new if name not in old]
-            said += [f"{what}: {name} is gone" for name in old if name not in new]
-            common = [
-                [name for name in one if name in two] for one, two in ((old, new), (new, old))
-            ]
-            said += [f"{what}: another order"] if common[0] != common[1] else []
-        return tuple(said)
+            changes += [f"{what}: {name} is new" for name in new if name not in old]
+            changes += [f"{what}: {name} is gone" for name in old if name not in new]
+            if [name for name in old if name in new] != [name for name in new if name in old]:
+                changes.append(f"{what}: another order")
+        return tuple(changes)
 
     @property
     def summary(self) -> str:
@@ -75,54 +70,50 @@ class RuntimeChange:
 
 def compare(old: Structure, new: Structure) -> RuntimeChange:
     """Return what changed from `old` to `new`: code, not comments or layout."""
-
-    def by_name(one: Structure) -> dict[str, list[tuple[str, str]]]:
-        found: dict[str, list[tuple[str, str]]] = {}
-        for function in one.functions:
-            found.setdefault(function.name, []).append((function.digest, function.file))
-        return found
-
-    first, second = by_name(old), by_name(new)
-    both = [name for name in second if name in first]
-
-    def differ(name: str, part: int) -> bool:
-        one, two = ({each[part] for each in found[name]} for found in (first, second))
-        return one != two
-
+    code, files = (
+        [_by_name(structure, what) for structure in (old, new)] for what in ("digest", "file")
+    )
+    both = [name for name in code[1] if name in code[0]]
     return RuntimeChange(
         old,
         new,
-        added=tuple(name for name in second if name not in first),
-        removed=tuple(name for name in first if name not in second),
-        changed=tuple(name for name in both if differ(name, 0)),
-        moved=tuple(name for name in both if differ(name, 1)),
+        added=tuple(name for name in code[1] if name not in code[0]),
+        removed=tuple(name for name in code[0] if name not in code[1]),
+        changed=tuple(name for name in both if code[0][name] != code[1][name]),
+        moved=tuple(name for name in both if files[0][name] != files[1][name]),
     )
+
+
+def _by_name(structure: Structure, what: str) -> dict[str, set[str]]:
+    """Return digests or files of functions; one of each platform may have the same name."""
+    values: dict[str, set[str]] = {}
+    for function in structure.functions:
+        values.setdefault(function.name, set()).add(getattr(function, what))
+    return values
 
 
 def digests(llvm: str, runtime: Structure) -> pd.DataFrame:
     """Return a row for each function of a runtime: what two of the same text have in common."""
-    import pandas as pd  # noqa: PLC0415 - not part of the base installation
-
     rows = [(llvm, one.name, one.file, one.digest) for one in runtime.functions]
     return pd.DataFrame(rows, columns=["llvm", "function", "file", "digest"])
 
 
-def table(found: RuntimeChange) -> Shown:
-    """Show the changes: the summary, those on the crash's path, all others folded."""
+def table(change: RuntimeChange) -> Shown:
+    """Show what `compare` returned: the summary, the crash's path, all others folded."""
     lists = {
-        "changed on the crash's path": found.path,
-        "changed elsewhere": tuple(n for n in found.changed if n not in found.path),
-        "new": found.added,
-        "gone": found.removed,
-        "moved": found.moved,
+        "changed on the crash's path": change.path,
+        "changed elsewhere": tuple(n for n in change.changed if n not in change.path),
+        "new": change.added,
+        "gone": change.removed,
+        "moved": change.moved,
     }
-    text, page = [found.summary], [f"<p>{html.escape(found.summary)}</p>"]
+    text, page = [change.summary], [element("p", change.summary)]
     for what, names in lists.items():
         if names:
             text.append(f"{what}: {', '.join(names)}")
-            said = ", ".join(f"<code>{html.escape(name)}</code>" for name in names)
-            head = f"<summary>{html.escape(what)}: {len(names)}</summary>"
-            page.append(f"<details>{head}<p>{said}</p></details>")
+            head = element("summary", f"{what}: {len(names)}")
+            functions = Html(", ".join(element("code", name) for name in names))
+            page.append(element("details", head, element("p", functions)))
     return Shown("\n".join(text), "".join(page).replace("<details>", "<details open>", 1))
 
 
@@ -132,19 +123,12 @@ def difference(name: str, old: Tree, new: Tree) -> Shown:
     Raises `LabError` where one of them has no such function.
     """
     before, after = (excerpt(tree, name) for tree in (old, new))
-    lines = list(
-        difflib.unified_diff(before.text.splitlines(), after.text.splitlines(), lineterm="", n=2)
-    )[2:]
+    texts = before.text.splitlines(), after.text.splitlines()
+    lines = list(difflib.unified_diff(texts[0], texts[1], lineterm="", n=2))[2:]
     minus, plus = (sum(line.startswith(sign) for line in lines) for sign in "-+")
     head = f"{name}: LLVM {old.version} -> {new.version}, {minus} lines gone, {plus} new"
-    rows = []
-    for line in lines:
-        kind = {"-": "gone", "+": "new"}.get(line[:1], "")
-        rows.append(f'<span class="{kind}">{html.escape(line)}</span>')
-    licence = html.escape(after.licence)
-    body = "\n".join(rows)
-    return Shown(
-        head,
-        f'<details class="source"><summary>{html.escape(head)} · {licence}</summary>'
-        f"<pre>{body}</pre></details>",
-    )
+    kinds = {"-": "gone", "+": "new"}
+    spans = (element("span", line, class_=kinds.get(line[:1], "")) for line in lines)
+    summary = element("summary", f"{head} · {after.licence}")
+    body = element("pre", Html("\n".join(spans)))
+    return Shown(head, element("details", summary, body, class_="source"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import functools
-import html
 import itertools
 import operator
 import re
@@ -18,6 +17,7 @@ from tree_sitter import Language, Node, Parser, Query, QueryCursor
 
 from nbsupport.base.errors import LabError
 from nbsupport.show import look
+from nbsupport.show.shown import Html, element, escape
 from nbsupport.studies.sources.tree import Tree
 
 ExcerptPart = Literal["", "loop", "condition", "statement"]
@@ -124,15 +124,15 @@ class Excerpt:
         return self.summary
 
     def _repr_html_(self) -> str:
-        """Return the source itself, which `notebook.normalize` takes out of what is committed."""
+        """Return the source itself, which `document.normalize` takes out of what is committed."""
         rows = []
         for number, text in enumerate(self.text.splitlines(), self.line):
-            line = f"{number:>5}  {html.escape(text)}"
-            marked = f'<b style="background:{look.YELLOW};color:black">{line}</b>'
-            rows.append(marked if number in self.marked else line)
-        head = html.escape(f"{self.summary} · {self.licence}")
-        body = "\n".join(rows)
-        return f'<figure class="source"><figcaption>{head}</figcaption><pre>{body}</pre></figure>'
+            line = escape(f"{number:>5}  {text}")
+            if number in self.marked:
+                line = element("b", line, style=f"background:{look.YELLOW};color:black")
+            rows.append(line)
+        caption = element("figcaption", f"{self.summary} · {self.licence}")
+        return element("figure", caption, element("pre", Html("\n".join(rows))), class_="source")
 
 
 @functools.lru_cache(256)
@@ -162,14 +162,14 @@ def excerpt(
     `about` in it. `mark`: lines with this word. `file`: where it is expected; the note says
     when it has moved. Raises `LabError` when this version has no such symbol, or no such part.
     """
-    found = _definition(tree, symbol, file)
-    if found is None:
+    place = _definition(tree, symbol, file)
+    if place is None:
         raise LabError(
             f"{symbol} in LLVM {tree.version}",
             "the profile runtime has no such symbol",
             "see what changed (sources.compare), and name what took its place",
         )
-    path, unit, node = found
+    path, unit, node = place
     if part:
         node = _part(tree, unit, node, symbol, part, about)
     first, last = node.start_point[0], node.end_point[0]
@@ -225,7 +225,7 @@ def _part(
     """Return the smallest loop, condition or statement of a function with a word in it."""
     word = re.compile(rf"\b{re.escape(about)}\b")
     inside = unit.between(node.start_byte, node.end_byte, *_PARTS[part])
-    nodes = [one for one in inside if word.search(unit.words(one))]
+    nodes = [inner for inner in inside if word.search(unit.words(inner))]
     if not nodes:
         about = f" with {about}" if about else ""
         raise LabError(
@@ -233,4 +233,4 @@ def _part(
             f"it has no {part}{about}",
             "read the whole function, and name what took its place",
         )
-    return min(nodes, key=lambda one: (one.end_byte - one.start_byte, one.start_byte))
+    return min(nodes, key=lambda inner: (inner.end_byte - inner.start_byte, inner.start_byte))

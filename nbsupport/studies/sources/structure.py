@@ -78,9 +78,9 @@ class Structure:
 
     def function(self, name: str) -> Function:
         """Return a function; the first, where platforms have their own. Raises `LabError`."""
-        for one in self.functions:
-            if one.name == name:
-                return one
+        for function in self.functions:
+            if function.name == name:
+                return function
         raise LabError(
             f"{name} in LLVM {self.version}",
             "the profile runtime has no such function",
@@ -89,15 +89,15 @@ class Structure:
 
     def leads_to(self, name: str) -> tuple[tuple[str, str], ...]:
         """Return the functions that a function calls or hands on: name, by what ("": directly)."""
-        found: dict[str, str] = {}
-        for one in self.functions:
-            if one.name == name:
-                found |= {by: "as a value" for by in one.hands_on if by not in found}
-                for pointer in one.through:
-                    found |= dict.fromkeys(self.tables.get(pointer, ()), pointer)
-                found |= dict.fromkeys(one.calls, "")
-        known = {one.name for one in self.functions}
-        return tuple((target, by) for target, by in found.items() if target in known)
+        targets: dict[str, str] = {}
+        for function in self.functions:
+            if function.name == name:
+                targets |= {n: "as a value" for n in function.hands_on if n not in targets}
+                for pointer in function.through:
+                    targets |= dict.fromkeys(self.tables.get(pointer, ()), pointer)
+                targets |= dict.fromkeys(function.calls, "")
+        names = {function.name for function in self.functions}
+        return tuple((target, by) for target, by in targets.items() if target in names)
 
     def callers(self, name: str) -> tuple[str, ...]:
         """Return the functions that call a function, by name or by pointer."""
@@ -200,10 +200,10 @@ def _slots(
 ) -> Iterator[tuple[str, str]]:
     """Yield what is put where: a field's or a global's name, and a name put there."""
     for assignment in unit.nodes["assignment_expression"]:
-        left = assignment.child_by_field_name("left")
-        if left is not None and left.type in ("field_expression", "identifier"):
+        target = assignment.child_by_field_name("left")
+        if target is not None and target.type in ("field_expression", "identifier"):
             value = unit.field(assignment, "right").lstrip("&")
-            yield unit.field(left, "field") or unit.words(left), value
+            yield unit.field(target, "field") or unit.words(target), value
     for kind in ("declaration", "parameter_declaration"):
         for declaration in unit.nodes[kind]:
             declarator = declaration.child_by_field_name("declarator")
@@ -254,7 +254,7 @@ def _function(body: _Body, names: _Names) -> Function:
     uses: dict[str, dict[str, None]] = defaultdict(dict)
     local, records = set[str](), set[str]()
     for typed in body.nodes("parameter_declaration", "declaration"):
-        introduced = {unit.name(one) for one in typed.children_by_field_name("declarator")}
+        introduced = {unit.name(node) for node in typed.children_by_field_name("declarator")}
         local |= introduced
         if unit.field(typed, "type") == _RECORD:
             records |= introduced

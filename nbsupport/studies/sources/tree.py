@@ -91,7 +91,7 @@ def load(version: str) -> Tree:
     if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){2}|[0-9]{1,3}", version):
         return _checkout(version)
     if "." not in version:
-        releases = [there for there in _there() if there.startswith(f"{version}.")]
+        releases = [name for name in _available() if name.startswith(f"{version}.")]
         if not releases:
             raise MissingError(f"sources of LLVM {version}", "no release known", _advice())
         version = releases[-1]
@@ -114,26 +114,25 @@ def _in_order(versions: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(versions, key=lambda version: [int(n) for n in version.split(".")]))
 
 
-def _there() -> tuple[str, ...]:
-    kept = (
-        folder.name.removeprefix("llvm-")
-        for folder in (settings.cache_dir() / "sources").glob("llvm-*")
-    )
-    return _in_order({*_pins(), *(name for name in kept if re.fullmatch(r"\d+\.\d+\.\d+", name))})
+def _available() -> tuple[str, ...]:
+    """Return the known releases, and those in the cache."""
+    folders = (settings.cache_dir() / "sources").glob("llvm-*")
+    names = (folder.name.removeprefix("llvm-") for folder in folders)
+    return _in_order({*_pins(), *(n for n in names if re.fullmatch(r"\d+\.\d+\.\d+", n))})
 
 
 def _advice() -> str:
-    return f"there are {', '.join(_there())}; or give the folder of an llvm-project checkout"
+    return f"there are {', '.join(_available())}; or give the folder of an llvm-project checkout"
 
 
 def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of those files that can be read; what is too large is no source file."""
-    found = {}
+    hashes = {}
     for name in sorted(names):
         with contextlib.suppress(OSError):
             if (path := folder / name).is_file() and path.stat().st_size <= _MOST:
-                found[name] = files.sha256(path)
-    return found
+                hashes[name] = files.sha256(path)
+    return hashes
 
 
 def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
@@ -144,11 +143,11 @@ def _kept(version: str, folder: Path) -> Tree:
     """Return a release of the cache: each file as its manifest has it, and that as the pins do."""
     wrong, pins = [_MANIFEST], _pins().get(version)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-        said = json.loads((folder / _MANIFEST).read_bytes())
-        origin, hashes = str(said["origin"]), dict(said["files"])
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        origin, hashes = str(manifest["origin"]), dict(manifest["files"])
         if _complete(hashes):
-            found = _hashes(folder, hashes)
-            wrong = _differing(found, hashes) or _differing(found, pins or found)
+            now = _hashes(folder, hashes)
+            wrong = _differing(now, hashes) or _differing(now, pins or now)
     if wrong:
         advice = f"remove {folder}, and it is fetched again"
         raise LabError(str(folder / wrong[0]), "missing, or not as it was fetched", advice)
@@ -164,9 +163,9 @@ def _checkout(name: str) -> Tree:
     versions: list[list[str]] = []
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         root = Path(name).expanduser().absolute()
-        found = (*root.glob(f"{_HEADERS}*"), *root.glob(f"{_RUNTIME}*"))
-        paths = (path.relative_to(root).as_posix() for path in found)
-        hashes = _hashes(root, filter(_WANTED.fullmatch, paths))
+        paths = (*root.glob(f"{_HEADERS}*"), *root.glob(f"{_RUNTIME}*"))
+        names = (path.relative_to(root).as_posix() for path in paths)
+        hashes = _hashes(root, filter(_WANTED.fullmatch, names))
         stated = (_NUMBER.findall((root / place).read_text()) for place in _hashes(root, _STATED))
         versions = [numbers for numbers in stated if len(numbers) == 3]
     if not versions or not _complete(hashes):
@@ -234,21 +233,21 @@ def _from_debian(version: str, work: Path) -> _Got:
     if version in known_versions():
         archive = download.pinned(f"llvm-{major}")[1][0]
     else:
-        file, size, sha256 = apt.source(package)
-        archive = download.Archive(file, sha256, size, pool=package)
+        name, size, sha256 = apt.source(package)
+        archive = download.Archive(name, sha256, size, pool=package)
     if not archive.file.startswith(f"{package}_{version}.orig."):
         raise MissingError(package, f"the system's archive has {archive.file}", _advice())
-    got = download.get(archive, work)
+    file = download.get(archive, work)
     try:
-        return f"Debian's {archive.file}", _unpacked(got)
+        return f"Debian's {archive.file}", _unpacked(file)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise LabError(archive.file, f"cannot be unpacked ({error})", "try again") from error
 
 
 def _unpacked(archive: Path) -> dict[str, bytes]:
     """Read the runtime's files out of a tar archive, up to where compiler-rt ends in it."""
-    found: dict[str, bytes] = {}
-    size, read, ended = archive.stat().st_size, 0, False
+    contents: dict[str, bytes] = {}
+    size, steps, ended = archive.stat().st_size, 0, False
     with (
         progress.bar(f"{archive.name}, MB unpacked", size // settings.MIB) as step,
         archive.open("rb") as file,
@@ -259,11 +258,11 @@ def _unpacked(archive: Path) -> dict[str, bytes]:
             name = member.name.partition("/")[2]
             if _WANTED.fullmatch(name) and member.isreg() and member.size <= _MOST:
                 source = tar.extractfile(member)
-                found[name] = source.read() if source else b""
-            ended = _LIST in found and not name.startswith("compiler-rt/")
-            while read < (size if ended else file.tell()) // settings.MIB:
+                contents[name] = source.read() if source else b""
+            ended = _LIST in contents and not name.startswith("compiler-rt/")
+            while steps < (size if ended else file.tell()) // settings.MIB:
                 step()
-                read += 1
+                steps += 1
     if not ended:
         raise EOFError("it ends before compiler-rt does")
-    return found
+    return contents

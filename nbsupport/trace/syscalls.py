@@ -133,8 +133,10 @@ def _call(event: re.Match[str], thread: int, time: float) -> Call:
     held = _HELD.match(result)
     if not held and not named:
         held = _HELD.search(arguments)
-    octal = held[2] if held else named[1] if named else ""
-    path = _ESCAPE.sub(lambda m: m[2] or bytes([int(m[1], 8) & 255]), octal.encode())
+    shown = held[2] if held else ""
+    if not held and named:
+        shown = named[1]
+    path = _ESCAPE.sub(lambda m: m[2] or bytes([int(m[1], 8) & 255]), shown.encode())
     rest = info or _HELD.sub(r"\1", arguments[named.end() if named else 0 :])[:200]
     result = _HELD.sub(r"\1", result or by)[:200]
     size = int(result) if "write" in name and re.fullmatch(r"\d{1,18}", result) else None

@@ -252,7 +252,7 @@ def test_a_rule_replaces_what_it_is_for_and_nothing_else(cells: list[Any]) -> No
         {"runtime.excerpt", "other.difference"},
         {"runtime.provenance"},
         {"workarounds.show_costs"},
-        {"words.timeline"},
+        {"with_heap.get"},
     ]
 
 

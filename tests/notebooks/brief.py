@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 
 _LINES = 20
 
 
-def pytest_assertrepr_compare(left: object, right: object) -> list[str] | None:
-    """Return the lines in which two texts differ, committed ones as -, and those of now as +."""
-    if not (isinstance(left, str) and isinstance(right, str)):
-        return None
-    lines = left.splitlines(), right.splitlines()
-    found = difflib.unified_diff(*lines, "committed", "now", n=0, lineterm="")
-    return [line[:300] for line in itertools.islice(found, _LINES)]
+def pytest_assertrepr_compare(left: object, right: object) -> list[str]:
+    """Return the lines in which two outputs differ, committed ones as -, and those of now as +.
+
+    A claim and a table are no texts, and are compared as JSON: nbval itself fails to show them.
+    """
+    committed, now = (
+        (output if isinstance(output, str) else json.dumps(output, indent=1, default=str)).split(
+            "\n"
+        )
+        for output in (left, right)
+    )
+    differences = difflib.unified_diff(committed, now, "committed", "now", n=0, lineterm="")
+    return [line[:300] for line in itertools.islice(differences, _LINES)]

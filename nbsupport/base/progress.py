@@ -113,6 +113,9 @@ def bar(
     if "ipykernel" in sys.modules:
         yield _line_in_notebook(what, total)
         return
+    if quiet() or not console().is_terminal:
+        yield lambda: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -120,7 +123,7 @@ def bar(
         TimeElapsedColumn(),
         _Now(now) if now else TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=console(), transient=True, disable=quiet())
+    progress = Progress(*columns, console=console(), transient=True)
     task = progress.add_task(what, total=total)
 
     def start() -> None:

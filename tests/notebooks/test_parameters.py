@@ -63,7 +63,7 @@ def test_the_defaults_of_every_notebook_are_good(name: str, given: dict[str, Any
         ("order", "x", "order 'x': not known; choose one of main-first, foreign-first"),
         ("instrument", "gcc", "instrument 'gcc': not known; choose one of ir, front-end, none"),
         ("program", "nope", f"program 'nope': not known; choose one of {', '.join(programs.names())}"),
-        ("llvm", "99", "toolchain 99: not found (there are 17@wheel, "),
+        ("llvm", "99", "toolchain 99: not found (there are "),
         ("llvm", 19, "llvm 19: not a text; write llvm = \"19\" (papermill: -r llvm 19)"),
         ("foreign", "", "foreign '': no LLVM is called ''; give a version (19), a provider's"),
         ("twin", "/no/where", "/no/where: no compiler there; give the path of a clang or its"),

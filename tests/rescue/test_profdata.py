@@ -26,9 +26,13 @@ WARN = ("-Wprofile-instr-out-of-date", "-Wprofile-instr-unprofiled", "-Wprofile-
 
 
 def test_each_compiler_takes_its_part_as_it_takes_its_own(
-    lab: Lab, tmp_path: Path, toolchain: Callable[[str], Toolchain]
+    lab: Lab,
+    tmp_path: Path,
+    toolchain: Callable[[str], Toolchain],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No warning, and the same code as with the clean profile of a uniform build."""
+    monkeypatch.setattr(llvm_profdata, "owners", lambda *_: [toolchain("17"), toolchain("19")])
     trial, path = linked(lab, "hot", "19", "17")
     found = rescue.run([path], tmp_path / "saved.profdata", env=ENVIRONMENT, cwd=tmp_path)
     assert [(one.record_size, one.functions, one.indexed) for one in found.parts] == [

@@ -138,12 +138,15 @@ def test_condas_clang_is_found(
     assert discovery.find("19").provider == "wheel"  # it comes after the wheel
 
 
-def test_apples_numbers_are_not_llvms(clang: Path, cache: Path, tmp_path: Path) -> None:
+def test_apples_numbers_are_not_llvms(
+    clang: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A stand-in: nobody here has a Mac. What it emits decides, not what it is called.
     says = "Apple clang version 16.0.0 (clang-1600.0.26.6)"
     compiler = stand_in(tmp_path / "usr" / "bin", clang, says)
     found = probe.probe(compiler, "system")
     assert (found.name, found.version, found.raw_version) == ("16@apple", "16.0.0", 10)
+    monkeypatch.setattr(discovery, "_places", lambda: [(compiler, "system")])
     with pytest.raises(MissingError):  # not LLVM 16
         discovery.find("16")
 

@@ -62,8 +62,9 @@ def _forgotten() -> Iterator[None]:
 
 
 @pytest.fixture
-def fresh(place: Path) -> Iterator[Lab]:
-    with settings.cache_at(place), Lab() as made:
+def fresh(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setattr(settings, "cache_dir", lambda: place)
+    with Lab() as made:
         yield made
 
 

@@ -1,9 +1,8 @@
 """Child processes that cannot get away.
 
-A program that runs to its end goes through `run`: its own session and process
-group, standard input closed, core files off, time, memory and output bounded, and
-whatever it left behind ended when it is done, or when this process dies. No shell reads
-the command; `/bin/sh` only sets the limits and then becomes the program, because Python's
+What goes through `run` has a session of its own, no input and no core files; its time, memory
+and output are bounded, and what it leaves behind is ended, even when this process dies. No
+shell reads the command: `/bin/sh` sets the limits and becomes the program, because Python's
 own hook for that (`preexec_fn`) is unsafe in a process with threads, as a kernel is.
 
 A program that we talk to for long, as LLDB, is a `Child`. `end_all` ends both kinds.
@@ -17,9 +16,8 @@ import selectors
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -47,8 +45,8 @@ _TICK = 0.05  # seconds between looks at memory; most programs here end before t
 #: A child's own limits, set by the shell, end it with these.
 _LIMIT_SIGNALS: dict[int, Limit] = {signal.SIGXCPU: "time", signal.SIGXFSZ: "output"}
 
+#: The process groups that `end_all` ends. Of CPython a set's own methods are atomic.
 _live: set[int] = set()
-_live_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,13 @@ def run(
     """
     command = [str(part) for part in argv]
     start = time.monotonic()
-    child = _start(command, cwd, env, limits)
-    try:
-        limit, streams = _watch(child, start, limits)
-    finally:
-        _end(child)
+    # The block's end closes the pipes, and waits for what was killed.
+    with _start(command, cwd, env, limits) as child:
+        try:
+            limit, (stdout, stderr) = _watch(child, start, limits)
+        finally:
+            kill_group(child.pid)
+            _live.discard(child.pid)
     code = child.returncode
     if limit is None:
         limit = _LIMIT_SIGNALS.get(-code)
@@ -100,8 +100,8 @@ def run(
         argv=tuple(command),
         exit_code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
-        stdout=streams[0].decode(errors="replace"),
-        stderr=streams[1].decode(errors="replace"),
+        stdout=stdout,
+        stderr=stderr,
         limit=limit,
         seconds=time.monotonic() - start,
     )
@@ -123,37 +123,40 @@ def _start(
         child = subprocess.Popen(
             ["/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512), *command],
             cwd=cwd,
-            env=environment() if env is None else dict(env),
+            env=environment() if env is None else env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
     except OSError as error:
-        raise LabError(
-            command[0], f"cannot start it ({error.strerror})", "check the path"
-        ) from error
-    _register(child.pid)
+        why = f"cannot start it ({error.strerror})"
+        raise LabError(command[0], why, "check the path") from error
+    _live.add(child.pid)
     return child
 
 
 def _watch(
     child: subprocess.Popen[bytes], start: float, limits: settings.Limits
-) -> tuple[Limit | None, tuple[bytes, bytes]]:
+) -> tuple[Limit | None, list[str]]:
     """Read both streams until the child ends or passes a limit."""
     assert child.stdout and child.stderr
     buffers: dict[IO[bytes], bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
     limit: Limit | None = None
-    next_look = start + _TICK
-    with selectors.DefaultSelector() as selector, _exit_notice(child) as notice:
+    next_look, wait = start + _TICK, 0.005
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
         for stream in buffers:
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ)
-        if notice is not None:
+        with contextlib.suppress(AttributeError, OSError):  # Linux only, and not an old one
+            notice = os.pidfd_open(child.pid)
+            stack.callback(os.close, notice)
             selector.register(notice, selectors.EVENT_READ)
+            wait = _TICK
         # Ends with the child, not with its pipes: a grandchild may hold them open for ever.
         while limit is None and child.poll() is None:
-            selector.select(_TICK if notice is not None else 0.005)
+            selector.select(wait)
             if _drain(selector, buffers, limits.output):
                 limit = "output"
             now = time.monotonic()
@@ -166,8 +169,8 @@ def _watch(
         kill_group(child.pid)
         if _drain(selector, buffers, limits.output) and limit is None:
             limit = "output"
-    out, err = (bytes(buffer[: limits.output]) for buffer in buffers.values())
-    return limit, (out, err)
+    kept = (buffer[: limits.output] for buffer in buffers.values())
+    return limit, [stream.decode(errors="replace") for stream in kept]
 
 
 def _drain(
@@ -188,20 +191,6 @@ def _drain(
     return any(len(buffer) > limit for buffer in buffers.values())
 
 
-@contextlib.contextmanager
-def _exit_notice(child: subprocess.Popen[bytes]) -> Iterator[int | None]:
-    """Yield a descriptor that becomes readable when the child ends, where there is such a thing."""
-    descriptor: int | None = None
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            descriptor = os.pidfd_open(child.pid)
-    try:
-        yield descriptor
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
 def _memory(pid: int) -> int:
     """Return the resident bytes of a process and its descendants."""
     total = 0
@@ -217,16 +206,6 @@ def kill_group(pid: int) -> None:
     """End a process group, if there (still) is one."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child's whole group and close its pipes; safe to call at any time."""
-    kill_group(child.pid)
-    child.wait()
-    for stream in (child.stdin, child.stdout, child.stderr):
-        if stream:
-            stream.close()
-    _unregister(child.pid)
 
 
 class Child:
@@ -248,7 +227,7 @@ class Child:
         self._popen = subprocess.Popen(
             argv,
             cwd=cwd,
-            env=environment() if env is None else dict(env),
+            env=environment() if env is None else env,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -275,12 +254,12 @@ class Child:
     def adopt(self, group: int) -> None:
         """End this process group, too, when the child ends: a program that it debugs."""
         self._groups.add(group)
-        _register(group)
+        _live.add(group)
 
     def disown(self, group: int) -> None:
         """Take back `adopt`: that group has ended."""
         self._groups.discard(group)
-        _unregister(group)
+        _live.discard(group)
 
     def family(self) -> list[psutil.Process]:
         """Return its descendants that are there, in whatever session."""
@@ -302,21 +281,9 @@ class Child:
         self._popen.wait()
 
 
-def _register(group: int) -> None:
-    with _live_lock:
-        _live.add(group)
-
-
-def _unregister(group: int) -> None:
-    with _live_lock:
-        _live.discard(group)
-
-
 def end_all() -> None:
     """End every child that any thread of this process has, with its family (after Ctrl-C)."""
-    with _live_lock:
-        groups = tuple(_live)
-    for group in groups:
+    for group in _live.copy():
         end_family(group)
         kill_group(group)
 

@@ -1,7 +1,6 @@
 """What is going on, on standard error: lines, and bars for what takes over two seconds.
 
-In a terminal the bars move; in a log each thing is a line; in a notebook that a tool
-executes (papermill through us, nbval) nothing is shown, so that outputs stay the same.
+In a notebook that a tool executes nothing is shown, so that outputs stay the same.
 """
 
 from __future__ import annotations
@@ -16,19 +15,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeVar
 
+from rich import progress as bars
 from rich.console import Console
 from rich.errors import LiveError
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from nbsupport.base import process
@@ -113,14 +102,10 @@ def bar(
     if "ipykernel" in sys.modules:
         yield _line_in_notebook(what, total)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        _Now(now) if now else TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=console(), transient=True, disable=quiet())
+    count, elapsed = bars.MofNCompleteColumn(), bars.TimeElapsedColumn()
+    beside = _Now(now) if now else bars.TimeRemainingColumn()
+    columns = ("{task.description}", bars.BarColumn(), count, elapsed, beside)
+    progress = bars.Progress(*columns, console=console(), transient=True, disable=quiet())
     task = progress.add_task(what, total=total)
 
     def start() -> None:
@@ -139,14 +124,14 @@ def bar(
             progress.stop()
 
 
-class _Now(ProgressColumn):
+class _Now(bars.ProgressColumn):
     """What goes on at this moment, as a function says it."""
 
     def __init__(self, now: Callable[[], str]) -> None:
         super().__init__()
         self._now = now
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: bars.Task) -> Text:
         return Text(self._now())
 
 
@@ -187,32 +172,25 @@ def growing(what: str, folder: Path, expected: int) -> Iterator[None]:
     if quiet() or not shown.is_terminal:
         yield
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=shown, transient=True) as progress:
-        task = progress.add_task(what, total=expected)
-        with _often(lambda: progress.update(task, completed=min(size_of(folder), expected))):
+    size, elapsed = bars.DownloadColumn(), bars.TimeElapsedColumn()
+    columns = ("{task.description}", bars.BarColumn(), size, elapsed)
+    with bars.Progress(*columns, console=shown, transient=True) as progress:
+        task, stop = progress.add_task(what, total=expected), threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                progress.update(task, completed=min(_size_of(folder), expected))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
             yield
+        finally:
+            stop.set()
+            watcher.join()
 
 
-@contextlib.contextmanager
-def _often(look: Callable[[], None]) -> Iterator[None]:
-    """Call `look` twice a second, in a thread."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
-
-
-def size_of(folder: Path) -> int:
+def _size_of(folder: Path) -> int:
     """Return the bytes of all files below a folder, each file once; files may vanish meanwhile."""
     total = 0
     for top, _, names in os.walk(folder):

@@ -53,7 +53,6 @@ _live: set[int] = set()
 class Finished:
     """How a child ended: `exit_code` or `signal` (a number), and which limit, if any, ended it."""
 
-    argv: tuple[str, ...]
     exit_code: int | None
     signal: int | None
     stdout: str
@@ -84,10 +83,9 @@ def run(
     `env` is its whole environment; None gives it `environment()`. Raises `MissingError`
     when the program cannot be started. An interrupt (Ctrl-C) ends the child and passes on.
     """
-    command = [str(part) for part in argv]
     start = time.monotonic()
     # The block's end closes the pipes, and waits for what was killed.
-    with _start(command, cwd, env, limits) as child:
+    with _start([str(part) for part in argv], cwd, env, limits) as child:
         try:
             limit, (stdout, stderr) = _watch(child, start, limits)
         finally:
@@ -97,7 +95,6 @@ def run(
     if limit is None:
         limit = _LIMIT_SIGNALS.get(-code)
     return Finished(
-        argv=tuple(command),
         exit_code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
         stdout=stdout,

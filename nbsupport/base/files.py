@@ -184,11 +184,8 @@ def require(room: float, folder: Path, what: str) -> None:
     """Raise `LabError` unless so many bytes are free in a folder, for `what` is to come there."""
     free = shutil.disk_usage(folder).free
     if free < room:
-        raise LabError(
-            what,
-            f"it needs {room / 1e6:.0f} MB in {folder}, {free / 1e6:.0f} MB are free",
-            "make room, or set XDG_CACHE_HOME to another disk",
-        )
+        why = f"it needs {room / 1e6:.0f} MB in {folder}, {free / 1e6:.0f} MB are free"
+        raise LabError(what, why, "make room, or set XDG_CACHE_HOME to another disk")
 
 
 def run_tool(

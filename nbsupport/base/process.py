@@ -83,15 +83,23 @@ def run(
     `env` is its whole environment; None gives it `environment()`. Raises `MissingError`
     when the program cannot be started. An interrupt (Ctrl-C) ends the child and passes on.
     """
-    start = time.monotonic()
-    # The block's end closes the pipes, and waits for what was killed.
-    with _start([str(part) for part in argv], cwd, env, limits) as child:
-        try:
-            limit, (stdout, stderr) = _watch(child, start, limits)
-        finally:
-            kill_group(child.pid)
-            _live.discard(child.pid)
-    code = child.returncode
+    command = [str(part) for part in argv]
+    if shutil.which(command[0]) is None:
+        raise MissingError(command[0], "no such program", "check the path, or install it")
+    # The processor time limit is a second fence, for a child that outlives this process.
+    fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
+    limiter = ("/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512))
+    start, pipe = time.monotonic(), subprocess.PIPE
+    try:
+        child = Child([*limiter, *command], cwd=cwd, env=env, stdin=pipe, output=pipe)
+    except OSError as error:
+        why = f"cannot start it ({error.strerror})"
+        raise LabError(command[0], why, "check the path") from error
+    try:
+        limit, (stdout, stderr) = _watch(child.popen, start, limits)
+    finally:
+        child.end()
+    code = child.popen.returncode
     if limit is None:
         limit = _LIMIT_SIGNALS.get(-code)
     return Finished(
@@ -107,30 +115,6 @@ def run(
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment with `extra`, messages in English."""
     return {**os.environ, "LC_ALL": "C", **(extra or {})}
-
-
-def _start(
-    command: list[str], cwd: Path, env: Mapping[str, str] | None, limits: settings.Limits
-) -> subprocess.Popen[bytes]:
-    if shutil.which(command[0]) is None:
-        raise MissingError(command[0], "no such program", "check the path, or install it")
-    # The processor time limit is a second fence, for a child that outlives this process.
-    fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
-    try:
-        child = subprocess.Popen(
-            ["/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512), *command],
-            cwd=cwd,
-            env=environment() if env is None else env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        why = f"cannot start it ({error.strerror})"
-        raise LabError(command[0], why, "check the path") from error
-    _live.add(child.pid)
-    return child
 
 
 def _watch(
@@ -206,7 +190,7 @@ def kill_group(pid: int) -> None:
 
 
 class Child:
-    """A program that is kept alive, in a session of its own, until it ends or `end` is called.
+    """A program in a session of its own, until it ends or `end` is called.
 
     `output` is the file descriptor that it writes to (default: nowhere); `pass_fds` are the
     descriptors of ours that it inherits besides. Raises OSError where it cannot be started.
@@ -218,34 +202,35 @@ class Child:
         *,
         cwd: Path,
         env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
         output: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        self._popen = subprocess.Popen(
+        self.popen = subprocess.Popen(
             argv,
             cwd=cwd,
             env=environment() if env is None else env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             pass_fds=pass_fds,
             start_new_session=True,
         )
         self._groups: set[int] = set()
-        self.adopt(self._popen.pid)
+        self.adopt(self.popen.pid)
 
     @property
     def ended(self) -> bool:
         """Whether it has gone, or is about to."""
         # Killed, it can be waited for only when the last of its threads is gone.
         with contextlib.suppress(psutil.Error):
-            return psutil.Process(self._popen.pid).status() == psutil.STATUS_ZOMBIE
+            return psutil.Process(self.popen.pid).status() == psutil.STATUS_ZOMBIE
         return True
 
     def wait(self, seconds: float) -> int | None:
         """Return its exit code, or minus the signal that ended it; None after so many seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(max(seconds, 0))
+            return self.popen.wait(max(seconds, 0))
         return None
 
     def adopt(self, group: int) -> None:
@@ -261,21 +246,21 @@ class Child:
     def family(self) -> list[psutil.Process]:
         """Return its descendants that are there, in whatever session."""
         with contextlib.suppress(psutil.Error):
-            if self._popen.poll() is None:
-                return psutil.Process(self._popen.pid).children(recursive=True)
+            if self.popen.poll() is None:
+                return psutil.Process(self.popen.pid).children(recursive=True)
         return []
 
     def end(self, family: Sequence[psutil.Process] = ()) -> None:
         """Kill it with its descendants, and what is left of the `family` that it had before."""
-        if self._popen.poll() is None:
-            end_family(self._popen.pid)
-        for member in family:
-            with contextlib.suppress(psutil.Error):
-                member.kill()
-        for group in tuple(self._groups):
-            kill_group(group)
-            self.disown(group)
-        self._popen.wait()
+        with self.popen:  # which closes its pipes, and waits
+            if self.popen.poll() is None:
+                end_family(self.popen.pid)
+            for member in family:
+                with contextlib.suppress(psutil.Error):
+                    member.kill()
+            for group in tuple(self._groups):
+                kill_group(group)
+                self.disown(group)
 
 
 def end_all() -> None:

@@ -1,8 +1,8 @@
 """The raw-profile ABI as one LLVM itself states it: read from its header, by its own compiler.
 
-A small C program includes InstrProfData.inc once for each of its lists, and hands what the
-compiler knows of every field (name, offset, sizes) to inline assembly, whose text then
-stands in the LLVM IR. Nothing is assembled, linked or run, so any target will do.
+A small C program (`data/record_abi.c`) includes InstrProfData.inc once for each of its lists, and
+hands what the compiler knows of every field (name, offset, sizes) to inline assembly, whose text
+then stands in the LLVM IR. Nothing is assembled, linked or run, so any target will do.
 """
 
 from __future__ import annotations
@@ -17,43 +17,7 @@ from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, MissingError, first_line, from_os
 from nbsupport.profile import layout
 from nbsupport.profile.layout import Bits, Field, Layout
-from nbsupport.toolchains.probe import Toolchain, ask
-
-#: Where the header is below clang's resource directory. Source: compiler-rt/include/CMakeLists.txt.
-_HEADER = Path("include", "profile", "InstrProfData.inc")
-
-#: How the profile runtime itself turns the lists into types. The name of an array's field comes
-#: with its brackets: its offset is that of the place after it. A class of 5 is a pointer.
-#: Source: __llvm_profile_data, __llvm_profile_header, ValueKind (InstrProfiling.h).
-_PROGRAM = """
-#include <stdint.h>
-#include INC
-typedef void *IntPtrT;
-enum {
-#define VALUE_PROF_KIND(name, value, text) name = value,
-#include INC
-};
-struct __attribute__((aligned(INSTR_PROF_DATA_ALIGNMENT))) record {
-#define INSTR_PROF_DATA(type, llvm, name, value) type name;
-#include INC
-};
-struct header {
-#define INSTR_PROF_RAW_HEADER(type, name, value) type name;
-#include INC
-};
-#define SAY(text, a, b, c, d) __asm__ volatile(text :: \
-    "i"((int64_t)(a)), "i"((int64_t)(b)), "i"((int64_t)(c)), "i"((int64_t)(d)))
-#define PART(in, type, name, value) SAY(#in " " #name " " #value, \
-    __builtin_offsetof(struct in, name), sizeof(((struct in *)0)->name), \
-    sizeof(struct { type name; }), __builtin_classify_type(((struct in *)0)->name))
-void say(void) {
-#define INSTR_PROF_DATA(type, llvm, name, value) PART(record, type, name, value);
-#include INC
-#define INSTR_PROF_RAW_HEADER(type, name, value) PART(header, type, name, value);
-#include INC
-#define VALUE_PROF_KIND(name, value, text) SAY("constant " #name " ", name, 0, 0, 0);
-#include INC
-"""
+from nbsupport.toolchains.probe import INSTRUMENT, Toolchain, ask, emitted
 
 _SAID = re.compile(r'asm sideeffect "(\w+) (\w+)(\[?)\S* (.*?)",.*?\((i64 [^)]*)\)')
 
@@ -123,11 +87,6 @@ def learned(toolchain: Toolchain) -> Layout:
     return layout.LAYOUTS[version]
 
 
-def news(toolchain: Toolchain) -> tuple[layout.FieldChange, ...]:
-    """Return what is new in a toolchain's layout since the nearest known; raises as `learned`."""
-    return layout.changes(layout.nearest(learned(toolchain).raw_version), learned(toolchain))
-
-
 def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:
     """Return what the compiler emits otherwise than its header states, of 64 bits.
 
@@ -135,12 +94,8 @@ def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:
     """
     if stated.raw_version != toolchain.raw_version:
         return (f"raw version {stated.raw_version}, its compiler emits {toolchain.raw_version}",)
-    flags = ("-fprofile-generate", f"--target={_TARGETS[64]}", "-S", "-emit-llvm", "-o", "-")
-    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-        source = Path(folder, "record.c")
-        source.write_text("void f(void) {}\n")
-        emitted = ask([toolchain.compiler, *flags, source])
-    fields = re.findall(r"@__profd_f = .*? global \{ (.*?) \}", emitted) or [""]
+    text = emitted([toolchain.compiler, f"--target={_TARGETS[64]}", *INSTRUMENT])
+    fields = re.findall(r"@__profd_f = .*? global \{ (.*?) \}", text) or [""]
     types = [re.fullmatch(r"(?:\[(\d+) x )?i(\d+)\]?", kind) for kind in fields[0].split(", ")]
     sizes = [int(kind[1] or 1) * int(kind[2]) // 8 if kind else 8 for kind in types]
     if sizes != [(field.size or 8) * field.count for field in stated.record]:
@@ -162,15 +117,6 @@ def differences(toolchain: Toolchain) -> tuple[str, ...]:
     return tuple(differing)
 
 
-def constants(toolchain: Toolchain, header: Path | None = None) -> dict[str, int]:
-    """Return what the header names: INSTR_PROF_RAW_*, VARIANT_MASK_* and the value kinds.
-
-    All as unsigned 64-bit numbers. Raises as `read` does.
-    """
-    entries = _compile(toolchain, 64, header)["constant"]
-    return {name: entry.numbers[0] % (1 << 64) for name, entry in entries.items()}
-
-
 def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> _Lists:
     header = header or _header(toolchain)
     try:
@@ -178,19 +124,14 @@ def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> _Lists:
     except OSError as error:
         raise from_os(str(header), error) from error
     names = re.findall(
-        r"^#define (VARIANT_MASK_\w+|INSTR_PROF_RAW_(?:MAGIC_\d+|VERSION)) ", text, re.MULTILINE
+        r"^#define (VARIANT_MASK_\w+|INSTR_PROF_RAW_(?:MAGIC_\d+|VERSION)) ", text, re.M
     )
-    says = [f'SAY("constant {name} ", {name}, 0, 0, 0);' for name in names]
-    says.append('SAY("constant sizeof ", sizeof(struct record), 0, 0, 0);')
+    program, include = settings.data_dir() / "record_abi.c", f'-DINC="{header.absolute()}"'
+    flags = ("-S", "-emit-llvm", "-O0", "-w", "-ffreestanding", f"--target={_TARGETS[bits]}")
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-        Path(folder, "abi.c").write_text("\n".join([_PROGRAM, *says, "}\n"]))
-        flags = ("-S", "-emit-llvm", "-O0", "-w", "-ffreestanding", f"--target={_TARGETS[bits]}")
-        include = f'-DINC="{header.absolute()}"'
-        done = process.run(
-            [toolchain.compiler, *flags, include, "abi.c", "-o", "-"],
-            cwd=Path(folder),
-            limits=settings.COMPILER,
-        )
+        Path(folder, "constants.inc").write_text("".join(f"CONSTANT({name})\n" for name in names))
+        command = (toolchain.compiler, *flags, include, f"-I{folder}", program, "-o", "-")
+        done = process.run(command, cwd=Path(folder), limits=settings.COMPILER)
     lists: _Lists = {}
     for kind, name, array, value, words in _SAID.findall(done.stdout):
         numbers = tuple(int(word) for word in re.findall(r"i64 (-?\d+)", words))
@@ -209,7 +150,9 @@ def _header(toolchain: Toolchain) -> Path:
     if toolchain.kind == "gcc":
         raise LabError("gcc", "has no records of LLVM's", "choose a clang")
     if toolchain.kind == "clang":
-        header = Path(ask([toolchain.compiler, "-print-resource-dir"]).strip()) / _HEADER
+        resources = Path(ask([toolchain.compiler, "-print-resource-dir"]).strip())
+        # Source: compiler-rt/include/CMakeLists.txt.
+        header = resources / "include" / "profile" / "InstrProfData.inc"
         if header.is_file():
             return header
     raise MissingError(

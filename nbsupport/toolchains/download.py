@@ -1,7 +1,6 @@
 """What the lab downloads: toolchains by name; sources of allocators and projects, archives.
 
-Each file is pinned by SHA-256 (`data/sources.toml`), checked, unpacked into the cache, and
-not kept. A folder appears there whole, or not at all.
+Each file is pinned by SHA-256 (`data/sources.toml`), checked, unpacked into the cache, not kept.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import gzip
 import http
 import http.client
 import lzma
-import platform
 import sys
 import tarfile
 import tempfile
@@ -78,8 +76,7 @@ def source(name: str) -> Path:
     Downloaded, checked and unpacked at first use. Raises `LabError` for an unknown name,
     a wrong hash, no space; `MissingError` where they cannot be had (no network).
     """
-    folder, archives = pinned(name)
-    return unpacked(folder, archives)
+    return unpacked(*pinned(name))
 
 
 def unpacked(name: str, alternatives: Sequence[Archive]) -> Path:
@@ -112,12 +109,8 @@ def rustc_web() -> Path:
     run or be had, `LabError` as `source` does.
     """
     folder, archives = pinned("rustc-web")
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise MissingError(
-            "rustc-web 1.85.0",
-            f"it is for Linux x86-64, not {sys.platform} {platform.machine()}",
-            "install the toolchain 1.85.0 with rustup, which has the same LLVM",
-        )
+    do = "install the toolchain 1.85.0 with rustup, which has the same LLVM"
+    wheels.require_support("rustc-web 1.85.0", "it is", do)
 
     def make(staging: Path) -> None:
         with tempfile.TemporaryDirectory(dir=staging) as work:
@@ -152,11 +145,8 @@ def _first(alternatives: Sequence[Archive], work: Path) -> Path:
             return get(archive, Path(tempfile.mkdtemp(dir=work)))
         except MissingError as error:
             reasons.append(f"{error.what}: {error.why}")
-    raise MissingError(
-        f"downloading {alternatives[0].file}",
-        "; ".join(reasons),
-        "check the network, or copy the cache folder of a machine that has it",
-    )
+    do = "check the network, or copy the cache folder of a machine that has it"
+    raise MissingError(f"downloading {alternatives[0].file}", "; ".join(reasons), do)
 
 
 def get(archive: Archive, folder: Path) -> Path:
@@ -178,11 +168,9 @@ def get(archive: Archive, folder: Path) -> Path:
             file = from_url(url, folder / archive.file, archive.size)
     came = files.sha256(file)
     if archive.sha256 not in ("", came):
-        raise LabError(
-            archive.file,
-            f"its SHA-256 is {came}, not the pinned {archive.sha256}",
-            "it was not kept; try again, and do not use it if this stays so",
-        )
+        why = f"its SHA-256 is {came}, not the pinned {archive.sha256}"
+        do = "it was not kept; try again, and do not use it if this stays so"
+        raise LabError(archive.file, why, do)
     return file
 
 
@@ -236,9 +224,8 @@ def from_url(url: str, target: Path, most: int = 0) -> Path:
             error.close()  # an answer, too, that nobody reads
             if error.code == http.HTTPStatus.NOT_FOUND:
                 raise AbsentError(host, f"it has no {error.url}", "check the name") from error
-        raise MissingError(
-            host, str(getattr(error, "reason", error)), "check the network"
-        ) from error
+        why = str(getattr(error, "reason", error))
+        raise MissingError(host, why, "check the network") from error
     if length.isdecimal() and came < int(length):
         raise MissingError(host, f"{came} of {length} bytes came", "check the network")
     return target
@@ -278,10 +265,8 @@ def install(name: str) -> None:
     Of a group, what this machine cannot have is said and passed over; a single one that
     cannot be had raises `LabError`.
     """
-    groups = {
-        "report": REPORT,
-        "all": (*(release.version for release in wheels.releases()), "rustc-web"),
-    }
+    versions = [release.version for release in wheels.releases()]
+    groups = {"report": REPORT, "all": (*versions, "rustc-web")}
     for member in groups.get(name, (name,)):
         try:
             if member == "rustc-web":

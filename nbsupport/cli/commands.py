@@ -39,9 +39,6 @@ app.add_typer(dev, name="dev", hidden=True)
 
 #: Click's class, of the copy of click that typer brings; it has no other public name there.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
-#: What typer returns after Ctrl-C.
-INTERRUPTED = 130
-
 Names = list[str] | None
 Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -67,7 +64,7 @@ def main(args: list[str] | None = None) -> int:
         return 141
     except OSError as error:  # no temporary folder, a folder in the way: not ours to foresee each
         return _fail(str(from_os("this command", error)), 2)
-    if result == INTERRUPTED:
+    if result == 130:  # what typer returns after Ctrl-C
         process.end_all()
         return _fail("interrupted: what was finished is kept, nothing half-made is left", 130)
     return result if isinstance(result, int) else 0
@@ -121,9 +118,8 @@ def toolchains(
     for name in install or ():
         download.install(name)
     compilers = discovery.discover()
-    _answer(
-        as_json, lambda: [t.to_json() for t in compilers], lambda: terminal.toolchains(compilers)
-    )
+    rows = [compiler.to_json() for compiler in compilers]
+    _answer(as_json, lambda: rows, lambda: terminal.toolchains(compilers))
 
 
 @app.command()

@@ -52,9 +52,8 @@ def _crash(out: Console, dead: Crash) -> None:
         offset = "" if frame.offset is None else f" + {frame.offset}"
         out.print(f"  #{n} {frame.function or '?'}{offset} ({frame.module or '?'})", markup=False)
     if dead.fault_address is not None:
-        how = f"from the {dead.fault_address_from}"
-        what = dead.instruction or "?"
-        out.print(f"  at {dead.fault_address:#x} ({how}): {what}", markup=False)
+        place = f"at {dead.fault_address:#x} (from the {dead.fault_address_from})"
+        out.print(f"  {place}: {dead.instruction or '?'}", markup=False)
 
 
 def audit(report: AuditReport) -> None:

@@ -9,9 +9,9 @@ import contextlib
 import dataclasses
 import errno
 import gzip
-import http
 import http.client
 import lzma
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -26,24 +26,6 @@ from pathlib import Path
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, MissingError, first_line, from_os
 from nbsupport.toolchains import apt, wheels
-
-#: Where Debian on x86-64 keeps shared libraries (its multiarch folder).
-_LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
-
-#: Debian's rustc expects its libraries in the system's folders. LD_LIBRARY_PATH would reach
-#: the linker that it starts too, and give a clang of the same LLVM the wrong libLLVM; so the
-#: dynamic loader is told by its own option, which no child inherits.
-_RUSTC = """\
-#!/bin/sh
-usr=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd) || exit
-unset LD_LIBRARY_PATH
-exec /lib64/ld-linux-x86-64.so.2 --library-path "$usr/lib/x86_64-linux-gnu" \\
-  "$usr/libexec/rustc" "$@"
-"""
-
-
-#: More bytes than this of a file whose size is not known are refused.
-_MOST = 64 * settings.MIB
 
 
 class AbsentError(MissingError):
@@ -115,12 +97,14 @@ def rustc_web() -> Path:
     def make(staging: Path) -> None:
         with tempfile.TemporaryDirectory(dir=staging) as work:
             for archive in archives:
-                if not archive.unless or not (_LIBRARIES / archive.unless).exists():
+                # On x86-64, Debian's shared libraries are in its multiarch folder.
+                library = Path("/usr/lib/x86_64-linux-gnu", archive.unless)
+                if not archive.unless or not library.exists():
                     _undeb(_first([archive], Path(work)), staging)
         wrapper, real = staging / "usr" / "bin" / "rustc", staging / "usr" / "libexec" / "rustc"
         real.parent.mkdir(exist_ok=True)
         wrapper.rename(real)
-        wrapper.write_text(_RUSTC)
+        shutil.copy(settings.data_dir() / "rustc-web.sh", wrapper)
         wrapper.chmod(0o755)
 
     return files.once(settings.cache_dir() / "toolchains" / folder, make)
@@ -203,26 +187,27 @@ def _sdist(package: str) -> str:
 
 
 def from_url(url: str, target: Path, most: int = 0) -> Path:
-    """Download `url` to the file `target`, of at most so many bytes, and return it.
+    """Download `url` to the file `target`, of at most so many bytes (0: 64 MB), and return it.
 
     Raises `AbsentError` where the host has no such file, `MissingError` where the host cannot
     be reached or stops half-way, `LabError` for more bytes than expected.
     """
+    most = most or 64 * settings.MIB
     host, came = url.split("/")[2], 0
     try:
         # The address is pinned data, or the system's own archive.
         with urllib.request.urlopen(url, timeout=30) as answer, target.open("wb") as file:  # noqa: S310
             while chunk := answer.read(settings.MIB):
                 came += file.write(chunk)
-                if came > (most or _MOST):
-                    raise LabError(url, f"more than {most or _MOST} bytes came", "do not use it")
+                if came > most:
+                    raise LabError(url, f"more than {most} bytes came", "do not use it")
             length = answer.headers["Content-Length"] or ""
     except (http.client.HTTPException, OSError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # an answer, too, that nobody reads
-            if error.code == http.HTTPStatus.NOT_FOUND:
+            if error.code == 404:
                 raise AbsentError(host, f"it has no {error.url}", "check the name") from error
         why = str(getattr(error, "reason", error))
         raise MissingError(host, why, "check the network") from error
@@ -252,22 +237,18 @@ def _undeb(archive: Path, folder: Path) -> None:
         raise LabError(f"unpacking {archive.name}", first_line(done.stderr), "try again")
 
 
-#: What `make report` compares: every raw version there is, and one control of an equal one.
-REPORT = ("17", "18", "19", "22", "23", "rustc-web")
-
-#: Folders of the cache with what the toolchains made.
-_BUILT = ("objects", "programs", "references", "probes", "sweeps")
-
-
 def install(name: str) -> None:
     """Install one LLVM, `rustc-web`, `all`, or `report`; what is there already is left alone.
 
     Of a group, what this machine cannot have is said and passed over; a single one that
     cannot be had raises `LabError`.
     """
-    versions = [release.version for release in wheels.releases()]
-    groups = {"report": REPORT, "all": (*versions, "rustc-web")}
-    for member in groups.get(name, (name,)):
+    groups = {
+        "all": [*(release.version for release in wheels.releases()), "rustc-web"],
+        # Every raw version there is, and one control of an equal one: what `make report` compares.
+        "report": ["17", "18", "19", "22", "23", "rustc-web"],
+    }
+    for member in groups.get(name, [name]):
         try:
             if member == "rustc-web":
                 rustc_web()
@@ -282,7 +263,7 @@ def install(name: str) -> None:
 def prune() -> None:
     """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
     home = settings.cache_dir()
-    built = (home / name for name in _BUILT)
+    built = [home / name for name in ("objects", "programs", "references", "probes", "sweeps")]
     try:
         for folder in (*sorted((home / "toolchains").glob("*")), *built):
             if folder.is_dir():

@@ -32,22 +32,6 @@ _ROOM = 80e6
 
 _ADVICE = "check the network and the system's apt sources"
 
-_CONFIGURATION = """\
-Dir::State "{home}/state";
-Dir::State::status "/dev/null";
-Dir::Cache "{home}/cache";
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "{home}/sources";
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::Retries "2";
-Acquire::http::Timeout "30";
-Acquire::https::Timeout "30";
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-"""
-
 
 def download(kind: Kind, package: str, folder: Path) -> Path:
     """Download one file of a package (`name=version`) into an empty folder and return it.
@@ -125,7 +109,8 @@ def _configure(home: Path) -> Path:
             text = with_sources(path.read_text(errors="replace"))
             (home / "sources" / f"{number}-{path.name}").write_text(text)
     configuration = home / "apt.conf"
-    configuration.write_text(_CONFIGURATION.format(home=home))
+    template = (settings.data_dir() / "apt.conf").read_text()
+    configuration.write_text(template.format(home=home))
     return configuration
 
 

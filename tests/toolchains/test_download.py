@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tarfile
 import threading
@@ -34,6 +35,7 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
     with tarfile.open(path, "w:xz") as tar:
         tar.add(inside, "thing-1.0/bin/tool")
     good = hashlib.sha256(path.read_bytes()).hexdigest()
+    shutil.copy(settings.data_dir() / "apt.conf", tmp_path)
     monkeypatch.setattr(settings, "data_dir", lambda: tmp_path)
     pins.write_text('[thing]\nversion = "1"\n')
 

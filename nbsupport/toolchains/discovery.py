@@ -28,7 +28,7 @@ def discover() -> tuple[Toolchain, ...]:
     """Return every clang and rustc that is there and starts, oldest LLVM first."""
     with ThreadPoolExecutor() as pool:
         # By name: a rustup proxy and the rustc that it stands for are one.
-        by_name = {t.name: t for t in pool.map(_quietly, _places()) if t}
+        by_name = {t.name: t for t in pool.map(_quietly, _places().values()) if t}
 
     def age(toolchain: Toolchain) -> tuple[list[int], int, str]:
         numbers = [int(part) for part in re.findall(r"\d+", toolchain.version)]
@@ -124,13 +124,13 @@ def _probed(compiler: Path, provider: str) -> Toolchain:
     return found
 
 
-def _places() -> Iterator[tuple[Path, str]]:
-    """Yield (compiler, provider) for every place where one stands, each compiler once."""
-    seen: set[Path] = set()
+def _places() -> dict[Path, tuple[Path, str]]:
+    """Return where each compiler stands first, and its provider, by its real path."""
+    places: dict[Path, tuple[Path, str]] = {}
     for compiler, provider in _candidates():
-        if compiler.is_file() and (real := compiler.resolve()) not in seen:
-            seen.add(real)
-            yield compiler, provider
+        if compiler.is_file():
+            places.setdefault(compiler.resolve(), (compiler, provider))
+    return places
 
 
 def _candidates() -> Iterator[tuple[Path, str]]:
@@ -172,9 +172,8 @@ def _at_path(path: Path) -> Toolchain:
     if not os.access(path, os.X_OK) or not path.is_file():
         raise MissingError(str(path), "no compiler there", "give the path of a clang or its prefix")
     # What it says is what it is, wherever it stands; an alias of a known one keeps its name.
-    for place, provider in _places():
-        if place.resolve() == path.resolve():
-            return _probed(place, provider)
+    if place := _places().get(path.resolve()):
+        return _probed(*place)
     toolchain = _probed(path.absolute(), "path")
     taken = toolchain.name.partition("@")[2] in (*_PREFERENCE, "apple")
     if taken or _given.setdefault(toolchain.name, toolchain.compiler) != toolchain.compiler:

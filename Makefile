@@ -37,15 +37,16 @@ test-all: test ## The same, and the tests that take longer
 site: install ## Build the site of the last run (build/run), or of the recorded one
 	@$(BIN)/pgo-lab report $(if $(wildcard build/run/manifest.json),build/run,recorded) -o build/site
 
-lint: install ## Check style and types only
+lint: install ## Check style, types, floors and unused code only
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	$(BIN)/lint-imports --no-logo
+	$(RUN) tests.support.unused
 	$(BIN)/shellcheck data/build_pgo.sh .ci/run
 
 pytest: toolchains ## Run the tests only
-	$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder $(MARKED)
+	$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(MARKED)
 
 nbval: toolchains ## Compare the committed notebooks with a fresh execution only
 	PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope $(NBVAL) notebooks

@@ -102,10 +102,13 @@ def bar(
     if "ipykernel" in sys.modules:
         yield _line_in_notebook(what, total)
         return
+    if quiet() or not console().is_terminal:
+        yield lambda: None
+        return
     count, elapsed = bars.MofNCompleteColumn(), bars.TimeElapsedColumn()
     beside = _Now(now) if now else bars.TimeRemainingColumn()
     columns = ("{task.description}", bars.BarColumn(), count, elapsed, beside)
-    progress = bars.Progress(*columns, console=console(), transient=True, disable=quiet())
+    progress = bars.Progress(*columns, console=console(), transient=True)
     task = progress.add_task(what, total=total)
 
     def start() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -101,6 +102,29 @@ def test_what_the_guide_names_is_there() -> None:
             ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert "No rule" not in done.stderr, target
+
+
+def test_the_python_that_the_guide_writes_names_what_there_is() -> None:
+    lines = re.findall(r"python -c '(.*)'", GUIDE)
+    assert lines
+    for line in lines:
+        code = ast.parse(line)
+        names: dict[str, object] = {}
+        for node in ast.walk(code):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(node), names)  # noqa: S102 - a line of ours
+        for node in ast.walk(code):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert hasattr(names[node.value.id], node.attr), line
+
+
+def test_a_package_is_no_longer_than_the_map_says() -> None:
+    rows = re.findall(r"(?m)^\| \d \| `(nbsupport/\w+)` \| .+ \| (\d+) \|$", GUIDE)
+    packages = {f"nbsupport/{path.parent.name}" for path in ROOT.glob("nbsupport/*/__init__.py")}
+    assert {package for package, _ in rows} == packages
+    for package, most in rows:
+        lines = sum(len(path.read_text().splitlines()) for path in (ROOT / package).rglob("*.py"))
+        assert lines <= int(most), f"{package} grew: change the map of CONTRIBUTING.md, and say why"
 
 
 def test_the_version_has_a_section_in_the_changelog() -> None:

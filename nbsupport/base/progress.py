@@ -147,23 +147,18 @@ def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
         return lambda: None
     from IPython.display import display  # noqa: PLC0415 - only in a kernel
 
-    def line(text: str) -> dict[str, str]:
-        return {"text/plain": text}
-
     start = time.monotonic()
-    shown = display(line(""), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    shown = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
     done, last = 0, start + _SOON
 
     def step() -> None:
         nonlocal done, last
         done += 1
         now = time.monotonic()
-        if done == total:
-            shown.update(line(""), raw=True)
-        elif now - last > 0.5:
-            last = now
-            left = (now - start) / done * (total - done)
-            shown.update(line(f"{what}: {done} of {total}, {left:.0f} s left"), raw=True)
+        if done == total or now - last > 0.5:
+            last, left = now, (now - start) / done * (total - done)
+            line = f"{what}: {done} of {total}, {left:.0f} s left" if done < total else ""
+            shown.update({"text/plain": line}, raw=True)
 
     return step
 

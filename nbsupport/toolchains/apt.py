@@ -11,18 +11,15 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Literal
 
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import MissingError
 
-Kind = Literal["source", "download"]
-
 #: The system's configuration.
 _ETC = Path("/etc/apt")
 
-#: How apt-get is asked for one file: a source package's tar archive, or a binary package.
-_ASK = {"source": ("source", "--download-only", "--tar-only"), "download": ("download",)}
+#: How apt-get is asked for one file: the tar archive of a source package.
+_SOURCE = ("source", "--download-only", "--tar-only")
 
 #: Lists younger than this (seconds) are not asked for again.
 _FRESH = 3600
@@ -33,14 +30,15 @@ _ROOM = 80e6
 _ADVICE = "check the network and the system's apt sources"
 
 
-def download(kind: Kind, package: str, folder: Path) -> Path:
-    """Download one file of a package (`name=version`) into an empty folder and return it.
+def download(package: str, file: str, folder: Path) -> Path:
+    """Download one `file` of a package (`name=version`) into an empty folder and return it.
 
-    Package lists (20 MB) are kept in the cache and brought up to date when they do not have
-    the package. Raises `MissingError` without apt-get, where the archive does not have the
-    package, or cannot be reached.
+    That is a .deb, or the tar archive of a source package. Package lists (20 MB) are kept in the
+    cache and brought up to date when they do not have the package. Raises `MissingError` without
+    apt-get, where the archive does not have the package, or cannot be reached.
     """
-    _ask((*_ASK[kind], package), folder)
+    ask = ("download",) if file.endswith(".deb") else _SOURCE
+    _ask((*ask, package), folder)
     paths = list(folder.iterdir())
     if len(paths) != 1:
         raise MissingError(package, "the archive does not have it", _ADVICE)
@@ -52,7 +50,7 @@ def source(package: str) -> tuple[str, int, str]:
 
     It is not downloaded; lists are, and `MissingError` is raised, as `download` does.
     """
-    listing = _ask((*_ASK["source"], "--print-uris", package))
+    listing = _ask((*_SOURCE, "--print-uris", package))
     match = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", listing, re.M)
     if match is None:
         raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)

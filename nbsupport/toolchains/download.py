@@ -143,8 +143,7 @@ def get(archive: Archive, folder: Path) -> Path:
     files.require(archive.size, folder, archive.file)
     with progress.growing(archive.file, folder, archive.size):
         if archive.apt:
-            kind: apt.Kind = "download" if archive.file.endswith(".deb") else "source"
-            file = apt.download(kind, archive.apt, folder)
+            file = apt.download(archive.apt, archive.file, folder)
         elif archive.pool:
             file = _from_pool(archive, folder / archive.file)
         else:

@@ -99,15 +99,16 @@ def emitted(command: process.Command, name: str = "probe.c") -> str:
 
 
 def _ask_clang(compiler: Path, provider: str) -> Toolchain:
-    version_text = ask([compiler, "--version"])
+    version_text, prefix = ask([compiler, "--version"]), compiler.parent.parent
     match = re.search(r"clang version (\d+\.\d+\.\d+)", version_text)
     if match is None and re.match(r"\S*(gcc|GCC)\S* \(", version_text):
-        return _gcc(compiler, version_text)
+        number = re.search(r"\d+\.\d+(\.\d+)?", version_text.partition(")")[2] or version_text)
+        version = number[0] if number else "0"
+        return Toolchain("gcc", "gcc", version, None, "system", prefix, compiler)
     if match is None:
         raise LabError(str(compiler), "does not say a clang version", "give the path of a clang")
     if "Apple clang" in version_text:
         provider = "apple"
-    prefix = compiler.parent.parent
     version = match[1]
     short = prefix.name if compiler.parent.name == "bin" else compiler.name
     return Toolchain(
@@ -123,12 +124,6 @@ def _ask_clang(compiler: Path, provider: str) -> Toolchain:
         llvm_profdata=_beside(prefix, "llvm-profdata", provider),
         lldb=_beside(prefix, "lldb", provider),
     )
-
-
-def _gcc(compiler: Path, said: str) -> Toolchain:
-    version = re.search(r"\d+\.\d+(\.\d+)?", said.partition(")")[2] or said)
-    number = version[0] if version else "0"
-    return Toolchain("gcc", "gcc", number, None, "system", compiler.parent.parent, compiler)
 
 
 def _ask_rustc(compiler: Path) -> Toolchain:

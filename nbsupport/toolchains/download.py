@@ -107,7 +107,7 @@ def rustc_web() -> Path:
         shutil.copy(settings.data_dir() / "rustc-web.sh", wrapper)
         wrapper.chmod(0o755)
 
-    return files.once(settings.cache_dir() / "toolchains" / folder, make)
+    return files.once(wheels.folder() / folder, make)
 
 
 def pinned(name: str) -> tuple[str, list[Archive]]:
@@ -261,10 +261,10 @@ def install(name: str) -> None:
 
 def prune() -> None:
     """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
-    home = settings.cache_dir()
-    built = [home / name for name in ("objects", "programs", "references", "probes", "sweeps")]
+    names = ("objects", "programs", "references", "probes", "sweeps")
+    built = [settings.cache_dir() / name for name in names]
     try:
-        for folder in (*sorted((home / "toolchains").glob("*")), *built):
+        for folder in (*sorted(wheels.folder().glob("*")), *built):
             if folder.is_dir():
                 files.remove(folder)
                 progress.say(f"removed {folder.name}")

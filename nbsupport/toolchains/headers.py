@@ -8,13 +8,12 @@ then stands in the LLVM IR. Nothing is assembled, linked or run, so any target w
 from __future__ import annotations
 
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from nbsupport.base import process, settings
-from nbsupport.base.errors import LabError, MissingError, first_line, from_os
+from nbsupport.base.errors import LabError, MissingError, first_line
 from nbsupport.profile import layout
 from nbsupport.profile.layout import Bits, Field, Layout
 from nbsupport.toolchains.probe import INSTRUMENT, Toolchain, ask, emitted
@@ -54,7 +53,7 @@ def read(toolchain: Toolchain, bits: Bits = 64, header: Path | None = None) -> L
         places[name] = place - whole if entry.is_array else place
         fields.append(Field(name, 0 if type_class == 5 else size, whole // size))
     stated = Layout(
-        raw_version=constants["INSTR_PROF_RAW_VERSION"],
+        raw_version=constants["version"],
         llvm=(int(toolchain.major), int(toolchain.major)),
         record=tuple(fields),
         header=tuple(words),
@@ -119,19 +118,12 @@ def differences(toolchain: Toolchain) -> tuple[str, ...]:
 
 def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> _Lists:
     header = header or _header(toolchain)
-    try:
-        text = header.read_text(errors="replace")
-    except OSError as error:
-        raise from_os(str(header), error) from error
-    names = re.findall(
-        r"^#define (VARIANT_MASK_\w+|INSTR_PROF_RAW_(?:MAGIC_\d+|VERSION)) ", text, re.M
-    )
+    if not header.is_file():
+        raise LabError(str(header), "No such file or directory", "check that path")
     program, include = settings.data_dir() / "record_abi.c", f'-DINC="{header.absolute()}"'
     flags = ("-S", "-emit-llvm", "-O0", "-w", "-ffreestanding", f"--target={_TARGETS[bits]}")
-    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-        Path(folder, "constants.inc").write_text("".join(f"CONSTANT({name})\n" for name in names))
-        command = (toolchain.compiler, *flags, include, f"-I{folder}", program, "-o", "-")
-        done = process.run(command, cwd=Path(folder), limits=settings.COMPILER)
+    command = (toolchain.compiler, *flags, include, program, "-o", "-")
+    done = process.run(command, cwd=Path("/"), limits=settings.COMPILER)
     lists: _Lists = {}
     for kind, name, array, value, words in _SAID.findall(done.stdout):
         numbers = tuple(int(word) for word in re.findall(r"i64 (-?\d+)", words))

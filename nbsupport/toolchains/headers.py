@@ -8,9 +8,8 @@ then stands in the LLVM IR. Nothing is assembled, linked or run, so any target w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
@@ -25,8 +24,7 @@ _SAID = re.compile(r'asm sideeffect "(\w+) (\w+)(\[?)\S* (.*?)",.*?\((i64 [^)]*)
 _TARGETS: dict[Bits, str] = {32: "armv7-linux-gnueabihf", 64: "x86_64-linux-gnu"}
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """What SAY tells of a name: whether it is an array's, its initializer, its numbers."""
 
     is_array: bool
@@ -62,11 +60,9 @@ def read(toolchain: Toolchain, bits: Bits = 64, header: Path | None = None) -> L
     regular = list(words.values()) == list(range(0, stated.header_size, 8))
     sizes = stated.offsets(bits), stated.record_size(bits)
     if not regular or (places, constants["sizeof"]) != sizes:
-        raise LabError(
-            f"the header of {toolchain.name}",
-            f"raw version {stated.raw_version} is laid out by rules that are new",
-            "read that header, and teach nbsupport.profile.layout",
-        )
+        why = f"raw version {stated.raw_version} is laid out by rules that are new"
+        do = "read that header, and teach nbsupport.profile.layout"
+        raise LabError(f"the header of {toolchain.name}", why, do)
     return stated
 
 
@@ -147,8 +143,5 @@ def _header(toolchain: Toolchain) -> Path:
         header = resources / "include" / "profile" / "InstrProfData.inc"
         if header.is_file():
             return header
-    raise MissingError(
-        f"InstrProfData.inc of {toolchain.name}",
-        "not installed with it",
-        f"install libclang-rt-{toolchain.major}-dev (or compiler-rt), or take LLVM's wheel",
-    )
+    do = f"install libclang-rt-{toolchain.major}-dev (or compiler-rt), or take LLVM's wheel"
+    raise MissingError(f"InstrProfData.inc of {toolchain.name}", "not installed with it", do)

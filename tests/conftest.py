@@ -43,11 +43,12 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Iterator[Path]:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty folder that is the cache in this test, in place of the user's."""
-    with settings.cache_at(tmp_path / "cache") as folder:
-        folder.mkdir()
-        yield folder
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setattr(settings, "cache_dir", lambda: folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -38,16 +38,11 @@ _TYPES: dict[Any, str] = {
 def write(path: Path, content: str | bytes) -> None:
     """Write a file atomically, making its folder; raises OSError and then leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        new = Path(folder, path.name)
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
+        new.chmod(0o644)
+        new.replace(path)
 
 
 def sha256(path: Path) -> str:
@@ -149,19 +144,14 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
     return target
 
 
-@contextlib.contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """Hold the lock beside `target`, whose parent is there; say so when another has it."""
+def alone(target: Path) -> contextlib.AbstractContextManager[object]:
+    """Hold, in a `with` block, the lock beside `target`; say so when another has it."""
     lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
     try:
-        lock.acquire(timeout=0.2)
+        return lock.acquire(timeout=0.2)
     except filelock.Timeout:
         progress.say(f"{target.name}: another process is at work on it; waiting")
-        lock.acquire(timeout=settings.INSTALL.seconds)
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire(timeout=settings.INSTALL.seconds)
 
 
 def _fill(target: Path, make: Callable[[Path], object]) -> None:
@@ -194,11 +184,8 @@ def require(room: float, folder: Path, what: str) -> None:
     """Raise `LabError` unless so many bytes are free in a folder, for `what` is to come there."""
     free = shutil.disk_usage(folder).free
     if free < room:
-        raise LabError(
-            what,
-            f"it needs {room / 1e6:.0f} MB in {folder}, {free / 1e6:.0f} MB are free",
-            "make room, or set XDG_CACHE_HOME to another disk",
-        )
+        why = f"it needs {room / 1e6:.0f} MB in {folder}, {free / 1e6:.0f} MB are free"
+        raise LabError(what, why, "make room, or set XDG_CACHE_HOME to another disk")
 
 
 def run_tool(

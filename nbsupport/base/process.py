@@ -1,9 +1,8 @@
 """Child processes that cannot get away.
 
-A program that runs to its end goes through `run`: its own session and process
-group, standard input closed, core files off, time, memory and output bounded, and
-whatever it left behind ended when it is done, or when this process dies. No shell reads
-the command; `/bin/sh` only sets the limits and then becomes the program, because Python's
+What goes through `run` has a session of its own, no input and no core files; its time, memory
+and output are bounded, and what it leaves behind is ended, even when this process dies. No
+shell reads the command: `/bin/sh` sets the limits and becomes the program, because Python's
 own hook for that (`preexec_fn`) is unsafe in a process with threads, as a kernel is.
 
 A program that we talk to for long, as LLDB, is a `Child`. `end_all` ends both kinds.
@@ -17,9 +16,8 @@ import selectors
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -47,15 +45,14 @@ _TICK = 0.05  # seconds between looks at memory; most programs here end before t
 #: A child's own limits, set by the shell, end it with these.
 _LIMIT_SIGNALS: dict[int, Limit] = {signal.SIGXCPU: "time", signal.SIGXFSZ: "output"}
 
+#: The process groups that `end_all` ends. Of CPython a set's own methods are atomic.
 _live: set[int] = set()
-_live_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Finished:
     """How a child ended: `exit_code` or `signal` (a number), and which limit, if any, ended it."""
 
-    argv: tuple[str, ...]
     exit_code: int | None
     signal: int | None
     stdout: str
@@ -87,21 +84,29 @@ def run(
     when the program cannot be started. An interrupt (Ctrl-C) ends the child and passes on.
     """
     command = [str(part) for part in argv]
-    start = time.monotonic()
-    child = _start(command, cwd, env, limits)
+    if shutil.which(command[0]) is None:
+        raise MissingError(command[0], "no such program", "check the path, or install it")
+    # The processor time limit is a second fence, for a child that outlives this process.
+    fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
+    limiter = ("/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512))
+    start, pipe = time.monotonic(), subprocess.PIPE
     try:
-        limit, streams = _watch(child, start, limits)
+        child = Child([*limiter, *command], cwd=cwd, env=env, stdin=pipe, output=pipe)
+    except OSError as error:
+        why = f"cannot start it ({error.strerror})"
+        raise LabError(command[0], why, "check the path") from error
+    try:
+        limit, (stdout, stderr) = _watch(child.popen, start, limits)
     finally:
-        _end(child)
-    code = child.returncode
+        child.end()
+    code = child.popen.returncode
     if limit is None:
         limit = _LIMIT_SIGNALS.get(-code)
     return Finished(
-        argv=tuple(command),
         exit_code=code if code >= 0 else None,
         signal=-code if code < 0 else None,
-        stdout=streams[0].decode(errors="replace"),
-        stderr=streams[1].decode(errors="replace"),
+        stdout=stdout,
+        stderr=stderr,
         limit=limit,
         seconds=time.monotonic() - start,
     )
@@ -112,48 +117,27 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C", **(extra or {})}
 
 
-def _start(
-    command: list[str], cwd: Path, env: Mapping[str, str] | None, limits: settings.Limits
-) -> subprocess.Popen[bytes]:
-    if shutil.which(command[0]) is None:
-        raise MissingError(command[0], "no such program", "check the path, or install it")
-    # The processor time limit is a second fence, for a child that outlives this process.
-    fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
-    try:
-        child = subprocess.Popen(
-            ["/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512), *command],
-            cwd=cwd,
-            env=environment() if env is None else dict(env),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise LabError(
-            command[0], f"cannot start it ({error.strerror})", "check the path"
-        ) from error
-    _register(child.pid)
-    return child
-
-
 def _watch(
     child: subprocess.Popen[bytes], start: float, limits: settings.Limits
-) -> tuple[Limit | None, tuple[bytes, bytes]]:
+) -> tuple[Limit | None, list[str]]:
     """Read both streams until the child ends or passes a limit."""
     assert child.stdout and child.stderr
     buffers: dict[IO[bytes], bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
     limit: Limit | None = None
-    next_look = start + _TICK
-    with selectors.DefaultSelector() as selector, _exit_notice(child) as notice:
+    next_look, wait = start + _TICK, 0.005
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
         for stream in buffers:
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ)
-        if notice is not None:
+        with contextlib.suppress(AttributeError, OSError):  # Linux only, and not an old one
+            notice = os.pidfd_open(child.pid)
+            stack.callback(os.close, notice)
             selector.register(notice, selectors.EVENT_READ)
+            wait = _TICK
         # Ends with the child, not with its pipes: a grandchild may hold them open for ever.
         while limit is None and child.poll() is None:
-            selector.select(_TICK if notice is not None else 0.005)
+            selector.select(wait)
             if _drain(selector, buffers, limits.output):
                 limit = "output"
             now = time.monotonic()
@@ -166,8 +150,8 @@ def _watch(
         kill_group(child.pid)
         if _drain(selector, buffers, limits.output) and limit is None:
             limit = "output"
-    out, err = (bytes(buffer[: limits.output]) for buffer in buffers.values())
-    return limit, (out, err)
+    kept = (buffer[: limits.output] for buffer in buffers.values())
+    return limit, [stream.decode(errors="replace") for stream in kept]
 
 
 def _drain(
@@ -188,20 +172,6 @@ def _drain(
     return any(len(buffer) > limit for buffer in buffers.values())
 
 
-@contextlib.contextmanager
-def _exit_notice(child: subprocess.Popen[bytes]) -> Iterator[int | None]:
-    """Yield a descriptor that becomes readable when the child ends, where there is such a thing."""
-    descriptor: int | None = None
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            descriptor = os.pidfd_open(child.pid)
-    try:
-        yield descriptor
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
 def _memory(pid: int) -> int:
     """Return the resident bytes of a process and its descendants."""
     total = 0
@@ -219,18 +189,8 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child's whole group and close its pipes; safe to call at any time."""
-    kill_group(child.pid)
-    child.wait()
-    for stream in (child.stdin, child.stdout, child.stderr):
-        if stream:
-            stream.close()
-    _unregister(child.pid)
-
-
 class Child:
-    """A program that is kept alive, in a session of its own, until it ends or `end` is called.
+    """A program in a session of its own, until it ends or `end` is called.
 
     `output` is the file descriptor that it writes to (default: nowhere); `pass_fds` are the
     descriptors of ours that it inherits besides. Raises OSError where it cannot be started.
@@ -242,81 +202,70 @@ class Child:
         *,
         cwd: Path,
         env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
         output: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        self._popen = subprocess.Popen(
+        self.popen = subprocess.Popen(
             argv,
             cwd=cwd,
-            env=environment() if env is None else dict(env),
-            stdin=subprocess.DEVNULL,
+            env=environment() if env is None else env,
+            stdin=stdin,
             stdout=output,
             stderr=output,
             pass_fds=pass_fds,
             start_new_session=True,
         )
         self._groups: set[int] = set()
-        self.adopt(self._popen.pid)
+        self.adopt(self.popen.pid)
 
     @property
     def ended(self) -> bool:
         """Whether it has gone, or is about to."""
         # Killed, it can be waited for only when the last of its threads is gone.
         with contextlib.suppress(psutil.Error):
-            return psutil.Process(self._popen.pid).status() == psutil.STATUS_ZOMBIE
+            return psutil.Process(self.popen.pid).status() == psutil.STATUS_ZOMBIE
         return True
 
     def wait(self, seconds: float) -> int | None:
         """Return its exit code, or minus the signal that ended it; None after so many seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(max(seconds, 0))
+            return self.popen.wait(max(seconds, 0))
         return None
 
     def adopt(self, group: int) -> None:
         """End this process group, too, when the child ends: a program that it debugs."""
         self._groups.add(group)
-        _register(group)
+        _live.add(group)
 
     def disown(self, group: int) -> None:
         """Take back `adopt`: that group has ended."""
         self._groups.discard(group)
-        _unregister(group)
+        _live.discard(group)
 
     def family(self) -> list[psutil.Process]:
         """Return its descendants that are there, in whatever session."""
         with contextlib.suppress(psutil.Error):
-            if self._popen.poll() is None:
-                return psutil.Process(self._popen.pid).children(recursive=True)
+            if self.popen.poll() is None:
+                return psutil.Process(self.popen.pid).children(recursive=True)
         return []
 
     def end(self, family: Sequence[psutil.Process] = ()) -> None:
         """Kill it with its descendants, and what is left of the `family` that it had before."""
-        if self._popen.poll() is None:
-            end_family(self._popen.pid)
-        for member in family:
-            with contextlib.suppress(psutil.Error):
-                member.kill()
-        for group in tuple(self._groups):
-            kill_group(group)
-            self.disown(group)
-        self._popen.wait()
-
-
-def _register(group: int) -> None:
-    with _live_lock:
-        _live.add(group)
-
-
-def _unregister(group: int) -> None:
-    with _live_lock:
-        _live.discard(group)
+        with self.popen:  # which closes its pipes, and waits
+            if self.popen.poll() is None:
+                end_family(self.popen.pid)
+            for member in family:
+                with contextlib.suppress(psutil.Error):
+                    member.kill()
+            for group in tuple(self._groups):
+                kill_group(group)
+                self.disown(group)
 
 
 def end_all() -> None:
     """End every child that any thread of this process has, with its family (after Ctrl-C)."""
-    with _live_lock:
-        groups = tuple(_live)
-    for group in groups:
+    for group in _live.copy():
         end_family(group)
         kill_group(group)
 

@@ -1,7 +1,6 @@
 """What is going on, on standard error: lines, and bars for what takes over two seconds.
 
-In a terminal the bars move; in a log each thing is a line; in a notebook that a tool
-executes (papermill through us, nbval) nothing is shown, so that outputs stay the same.
+In a notebook that a tool executes nothing is shown, so that outputs stay the same.
 """
 
 from __future__ import annotations
@@ -16,19 +15,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeVar
 
+from rich import progress as bars
 from rich.console import Console
 from rich.errors import LiveError
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from nbsupport.base import process
@@ -116,14 +105,10 @@ def bar(
     if quiet() or not console().is_terminal:
         yield lambda: None
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        _Now(now) if now else TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=console(), transient=True)
+    count, elapsed = bars.MofNCompleteColumn(), bars.TimeElapsedColumn()
+    beside = _Now(now) if now else bars.TimeRemainingColumn()
+    columns = ("{task.description}", bars.BarColumn(), count, elapsed, beside)
+    progress = bars.Progress(*columns, console=console(), transient=True)
     task = progress.add_task(what, total=total)
 
     def start() -> None:
@@ -142,14 +127,14 @@ def bar(
             progress.stop()
 
 
-class _Now(ProgressColumn):
+class _Now(bars.ProgressColumn):
     """What goes on at this moment, as a function says it."""
 
     def __init__(self, now: Callable[[], str]) -> None:
         super().__init__()
         self._now = now
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: bars.Task) -> Text:
         return Text(self._now())
 
 
@@ -162,23 +147,18 @@ def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
         return lambda: None
     from IPython.display import display  # noqa: PLC0415 - only in a kernel
 
-    def line(text: str) -> dict[str, str]:
-        return {"text/plain": text}
-
     start = time.monotonic()
-    shown = display(line(""), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+    shown = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
     done, last = 0, start + _SOON
 
     def step() -> None:
         nonlocal done, last
         done += 1
         now = time.monotonic()
-        if done == total:
-            shown.update(line(""), raw=True)
-        elif now - last > 0.5:
-            last = now
-            left = (now - start) / done * (total - done)
-            shown.update(line(f"{what}: {done} of {total}, {left:.0f} s left"), raw=True)
+        if done == total or now - last > 0.5:
+            last, left = now, (now - start) / done * (total - done)
+            line = f"{what}: {done} of {total}, {left:.0f} s left" if done < total else ""
+            shown.update({"text/plain": line}, raw=True)
 
     return step
 
@@ -190,32 +170,25 @@ def growing(what: str, folder: Path, expected: int) -> Iterator[None]:
     if quiet() or not shown.is_terminal:
         yield
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=shown, transient=True) as progress:
-        task = progress.add_task(what, total=expected)
-        with _often(lambda: progress.update(task, completed=min(size_of(folder), expected))):
+    size, elapsed = bars.DownloadColumn(), bars.TimeElapsedColumn()
+    columns = ("{task.description}", bars.BarColumn(), size, elapsed)
+    with bars.Progress(*columns, console=shown, transient=True) as progress:
+        task, stop = progress.add_task(what, total=expected), threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                progress.update(task, completed=min(_size_of(folder), expected))
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
             yield
+        finally:
+            stop.set()
+            watcher.join()
 
 
-@contextlib.contextmanager
-def _often(look: Callable[[], None]) -> Iterator[None]:
-    """Call `look` twice a second, in a thread."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
-
-
-def size_of(folder: Path) -> int:
+def _size_of(folder: Path) -> int:
     """Return the bytes of all files below a folder, each file once; files may vanish meanwhile."""
     total = 0
     for top, _, names in os.walk(folder):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,25 +34,9 @@ COMPILER = Limits(seconds=300.0, memory=4096 * MIB, output=4 * MIB)
 INSTALL = Limits(seconds=1800.0, memory=4096 * MIB, output=4 * MIB)
 
 
-#: What `cache_at` has put in the place of the user's cache folder, the innermost last.
-_places: list[Path] = []
-
-
 def cache_dir() -> Path:
     """Return the cache folder of the lab: the user's (on Linux, XDG_CACHE_HOME moves it)."""
-    if _places:
-        return _places[-1]
     return Path(platformdirs.user_cache_dir("pgo-lab", appauthor=False))
-
-
-@contextlib.contextmanager
-def cache_at(folder: Path) -> Iterator[Path]:
-    """Make `folder` the cache folder in a block, for all threads of this process."""
-    _places.append(folder)
-    try:
-        yield folder
-    finally:
-        _places.pop()
 
 
 def data_dir() -> Path:

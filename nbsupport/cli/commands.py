@@ -15,9 +15,10 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from nbsupport import __version__
 from nbsupport.base import process
@@ -38,10 +39,8 @@ app.add_typer(dev, name="dev", hidden=True)
 
 #: Click's class, of the copy of click that typer brings; it has no other public name there.
 UsageError: type[Any] = typer.BadParameter.__bases__[0]
-#: What typer returns after Ctrl-C.
-INTERRUPTED = 130
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Names = list[str] | None
+Json = Annotated[bool, Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def main(args: list[str] | None = None) -> int:
@@ -65,54 +64,44 @@ def main(args: list[str] | None = None) -> int:
         return 141
     except OSError as error:  # no temporary folder, a folder in the way: not ours to foresee each
         return _fail(str(from_os("this command", error)), 2)
-    if result == INTERRUPTED:
+    if result == 130:  # what typer returns after Ctrl-C
         process.end_all()
         return _fail("interrupted: what was finished is kept, nothing half-made is left", 130)
     return result if isinstance(result, int) else 0
 
 
 def _fail(line: str, code: int) -> int:
-    _print(f"pgo-lab: {' '.join(line.split())}", sys.stderr)
+    typer.echo(f"pgo-lab: {' '.join(line.split())}", err=True)
     return code
-
-
-def _print(text: str, file: TextIO | None = None) -> None:
-    print(text, file=file)
 
 
 def _answer(as_json: bool, document: Callable[[], Any], show: Callable[[], None]) -> None:
     """Print what a command came to: one JSON document, or what `show` shows people."""
     if as_json:
-        _print(json.dumps(document(), indent=2))
+        typer.echo(json.dumps(document(), indent=2))
     else:
         show()
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        _print(f"pgo-lab {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
 ) -> None:
-    pass
+    if version:
+        typer.echo(f"pgo-lab {__version__}")
+        raise typer.Exit
 
 
 @app.command()
 def toolchains(
     install: Annotated[
-        list[str] | None,
-        typer.Option(
+        Names,
+        Option(
             help="Install an LLVM (19, 19.1.7), rustc-web, all, or report (what reports need).",
             metavar="V",
         ),
     ] = None,
-    prune: Annotated[bool, typer.Option(help="Remove what was installed and built.")] = False,
+    prune: Annotated[bool, Option(help="Remove what was installed and built.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the compilers there are; install and remove LLVM versions."""
@@ -123,21 +112,20 @@ def toolchains(
     for name in install or ():
         download.install(name)
     compilers = discovery.discover()
-    _answer(
-        as_json, lambda: [t.to_json() for t in compilers], lambda: terminal.toolchains(compilers)
-    )
+    rows = [compiler.to_json() for compiler in compilers]
+    _answer(as_json, lambda: rows, lambda: terminal.toolchains(compilers))
 
 
 @app.command()
 def trial(
-    llvm: Annotated[str, typer.Option(help="Compiles main, brings the runtime.", metavar="V")],
-    foreign: Annotated[str, typer.Option(help="Compiles the library (or: gcc).", metavar="V")],
-    program: Annotated[str, typer.Option(help="What is built.", metavar="NAME")] = "cold",
-    order: Annotated[str, typer.Option(help="main-first or foreign-first.")] = "main-first",
+    llvm: Annotated[str, Option(help="Compiles main, brings the runtime.", metavar="V")],
+    foreign: Annotated[str, Option(help="Compiles the library (or: gcc).", metavar="V")],
+    program: Annotated[str, Option(help="What is built.", metavar="NAME")] = "cold",
+    order: Annotated[str, Option(help="main-first or foreign-first.")] = "main-first",
     instrument: Annotated[
-        str | None, typer.Option(help="The library: ir, front-end or none (gcc: none).")
+        str | None, Option(help="The library: ir, front-end or none (gcc: none).")
     ] = None,
-    main_instrument: Annotated[str, typer.Option(help="Main: ir, front-end or none.")] = "ir",
+    main_instrument: Annotated[str, Option(help="Main: ir, front-end or none.")] = "ir",
     as_json: Json = False,
 ) -> None:
     """Build one program with two LLVMs, run it once, and say what came of it."""
@@ -158,23 +146,19 @@ def trial(
 
 @app.command()
 def run(
-    notebook: Annotated[list[Path] | None, typer.Argument(help="Default: all of them.")] = None,
-    llvm: Annotated[
-        list[str] | None, typer.Option(help="Main toolchain; may be repeated.", metavar="V")
-    ] = None,
+    notebook: Annotated[list[Path] | None, Argument(help="Default: all of them.")] = None,
+    llvm: Annotated[Names, Option(help="Main toolchain; may be repeated.", metavar="V")] = None,
     foreign: Annotated[
-        list[str] | None, typer.Option(help="Foreign toolchain; may be repeated.", metavar="V")
+        Names, Option(help="Foreign toolchain; may be repeated.", metavar="V")
     ] = None,
     parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p", help="Another parameter's values (a comma in one: \\,).", metavar="NAME=A,B"
-        ),
+        Names,
+        Option("-p", help="Another parameter's values (a comma in one: \\,).", metavar="NAME=A,B"),
     ] = None,
-    out: Annotated[Path, typer.Option("-o", help="The run's folder.")] = Path("build/run"),
-    jobs: Annotated[int | None, typer.Option(help="Notebooks at once.", min=1)] = None,
-    dask: Annotated[str, typer.Option(help="A Dask scheduler that executes.", metavar="A")] = "",
-    resume: Annotated[bool, typer.Option(help="Go on with the run in the folder.")] = False,
+    out: Annotated[Path, Option("-o", help="The run's folder.")] = Path("build/run"),
+    jobs: Annotated[int | None, Option(help="Notebooks at once.", min=1)] = None,
+    dask: Annotated[str, Option(help="A Dask scheduler that executes.", metavar="A")] = "",
+    resume: Annotated[bool, Option(help="Go on with the run in the folder.")] = False,
 ) -> int:
     """Execute notebooks x parameters with papermill; what did not change is reused."""
     from nbsupport.base import progress, settings
@@ -215,28 +199,24 @@ def _values(text: str) -> tuple[str, list[str]]:
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(help="A run's folder, or: recorded.", metavar="A")],
-    b: Annotated[str, typer.Argument(help="The same, later.", metavar="B")],
+    a: Annotated[str, Argument(help="A run's folder, or: recorded.", metavar="A")],
+    b: Annotated[str, Argument(help="The same, later.", metavar="B")],
     as_json: Json = False,
 ) -> int:
     """Say what changed between two runs, most important first (exit code 1: something did)."""
     from nbsupport.notebooks import diff as differing
 
     difference = differing.diff(a, b)
-    _answer(as_json, difference.to_json, lambda: _print("\n".join(difference.lines())))
+    _answer(as_json, difference.to_json, lambda: typer.echo("\n".join(difference.lines())))
     return int(not difference.same)
 
 
 @app.command()
 def report(
-    run: Annotated[
-        str, typer.Argument(help="A run's folder; or recorded, what came with the project.")
-    ],
-    out: Annotated[Path, typer.Option("-o", help="Where the site, or the report, goes.")],
-    form: Annotated[str, typer.Option("--format", help="html or markdown.")] = "",
-    to: Annotated[
-        str, typer.Option(help="A report to send: llvm, cc-rs, cargo-pgo; or analysis.")
-    ] = "",
+    run: Annotated[str, Argument(help="A run's folder; or recorded, what came with the project.")],
+    out: Annotated[Path, Option("-o", help="Where the site, or the report, goes.")],
+    form: Annotated[str, Option("--format", help="html or markdown.")] = "",
+    to: Annotated[str, Option(help="A report to send: llvm, cc-rs, cargo-pgo; or analysis.")] = "",
 ) -> None:
     """Build the HTML site of a run, or write a report of it to send; prints its path."""
     if form not in ("", "html", "markdown") or (to and form == "html"):
@@ -247,17 +227,17 @@ def report(
     if to or form == "markdown":
         from nbsupport.report import upstream
 
-        _print(str(upstream.write(results.open_run(run), to or "analysis", out)))
+        typer.echo(str(upstream.write(results.open_run(run), to or "analysis", out)))
     else:
         from nbsupport.report import site
 
         page = site.build(run, out)
-        _print(f"{page}: {results.open_run(run).verdict()}")
+        typer.echo(f"{page}: {results.open_run(run).verdict()}")
 
 
 @app.command()
 def guard(
-    linker: Annotated[list[str], typer.Argument(help="The linker and its arguments, after --.")],
+    linker: Annotated[list[str], Argument(help="The linker and its arguments, after --.")],
 ) -> int:
     """Look at what is about to be linked; then link, or refuse a mix (exit code 1)."""
     from nbsupport.audit import guard as guarding
@@ -267,24 +247,17 @@ def guard(
 
 @app.command()
 def audit(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Objects, archives, rlibs, programs, folders.")
-    ],
+    paths: Annotated[list[Path], Argument(help="Objects, archives, rlibs, programs, folders.")],
     as_json: Json = False,
 ) -> int:
     """Say who instrumented these files, whether they may be linked together, and what to do."""
     from nbsupport.audit import judge
-
-    report = judge.audit(paths, _disassemble, learn=_learn)
-    _answer(as_json, report.to_json, lambda: terminal.audit(report))
-    return {"mixed": 1, "unknown": 2}.get(report.verdict, 0)
-
-
-def _learn() -> None:
-    """Have each LLVM of this system say how it lays records out; at first this takes a while."""
     from nbsupport.toolchains import discovery
 
-    discovery.discover()  # which learns what they say
+    # To discover LLVMs is to learn how each lays records out, which at first takes a while.
+    report = judge.audit(paths, _disassemble, learn=discovery.discover)
+    _answer(as_json, report.to_json, lambda: terminal.audit(report))
+    return {"mixed": 1, "unknown": 2}.get(report.verdict, 0)
 
 
 def _disassemble(bitcode: Path) -> str | None:
@@ -296,7 +269,7 @@ def _disassemble(bitcode: Path) -> str | None:
     for toolchain in reversed(discovery.discover()):
         tool = toolchain.prefix / "bin" / "llvm-dis"
         if tool.is_file():
-            command: list[str | Path] = [tool, "-o", "-", bitcode.absolute()]
+            command = (tool, "-o", "-", bitcode.absolute())
             finished = process.run(command, cwd=Path("/"), limits=limits)
             if finished.ok:
                 return finished.stdout
@@ -305,17 +278,18 @@ def _disassemble(bitcode: Path) -> str | None:
 
 @app.command()
 def profraw(
-    path: Annotated[Path, typer.Argument(help="A raw profile, or a folder of them.")],
+    path: Annotated[Path, Argument(help="A raw profile, or a folder of them.")],
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print name, hash and counts.")] = False,
+    as_csv: Annotated[bool, Option("--csv", help="Print name, hash and counts.")] = False,
 ) -> int:
     """Read a raw profile, or a folder of them as one training run; says what is malformed."""
     from nbsupport.profile import layout, training
     from nbsupport.profile import profraw as reading
+    from nbsupport.toolchains import discovery
 
     reader = training.read if path.is_dir() else reading.read
     profile = reader(path)
-    if layout.learn_unknown([profile.raw_version], _learn):
+    if layout.learn_unknown([profile.raw_version], discovery.discover):
         profile = reader(path)
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
@@ -334,17 +308,14 @@ def profraw(
 @app.command()
 def rescue(
     program: Annotated[
-        list[str] | None,
-        typer.Argument(help="A program that crashes, and its arguments: after --."),
+        Names, Argument(help="A program that crashes, and its arguments: after --.")
     ] = None,
-    out: Annotated[Path, typer.Option("-o", help="The profile to write.")] = Path(
-        "rescued.profdata"
-    ),
-    profraw: Annotated[Path | None, typer.Option(help="A raw profile to read instead.")] = None,
+    out: Annotated[Path, Option("-o", help="The profile to write.")] = Path("rescued.profdata"),
+    profraw: Annotated[Path | None, Option(help="A raw profile to read instead.")] = None,
     binary: Annotated[
-        Path | None, typer.Option(help="What wrote that profile, where the file is cut off.")
+        Path | None, Option(help="What wrote that profile, where the file is cut off.")
     ] = None,
-    seconds: Annotated[float, typer.Option(help="The program's time limit.", min=0.1)] = 1e6,
+    seconds: Annotated[float, Option(help="The program's time limit.", min=0.1)] = 1e6,
     as_json: Json = False,
 ) -> None:
     """Get a mergeable profile out of a malformed file, or a program that crashes.
@@ -362,15 +333,15 @@ def rescue(
         streams = (sys.stderr if as_json else sys.stdout, sys.stderr)
         rescued = rescuing.run(program or (), out, seconds=seconds, streams=streams)
     lines = "\n".join(rescued.lines())  # to standard error: the other is the program's
-    _answer(as_json, rescued.to_json, lambda: _print(lines, sys.stderr))
+    _answer(as_json, rescued.to_json, lambda: typer.echo(lines, err=True))
 
 
 @app.command()
 def trace(
-    program: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
-    out: Annotated[Path, typer.Option("-o", help="The trace's folder, a new one.")],
-    seconds: Annotated[float, typer.Option(help="Time limit of each run.", min=0.1)] = 60.0,
-    stdin: Annotated[Path, typer.Option(help="What the program reads.")] = Path(os.devnull),
+    program: Annotated[list[str], Argument(help="The program and its arguments, after --.")],
+    out: Annotated[Path, Option("-o", help="The trace's folder, a new one.")],
+    seconds: Annotated[float, Option(help="Time limit of each run.", min=0.1)] = 60.0,
+    stdin: Annotated[Path, Option(help="What the program reads.")] = Path(os.devnull),
     as_json: Json = False,
 ) -> None:
     """Run a program under LLDB, then under strace: what happens in time, and where it dies."""
@@ -380,13 +351,13 @@ def trace(
         traced = tracer.run(
             program, out, env=os.environ, cwd=Path.cwd(), seconds=seconds, stdin=stdin
         )
-    _answer(as_json, lambda: traced.manifest, lambda: _print("\n".join(traced.summary())))
+    _answer(as_json, lambda: traced.manifest, lambda: typer.echo("\n".join(traced.summary())))
 
 
 @app.command()
 def explain(
-    file: Annotated[Path, typer.Argument(help="A crash report, a core file, a debugger's text.")],
-    binary: Annotated[Path | None, typer.Option(help="The program that crashed.")] = None,
+    file: Annotated[Path, Argument(help="A crash report, a core file, a debugger's text.")],
+    binary: Annotated[Path | None, Option(help="The program that crashed.")] = None,
     as_json: Json = False,
 ) -> int:
     """Say whether a crash is that of mixed records, and what to do (exit code 1: it is not)."""
@@ -399,7 +370,7 @@ def explain(
 
 @dev.command()
 def refresh(
-    paths: Annotated[list[Path], typer.Argument(help="Notebooks, or folders of them.")],
+    paths: Annotated[list[Path], Argument(help="Notebooks, or folders of them.")],
 ) -> int:
     """Execute committed notebooks with their default parameters, and normalize them."""
     from nbsupport.notebooks import recording
@@ -408,7 +379,7 @@ def refresh(
 
 
 @dev.command()
-def record(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+def record(run: Annotated[Path, Argument(help="A run's folder.")]) -> None:
     """Make a run the recorded one, which comes with the project."""
     from nbsupport.notebooks import recording
 
@@ -420,7 +391,7 @@ def offer() -> None:
     """Print what this machine has for notebooks, as --resources of a Dask worker takes it."""
     from nbsupport.notebooks import cluster
 
-    _print(cluster.offer())
+    typer.echo(cluster.offer())
 
 
 def entry() -> None:

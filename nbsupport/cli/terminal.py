@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -51,9 +52,8 @@ def _crash(out: Console, dead: Crash) -> None:
         offset = "" if frame.offset is None else f" + {frame.offset}"
         out.print(f"  #{n} {frame.function or '?'}{offset} ({frame.module or '?'})", markup=False)
     if dead.fault_address is not None:
-        how = f"from the {dead.fault_address_from}"
-        what = dead.instruction or "?"
-        out.print(f"  at {dead.fault_address:#x} ({how}): {what}", markup=False)
+        place = f"at {dead.fault_address:#x} (from the {dead.fault_address_from})"
+        out.print(f"  {place}: {dead.instruction or '?'}", markup=False)
 
 
 def audit(report: AuditReport) -> None:
@@ -98,7 +98,7 @@ def _audited(files: Iterable[Audited]) -> Table:
 
 def _problems(*problems: str) -> None:
     for problem in problems:
-        print(f"pgo-lab: {problem}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"pgo-lab: {problem}", err=True)
 
 
 def profile(document: dict[str, Any]) -> None:

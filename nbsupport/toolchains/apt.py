@@ -1,8 +1,7 @@
 """The system's Debian archive, without root and without touching the system's own state.
 
-apt-get gets its lists, state and cache in a folder of ours. Where the archive is, and whom
-to trust, is copied from the system's configuration; its source packages are asked for too,
-which most systems leave out.
+apt-get gets its lists, state and cache in a folder of ours. Where the archive is, and whom to
+trust, is the system's configuration; its source packages, which most leave out, are asked for too.
 """
 
 from __future__ import annotations
@@ -10,21 +9,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import MissingError
 
-Kind = Literal["source", "download"]
-
 #: The system's configuration.
 _ETC = Path("/etc/apt")
 
-#: How apt-get is asked for one file: a source package's tar archive, or a binary package.
-_ASK = {"source": ("source", "--download-only", "--tar-only"), "download": ("download",)}
+#: How apt-get is asked for one file: the tar archive of a source package.
+_SOURCE = ("source", "--download-only", "--tar-only")
 
 #: Lists younger than this (seconds) are not asked for again.
 _FRESH = 3600
@@ -34,31 +29,16 @@ _ROOM = 80e6
 
 _ADVICE = "check the network and the system's apt sources"
 
-_CONFIGURATION = """\
-Dir::State "{home}/state";
-Dir::State::status "/dev/null";
-Dir::Cache "{home}/cache";
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "{home}/sources";
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::Retries "2";
-Acquire::http::Timeout "30";
-Acquire::https::Timeout "30";
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-"""
 
+def download(package: str, file: str, folder: Path) -> Path:
+    """Download one `file` of a package (`name=version`) into an empty folder and return it.
 
-def download(kind: Kind, package: str, folder: Path) -> Path:
-    """Download one file of a package (`name=version`) into an empty folder and return it.
-
-    Package lists (20 MB) are kept in the cache and brought up to date when they do not have
-    the package. Raises `MissingError` without apt-get, where the archive does not have the
-    package, or cannot be reached.
+    That is a .deb, or the tar archive of a source package. Package lists (20 MB) are kept in the
+    cache and brought up to date when they do not have the package. Raises `MissingError` without
+    apt-get, where the archive does not have the package, or cannot be reached.
     """
-    _ask((*_ASK[kind], package), folder)
+    ask = ("download",) if file.endswith(".deb") else _SOURCE
+    _ask((*ask, package), folder)
     paths = list(folder.iterdir())
     if len(paths) != 1:
         raise MissingError(package, "the archive does not have it", _ADVICE)
@@ -70,8 +50,7 @@ def source(package: str) -> tuple[str, int, str]:
 
     It is not downloaded; lists are, and `MissingError` is raised, as `download` does.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        listing = _ask((*_ASK["source"], "--print-uris", package), Path(folder))
+    listing = _ask((*_SOURCE, "--print-uris", package))
     match = re.search(r"^'\S+' (\S+\.orig\.tar\.\w+) (\d+) SHA256:([0-9a-f]{64})", listing, re.M)
     if match is None:
         raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)
@@ -83,37 +62,33 @@ def archives() -> list[str]:
 
     Raises `MissingError` without apt-get.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        said = _ask(("--print-uris", "update"), Path(folder))
-    return list(dict.fromkeys(re.findall(r"^'(https?://\S+?/)dists/\S+/InRelease'", said, re.M)))
+    lists = _ask(("--print-uris", "update"))
+    return list(dict.fromkeys(re.findall(r"^'(https?://\S+?/)dists/\S+/InRelease'", lists, re.M)))
 
 
-def _ask(ask: tuple[str, ...], folder: Path) -> str:
+def _ask(ask: tuple[str, ...], folder: Path | None = None) -> str:
     """Return what apt-get prints; its lists are brought up to date where they may be why not."""
     home = settings.cache_dir() / "apt"
     home.mkdir(parents=True, exist_ok=True)
     with files.alone(home):
-        command = ("apt-get", "-q", "-c", _configure(home))
-        done, update_errors = files.run_tool((*command, *ask), folder), ""
-        if not done.ok and not _fresh(home):
+        command, place = ("apt-get", "-q", "-c", _configure(home)), folder or home
+        done, update_errors = files.run_tool((*command, *ask), place), ""
+        stamp = home / "updated"
+        age = time.time() - stamp.stat().st_mtime if stamp.exists() else _FRESH
+        if not done.ok and age >= _FRESH:
             progress.say(f"package lists of the system's archive: about 20 MB, into {home}")
             files.require(_ROOM, home, "package lists")
             # Its exit code says little: one archive out of several may be out of reach.
             update_errors = files.run_tool((*command, "update"), home).stderr
             if "Failed to fetch" not in update_errors:
-                (home / "updated").touch()
-            done = files.run_tool((*command, *ask), folder)
+                stamp.touch()
+            done = files.run_tool((*command, *ask), place)
     if not done.ok:
         why = _error(done.stderr) or "the archive does not have it"
         # What the update said may be why there are no lists to look in, or be about another.
         why += f" ({_error(update_errors)})" if _error(update_errors) else ""
         raise MissingError(ask[-1], why, _ADVICE)
     return done.stdout
-
-
-def _fresh(home: Path) -> bool:
-    stamp = home / "updated"
-    return stamp.exists() and time.time() - stamp.stat().st_mtime < _FRESH
 
 
 def _error(said: str) -> str:
@@ -132,7 +107,8 @@ def _configure(home: Path) -> Path:
             text = with_sources(path.read_text(errors="replace"))
             (home / "sources" / f"{number}-{path.name}").write_text(text)
     configuration = home / "apt.conf"
-    configuration.write_text(_CONFIGURATION.format(home=home))
+    template = (settings.data_dir() / "apt.conf").read_text()
+    configuration.write_text(template.format(home=home))
     return configuration
 
 

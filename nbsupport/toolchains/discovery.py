@@ -1,13 +1,10 @@
-"""Which compilers there are, and which one a name means.
-
-Every place where one may stand is looked at when asked; each found is probed
-(`nbsupport.toolchains.probe`), those that do not start are left out.
-"""
+"""Which compilers there are, and which one a name means."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import shutil
@@ -28,13 +25,16 @@ _given: dict[str, Path] = {}
 
 
 def discover() -> tuple[Toolchain, ...]:
-    """Return every clang and rustc found, oldest LLVM first."""
-    places = dict(_places())
+    """Return every clang and rustc that is there and starts, oldest LLVM first."""
     with ThreadPoolExecutor() as pool:
-        probed = pool.map(lambda item: _quietly(*item), places.items())
         # By name: a rustup proxy and the rustc that it stands for are one.
-        found = {toolchain.name: toolchain for toolchain in probed if toolchain}
-    return tuple(sorted(found.values(), key=lambda t: (_numbers(t.version), rank(t), t.name)))
+        by_name = {t.name: t for t in pool.map(_quietly, _places().values()) if t}
+
+    def age(toolchain: Toolchain) -> tuple[list[int], int, str]:
+        numbers = [int(part) for part in re.findall(r"\d+", toolchain.version)]
+        return numbers, rank(toolchain), toolchain.name
+
+    return tuple(sorted(by_name.values(), key=age))
 
 
 def find(name: str) -> Toolchain:
@@ -48,12 +48,12 @@ def find(name: str) -> Toolchain:
     if os.sep in name or name in _given:
         return _at_path(_given.get(name) or Path(name).expanduser())
     toolchains = discover()
-    matches = [t for t in toolchains if name == t.name or (t.kind == "clang" and _bare(t, name))]
+    numbered = [t for t in toolchains if t.kind == "clang" and t.provider in _PREFERENCE]
+    matches = [t for t in numbered if name in (t.major, t.version)]
+    matches += [t for t in toolchains if name == t.name]
     if matches:
         return min(matches, key=rank)
-    raise MissingError(
-        f"toolchain {name}", f"not found (there are {_list(toolchains, 'clang')})", how_to_get(name)
-    )
+    raise MissingError(f"toolchain {name}", _absent(toolchains, "clang"), how_to_get(name))
 
 
 def find_rustc(name: str) -> Toolchain:
@@ -65,15 +65,11 @@ def find_rustc(name: str) -> Toolchain:
         name = compiler.major
     toolchains = discover()
     major = name.partition("@")[0]
-    exact = [t for t in toolchains if t.name == name and t.kind == "rustc"]
-    matches = exact or [t for t in toolchains if t.kind == "rustc" and t.major == major]
+    matches = [t for t in toolchains if t.kind == "rustc" and t.major == major]
     if matches:
-        return matches[0]
-    raise MissingError(
-        f"a rustc with LLVM {major}",
-        f"not found (there are {_list(toolchains, 'rustc')})",
-        "pgo-lab toolchains --install rustc-web (the user's rustc 1.85.0, LLVM 19), or rustup",
-    )
+        return next((t for t in matches if t.name == name), matches[0])
+    do = "pgo-lab toolchains --install rustc-web (the user's rustc 1.85.0, LLVM 19), or rustup"
+    raise MissingError(f"a rustc with LLVM {major}", _absent(toolchains, "rustc"), do)
 
 
 def companion(rustc: Toolchain) -> Toolchain:
@@ -81,39 +77,26 @@ def companion(rustc: Toolchain) -> Toolchain:
     clangs = [t for t in discover() if t.kind == "clang" and t.runtime]
     if not clangs:
         raise MissingError(f"a clang beside {rustc.name}", "none found", how_to_get(rustc.major))
-    return min(
-        clangs,
-        key=lambda t: (t.major != rustc.major, t.raw_version != rustc.raw_version, rank(t)),
-    )
+    llvm, version = rustc.major, rustc.raw_version
+    return min(clangs, key=lambda t: (t.major != llvm, t.raw_version != version, rank(t)))
 
 
 def find_lldb() -> Path | None:
     """Return an LLDB, the newest toolchain's first, or None."""
-    for toolchain in reversed(discover()):
-        if toolchain.lldb:
-            return toolchain.lldb
-    for name in ("lldb", *(f"lldb-{major}" for major in range(30, 13, -1))):
-        if found := shutil.which(name):
-            return Path(found)
-    return None
-
-
-def _bare(toolchain: Toolchain, name: str) -> bool:
-    return toolchain.provider in _PREFERENCE and name in (toolchain.major, toolchain.version)
+    own = (toolchain.lldb for toolchain in reversed(discover()))
+    names = ("lldb", *(f"lldb-{major}" for major in range(30, 13, -1)))
+    places = itertools.chain(own, map(shutil.which, names))
+    return next((Path(lldb) for lldb in places if lldb), None)
 
 
 def rank(toolchain: Toolchain) -> int:
     """Return the place of its provider among those that a bare number may mean, the first first."""
-    known = toolchain.provider in _PREFERENCE
-    return _PREFERENCE.index(toolchain.provider) if known else len(_PREFERENCE)
+    return (*_PREFERENCE, toolchain.provider).index(toolchain.provider)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def _list(there: tuple[Toolchain, ...], kind: Kind) -> str:
-    return ", ".join(t.name for t in there if t.kind == kind) or f"no {kind} at all"
+def _absent(toolchains: tuple[Toolchain, ...], kind: Kind) -> str:
+    names = ", ".join(t.name for t in toolchains if t.kind == kind) or f"no {kind} at all"
+    return f"not found (there are {names})"
 
 
 def how_to_get(name: str) -> str:
@@ -127,11 +110,10 @@ def how_to_get(name: str) -> str:
     return "name one of them, or give the path of a clang"
 
 
-def _quietly(compiler: Path, provider: str) -> Toolchain | None:
-    try:
-        return _probed(compiler, provider)
-    except (LabError, OSError):
-        return None
+def _quietly(place: tuple[Path, str]) -> Toolchain | None:
+    with contextlib.suppress(LabError, OSError):
+        return _probed(*place)
+    return None
 
 
 def _probed(compiler: Path, provider: str) -> Toolchain:
@@ -142,23 +124,29 @@ def _probed(compiler: Path, provider: str) -> Toolchain:
     return found
 
 
-def _places() -> Iterator[tuple[Path, str]]:
-    """Yield (compiler, provider) for every place where one stands, each compiler once."""
-    seen: set[Path] = set()
+def _places() -> dict[Path, tuple[Path, str]]:
+    """Return where each compiler stands first, and its provider, by its real path."""
+    places: dict[Path, tuple[Path, str]] = {}
     for compiler, provider in _candidates():
-        if compiler.is_file() and (real := compiler.resolve()) not in seen:
-            seen.add(real)
-            yield compiler, provider
+        if compiler.is_file():
+            places.setdefault(compiler.resolve(), (compiler, provider))
+    return places
 
 
 def _candidates() -> Iterator[tuple[Path, str]]:
-    for prefix in sorted(wheels.folder().glob("llvm-*")):
-        yield prefix / "bin" / "clang", "wheel"
-    for prefix in sorted(Path("/usr/lib").glob("llvm-*")):
-        yield prefix / "bin" / "clang", "debian"
-    for brew in ("/opt/homebrew", "/usr/local", "/home/linuxbrew/.linuxbrew"):
-        for prefix in sorted(Path(brew, "opt").glob("llvm*")):
-            yield prefix / "bin" / "clang", "homebrew"
+    rustup = Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))
+    patterns = (
+        (wheels.folder(), "llvm-*/bin/clang", "wheel"),
+        (Path("/usr/lib"), "llvm-*/bin/clang", "debian"),
+        (Path("/opt/homebrew/opt"), "llvm*/bin/clang", "homebrew"),
+        (Path("/usr/local/opt"), "llvm*/bin/clang", "homebrew"),
+        (Path("/home/linuxbrew/.linuxbrew/opt"), "llvm*/bin/clang", "homebrew"),
+        (rustup / "toolchains", "*/bin/rustc", "rustup"),
+        (wheels.folder(), "rustc-*/usr/bin/rustc", "rustc-web"),
+    )
+    for folder, pattern, provider in patterns:
+        for compiler in sorted(folder.glob(pattern)):
+            yield compiler, provider
     if conda := os.environ.get("CONDA_PREFIX"):
         yield Path(conda, "bin", "clang"), "conda"
     if sys.platform == "darwin":
@@ -166,11 +154,6 @@ def _candidates() -> Iterator[tuple[Path, str]]:
     for name in ("clang", "rustc"):
         if path := shutil.which(name):
             yield Path(path), "system"
-    rustup = Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))
-    for prefix in sorted((rustup / "toolchains").glob("*")):
-        yield prefix / "bin" / "rustc", "rustup"
-    for prefix in sorted(wheels.folder().glob("rustc-*")):
-        yield prefix / "usr" / "bin" / "rustc", "rustc-web"
 
 
 def _gcc() -> Toolchain:
@@ -189,9 +172,8 @@ def _at_path(path: Path) -> Toolchain:
     if not os.access(path, os.X_OK) or not path.is_file():
         raise MissingError(str(path), "no compiler there", "give the path of a clang or its prefix")
     # What it says is what it is, wherever it stands; an alias of a known one keeps its name.
-    for place, provider in _places():
-        if place.resolve() == path.resolve():
-            return _probed(place, provider)
+    if place := _places().get(path.resolve()):
+        return _probed(*place)
     toolchain = _probed(path.absolute(), "path")
     taken = toolchain.name.partition("@")[2] in (*_PREFERENCE, "apple")
     if taken or _given.setdefault(toolchain.name, toolchain.compiler) != toolchain.compiler:

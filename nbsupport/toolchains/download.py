@@ -1,7 +1,6 @@
 """What the lab downloads: toolchains by name; sources of allocators and projects, archives.
 
-Each file is pinned by SHA-256 (`data/sources.toml`), checked, unpacked into the cache, and
-not kept. A folder appears there whole, or not at all.
+Each file is pinned by SHA-256 (`data/sources.toml`), checked, unpacked into the cache, not kept.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ import contextlib
 import dataclasses
 import errno
 import gzip
-import http
 import http.client
 import lzma
-import platform
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -28,24 +26,6 @@ from pathlib import Path
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, MissingError, first_line, from_os
 from nbsupport.toolchains import apt, wheels
-
-#: Where Debian on x86-64 keeps shared libraries (its multiarch folder).
-_LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
-
-#: Debian's rustc expects its libraries in the system's folders. LD_LIBRARY_PATH would reach
-#: the linker that it starts too, and give a clang of the same LLVM the wrong libLLVM; so the
-#: dynamic loader is told by its own option, which no child inherits.
-_RUSTC = """\
-#!/bin/sh
-usr=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd) || exit
-unset LD_LIBRARY_PATH
-exec /lib64/ld-linux-x86-64.so.2 --library-path "$usr/lib/x86_64-linux-gnu" \\
-  "$usr/libexec/rustc" "$@"
-"""
-
-
-#: More bytes than this of a file whose size is not known are refused.
-_MOST = 64 * settings.MIB
 
 
 class AbsentError(MissingError):
@@ -78,8 +58,7 @@ def source(name: str) -> Path:
     Downloaded, checked and unpacked at first use. Raises `LabError` for an unknown name,
     a wrong hash, no space; `MissingError` where they cannot be had (no network).
     """
-    folder, archives = pinned(name)
-    return unpacked(folder, archives)
+    return unpacked(*pinned(name))
 
 
 def unpacked(name: str, alternatives: Sequence[Archive]) -> Path:
@@ -112,25 +91,23 @@ def rustc_web() -> Path:
     run or be had, `LabError` as `source` does.
     """
     folder, archives = pinned("rustc-web")
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise MissingError(
-            "rustc-web 1.85.0",
-            f"it is for Linux x86-64, not {sys.platform} {platform.machine()}",
-            "install the toolchain 1.85.0 with rustup, which has the same LLVM",
-        )
+    do = "install the toolchain 1.85.0 with rustup, which has the same LLVM"
+    wheels.require_support("rustc-web 1.85.0", "it is", do)
 
     def make(staging: Path) -> None:
         with tempfile.TemporaryDirectory(dir=staging) as work:
             for archive in archives:
-                if not archive.unless or not (_LIBRARIES / archive.unless).exists():
+                # On x86-64, Debian's shared libraries are in its multiarch folder.
+                library = Path("/usr/lib/x86_64-linux-gnu", archive.unless)
+                if not archive.unless or not library.exists():
                     _undeb(_first([archive], Path(work)), staging)
         wrapper, real = staging / "usr" / "bin" / "rustc", staging / "usr" / "libexec" / "rustc"
         real.parent.mkdir(exist_ok=True)
         wrapper.rename(real)
-        wrapper.write_text(_RUSTC)
+        shutil.copy(settings.data_dir() / "rustc-web.sh", wrapper)
         wrapper.chmod(0o755)
 
-    return files.once(settings.cache_dir() / "toolchains" / folder, make)
+    return files.once(wheels.folder() / folder, make)
 
 
 def pinned(name: str) -> tuple[str, list[Archive]]:
@@ -152,11 +129,8 @@ def _first(alternatives: Sequence[Archive], work: Path) -> Path:
             return get(archive, Path(tempfile.mkdtemp(dir=work)))
         except MissingError as error:
             reasons.append(f"{error.what}: {error.why}")
-    raise MissingError(
-        f"downloading {alternatives[0].file}",
-        "; ".join(reasons),
-        "check the network, or copy the cache folder of a machine that has it",
-    )
+    do = "check the network, or copy the cache folder of a machine that has it"
+    raise MissingError(f"downloading {alternatives[0].file}", "; ".join(reasons), do)
 
 
 def get(archive: Archive, folder: Path) -> Path:
@@ -169,8 +143,7 @@ def get(archive: Archive, folder: Path) -> Path:
     files.require(archive.size, folder, archive.file)
     with progress.growing(archive.file, folder, archive.size):
         if archive.apt:
-            kind: apt.Kind = "download" if archive.file.endswith(".deb") else "source"
-            file = apt.download(kind, archive.apt, folder)
+            file = apt.download(archive.apt, archive.file, folder)
         elif archive.pool:
             file = _from_pool(archive, folder / archive.file)
         else:
@@ -178,11 +151,9 @@ def get(archive: Archive, folder: Path) -> Path:
             file = from_url(url, folder / archive.file, archive.size)
     came = files.sha256(file)
     if archive.sha256 not in ("", came):
-        raise LabError(
-            archive.file,
-            f"its SHA-256 is {came}, not the pinned {archive.sha256}",
-            "it was not kept; try again, and do not use it if this stays so",
-        )
+        why = f"its SHA-256 is {came}, not the pinned {archive.sha256}"
+        do = "it was not kept; try again, and do not use it if this stays so"
+        raise LabError(archive.file, why, do)
     return file
 
 
@@ -215,30 +186,30 @@ def _sdist(package: str) -> str:
 
 
 def from_url(url: str, target: Path, most: int = 0) -> Path:
-    """Download `url` to the file `target`, of at most so many bytes, and return it.
+    """Download `url` to the file `target`, of at most so many bytes (0: 64 MB), and return it.
 
     Raises `AbsentError` where the host has no such file, `MissingError` where the host cannot
     be reached or stops half-way, `LabError` for more bytes than expected.
     """
+    most = most or 64 * settings.MIB
     host, came = url.split("/")[2], 0
     try:
         # The address is pinned data, or the system's own archive.
         with urllib.request.urlopen(url, timeout=30) as answer, target.open("wb") as file:  # noqa: S310
             while chunk := answer.read(settings.MIB):
                 came += file.write(chunk)
-                if came > (most or _MOST):
-                    raise LabError(url, f"more than {most or _MOST} bytes came", "do not use it")
+                if came > most:
+                    raise LabError(url, f"more than {most} bytes came", "do not use it")
             length = answer.headers["Content-Length"] or ""
     except (http.client.HTTPException, OSError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # an answer, too, that nobody reads
-            if error.code == http.HTTPStatus.NOT_FOUND:
+            if error.code == 404:
                 raise AbsentError(host, f"it has no {error.url}", "check the name") from error
-        raise MissingError(
-            host, str(getattr(error, "reason", error)), "check the network"
-        ) from error
+        why = str(getattr(error, "reason", error))
+        raise MissingError(host, why, "check the network") from error
     if length.isdecimal() and came < int(length):
         raise MissingError(host, f"{came} of {length} bytes came", "check the network")
     return target
@@ -265,13 +236,6 @@ def _undeb(archive: Path, folder: Path) -> None:
         raise LabError(f"unpacking {archive.name}", first_line(done.stderr), "try again")
 
 
-#: What `make report` compares: every raw version there is, and one control of an equal one.
-REPORT = ("17", "18", "19", "22", "23", "rustc-web")
-
-#: Folders of the cache with what the toolchains made.
-_BUILT = ("objects", "programs", "references", "probes", "sweeps")
-
-
 def install(name: str) -> None:
     """Install one LLVM, `rustc-web`, `all`, or `report`; what is there already is left alone.
 
@@ -279,10 +243,11 @@ def install(name: str) -> None:
     cannot be had raises `LabError`.
     """
     groups = {
-        "report": REPORT,
-        "all": (*(release.version for release in wheels.releases()), "rustc-web"),
+        "all": [*(release.version for release in wheels.releases()), "rustc-web"],
+        # Every raw version there is, and one control of an equal one: what `make report` compares.
+        "report": ["17", "18", "19", "22", "23", "rustc-web"],
     }
-    for member in groups.get(name, (name,)):
+    for member in groups.get(name, [name]):
         try:
             if member == "rustc-web":
                 rustc_web()
@@ -296,10 +261,10 @@ def install(name: str) -> None:
 
 def prune() -> None:
     """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
-    home = settings.cache_dir()
-    built = (home / name for name in _BUILT)
+    names = ("objects", "programs", "references", "probes", "sweeps")
+    built = [settings.cache_dir() / name for name in names]
     try:
-        for folder in (*sorted((home / "toolchains").glob("*")), *built):
+        for folder in (*sorted(wheels.folder().glob("*")), *built):
             if folder.is_dir():
                 files.remove(folder)
                 progress.say(f"removed {folder.name}")

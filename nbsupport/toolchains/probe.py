@@ -1,8 +1,4 @@
-"""What one compiler is: asked, not looked up.
-
-The raw version of the profiles it writes is read from what it emits for an empty
-function. Answers are kept in the cache, by path, size and time of the compiler.
-"""
+"""What one compiler is: asked, not looked up; its answers are kept in the cache."""
 
 from __future__ import annotations
 
@@ -19,12 +15,12 @@ from typing import Any, Literal
 
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import LabError, first_line
+from nbsupport.profile import layout
 
 Kind = Literal["clang", "rustc", "gcc"]
 
-#: Bits of `__llvm_profile_raw_version` that hold the version; the rest are variants.
-#: Source: GET_VERSION and VARIANT_MASKS_ALL in InstrProfData.inc.
-_VERSION_MASK = 0xFFFFFFFF
+#: A clang's options for LLVM IR with instrumentation.
+INSTRUMENT = ("-fprofile-generate", "-S", "-emit-llvm")
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def probe(compiler: Path, provider: str) -> Toolchain:
     return toolchain
 
 
-def ask(command: list[str | Path]) -> str:
+def ask(command: process.Command) -> str:
     """Return what a compiler prints; raises `LabError` with its own words when it refuses."""
     done = process.run(command, cwd=Path("/"), limits=settings.COMPILER)
     if not done.ok:
@@ -93,23 +89,33 @@ def ask(command: list[str | Path]) -> str:
     return done.stdout
 
 
+def emitted(command: process.Command, name: str = "probe.c") -> str:
+    """Return the LLVM IR that a compiler makes of an empty function `f`; raises as `ask` does."""
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+        source, output = Path(folder, name), Path(folder, "probe.ll")
+        source.write_text("void f(void) {}\n" if name.endswith(".c") else "pub fn f() {}\n")
+        ask([*command, source, "-o", output])
+        return output.read_text(errors="replace") if output.is_file() else ""
+
+
 def _ask_clang(compiler: Path, provider: str) -> Toolchain:
-    version_text = ask([compiler, "--version"])
+    version_text, prefix = ask([compiler, "--version"]), compiler.parent.parent
     match = re.search(r"clang version (\d+\.\d+\.\d+)", version_text)
     if match is None and re.match(r"\S*(gcc|GCC)\S* \(", version_text):
-        return _gcc(compiler, version_text)
+        number = re.search(r"\d+\.\d+(\.\d+)?", version_text.partition(")")[2] or version_text)
+        version = number[0] if number else "0"
+        return Toolchain("gcc", "gcc", version, None, "system", prefix, compiler)
     if match is None:
         raise LabError(str(compiler), "does not say a clang version", "give the path of a clang")
     if "Apple clang" in version_text:
         provider = "apple"
-    prefix = compiler.parent.parent
     version = match[1]
     short = prefix.name if compiler.parent.name == "bin" else compiler.name
     return Toolchain(
         name=f"{version.split('.')[0]}@{short if provider == 'path' else provider}",
         kind="clang",
         version=version,
-        raw_version=_emitted([compiler, "-fprofile-generate", "-S", "-emit-llvm"], "probe.c"),
+        raw_version=_raw_version([compiler, *INSTRUMENT]),
         provider=provider,
         prefix=prefix,
         compiler=compiler,
@@ -118,12 +124,6 @@ def _ask_clang(compiler: Path, provider: str) -> Toolchain:
         llvm_profdata=_beside(prefix, "llvm-profdata", provider),
         lldb=_beside(prefix, "lldb", provider),
     )
-
-
-def _gcc(compiler: Path, said: str) -> Toolchain:
-    version = re.search(r"\d+\.\d+(\.\d+)?", said.partition(")")[2] or said)
-    number = version[0] if version else "0"
-    return Toolchain("gcc", "gcc", number, None, "system", compiler.parent.parent, compiler)
 
 
 def _ask_rustc(compiler: Path) -> Toolchain:
@@ -136,41 +136,33 @@ def _ask_rustc(compiler: Path) -> Toolchain:
     rustlib = sysroot / "lib" / "rustlib"
     # A rustup proxy stands for another executable: the one in the sysroot does the work.
     real = sysroot / "bin" / "rustc"
-    command: list[str | Path] = [real, "--crate-type=lib", "--emit=llvm-ir", "-Cprofile-generate"]
+    command = (real, "--crate-type=lib", "--emit=llvm-ir", "-Cprofile-generate")
     runtimes = sorted((rustlib / host / "lib").glob("libprofiler_builtins-*.rlib"))
-    profdata = rustlib / host / "bin" / "llvm-profdata"
     return Toolchain(
         name=f"{llvm.split('.')[0]}@rustc-{release}",
         kind="rustc",
         version=llvm,
-        raw_version=_emitted(command, "probe.rs"),
+        raw_version=_raw_version(command, "probe.rs"),
         provider=f"rustc-{release}",
         prefix=sysroot,
         compiler=real,
         targets=tuple(sorted(p.parent.name for p in rustlib.glob("*/lib") if p.is_dir())),
         runtime=runtimes[0] if runtimes else None,
-        llvm_profdata=profdata if profdata.is_file() else None,
+        llvm_profdata=_beside(rustlib / host, "llvm-profdata"),
     )
 
 
-def _emitted(command: list[str | Path], source: str) -> int | None:
-    """Compile an empty function with instrumentation; return the raw version in the output.
+def _raw_version(command: process.Command, name: str = "probe.c") -> int | None:
+    """Return the raw version of what a compiler instruments, None where it cannot.
 
     Source: `__llvm_profile_raw_version`, made by createIRLevelProfileFlagVar
-    (PGOInstrumentation.cpp); low 32 bits version, the others variants.
+    (PGOInstrumentation.cpp).
     """
-    text = "pub fn f() {}\n" if source.endswith(".rs") else "void f(void) {}\n"
-    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
-        Path(folder, source).write_text(text)
-        done = process.run(
-            [*command, source, "-o", "probe.ll"],
-            cwd=Path(folder),
-            limits=settings.COMPILER,
-        )
-        output = Path(folder, "probe.ll")
-        emitted = output.read_text(errors="replace") if done.ok and output.is_file() else ""
-    match = re.search(r"@__llvm_profile_raw_version = .* i64 (-?\d+)", emitted)
-    return int(match[1]) & _VERSION_MASK if match else None
+    with contextlib.suppress(LabError):
+        text = emitted(command, name)
+        if match := re.search(r"@__llvm_profile_raw_version = .* i64 (-?\d+)", text):
+            return layout.split(int(match[1]))[0]
+    return None
 
 
 def _clang_runtime(resources: Path) -> Path | None:
@@ -186,7 +178,7 @@ def _clang_runtime(resources: Path) -> Path | None:
     return next((library for p in patterns for library in sorted(resources.glob(p))), None)
 
 
-def _beside(prefix: Path, tool: str, provider: str) -> Path | None:
+def _beside(prefix: Path, tool: str, provider: str = "") -> Path | None:
     if provider == "apple":  # Xcode's tools are found by xcrun, not beside /usr/bin/clang
         with contextlib.suppress(LabError):
             return Path(ask(["xcrun", "-f", tool]).strip())

@@ -54,11 +54,8 @@ def tool(toolchain: Toolchain) -> Path:
 
 def owners(raw_version: int | None = None) -> list[Toolchain]:
     """Return the toolchains with an llvm-profdata, oldest LLVM first; those of one raw version."""
-    return [
-        toolchain
-        for toolchain in discovery.discover()
-        if toolchain.llvm_profdata and raw_version in (None, toolchain.raw_version)
-    ]
+    toolchains = [toolchain for toolchain in discovery.discover() if toolchain.llvm_profdata]
+    return [t for t in toolchains if raw_version in (None, t.raw_version)]
 
 
 def as_text(profdata: Path, profile: Path) -> process.Finished:

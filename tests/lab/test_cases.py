@@ -91,13 +91,15 @@ def own(tmp_path: Path) -> Make:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[Lab]:
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     """Return a lab that has built nothing yet."""
     sources, toolchains = cases.source(cases.get("orjson")), settings.cache_dir() / "toolchains"
-    with settings.cache_at(tmp_path / "cache") as cache, Lab() as made:
-        (cache / "sources").mkdir(parents=True)
-        (cache / "sources" / sources.name).symlink_to(sources)
-        (cache / "toolchains").symlink_to(toolchains)
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(settings, "cache_dir", lambda: cache)
+    (cache / "sources").mkdir(parents=True)
+    (cache / "sources" / sources.name).symlink_to(sources)
+    (cache / "toolchains").symlink_to(toolchains)
+    with Lab() as made:
         yield made
 
 

@@ -20,7 +20,7 @@ def ended(
     exit_code: int | None = 0, signal: int | None = None, stderr: str = "", **more: object
 ) -> Finished:
     fields: dict[str, object] = {"limit": None, **more}
-    return Finished(("p",), exit_code, signal, "", stderr, seconds=0.1, **fields)  # type: ignore[arg-type]
+    return Finished(exit_code, signal, "", stderr, seconds=0.1, **fields)  # type: ignore[arg-type]
 
 
 MERGED = ended()

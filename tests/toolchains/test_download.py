@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import socket
 import tarfile
 import threading
@@ -34,6 +35,7 @@ def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Offer:
     with tarfile.open(path, "w:xz") as tar:
         tar.add(inside, "thing-1.0/bin/tool")
     good = hashlib.sha256(path.read_bytes()).hexdigest()
+    shutil.copy(settings.data_dir() / "apt.conf", tmp_path)
     monkeypatch.setattr(settings, "data_dir", lambda: tmp_path)
     pins.write_text('[thing]\nversion = "1"\n')
 
@@ -209,9 +211,9 @@ def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_lists_are_fetched_when_needed_and_then_kept(fake_apt: Path, cache: Path) -> None:
     ask = functools.partial(apt.download, folder=fake_apt / "x")
     (fake_apt / "x").mkdir()
-    assert ask("source", "thing=1").name == "thing.tar"
+    assert ask("thing=1", "thing.tar").name == "thing.tar"
     with pytest.raises(MissingError, match="thing=2: Unable to find it"):
-        ask("source", "thing=2")
+        ask("thing=2", "thing.tar")
     assert (fake_apt / "log").read_text().count(" update") == 1
     copied = sorted(p.read_text() for p in (cache / "apt" / "sources").iterdir())
     assert copied == ["Types: deb deb-src\n", "deb http://a x main\ndeb-src http://a x main\n"]

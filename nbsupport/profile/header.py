@@ -6,6 +6,7 @@ Source: __llvm_profile_raw_header (InstrProfData.inc), RawInstrProfReader::readH
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -108,7 +109,7 @@ class Header:
         ids: list[str] = []
         here = 0
         while here < len(part):
-            size = int.from_bytes(part[here : here + 8], "little" if self.order == "<" else "big")
+            size = int.from_bytes(part[here : here + 8], layout.BYTE_ORDERS[self.order])
             end = here + 8 + -(-size // 8) * 8
             if not size or end > len(part):
                 room = max(0, len(part) - here - 8)
@@ -127,8 +128,7 @@ def read(data: memoryview, offset: int) -> Header | Problem:
             return Problem(offset, f"truncated: expected a header, found {size} bytes")
         return Problem(offset, f"expected a raw profile, found {size} bytes of something else")
     bits, order = MAGICS[start]
-    version = int(np.frombuffer(data, f"{order}u8", 1, offset + 8)[0])
-    raw_version, variants = layout.split(version)
+    raw_version, variants = layout.split(struct.unpack_from(f"{order}Q", data, offset + 8)[0])
     if raw_version not in layout.LAYOUTS:
         what = (
             f"raw version: expected {min(layout.LAYOUTS)} to {max(layout.LAYOUTS)}, "
@@ -168,16 +168,7 @@ def _parts(
     uniform = number("NumUniformCounters") * 8
     yield "uniform_counters", uniform, number("PaddingBytesAfterUniformCounters")
     yield "names", number("NamesSize"), -number("NamesSize") % 8
-    vtables = number("NumVTables") * vtable_dtype(bits, "<").itemsize
+    # A vtable's record: INSTR_PROF_VTABLE_DATA (InstrProfData.inc).
+    vtables = number("NumVTables") * (24 if bits == 64 else 16)
     yield "vtables", vtables, -vtables % 8
     yield "vtable_names", number("VNamesSize"), -number("VNamesSize") % 8
-
-
-def vtable_dtype(bits: Bits, order: Order) -> np.dtype[np.void]:
-    """Return the record of a vtable. Source: INSTR_PROF_VTABLE_DATA (InstrProfData.inc)."""
-    fields = [
-        ("NameRef", f"{order}u8"),
-        ("Pointer", f"{order}u{bits // 8}"),
-        ("Size", f"{order}u4"),
-    ]
-    return np.dtype([*fields, ("", "V4")] if bits == 64 else fields)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Bits = Literal[32, 64]
 Order = Literal["<", ">"]
 Buffer: TypeAlias = "bytes | memoryview"
+BYTE_ORDERS: dict[Order, Literal["little", "big"]] = {"<": "little", ">": "big"}
 
 #: Records start at multiples of this. Source: INSTR_PROF_DATA_ALIGNMENT.
 ALIGNMENT = 8

@@ -18,8 +18,9 @@ import numpy as np
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
 from nbsupport.profile import layout, profraw
+from nbsupport.profile.infer import Array
 from nbsupport.profile.names import Doubt, Problem
-from nbsupport.profile.profraw import Array, RawProfile
+from nbsupport.profile.profraw import RawProfile
 
 State = Literal[
     "ok", "empty", "truncated", "malformed", "other-version", "not-a-profile", "unreadable"
@@ -209,7 +210,7 @@ def to_json(profile: RawProfile | TrainingRun) -> dict[str, Any]:
         "raw_version": profile.raw_version,
         "variants": profile.variants,
         "bits": first and first.bits,
-        "byte_order": first and {"<": "little", ">": "big"}[first.order],
+        "byte_order": first and layout.BYTE_ORDERS[first.order],
         "profiles": len(profile.profiles),
         "functions": profile.functions,
         "counters": profile.counters,

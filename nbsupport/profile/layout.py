@@ -103,9 +103,20 @@ class Layout:
         end = self.offsets(bits)[last.name] + (last.size or bits // 8) * last.count
         return -(-end // ALIGNMENT) * ALIGNMENT
 
+    @functools.cache  # noqa: B019 - there are few layouts, and they stay
     def record_dtype(self, bits: Bits = 64, order: Order = "<") -> np.dtype[np.void]:
         """Return the record as a NumPy type."""
-        return _record_dtype(self, bits, order)
+        import numpy as np  # noqa: PLC0415 - the lab's commands need this table without it
+
+        numbers = [(f"{order}u{f.size or bits // 8}", f.count) for f in self.record]
+        return np.dtype(
+            {
+                "names": [field.name for field in self.record],
+                "formats": [kind if count == 1 else (kind, (count,)) for kind, count in numbers],
+                "offsets": list(self.offsets(bits).values()),
+                "itemsize": self.record_size(bits),
+            }
+        )
 
     def rows(
         self, data: Buffer, bits: Bits = 64, order: Order = "<", step: int = 0
@@ -115,7 +126,7 @@ class Layout:
         `step` is from one row to the next: by default a record's size; with `ALIGNMENT` there
         is a row for each place where a record may start, `offset // ALIGNMENT` is its number.
         """
-        import numpy as np  # noqa: PLC0415 - the lab's commands need this table without it
+        import numpy as np  # noqa: PLC0415
 
         kind = self.record_dtype(bits, order)
         step = step or kind.itemsize
@@ -129,21 +140,6 @@ class Layout:
         return np.dtype([(name, f"{order}u8") for name in self.header])
 
 
-@functools.cache
-def _record_dtype(layout: Layout, bits: Bits, order: Order) -> np.dtype[np.void]:
-    import numpy as np  # noqa: PLC0415
-
-    numbers = [(f"{order}u{f.size or bits // 8}", f.count) for f in layout.record]
-    return np.dtype(
-        {
-            "names": [field.name for field in layout.record],
-            "formats": [kind if count == 1 else (kind, (count,)) for kind, count in numbers],
-            "offsets": list(layout.offsets(bits).values()),
-            "itemsize": layout.record_size(bits),
-        }
-    )
-
-
 def _fields(text: str) -> tuple[Field, ...]:
     """Parse `name:size` or `name:size*count`; size `p` is a pointer's."""
     fields = []
@@ -154,14 +150,18 @@ def _fields(text: str) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-_OLD = _fields(
-    "NameRef:8 FuncHash:8 CounterPtr:p FunctionPointer:p Values:p NumCounters:4 NumValueSites:2*2"
-)
+_START, _MIDDLE = "NameRef:8 FuncHash:8 CounterPtr:p", "FunctionPointer:p Values:p NumCounters:4"
+_OLD = _fields(f"{_START} {_MIDDLE} NumValueSites:2*2")
 _OLD_HEADER = (
     "DataSize PaddingBytesBeforeCounters CountersSize PaddingBytesAfterCounters NamesSize "
     "CountersDelta NamesDelta ValueKindLast"
 )
-_BITMAPS = "NumBitmapBytes PaddingBytesAfterBitmapBytes"
+_SIZES = (
+    "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters PaddingBytesAfterCounters "
+    "NumBitmapBytes PaddingBytesAfterBitmapBytes"
+)
+_UNIFORM = "NumUniformCounters PaddingBytesAfterUniformCounters UniformCountersDelta"
+_NAMES = "NamesSize CountersDelta BitmapDelta NamesDelta"
 
 
 def _header(rest: str) -> tuple[str, ...]:
@@ -176,42 +176,23 @@ _KNOWN = (
     Layout(
         9,
         (18, 18),
-        _fields(
-            "NameRef:8 FuncHash:8 CounterPtr:p BitmapPtr:p FunctionPointer:p Values:p "
-            "NumCounters:4 NumValueSites:2*2 NumBitmapBytes:4"
-        ),
-        _header(
-            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
-            f"PaddingBytesAfterCounters {_BITMAPS} NamesSize CountersDelta BitmapDelta "
-            "NamesDelta ValueKindLast"
-        ),
+        _fields(f"{_START} BitmapPtr:p {_MIDDLE} NumValueSites:2*2 NumBitmapBytes:4"),
+        _header(f"{_SIZES} {_NAMES} ValueKindLast"),
     ),
     Layout(
         10,
         (19, 22),
-        _fields(
-            "NameRef:8 FuncHash:8 CounterPtr:p BitmapPtr:p FunctionPointer:p Values:p "
-            "NumCounters:4 NumValueSites:2*3 NumBitmapBytes:4"
-        ),
-        _header(
-            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
-            f"PaddingBytesAfterCounters {_BITMAPS} NamesSize CountersDelta BitmapDelta "
-            "NamesDelta NumVTables VNamesSize ValueKindLast"
-        ),
+        _fields(f"{_START} BitmapPtr:p {_MIDDLE} NumValueSites:2*3 NumBitmapBytes:4"),
+        _header(f"{_SIZES} {_NAMES} NumVTables VNamesSize ValueKindLast"),
     ),
     Layout(
         11,
         (23, 23),
         _fields(
-            "NameRef:8 FuncHash:8 CounterPtr:p UniformCounterPtr:p BitmapPtr:p FunctionPointer:p "
-            "Values:p NumCounters:4 NumValueSites:2*3 OffloadDeviceWaveSize:2 NumBitmapBytes:4"
+            f"{_START} UniformCounterPtr:p BitmapPtr:p {_MIDDLE} NumValueSites:2*3 "
+            "OffloadDeviceWaveSize:2 NumBitmapBytes:4"
         ),
-        _header(
-            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
-            f"PaddingBytesAfterCounters {_BITMAPS} NumUniformCounters "
-            "PaddingBytesAfterUniformCounters UniformCountersDelta NamesSize CountersDelta "
-            "BitmapDelta NamesDelta NumVTables VNamesSize ValueKindLast"
-        ),
+        _header(f"{_SIZES} {_UNIFORM} {_NAMES} NumVTables VNamesSize ValueKindLast"),
     ),
 )
 

@@ -267,15 +267,13 @@ def _records(
     keys = references ^ section.column("FuncHash", offsets) * np.uint64(0x9E3779B97F4A7C15)
     widths: tuple[int, ...] = ()
     if section.counters and versions and len(references):
-        low, high = section.counters
-        pointers = section.column("CounterPtr", offsets).astype(f"i{section.bits // 8}")
-        targets = offsets + pointers.astype(np.int64)
+        targets = section.targets(offsets)
         counts = section.column("NumCounters", offsets, layout.LAYOUTS[versions[-1]])
-        relative = bool(((targets >= low) & (targets < high)).any())
+        relative = bool(section.landing(targets).any())
         versions = tuple(v for v in versions if layout.LAYOUTS[v].relative == relative) or versions
         eight = np.diff(targets) == 8 * counts[:-1].astype(np.int64)
         # Counters of eight bytes are aligned to as many.
-        byte = relative and bool(((targets - low) % 8).any())
+        byte = relative and bool(((targets - section.counters[0]) % 8).any())
         byte = byte or any(run.counter_size == 1 for run in runs)
         widths = tuple(width for width, used in ((1, byte), (8, bool(eight.any()))) if used)
     bitmaps = tuple(version for version in versions if _bitmaps(section, offsets, version))

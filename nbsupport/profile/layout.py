@@ -252,7 +252,7 @@ def changes(old: Layout, new: Layout) -> tuple[FieldChange, ...]:
     >>> [str(change) for change in changes(LAYOUTS[9], LAYOUTS[10]) if change.part == "record"]
     ['NumValueSites has 6 bytes, not 4', 'NumBitmapBytes moves from 56 to 60']
     """
-    parts = {part: (_places(old, part), _places(new, part)) for part in ("record", "header")}
+    parts = {part: (places(old, part), places(new, part)) for part in ("record", "header")}
     return tuple(
         FieldChange(part, name, before.get(name), after.get(name))
         for part, (before, after) in parts.items()
@@ -261,7 +261,8 @@ def changes(old: Layout, new: Layout) -> tuple[FieldChange, ...]:
     )
 
 
-def _places(layout: Layout, part: str) -> dict[str, tuple[int, int]]:
+def places(layout: Layout, part: str) -> dict[str, tuple[int, int]]:
+    """Return (offset, size) in bytes of each field of a `record` or a `header`, of 64 bits."""
     if part == "header":
         return {name: (8 * n, 8) for n, name in enumerate(layout.header)}
     sizes = ((field.size or 8) * field.count for field in layout.record)

@@ -11,8 +11,6 @@ from nbsupport.profile import infer, layout
 from nbsupport.profile.infer import Array
 from nbsupport.profile.layout import ALIGNMENT, Buffer, Layout
 
-_WORD = 8
-
 
 @dataclass(frozen=True)
 class Record:
@@ -29,11 +27,8 @@ class Record:
 
     def fields(self) -> tuple[tuple[str, int, int], ...]:
         """Return (name, offset in the section, bytes) of each field."""
-        starts = self.layout.offsets()
-        return tuple(
-            (f.name, self.offset + starts[f.name], (f.size or _WORD) * f.count)
-            for f in self.layout.record
-        )
+        places = layout.places(self.layout, "record").items()
+        return tuple((name, self.offset + start, size) for name, (start, size) in places)
 
     def values(self, data: Buffer) -> dict[str, list[int]]:
         """Return the numbers of each field, out of the section's bytes (64 bits, little-endian)."""
@@ -48,10 +43,13 @@ def lay(
 
     `layouts` are by size of a record, in bytes; records of other sizes are left out.
     """
-    whole = infer.find(section)
-    names = (name.decode(errors="replace") for name in section.text(whole.offsets))
-    rows = zip(whole.offsets.tolist(), names, whole.sizes.tolist(), strict=True)
-    records = tuple(Record(at, name, layouts[size]) for at, name, size in rows if size in layouts)
+    whole, names = infer.find(section), [*section.names.text, b""]  # -1, for none, is the last one
+    index = section.names.index(section.column("NameRef", whole.offsets)).tolist()
+    records = tuple(
+        Record(at, names[n].decode(errors="replace"), layouts[size])
+        for at, n, size in zip(whole.offsets.tolist(), index, whole.sizes.tolist(), strict=True)
+        if size in layouts
+    )
     starts = {record.offset: record.name for record in records}
     stride = runtime.record_size()
     slots = tuple(
@@ -68,20 +66,16 @@ def misplaced_values(section: infer.Section, runtime: Layout) -> tuple[Array, Ar
     there, for the runtime looks beyond the section, or where a record of its own has its `Values`.
     """
     records, place = infer.find(section), runtime.offsets()["Values"]
-    looked, written, own = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], np.zeros(0, np.int64)
-    for size in np.unique(records.sizes).tolist():
-        versions = layout.sizes().get(size, ())
-        if not versions:
+    own = records.offsets[records.sizes == runtime.record_size()]
+    looked, written = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for size in np.setdiff1d(records.sizes, runtime.record_size()).tolist():
+        if size not in layout.sizes():
             return None
+        foreign = layout.LAYOUTS[layout.sizes()[size][-1]]
         offsets = records.offsets[records.sizes == size]
-        if size == runtime.record_size():
-            own = offsets + place
-            continue
-        foreign = layout.LAYOUTS[versions[-1]]
         offsets = offsets[section.column("NumValueSites", offsets, foreign).any(axis=1)]
-        looked.append(offsets + place)
-        written.append(offsets + foreign.offsets()["Values"])
-    places = np.concatenate(looked)
-    if (places + _WORD > len(section.data)).any() or np.isin(places, own).any():
+        looked = np.append(looked, offsets + place)
+        written = np.append(written, offsets + foreign.offsets()["Values"])
+    if (looked + 8 > len(section.data)).any() or np.isin(looked, own + place).any():
         return None
-    return places, np.concatenate(written)
+    return looked, written

@@ -172,7 +172,7 @@ def read_all(
     `objects.read`, and picklable. Raises `LabError` when a process dies.
     """
     problems: list[str] = []
-    files = _collect(paths, problems)
+    files = list(objects.find(paths, problems))
     look = functools.partial(read, disassemble=disassemble)
     jobs = min(jobs or os.cpu_count() or 1, len(files))
     evidence = []
@@ -196,21 +196,6 @@ def read_all(
             elif answer:
                 evidence.append(answer)
     return evidence, problems
-
-
-def _collect(paths: Iterable[Path], problems: list[str]) -> list[Path]:
-    """Return the regular files below the paths, each once; what is amiss goes to `problems`."""
-    files: dict[tuple[int, int], Path] = {}
-    for path in paths:
-        if not path.is_dir() and not path.is_file():
-            what = "neither a regular file nor a folder" if path.exists() else "no such file"
-            problems.append(f"{path}: {what}")
-            continue
-        for file in objects.find(path, problems):
-            with contextlib.suppress(OSError):
-                status = file.stat()
-                files.setdefault((status.st_dev, status.st_ino), file)
-    return list(files.values())
 
 
 @contextlib.contextmanager

@@ -29,10 +29,10 @@ from nbsupport.profile import infer, layout, names
 from nbsupport.rescue import value_sites
 from nbsupport.rescue.profdata import raw
 
-#: What value sites call, and what writes the profile to memory (which a program may call itself).
-#: Source: InstrProfilingValue.c, InstrProfilingBuffer.c.
+#: What value sites call, and what writes the profile: to its file, or to memory (which a program
+#: may call itself). Source: InstrProfilingValue.c, InstrProfilingFile.c, InstrProfilingBuffer.c.
 _VALUES = tuple(f"__llvm_profile_instrument_{kind}" for kind in ("target", "memop", "range"))
-_BUFFER = "__llvm_profile_write_buffer"
+_WRITER, _BUFFER = "__llvm_profile_write_file", "__llvm_profile_write_buffer"
 #: Where a program ends, and where it doubles, in a C library.
 _EXITS, _FORKS = ("_exit", "_Exit"), ("fork", "vfork", "_Fork")
 #: Mach-O's sections have the same names, in the segment __DATA.
@@ -100,7 +100,7 @@ def run(
     state = LiveRun()
     plan: RescuePlan = {
         "watcher": "rescue",
-        "functions": [*_VALUES, _BUFFER, images.WRITE_FILE],
+        "functions": [*_VALUES, _BUFFER, _WRITER],
         "version": images.VERSION,
         "exits": list(_EXITS),
         "forks": list(_FORKS),
@@ -165,7 +165,7 @@ def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
     path, symbols = Path(event.path), event.symbols
     values = [symbols[name] for name in _VALUES if symbols[name]]
     patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
-    writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
+    writer = [symbols[_WRITER]] if symbols[_WRITER] else []
     image, places = LiveImage(path, event.version, healthy=False), None
     with contextlib.suppress(LabError):  # it is gone, or no longer what is running
         file = objects.read(path)

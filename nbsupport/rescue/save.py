@@ -124,16 +124,14 @@ def _whole(profile: Profile, binary: Path) -> Profile:
         raise LabError(str(binary), first_line(str(error)), "give the program itself") from error
     if not image or not all(image.places.get(role) for role in ("data", "counters", "names")):
         raise LabError(str(binary), "no program with profile sections", "give the program itself")
-    places = {role: image.places[role] for role in ("data", "counters", "names")}
-    address, start, size = places["data"][0]
-    header = profile.header
+    (address, start, size), header = image.places["data"][0], profile.header
     own = {
         "data": data[start : start + size],
         "counters": bytes(header.part("counters")),
         "bitmaps": bytes(header.part("bitmaps")),
-        "names": b"".join(data[s : s + n] for _, s, n in places["names"]),
+        "names": b"".join(data[s : s + n] for _, s, n in image.places["names"]),
     }
-    distances = {"counters": places["counters"][0][0] - address}
+    distances = {"counters": image.places["counters"][0][0] - address}
     same = header.signed(header.fields["CountersDelta"]) == distances["counters"]
     if not same or header.fields["NamesSize"] != len(own["names"]):
         raise LabError(str(binary), "it is not what wrote that profile", "give that very build")

@@ -9,7 +9,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,7 +19,7 @@ import numpy as np
 
 from nbsupport.audit import objects
 from nbsupport.audit.fate import How, LinkPiece
-from nbsupport.base import progress
+from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
 from nbsupport.profile import infer, layout
 from nbsupport.profile.infer import Array
@@ -183,7 +182,8 @@ def read_all(
             spawn = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(jobs, spawn, layout.learn, tuple(layout.LAYOUTS.values()))
             stack.callback(pool.shutdown, cancel_futures=True)
-            with _uninterrupted():
+            # Ctrl-C is left to this process: what it starts meanwhile never sees it.
+            with process.handling({signal.SIGINT: signal.SIG_IGN}):
                 answers = pool.map(look, files)
         for path in progress.over(files, "reading files"):
             try:
@@ -196,19 +196,6 @@ def read_all(
             elif answer:
                 evidence.append(answer)
     return evidence, problems
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Leave Ctrl-C to this process: what it starts meanwhile never sees it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _size(path: Path) -> int:
@@ -261,13 +248,12 @@ def _records(
         byte = relative and bool(((targets - section.counters[0]) % 8).any())
         byte = byte or any(run.counter_size == 1 for run in runs)
         widths = tuple(width for width, used in ((1, byte), (8, bool(eight.any()))) if used)
-    bitmaps = tuple(version for version in versions if _bitmaps(section, offsets, version))
+    known = (layout.LAYOUTS[version] for version in versions)
+    bitmaps = tuple(
+        own.raw_version
+        for own in known
+        if "NumBitmapBytes" in own.offsets()
+        and section.column("NumBitmapBytes", offsets, own).any()
+    )
     size, names = runs[0].record_size, section.names
     return RecordEvidence(size, versions, references, keys, names, widths, bitmaps)
-
-
-def _bitmaps(section: infer.Section, offsets: Array, version: int) -> bool:
-    """Return whether these records, taken for a raw version's, have MC/DC bitmaps."""
-    known = layout.LAYOUTS[version]
-    name = "NumBitmapBytes"
-    return name in known.offsets() and bool(section.column(name, offsets, known).any())

@@ -12,15 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from nbsupport.audit import evidence, images, judge, machine_code, objects
-from nbsupport.audit.evidence import PartEvidence
-from nbsupport.base import progress
+from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import output_pipe
 from nbsupport.crash.inside_lldb.protocol import Note, Request, RescueEvent, RescuePlan, Stop
@@ -33,13 +31,11 @@ from nbsupport.rescue.profdata import raw
 #: may call itself). Source: InstrProfilingValue.c, InstrProfilingFile.c, InstrProfilingBuffer.c.
 _VALUES = tuple(f"__llvm_profile_instrument_{kind}" for kind in ("target", "memop", "range"))
 _WRITER, _BUFFER = "__llvm_profile_write_file", "__llvm_profile_write_buffer"
-#: Where a program ends, and where it doubles, in a C library.
-_EXITS, _FORKS = ("_exit", "_Exit"), ("fork", "vfork", "_Fork")
 #: Mach-O's sections have the same names, in the segment __DATA.
 _ROLES = ("data", "cnts", "bits", "names", "vals", "vnds")
 _ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 #: What the signals to this process ask for.
-_SIGNALS = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
+_SIGNALS: dict[int, str] = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
 
 #: Copies of an image's sections: by name, where the section stands and the file it is in.
 Copies = Mapping[str, tuple[int, str]]
@@ -102,8 +98,8 @@ def run(
         "watcher": "rescue",
         "functions": [*_VALUES, _BUFFER, _WRITER],
         "version": images.VERSION,
-        "exits": list(_EXITS),
-        "forks": list(_FORKS),
+        "exits": ["_exit", "_Exit"],
+        "forks": ["fork", "vfork", "_Fork"],
         "sections": [f"__llvm_prf_{role}" for role in _ROLES],
         "copies": str(folder),
     }
@@ -114,12 +110,12 @@ def run(
             image, note = _answer(event)
             state.images[image.path] = image
             debugger.tell(note)
-        elif event.kind == "snapshot":
-            _keep_copies(state, event)
-            if event.why == "now" and state.copied:
-                progress.say(f"{save(state)}")
-        else:
-            _update(state, event)
+        _update(state, event)
+        if event.kind == "snapshot" and event.why == "now" and state.copied:
+            progress.say(f"{save(state)}")
+
+    def ask(number: int, _: object) -> None:
+        debugger.tell({"snapshot": _SIGNALS[number]})
 
     more: Request = {"plan": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
@@ -128,7 +124,7 @@ def run(
             for stream in streams
         ]
         more["output"], more["errors"] = paths
-        stack.enter_context(_signals_as_notes(lambda why: debugger.tell({"snapshot": why})))
+        stack.enter_context(process.handling(dict.fromkeys(_SIGNALS, ask)))
         try:
             debugger.stop([str(part) for part in argv], cwd, env, seconds, more, see)
         except LabError as error:
@@ -136,19 +132,17 @@ def run(
     return state
 
 
-def _keep_copies(state: LiveRun, event: RescueEvent) -> None:
-    """Keep the copies of a snapshot, and remove those that they replace."""
-    state.why = event.why
-    for row in event.images:
-        image = state.images[Path(row["path"])]
-        for _, path in image.copies.values():
-            Path(path).unlink()
-        image.copies = row["parts"]
-        state.copied[image.path] = image
-
-
 def _update(state: LiveRun, event: RescueEvent) -> None:
-    if event.kind == "crash":
+    """Keep what an event tells; the copies of a snapshot replace those before."""
+    if event.kind == "snapshot":
+        state.why = event.why
+        for row in event.images:
+            image = state.images[Path(row["path"])]
+            for _, path in image.copies.values():
+                Path(path).unlink()
+            image.copies = row["parts"]
+            state.copied[image.path] = image
+    elif event.kind == "crash":
         state.stop = event.stop
     elif event.kind == "ended":
         state.code, state.ending = event.code, event.why
@@ -172,8 +166,8 @@ def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
         linked = [part for part in file.parts if part.kind != "object"] if file else []
         if file and linked:
             image.bits, image.order = linked[0].bits, linked[0].order
-            parts = evidence.from_file(file).parts
-            image.healthy = _healthy(parts)
+            parts = [part for part in evidence.from_file(file).parts if part.linked]
+            image.healthy = all(judge.judge_image(p).verdict == "consistent" for p in parts)
             version = next((part.runtime for part in parts if part.runtime), None)
             places = None if image.healthy else value_sites.slots(linked[0], version)
     if image.healthy:
@@ -198,11 +192,6 @@ def _image(path: Path) -> tuple[images.Image, bytes] | None:
         if image and image.places.get("data"):
             return image, data
     return None
-
-
-def _healthy(parts: Sequence[PartEvidence]) -> bool:
-    judgements = [judge.judge_image(part) for part in parts if part.linked]
-    return bool(judgements) and all(one.verdict == "consistent" for one in judgements)
 
 
 def profile(image: LiveImage) -> tuple[bytes, value_sites.Nodes | None]:
@@ -257,20 +246,3 @@ def _pass(stream: IO[str]) -> Callable[[bytes], None]:
             stream.flush()
 
     return write
-
-
-@contextlib.contextmanager
-def _signals_as_notes(tell: Callable[[str], None]) -> Iterator[None]:
-    """Turn signals to this process into notes: SIGUSR1 `now`, Ctrl-C and SIGTERM `end`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, lambda *_, why=why: tell(why))
-        for number, why in _SIGNALS.items()
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

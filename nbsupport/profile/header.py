@@ -87,12 +87,11 @@ class Header:
                 yield Doubt(self.offset + 8 * self.layout.header.index(name), what)
         # Up to 8 those bits are the version's. Source: VARIANT_MASKS_ALL (InstrProfData.inc).
         old = self.layout.raw_version <= 8
+        kind = Problem if old else Doubt
         lowest = min(bit for bit in layout.VARIANTS.values() if bit > 55 or not old)
         if unknown := self.fields["Version"] & (1 << lowest) - (1 << 32):
-            kind = Problem if old else Doubt
             yield kind(self.offset + 8, f"header: expected no such variant, found {unknown:#x}")
         if "debug-correlate" in self.variants:
-            kind = Problem if old else Doubt
             yield kind(self.offset + 8, "records are in the debug information of the program")
         elif len(self.part("counters")) and not len(self.part("data")):
             yield Doubt(self.offset, "counters without records: are those in the program only?")

@@ -204,7 +204,6 @@ def _by_fields(section: Section, offsets: Array, gaps: Array, room: Array) -> Ar
 
 
 def _counts(section: Section, offsets: Array, size: int) -> Array:
-    """Return NumCounters of records of a known size."""
     newest = layout.LAYOUTS[layout.sizes(section.bits)[size][-1]]
     return section.column("NumCounters", offsets, newest).astype(np.int64)
 

@@ -42,12 +42,10 @@ class RecordTable:
 
     def column(self, name: str) -> Array:
         """Return one field; zeros where a layout lacks it."""
-        columns = [
-            block.rows[name]
-            if name in block.layout.offsets()
-            else np.zeros(len(block.rows), np.uint32)
-            for block in self.blocks
-        ]
+        columns = []
+        for block in self.blocks:
+            known = name in block.layout.offsets()
+            columns.append(block.rows[name] if known else np.zeros(len(block.rows), np.uint32))
         if len(columns) == 1:
             return columns[0]
         return np.concatenate(columns) if columns else np.zeros(0, np.uint64)
@@ -91,8 +89,7 @@ class RecordTable:
     @functools.cached_property
     def outside(self) -> Array:
         """Which have no counters, or some that are not there (or not at a multiple of 8)."""
-        size = len(self.header.part("counters"))
-        outside = _outside(*self.counters, self.header.width, size)
+        outside = _outside(*self.counters, self.header.width, len(self.header.part("counters")))
         outside |= self.counters[1] == 0
         return outside
 
@@ -191,15 +188,13 @@ class RecordTable:
 
     def mixture(self) -> Problem:
         """Say which sizes of records follow one another."""
-        start = self.header.places["data"][0]
-        parts = []
+        main, start, parts = self.header.layout, self.header.places["data"][0], []
         for block in self.blocks:
             size = block.rows.itemsize
             versions = layout.sizes(self.header.bits)[size]
             raw = "-".join(str(v) for v in sorted({versions[0], versions[-1]}))
             place = start + int(block.offsets[0])
             parts.append(f"{len(block.rows)} of {size} bytes (raw version {raw}) from byte {place}")
-        main = self.header.layout
         return Problem(
             start,
             f"records: expected all of {self.header.record_size} bytes, the stride with which the "

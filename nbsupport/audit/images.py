@@ -63,6 +63,10 @@ class Image:
     loaded: list[tuple[int, int, int, bool]] = field(default_factory=list)
     version: int = -1
 
+    def contents(self, role: str, data: bytes) -> list[bytes]:
+        """Return the bytes of each section of a role, out of the file's."""
+        return [data[start : start + size] for _, start, size in self.places.get(role, ())]
+
     def add_section(self, name: str, address: int, start: int, size: int, stored: int) -> None:
         """Take a section, if it has a role; `stored` bytes of it are in the file."""
         role = ROLES.get(name)

@@ -27,15 +27,17 @@ MOST_BYTES = 4 << 30
 
 _CONTAINERS = {b"!<arch>\n": "archive", b"!<thin>\n": "thin-archive"}
 #: Magic to an entry: processor, its kind, place, size, alignment. Source: mach-o/fat.h of Apple.
-_FAT = {
-    b"\xca\xfe\xba\xbe": struct.Struct(">5I"),
-    b"\xca\xfe\xba\xbf": struct.Struct(">2I2Q2I"),
-}
+_FAT = {b"\xca\xfe\xba\xbe": struct.Struct(">5I"), b"\xca\xfe\xba\xbf": struct.Struct(">2I2Q2I")}
 #: In all that is instrumented, and in the runtime: names of sections, or in bitcode of symbols.
 _MARK = b"__llvm_pr"
 #: Source: CPU_TYPE in Apple's mach/machine.h.
 _CPUS = {7: "i386", 0x1000007: "x86_64", 12: "arm", 0x100000C: "aarch64"}
+#: In an archive; ends with a newline (GNU) or a zero (COFF).
+_LONG_NAME = re.compile(rb"[^\n\0]*")
 _BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
+_RAW_VERSION = re.compile(r"^@__llvm_profile_raw_version = .* i64 (-?\d+)", re.MULTILINE)
+_TRIPLE = re.compile(r'^target triple = "(\w+)-[^"]*?(apple|windows|linux|")', re.MULTILINE)
+_ARCHITECTURES = {"arm64": "aarch64", "i686": "i386"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,8 @@ class BinaryPart:
     target triple (`x86_64-linux`, `aarch64-apple-darwin`, `x86_64-windows`; "" unknown).
     `sections` are its data sections (a linked image has one), `raw_version` the whole value
     of `__llvm_profile_raw_version` (None: no such symbol, or stripped). `instrumented` is
-    True also where only symbols say so (bitcode without a tool). `runtime_raw_version` is that of
-    the profile runtime in it (None: there is none, or it cannot be told). `note` says what could
-    not be read, and why.
+    True also where only symbols say so (bitcode without a tool), `runtime_raw_version` that of
+    the runtime in it (None: none, or not to be told). `note` says what could not be read, and why.
     """
 
     name: str
@@ -88,15 +89,16 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
     data = _content(path)
     if data is None:
         return None
-    problems: list[str] = []
-    parts = []
+    parts, problems = list[BinaryPart](), list[str]()
     for name, content in _units(path, data, problems):
         try:
-            part = _part(name, content, disassemble)
-        except LabError as error:
-            problems.append(f"{name}: {error.why}" if name else error.why)
-        else:
-            parts += [part] if part else []
+            if content[:4] in _BITCODE:
+                parts.append(_bitcode(name, content, disassemble))
+            elif image := images.parse(content):
+                parts.append(_part(name, content, image))
+        except (LabError, ValueError) as error:
+            why = error.why if isinstance(error, LabError) else f"malformed ({error})"
+            problems.append(f"{name}: {why}" if name else why)
     container = _CONTAINERS.get(data[:8], "fat" if data[:4] in _FAT else "")
     if container == "archive" and path.suffix == ".rlib":
         container = "rlib"
@@ -162,7 +164,6 @@ def _known(start: bytes) -> bool:
 
 
 def _single(start: bytes) -> bool:
-    """Return whether this starts one object, image or bitcode."""
     return start[:4] in _BITCODE or images.recognize(start)
 
 
@@ -198,10 +199,6 @@ def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
             problems.append(f"slice {name}: claims bytes {start} to {start + length}")
         else:
             yield name, data[start : start + length]
-
-
-#: Ends with a newline (GNU) or a zero (COFF).
-_LONG_NAME = re.compile(rb"[^\n\0]*")
 
 
 def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -245,15 +242,7 @@ def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str
         yield name, content
 
 
-def _part(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart | None:
-    if data[:4] in _BITCODE:
-        return _bitcode(name, data, disassemble)
-    try:
-        image = images.parse(data)
-    except (ValueError, IndexError, OverflowError) as error:  # a table that lies
-        raise LabError("reading it", f"malformed ({error})", "build it again") from error
-    if image is None:
-        return None
+def _part(name: str, data: bytes, image: Image) -> BinaryPart:
     sections = _sections(image, data)
     raw_version = None
     if 0 <= image.version <= len(data) - 8:
@@ -266,13 +255,9 @@ def _part(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart
         runtime = machine_code.raw_version(image, data)
     if instrumented and not sections:
         image.note = image.note or "no records here (they are in debug information, if anywhere)"
+    own = name, image.format, image.kind, image.target, image.bits, image.order
     return BinaryPart(
-        name=name,
-        format=image.format,
-        kind=image.kind,
-        target=image.target,
-        bits=image.bits,
-        order=image.order,
+        *own,
         sections=sections,
         raw_version=raw_version,
         instrumented=instrumented,
@@ -290,30 +275,21 @@ def _sections(image: Image, data: bytes) -> tuple[Section, ...]:
     records = image.places.get("data", [])
     if not records:
         return ()
-    blobs = b"".join([data[start : start + n] for _, start, n in image.places.get("names", ())])
-    decoded = names.decode(blobs)
+    decoded = names.decode(b"".join(image.contents("names", data)))
+    contents = image.contents("data", data)
     if image.kind == "object":
-        padded = [
-            data[start : start + n].ljust(-(-n // ALIGNMENT) * ALIGNMENT, b"\0")
-            for _, start, n in records
-        ]
-        return (Section(b"".join(padded), decoded, None, image.bits, image.order),)
+        padded = b"".join(content + bytes(-len(content) % ALIGNMENT) for content in contents)
+        return (Section(padded, decoded, None, image.bits, image.order),)
     counters = image.places.get("counters", [])
     if image.format == "pe" and image.bits == 64:
         counters = []  # COFF can relocate only the low half of a distance: it lands nowhere
     low = min((address for address, _, _ in counters), default=0)
     high = max((address + size for address, _, size in counters), default=0)
     sections = []
-    for address, start, size in records:
+    for (address, _, _), content in zip(records, contents, strict=True):
         span = (low - address, high - address) if counters else None
-        content = data[start : start + size]
         sections.append(Section(content, decoded, span, image.bits, image.order))
     return tuple(sections)
-
-
-_RAW_VERSION = re.compile(r"^@__llvm_profile_raw_version = .* i64 (-?\d+)", re.MULTILINE)
-_TRIPLE = re.compile(r'^target triple = "(\w+)-[^"]*?(apple|windows|linux|")', re.MULTILINE)
-_ARCHITECTURES = {"arm64": "aarch64", "i686": "i386"}
 
 
 def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart:

@@ -37,16 +37,14 @@ _ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 #: What the signals to this process ask for.
 _SIGNALS: dict[int, str] = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
 
-#: Copies of an image's sections: by name, where the section stands and the file it is in.
-Copies = Mapping[str, tuple[int, str]]
-
 
 @dataclass
 class LiveImage:
     """One instrumented image of the process: its file, and what is known of it.
 
     `version` is that of its version variable (0: stripped). A `healthy` one writes its profile
-    itself. `valued`: its value sites are recorded. `copies` are the last ones that were made.
+    itself. `valued`: its value sites are recorded. `copies` are the last ones that were made of
+    its sections: by name, where the section stands, and the file that it is in.
     """
 
     path: Path
@@ -55,7 +53,7 @@ class LiveImage:
     bits: layout.Bits = 64
     order: layout.Order = "<"
     valued: bool = True
-    copies: Copies = field(default_factory=dict)
+    copies: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,19 +77,16 @@ class LiveRun:
 
 def run(
     debugger: Lldb,
-    argv: Sequence[str | Path],
+    command: tuple[Sequence[str], Path, Mapping[str, str], float],
     folder: Path,
-    *,
-    env: Mapping[str, str],
-    cwd: Path,
-    seconds: float,
     save: Callable[[LiveRun], object],
     streams: Sequence[IO[str] | None],
 ) -> LiveRun:
     """Run a program until it ends; `save` is called with its memory when SIGUSR1 asks for it.
 
-    Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. `streams` as
-    in `nbsupport.rescue.rescue.run`. Raises `LabError` where it cannot be run.
+    `command` is what `Lldb.stop` takes: the program, its folder, environment and time. Copies go
+    to `folder`. Ctrl-C and SIGTERM end the program, with its memory. `streams` as in
+    `nbsupport.rescue.rescue.run`. Raises `LabError` where it cannot be run.
     """
     state = LiveRun()
     plan: RescuePlan = {
@@ -126,7 +121,7 @@ def run(
         more["output"], more["errors"] = paths
         stack.enter_context(process.handling(dict.fromkeys(_SIGNALS, ask)))
         try:
-            debugger.stop([str(part) for part in argv], cwd, env, seconds, more, see)
+            debugger.stop(*command, more, see)
         except LabError as error:
             raise LabError(error.what, error.why, _ALLOW) from error
     return state
@@ -172,26 +167,19 @@ def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
             places = None if image.healthy else value_sites.slots(linked[0], version)
     if image.healthy:
         return image, {"patch": [], "writer": [], "values": [], "slots": [], "own": []}
-    if not (values and writer) and (parsed := _image(path)):
-        content, data = parsed
-        slide = event.address - min(content.places["data"])[0]
-        values = values or [slide + place for place in machine_code.value_functions(content, data)]
-        writer = writer or [slide + place for place in machine_code.writer(content, data)]
+    if not (values and writer):  # stripped: the code says where functions are
+        with contextlib.suppress(OSError, ValueError):
+            data = path.read_bytes()
+            code = images.parse(data)
+            if code and code.places.get("data"):
+                slide = event.address - min(code.places["data"])[0]
+                values = values or [slide + at for at in machine_code.value_functions(code, data)]
+                writer = writer or [slide + at for at in machine_code.writer(code, data)]
     if places is None:
         image.valued = False
         patch, values, places = patch + values, [], ([], [])
     slots, own = places
     return image, {"patch": patch, "writer": writer, "values": values, "slots": slots, "own": own}
-
-
-def _image(path: Path) -> tuple[images.Image, bytes] | None:
-    """Return an image, and its bytes: of one without symbols, the code says where functions are."""
-    with contextlib.suppress(OSError, ValueError):
-        data = path.read_bytes()
-        image = images.parse(data)
-        if image and image.places.get("data"):
-            return image, data
-    return None
 
 
 def profile(image: LiveImage) -> tuple[bytes, value_sites.Nodes | None]:

@@ -10,8 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,15 +94,12 @@ class PartEvidence:
         return tuple(dict.fromkeys(own + pieces))
 
     def _piece(self, version: int, width: int | None = None, bitmaps: bool = False) -> LinkPiece:
-        variants = set(self.symbol[1])
-        # In an image the width is the counters' own word, not that of the symbol that won.
-        if width:
-            variants.discard("byte-coverage")
-        if width == 1:
-            variants.add("byte-coverage")
+        variants = dict.fromkeys(self.symbol[1], True)
+        if width:  # in an image it is the counters' own word, not that of the symbol that won
+            variants["byte-coverage"] = width == 1
         # A stripped image does not say how; what it is for is more often optimization.
         how: How = "ir" if "ir" in variants or self.nameless else "front-end"
-        ordered = tuple(name for name in layout.VARIANTS if name in variants)
+        ordered = tuple(name for name in layout.VARIANTS if variants.get(name))
         return LinkPiece(version, how, ordered, bitmaps)
 
     @property
@@ -116,10 +112,8 @@ class PartEvidence:
         if run.bitmaps and "ir" not in self.symbol[1]:
             return run.bitmaps
         newer = max(layout.LAYOUTS) + 1
-        for version in (self.symbol[0], self.runtime):
-            if version and (
-                version in run.raw_versions or (version >= newer and not run.raw_versions)
-            ):
+        for version in (self.symbol[0] or 0, self.runtime or 0):
+            if version in run.raw_versions or (version >= newer and not run.raw_versions):
                 return (version,)
         return run.raw_versions[-1:] or (newer,)
 
@@ -128,10 +122,8 @@ class PartEvidence:
         """The raw versions that version symbol, runtime and records leave possible."""
         possible = {self.symbol[0]} if self.binary.instrumented else set()
         for run in self.records:
-            if self.binary.raw_version or run.bitmaps or not run.raw_versions:
-                possible.update(self.versions(run))
-            else:
-                possible.update(run.raw_versions)
+            certain = self.binary.raw_version or run.bitmaps or not run.raw_versions
+            possible.update(self.versions(run) if certain else run.raw_versions)
         return {version for version in possible if version}
 
 
@@ -188,7 +180,7 @@ def read_all(
         for path in progress.over(files, "reading files"):
             try:
                 answer = next(answers)
-            except BrokenProcessPool as error:
+            except BrokenExecutor as error:
                 why = "a process that read files died"
                 raise LabError(f"audit of {path}", why, "give files one by one") from error
             if isinstance(answer, str):
@@ -248,12 +240,8 @@ def _records(
         byte = relative and bool(((targets - section.counters[0]) % 8).any())
         byte = byte or any(run.counter_size == 1 for run in runs)
         widths = tuple(width for width, used in ((1, byte), (8, bool(eight.any()))) if used)
-    known = (layout.LAYOUTS[version] for version in versions)
-    bitmaps = tuple(
-        own.raw_version
-        for own in known
-        if "NumBitmapBytes" in own.offsets()
-        and section.column("NumBitmapBytes", offsets, own).any()
-    )
-    size, names = runs[0].record_size, section.names
-    return RecordEvidence(size, versions, references, keys, names, widths, bitmaps)
+    name, size, bitmaps = "NumBitmapBytes", runs[0].record_size, list[int]()
+    for own in (layout.LAYOUTS[version] for version in versions):
+        if name in own.offsets() and section.column(name, offsets, own).any():
+            bitmaps.append(own.raw_version)
+    return RecordEvidence(size, versions, references, keys, section.names, widths, tuple(bitmaps))

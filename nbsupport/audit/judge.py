@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,10 +20,8 @@ from nbsupport.base.errors import LabError
 from nbsupport.profile import layout
 from nbsupport.profile.infer import Array
 
-Verdict = Literal["consistent", "mixed", "not-instrumented", "unknown"]
-#: What a set of images is: the first of these that one of them is.
-_WORST: tuple[Verdict, ...] = ("mixed", "unknown", "consistent", "not-instrumented")
-
+#: A set of images is the first of these that one of them is.
+Verdict = Literal["mixed", "unknown", "consistent", "not-instrumented"]
 #: Files beside an image that may have been linked into it, and how many are looked at.
 _LINKABLE, _MOST_BESIDE = (".o", ".a", ".rlib", ".obj", ".lib", ".lo"), 2000
 #: Makes of objects that are tried as a link's first; there are not so many, but in a hostile file.
@@ -176,19 +174,16 @@ def audit(
         why = problems[0] if problems else "no object file, archive or image there"
         what = ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
         raise LabError(f"audit of {what}", why, "give objects, programs or a folder of them")
-    if not any(file.linked for file in files):
+    if any(file.linked for file in files):
+        files = [_explained(file, files) for file in files]
+        judgement = _worst(file.judgement for file in files if file.linked)
+    else:
         parts = [part for file in files for part in file.parts]
         judgement = _judge_objects(parts)
         if judgement.verdict == "mixed":
             blame = _blame_objects(files, _usual(parts))
             judgement = _advised(judgement, files[0].path, parts, blame)
-        return AuditReport(judgement, tuple(files), tuple(problems))
-    explained = tuple(_explained(file, files) for file in files)
-    worst = _worst(file.judgement for file in explained if file.linked)
-    return AuditReport(worst, explained, tuple(problems))
-
-
-# -- judging
+    return AuditReport(judgement, tuple(files), tuple(problems))
 
 
 def _judge(file: Evidence) -> Audited:
@@ -198,7 +193,7 @@ def _judge(file: Evidence) -> Audited:
 
 
 def _worst(judgements: Iterable[Judgement]) -> Judgement:
-    return min(judgements, key=lambda judgement: _WORST.index(judgement.verdict))
+    return min(judgements, key=lambda judgement: get_args(Verdict).index(judgement.verdict))
 
 
 def judge_image(part: PartEvidence) -> Judgement:
@@ -283,19 +278,15 @@ def _usual(parts: Sequence[PartEvidence]) -> int:
 
 def _blame_objects(files: Sequence[Audited], usual: int) -> list[Blame]:
     """Return the objects that are not what most, or the runtime, are."""
-    pieces = [piece for file in files for part in file.parts for piece in part.pieces]
-    main = next((p for p in pieces if p.raw_version == usual and p.has_symbol), None)
-
-    def strange(part: PartEvidence) -> bool:
-        return any(
-            usual not in part.raw_versions
-            or (main is not None and piece.has_symbol and piece.variants != main.variants)
-            for piece in part.pieces
-        )
-
+    symbols = [p for f in files for part in f.parts for p in part.pieces if p.has_symbol]
+    main = [piece.variants for piece in symbols if piece.raw_version == usual][:1]
     blame = []
     for file in files:
-        parts = [part for part in file.parts if strange(part)]
+        parts = []
+        for part in file.parts:
+            others = [p for p in part.pieces if p.has_symbol and main and p.variants != main[0]]
+            if others or (part.pieces and usual not in part.raw_versions):
+                parts.append(part)
         records = [run for part in parts for run in part.records]
         blame += [Blame.from_records(file.path, records)] if parts else []
     return blame

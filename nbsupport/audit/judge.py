@@ -278,14 +278,14 @@ def _usual(parts: Sequence[PartEvidence]) -> int:
 
 def _blame_objects(files: Sequence[Audited], usual: int) -> list[Blame]:
     """Return the objects that are not what most, or the runtime, are."""
-    symbols = [p for f in files for part in f.parts for p in part.pieces if p.has_symbol]
-    main = [piece.variants for piece in symbols if piece.raw_version == usual][:1]
+    pieces = [piece for file in files for part in file.parts for piece in part.pieces]
+    main = next((p.variants for p in pieces if p.raw_version == usual and p.has_symbol), None)
     blame = []
     for file in files:
         parts = []
         for part in file.parts:
-            others = [p for p in part.pieces if p.has_symbol and main and p.variants != main[0]]
-            if others or (part.pieces and usual not in part.raw_versions):
+            others = {piece.variants for piece in part.pieces if piece.has_symbol} - {main}
+            if part.pieces and (usual not in part.raw_versions or (main is not None and others)):
                 parts.append(part)
         records = [run for part in parts for run in part.records]
         blame += [Blame.from_records(file.path, records)] if parts else []

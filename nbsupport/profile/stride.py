@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbsupport.profile import infer, layout
-from nbsupport.profile.infer import Array
 from nbsupport.profile.layout import ALIGNMENT, Buffer, Layout
 
 
@@ -57,25 +56,3 @@ def lay(
         for at in range(0, len(section.data) - stride + 1, stride)
     )
     return records, slots
-
-
-def misplaced_values(section: infer.Section, runtime: Layout) -> tuple[Array, Array] | None:
-    """Return where a runtime looks for `Values` of foreign records with sites, and where they are.
-
-    Both are offsets in the section of a 64-bit program, in bytes. None: they cannot be moved
-    there, for the runtime looks beyond the section, or where a record of its own has its `Values`.
-    """
-    records, place = infer.find(section), runtime.offsets()["Values"]
-    own = records.offsets[records.sizes == runtime.record_size()]
-    looked, written = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for size in np.setdiff1d(records.sizes, runtime.record_size()).tolist():
-        if size not in layout.sizes():
-            return None
-        foreign = layout.LAYOUTS[layout.sizes()[size][-1]]
-        offsets = records.offsets[records.sizes == size]
-        offsets = offsets[section.column("NumValueSites", offsets, foreign).any(axis=1)]
-        looked = np.append(looked, offsets + place)
-        written = np.append(written, offsets + foreign.offsets()["Values"])
-    if (looked + 8 > len(section.data)).any() or np.isin(looked, own + place).any():
-        return None
-    return looked, written

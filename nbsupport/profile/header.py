@@ -10,8 +10,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from nbsupport.profile import layout
 from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
 from nbsupport.profile.names import Doubt, Problem
@@ -138,8 +136,8 @@ def read(data: memoryview, offset: int) -> Header | Problem:
     if size < own.header_size:
         what = f"truncated: expected a header of {own.header_size} bytes, found {size}"
         return Problem(offset, what)
-    row = np.frombuffer(data, own.header_dtype(order), 1, offset)[0]
-    fields = dict(zip(own.header, row.tolist(), strict=True))
+    numbers = struct.unpack_from(f"{order}{len(own.header)}Q", data, offset)
+    fields = dict(zip(own.header, numbers, strict=True))
     places, end = {}, offset
     for name, length, padding in _parts(own, bits, fields, "byte-coverage" in variants):
         # Python's integers: a size near 2^64 does not wrap around.

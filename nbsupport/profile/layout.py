@@ -133,12 +133,6 @@ class Layout:
         count = max(0, (len(data) - kind.itemsize) // step + 1)
         return np.ndarray((count,), kind, data, strides=(step,))
 
-    def header_dtype(self, order: Order = "<") -> np.dtype[np.void]:
-        """Return the header as a NumPy type."""
-        import numpy as np  # noqa: PLC0415
-
-        return np.dtype([(name, f"{order}u8") for name in self.header])
-
 
 def _fields(text: str) -> tuple[Field, ...]:
     """Parse `name:size` or `name:size*count`; size `p` is a pointer's."""

@@ -8,6 +8,7 @@ the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedIns
 from __future__ import annotations
 
 import itertools
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -132,8 +133,8 @@ def raw(
             content.append(part + bytes(-len(part) % 8))
             fields[size] = len(content[-1]) // (width if name == "counters" else 1)
             fields[deltas[name]] = distances.get(name, 0) % (1 << bits)
-    row = np.array([tuple(fields[name] for name in runtime.header)], runtime.header_dtype(order))
-    return b"".join([row.tobytes(), *content, parts["names"], bytes(-len(parts["names"]) % 8)])
+    head = struct.pack(f"{order}{len(fields)}Q", *fields.values())
+    return b"".join([head, *content, parts["names"], bytes(-len(parts["names"]) % 8)])
 
 
 def parse(content: bytes) -> Profile:

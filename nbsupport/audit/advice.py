@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,17 +40,13 @@ def advise(
     that stays, `pieces` all that is in it, `blamed` the files that hold foreign records.
     """
     foreign = [piece for piece in pieces if piece.raw_version != runtime]
-    compilers = layout.llvm_of(runtime)
     if not foreign:
-        return (
-            "Build all files with the same flags: "
-            + "; or ".join(sorted({str(piece) for piece in pieces}))
-            + "."
-        )
+        makes = "; or ".join(sorted({str(piece) for piece in pieces}))
+        return f"Build all files with the same flags: {makes}."
     how = "front-end" if all(piece.how == "front-end" for piece in pieces) else "ir"
-    undo, ours = _UNDO[how], f"of {compilers} (raw version {runtime})"
+    undo, ours = _UNDO[how], f"of {layout.llvm_of(runtime)} (raw version {runtime})"
     folder = cargo_target(path)
-    if folder or _cargo_project(path):
+    if folder or any((above / "Cargo.toml").is_file() for above in path.absolute().parents):
         triple = _triple(path, folder, target)
         names = [f'{name}_{triple.replace("-", "_")}="{undo}"' for name in ("CFLAGS", "CXXFLAGS")]
         profile = " --release" if "release" in path.parts else ""
@@ -68,20 +64,14 @@ def advise(
     return line
 
 
-def _cargo_project(path: Path) -> bool:
-    return any((folder / "Cargo.toml").is_file() for folder in path.absolute().parents)
-
-
 def _triple(path: Path, folder: Path | None, target: str) -> str:
     """Return the target triple of a cargo build: of its folder, else the host's."""
     parts = path.absolute().relative_to(folder).parts if folder else ()
     if parts and parts[0].count("-") >= 2:
         return parts[0]
     if folder:
-        try:
-            note = json.loads((folder / _NOTE).read_text(errors="replace"))
-        except (OSError, ValueError):
-            note = {}
-        if host := re.search(r"host: ([\w.-]+)", json.dumps(note)):
-            return host[1].removesuffix("\\n")
+        with contextlib.suppress(OSError):
+            note = (folder / _NOTE).read_text(errors="replace")
+            if host := re.search(r"host: ([\w.-]+)", note):
+                return host[1]
     return _TRIPLES.get(target, target)

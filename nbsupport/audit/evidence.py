@@ -9,10 +9,8 @@ import itertools
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import numpy as np
 
 from nbsupport.audit import objects
 from nbsupport.audit.fate import How, LinkPiece
-from nbsupport.base import progress
+from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
 from nbsupport.profile import infer, layout
 from nbsupport.profile.infer import Array
@@ -96,15 +94,12 @@ class PartEvidence:
         return tuple(dict.fromkeys(own + pieces))
 
     def _piece(self, version: int, width: int | None = None, bitmaps: bool = False) -> LinkPiece:
-        variants = set(self.symbol[1])
-        # In an image the width is the counters' own word, not that of the symbol that won.
-        if width:
-            variants.discard("byte-coverage")
-        if width == 1:
-            variants.add("byte-coverage")
+        variants = dict.fromkeys(self.symbol[1], True)
+        if width:  # in an image it is the counters' own word, not that of the symbol that won
+            variants["byte-coverage"] = width == 1
         # A stripped image does not say how; what it is for is more often optimization.
         how: How = "ir" if "ir" in variants or self.nameless else "front-end"
-        ordered = tuple(name for name in layout.VARIANTS if name in variants)
+        ordered = tuple(name for name in layout.VARIANTS if variants.get(name))
         return LinkPiece(version, how, ordered, bitmaps)
 
     @property
@@ -117,10 +112,8 @@ class PartEvidence:
         if run.bitmaps and "ir" not in self.symbol[1]:
             return run.bitmaps
         newer = max(layout.LAYOUTS) + 1
-        for version in (self.symbol[0], self.runtime):
-            if version and (
-                version in run.raw_versions or (version >= newer and not run.raw_versions)
-            ):
+        for version in (self.symbol[0] or 0, self.runtime or 0):
+            if version in run.raw_versions or (version >= newer and not run.raw_versions):
                 return (version,)
         return run.raw_versions[-1:] or (newer,)
 
@@ -129,10 +122,8 @@ class PartEvidence:
         """The raw versions that version symbol, runtime and records leave possible."""
         possible = {self.symbol[0]} if self.binary.instrumented else set()
         for run in self.records:
-            if self.binary.raw_version or run.bitmaps or not run.raw_versions:
-                possible.update(self.versions(run))
-            else:
-                possible.update(run.raw_versions)
+            certain = self.binary.raw_version or run.bitmaps or not run.raw_versions
+            possible.update(self.versions(run) if certain else run.raw_versions)
         return {version for version in possible if version}
 
 
@@ -172,7 +163,7 @@ def read_all(
     `objects.read`, and picklable. Raises `LabError` when a process dies.
     """
     problems: list[str] = []
-    files = _collect(paths, problems)
+    files = list(objects.find(paths, problems))
     look = functools.partial(read, disassemble=disassemble)
     jobs = min(jobs or os.cpu_count() or 1, len(files))
     evidence = []
@@ -183,12 +174,13 @@ def read_all(
             spawn = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(jobs, spawn, layout.learn, tuple(layout.LAYOUTS.values()))
             stack.callback(pool.shutdown, cancel_futures=True)
-            with _uninterrupted():
+            # Ctrl-C is left to this process: what it starts meanwhile never sees it.
+            with process.handling({signal.SIGINT: signal.SIG_IGN}):
                 answers = pool.map(look, files)
         for path in progress.over(files, "reading files"):
             try:
                 answer = next(answers)
-            except BrokenProcessPool as error:
+            except BrokenExecutor as error:
                 why = "a process that read files died"
                 raise LabError(f"audit of {path}", why, "give files one by one") from error
             if isinstance(answer, str):
@@ -196,34 +188,6 @@ def read_all(
             elif answer:
                 evidence.append(answer)
     return evidence, problems
-
-
-def _collect(paths: Iterable[Path], problems: list[str]) -> list[Path]:
-    """Return the regular files below the paths, each once; what is amiss goes to `problems`."""
-    files: dict[tuple[int, int], Path] = {}
-    for path in paths:
-        if not path.is_dir() and not path.is_file():
-            what = "neither a regular file nor a folder" if path.exists() else "no such file"
-            problems.append(f"{path}: {what}")
-            continue
-        for file in objects.find(path, problems):
-            with contextlib.suppress(OSError):
-                status = file.stat()
-                files.setdefault((status.st_dev, status.st_ino), file)
-    return list(files.values())
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Leave Ctrl-C to this process: what it starts meanwhile never sees it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _size(path: Path) -> int:
@@ -267,24 +231,17 @@ def _records(
     keys = references ^ section.column("FuncHash", offsets) * np.uint64(0x9E3779B97F4A7C15)
     widths: tuple[int, ...] = ()
     if section.counters and versions and len(references):
-        low, high = section.counters
-        pointers = section.column("CounterPtr", offsets).astype(f"i{section.bits // 8}")
-        targets = offsets + pointers.astype(np.int64)
+        targets = section.targets(offsets)
         counts = section.column("NumCounters", offsets, layout.LAYOUTS[versions[-1]])
-        relative = bool(((targets >= low) & (targets < high)).any())
+        relative = bool(section.landing(targets).any())
         versions = tuple(v for v in versions if layout.LAYOUTS[v].relative == relative) or versions
         eight = np.diff(targets) == 8 * counts[:-1].astype(np.int64)
         # Counters of eight bytes are aligned to as many.
-        byte = relative and bool(((targets - low) % 8).any())
+        byte = relative and bool(((targets - section.counters[0]) % 8).any())
         byte = byte or any(run.counter_size == 1 for run in runs)
         widths = tuple(width for width, used in ((1, byte), (8, bool(eight.any()))) if used)
-    bitmaps = tuple(version for version in versions if _bitmaps(section, offsets, version))
-    size, names = runs[0].record_size, section.names
-    return RecordEvidence(size, versions, references, keys, names, widths, bitmaps)
-
-
-def _bitmaps(section: infer.Section, offsets: Array, version: int) -> bool:
-    """Return whether these records, taken for a raw version's, have MC/DC bitmaps."""
-    known = layout.LAYOUTS[version]
-    name = "NumBitmapBytes"
-    return name in known.offsets() and bool(section.column(name, offsets, known).any())
+    name, size, bitmaps = "NumBitmapBytes", runs[0].record_size, list[int]()
+    for own in (layout.LAYOUTS[version] for version in versions):
+        if name in own.offsets() and section.column(name, offsets, own).any():
+            bitmaps.append(own.raw_version)
+    return RecordEvidence(size, versions, references, keys, section.names, widths, tuple(bitmaps))

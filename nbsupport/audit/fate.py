@@ -16,9 +16,9 @@ Predicted = Literal["ok", "crash", "version-mismatch", "no-profile", "malformed"
 Sites = Literal["hot", "cold"]
 
 #: Variants that say how wide counters are, or what else stands among them.
-_COUNTING = ("byte-coverage", "temporal")
+_COUNTING = {"byte-coverage", "temporal"}
 #: Variants that only the compiler that uses a profile asks for: what is counted where.
-_PLACING = ("entry-first", "entry-only", "loop-entries", "context-sensitive")
+_PLACING = {"entry-first", "entry-only", "loop-entries", "context-sensitive"}
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def alike(first: int, second: int) -> bool:
 
 
 def predict(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = None) -> Fate:
-    """Predict what a program does, from its runtime's raw version and its pieces in link order.
+    """Predict what a program does, from the raw version of its `runtime`, and its `pieces`.
 
-    `runtime` is that raw version, `pieces` are what its objects are of, the first of the link
-    first; `sites` says whether a value site of a foreign one runs (see `Sites`).
+    These are what its objects are of, in the order of the link; `sites` says whether a value site
+    of a foreign one runs (see `Sites`).
 
     The runtime walks all records with its own stride: with two layouts it takes something else
     for a pointer, or, without value sites, for a size. It compares versions only once, as it
@@ -136,23 +136,16 @@ def _variants(pieces: Sequence[LinkPiece], first: LinkPiece | None) -> Fate | No
     if first is None:
         return None
     rule = f"the profile says what the first object is, {first}"
-    if counting := _unlike(first, pieces, _COUNTING):
+    unlike = [(p, set(p.variants) ^ set(first.variants)) for p in pieces if p.has_symbol]
+    if counting := [piece for piece, variants in unlike if variants & _COUNTING]:
         why = f"{rule}; the counters of {counting[0]} are read as if they were so, too"
         # One byte for each counter, read as eight, may reach beyond the counters' end.
         short = any("byte-coverage" in piece.variants for piece in counting)
         return Fate(frozenset({"malformed", "wrong-counts"} if short else {"wrong-counts"}), why)
-    if placing := _unlike(first, pieces, _PLACING):
+    if placing := [piece for piece, variants in unlike if variants & _PLACING]:
         why = f"{rule}; counts of {placing[0]} are right"
         return Fate(frozenset({"ok"}), why, "-fprofile-use misreads those counts, or ignores them")
     return None
-
-
-def _unlike(
-    first: LinkPiece, pieces: Sequence[LinkPiece], among: tuple[str, ...]
-) -> list[LinkPiece]:
-    """Return the pieces with a version symbol that differ from the first in these variants."""
-    own = set(first.variants) & set(among)
-    return [p for p in pieces if p.has_symbol and set(p.variants) & set(among) != own]
 
 
 def _bitmaps(runtime: int, pieces: Sequence[LinkPiece]) -> Fate | None:

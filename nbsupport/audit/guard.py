@@ -5,9 +5,9 @@ link; so does `pgo-lab guard -- clang -fprofile-generate main.o lib.o`. No build
 break: what it does not understand is the linker's business. All members of an archive count,
 pulled in or not; sources that the same command compiles, and the system's folders, do not.
 
-LIEF and NumPy take longer to import than many a link: they are left to the audit, where a first
-look finds several version symbols, or what it does not read (front-end instrumentation,
-bitcode, thin archives, all but 64-bit little-endian ELF).
+LIEF and NumPy take longer to import than many a link: only where a first look finds several
+version symbols, or what it does not read (front-end instrumentation, bitcode, thin archives, all
+but 64-bit little-endian ELF), it asks the audit.
 """
 
 from __future__ import annotations

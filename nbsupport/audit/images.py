@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,18 +28,10 @@ ROLES = {
     **{".lprfn" + end: "names" for end in ("", "$M")},
     **{".lprfc" + end: "counters" for end in ("", "$M")},
 }
-#: Instrumentation's, and two of the runtime's. Source: INSTR_PROF_RAW_VERSION_VAR in
-#: InstrProfData.inc, InstrProfilingFile.c, InstrProfilingWriter.c.
+#: Instrumentation's, and the runtime's own. Source: INSTR_PROF_RAW_VERSION_VAR (InstrProfData.inc).
 VERSION = "__llvm_profile_raw_version"
-WRITE_FILE = "__llvm_profile_write_file"
-WRITE_DATA = "lprofWriteData"
 
-_MACH_O = (
-    b"\xcf\xfa\xed\xfe",
-    b"\xce\xfa\xed\xfe",
-    b"\xfe\xed\xfa\xcf",
-    b"\xfe\xed\xfa\xce",
-)
+_MACH_O = (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe", b"\xfe\xed\xfa\xcf", b"\xfe\xed\xfa\xce")
 _BIG_COFF = b"\0\0\xff\xff"
 _COFF = {0x14C: "i386", 0x8664: "x86_64", 0xAA64: "aarch64", 0x1C4: "arm"}
 #: From so many sections on, ELF counts them elsewhere, and LIEF 1.0 finds none; in COFF it finds
@@ -57,8 +48,8 @@ class Image:
     """What one object or image says of itself.
 
     `places` by role are (address, start, size), all in bytes inside the file but for counters,
-    of which only the addresses matter; `loaded` is the same with whether it is code; `symbols`
-    says where the defined ones start in the file (-1: without bytes).
+    of which only the addresses matter; `loaded` is the same with whether it is code; `version`
+    is where the value of the symbol `VERSION` is in the file (-1: not there).
     """
 
     format: Format
@@ -70,7 +61,11 @@ class Image:
     note: str = ""
     places: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
     loaded: list[tuple[int, int, int, bool]] = field(default_factory=list)
-    symbols: dict[str, int] = field(default_factory=dict)
+    version: int = -1
+
+    def contents(self, role: str, data: bytes) -> list[bytes]:
+        """Return the bytes of each section of a role, out of the file's."""
+        return [data[start : start + size] for _, start, size in self.places.get(role, ())]
 
     def add_section(self, name: str, address: int, start: int, size: int, stored: int) -> None:
         """Take a section, if it has a role; `stored` bytes of it are in the file."""
@@ -86,10 +81,10 @@ class Image:
         if stored > 0:
             self.loaded.append((address, start, stored, code))
 
-    def add_symbol(self, name: str, start: int, value: int, stored: int) -> None:
-        """Take a symbol that stands `value` bytes after the start of a section."""
-        place = start + value if 0 <= value < stored else -1
-        self.symbols[name] = max(place, self.symbols.get(name, -1))
+    def add_version(self, data: bytes, section: Any, value: int) -> None:
+        """Take a symbol `VERSION` that stands `value` bytes after the start of a section."""
+        if 0 <= value < _stored(data, section):
+            self.version = max(self.version, section.offset + value)
 
 
 def recognize(start: bytes) -> bool:
@@ -132,9 +127,12 @@ def _triple(machine: Any, system: str) -> str:
     return f"{_TRIPLE.get(name, name)}-{system}" if name else ""
 
 
-def _stored(data: bytes, start: int, size: int) -> int:
+def _stored(data: bytes, section: Any) -> int:
     """Return how many bytes of a section are in the file: all or none."""
-    return size if 0 < start <= len(data) - size else 0
+    if isinstance(section, lief.ELF.Section) and section.type == lief.ELF.Section.TYPE.NOBITS:
+        return 0
+    size: int = section.size
+    return size if 0 < section.offset <= len(data) - size else 0
 
 
 def _elf(data: bytes) -> Image:
@@ -146,9 +144,9 @@ def _elf(data: bytes) -> Image:
     bits: Bits = 64 if header.identity_class == lief.ELF.Header.CLASS.ELF64 else 32
     order: Order = ">" if header.identity_data == lief.ELF.Header.ELF_DATA.MSB else "<"
     types = lief.ELF.Header.FILE_TYPE
-    program = header.file_type == types.EXEC or binary.has_interpreter
     flags = binary.get(lief.ELF.DynamicEntry.TAG.FLAGS_1)  # a static-pie has no interpreter
-    program = program or bool(flags and flags.has(lief.ELF.DynamicEntryFlags.FLAG.PIE))
+    pie = bool(flags and flags.has(lief.ELF.DynamicEntryFlags.FLAG.PIE))
+    program = pie or header.file_type == types.EXEC or binary.has_interpreter
     kind: Kind = "executable" if program else "library"
     kind = "object" if header.file_type == types.REL else kind
     image = Image("elf", kind, _triple(header.machine_type, "linux"), bits, order)
@@ -166,26 +164,16 @@ def _elf(data: bytes) -> Image:
         image.note = "no section headers: its records cannot be found"
         if header.section_header_offset and not header.numberof_sections:
             image.note = f"{_MOST_SECTIONS} sections or more: too many for LIEF"
-    nobits = lief.ELF.Section.TYPE.NOBITS
-
-    def stored(section: Any) -> int:
-        inside = section.type != nobits
-        return _stored(data, section.file_offset, section.size) if inside else 0
-
     for s in sections:
         if s.name in ROLES:
-            image.add_section(s.name, s.virtual_address, s.file_offset, s.size, stored(s))
+            image.add_section(s.name, s.virtual_address, s.offset, s.size, _stored(data, s))
     for table in tables:
-        for name, owner, value in _elf_symbols(table, bytes(sections[table.link].content), image):
-            if 0 < owner < len(sections):
-                s = sections[owner]
-                base = s.virtual_address if kind != "object" else 0
-                image.add_symbol(name, s.file_offset, value - base, stored(s))
+        _elf_symbols(image, data, sections, table)
     return image
 
 
-def _elf_symbols(table: Any, strings: bytes, image: Image) -> Iterator[tuple[str, int, int]]:
-    """Yield name, section and value of the symbols that matter: Elf64_Sym, Elf32_Sym in elf.h.
+def _elf_symbols(image: Image, data: bytes, sections: list[Any], table: Any) -> None:
+    """Look for the version in a table of symbols. Source: Elf64_Sym, Elf32_Sym in elf.h.
 
     LIEF makes an object of each symbol, which takes half of the time for a large image.
     """
@@ -196,10 +184,12 @@ def _elf_symbols(table: Any, strings: bytes, image: Image) -> Iterator[tuple[str
     row = np.dtype([(name, f"{image.order}u{size}") for name, size in pairs])
     content = bytes(table.content)
     symbols = np.frombuffer(content, row, len(content) // row.itemsize)
-    for name in (VERSION, WRITE_FILE, WRITE_DATA):
-        places = [match.start() for match in re.finditer(f"{name}\0".encode(), strings)]
-        for symbol in symbols[np.isin(symbols["name"], places)] if places else ():
-            yield name, int(symbol["section"]), int(symbol["value"])
+    names = re.finditer(f"{VERSION}\0".encode(), bytes(sections[table.link].content))
+    for symbol in symbols[np.isin(symbols["name"], [match.start() for match in names])]:
+        owner, value = int(symbol["section"]), int(symbol["value"])
+        if 0 < owner < len(sections):
+            base = sections[owner].virtual_address if image.kind != "object" else 0
+            image.add_version(data, sections[owner], value - base)
 
 
 def _mach_o(data: bytes) -> Image:
@@ -208,26 +198,19 @@ def _mach_o(data: bytes) -> Image:
     header = binary.header
     order: Order = "<" if data[:1] in b"\xcf\xce" else ">"
     bits: Bits = 64 if b"\xcf" in (data[:1], data[3:4]) else 32
-    types = lief.MachO.Header.FILE_TYPE
-    kinds: dict[Any, Kind] = {
-        types.OBJECT: "object",
-        types.EXECUTE: "executable",
-        types.BUNDLE: "bundle",
-    }
-    kind = kinds.get(header.file_type, "library")
+    kinds: dict[str, Kind] = {"OBJECT": "object", "EXECUTE": "executable", "BUNDLE": "bundle"}
+    kind = kinds.get(getattr(header.file_type, "name", ""), "library")
     image = Image("mach-o", kind, _triple(header.cpu_type, "apple-darwin"), bits, order)
     image.stripped = kind != "object" and not binary.has_symbol_command
     sections = list(binary.sections)
     for s in sections:
-        stored = _stored(data, s.offset, s.size)
+        stored = _stored(data, s)
         image.add_loaded(s.virtual_address, s.offset, stored, s.name == "__text")
         image.add_section(s.name, s.virtual_address, s.offset, s.size, stored)
-    for name in (VERSION, WRITE_FILE, WRITE_DATA):
-        symbol = binary.get_symbol(f"_{name}") if binary.has_symbol(f"_{name}") else None
-        if symbol is not None and 0 < symbol.numberof_sections <= len(sections):
-            s = sections[symbol.numberof_sections - 1]
-            value = symbol.value - s.virtual_address
-            image.add_symbol(name, s.offset, value, _stored(data, s.offset, s.size))
+    symbol = binary.get_symbol(f"_{VERSION}") if binary.has_symbol(f"_{VERSION}") else None
+    if symbol is not None and 0 < symbol.numberof_sections <= len(sections):
+        s = sections[symbol.numberof_sections - 1]
+        image.add_version(data, s, symbol.value - s.virtual_address)
     return image
 
 
@@ -244,7 +227,7 @@ def _pe(data: bytes) -> Image | None:
     image.stripped = not len(binary.symbols)
     names = {s.name for s in binary.sections}
     for s in binary.sections:
-        stored = min(_stored(data, s.offset, s.sizeof_raw_data), s.virtual_size)
+        stored = min(_stored(data, s), s.virtual_size)
         code = s.has_characteristic(lief.PE.Section.CHARACTERISTICS.MEM_EXECUTE)
         image.add_loaded(s.virtual_address, s.offset, stored, code)
         # The runtime has the linker merge the records into .data, but not the names.
@@ -268,8 +251,7 @@ def _coff(data: bytes) -> Image | None:
         image.note = f"{_MOST_SECTIONS} sections or more: too many for LIEF"
         return image
     for s in binary.sections:
-        stored = _stored(data, s.offset, s.size)
-        image.add_section(str(s.name), 0, s.offset, s.size, stored)
+        image.add_section(str(s.name), 0, s.offset, s.size, _stored(data, s))
     _windows_symbols(image, data, binary)
     return image
 
@@ -281,11 +263,8 @@ def _windows(form: Format, kind: Kind, binary: Any) -> Image:
 
 
 def _windows_symbols(image: Image, data: bytes, binary: Any) -> None:
-    underscore = "_" if image.target.startswith("i386") else ""
-    wanted = {underscore + name: name for name in (VERSION, WRITE_FILE, WRITE_DATA)}
+    name = f"_{VERSION}" if image.target.startswith("i386") else VERSION
     sections = list(binary.sections)
     for symbol in binary.symbols:
-        name = wanted.get(symbol.name)
-        if name and 0 < symbol.section_idx <= len(sections):
-            s = sections[symbol.section_idx - 1]
-            image.add_symbol(name, s.offset, symbol.value, _stored(data, s.offset, s.size))
+        if symbol.name == name and 0 < symbol.section_idx <= len(sections):
+            image.add_version(data, sections[symbol.section_idx - 1], symbol.value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -19,10 +20,8 @@ from nbsupport.base.errors import LabError
 from nbsupport.profile import layout
 from nbsupport.profile.infer import Array
 
-Verdict = Literal["consistent", "mixed", "not-instrumented", "unknown"]
-#: What a set of images is: the first of these that one of them is.
-_WORST: tuple[Verdict, ...] = ("mixed", "unknown", "consistent", "not-instrumented")
-
+#: A set of images is the first of these that one of them is.
+Verdict = Literal["mixed", "unknown", "consistent", "not-instrumented"]
 #: Files beside an image that may have been linked into it, and how many are looked at.
 _LINKABLE, _MOST_BESIDE = (".o", ".a", ".rlib", ".obj", ".lib", ".lo"), 2000
 #: Makes of objects that are tried as a link's first; there are not so many, but in a hostile file.
@@ -55,10 +54,6 @@ class Blame:
                 names += [run.names.text[n].decode(errors="replace") for n in places if n >= 0]
         return cls(path, count, tuple(names[:_SHOWN]))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return one of `blame` of `pgo-lab audit --json`."""
-        return {**vars(self), "path": str(self.path), "functions": list(self.functions)}
-
 
 @dataclass(frozen=True)
 class Link:
@@ -67,16 +62,6 @@ class Link:
     runtime: int
     first: LinkPiece
     fate: Fate
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one of `links` of `pgo-lab audit --json`."""
-        return {
-            "runtime_raw_version": self.runtime,
-            "first": str(self.first),
-            "outcomes": sorted(self.fate.outcomes),
-            "why": self.fate.why,
-            "loss": self.fate.loss,
-        }
 
 
 @dataclass(frozen=True)
@@ -96,12 +81,22 @@ class Judgement:
 
     def to_json(self) -> dict[str, Any]:
         """Return the part of `pgo-lab audit --json` that judges."""
+        links = [
+            {
+                "runtime_raw_version": link.runtime,
+                "first": str(link.first),
+                **vars(link.fate),
+                "outcomes": sorted(link.fate.outcomes),
+            }
+            for link in self.links
+        ]
+        blame = [{**vars(blame), "path": str(blame.path)} for blame in self.blame]
         return {
             "verdict": self.verdict,
             "why": self.why,
             "outcomes": self.outcomes,
-            "links": [link.to_json() for link in self.links],
-            "blame": [blame.to_json() for blame in self.blame],
+            "links": links,
+            "blame": blame,
             "advice": self.advice,
         }
 
@@ -179,19 +174,16 @@ def audit(
         why = problems[0] if problems else "no object file, archive or image there"
         what = ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
         raise LabError(f"audit of {what}", why, "give objects, programs or a folder of them")
-    if not any(file.linked for file in files):
+    if any(file.linked for file in files):
+        files = [_explained(file, files) for file in files]
+        judgement = _worst(file.judgement for file in files if file.linked)
+    else:
         parts = [part for file in files for part in file.parts]
         judgement = _judge_objects(parts)
         if judgement.verdict == "mixed":
             blame = _blame_objects(files, _usual(parts))
             judgement = _advised(judgement, files[0].path, parts, blame)
-        return AuditReport(judgement, tuple(files), tuple(problems))
-    explained = tuple(_explained(file, files) for file in files)
-    worst = _worst(file.judgement for file in explained if file.linked)
-    return AuditReport(worst, explained, tuple(problems))
-
-
-# -- judging
+    return AuditReport(judgement, tuple(files), tuple(problems))
 
 
 def _judge(file: Evidence) -> Audited:
@@ -201,7 +193,7 @@ def _judge(file: Evidence) -> Audited:
 
 
 def _worst(judgements: Iterable[Judgement]) -> Judgement:
-    return min(judgements, key=lambda judgement: _WORST.index(judgement.verdict))
+    return min(judgements, key=lambda judgement: get_args(Verdict).index(judgement.verdict))
 
 
 def judge_image(part: PartEvidence) -> Judgement:
@@ -211,7 +203,7 @@ def judge_image(part: PartEvidence) -> Judgement:
         ways = _orders(part.pieces)
         ways.append([dataclasses.replace(piece, how="front-end") for piece in part.pieces])
     runtimes = [part.runtime] if part.runtime else sorted({p.raw_version for p in part.pieces})
-    return _judged(_links(runtimes, ways), [part])
+    return _judged(runtimes, ways, [part])
 
 
 def _judge_objects(parts: Sequence[PartEvidence]) -> Judgement:
@@ -219,13 +211,7 @@ def _judge_objects(parts: Sequence[PartEvidence]) -> Judgement:
     pieces = _settled(parts)
     brought = [part.runtime for part in parts if part.runtime and not part.linked]
     runtimes = brought[:1] or sorted({piece.raw_version for piece in pieces})[:_MOST_PIECES]
-    return _judged(_links(runtimes, _orders(pieces)), parts)
-
-
-def _links(runtimes: Iterable[int], ways: Sequence[list[LinkPiece]]) -> list[Link]:
-    return [
-        Link(runtime, way[0], predict(runtime, way)) for runtime in runtimes for way in ways if way
-    ]
+    return _judged(runtimes, _orders(pieces), parts)
 
 
 def _orders(pieces: Sequence[LinkPiece]) -> list[list[LinkPiece]]:
@@ -248,26 +234,32 @@ def _settled(parts: Sequence[PartEvidence]) -> list[LinkPiece]:
     return list(pieces)
 
 
-def _judged(links: Sequence[Link], parts: Sequence[PartEvidence]) -> Judgement:
+def _judged(
+    runtimes: Iterable[int], ways: Sequence[list[LinkPiece]], parts: Sequence[PartEvidence]
+) -> Judgement:
+    ways = [way for way in ways if way]
+    links = tuple(
+        Link(runtime, way[0], predict(runtime, way)) for runtime in runtimes for way in ways
+    )
     bad = [link for link in links if not link.fate.fine]
     if bad:
         worst = min(bad, key=lambda link: link.runtime != _usual(parts))
         why = "; ".join(filter(None, (worst.fate.why, worst.fate.loss)))
-        return Judgement("mixed", why, tuple(links))
+        return Judgement("mixed", why, links)
     notes = {
         part.binary.note or "its records are not to be found": None
         for part in parts
         if not part.pieces and (part.binary.instrumented or part.binary.note)
     }
     if notes:
-        return Judgement("unknown", "; ".join(notes), tuple(links))
+        return Judgement("unknown", "; ".join(notes), links)
     if links:
         why = links[0].fate.why
         open_ = {v for part in parts for v in part.raw_versions if not part.binary.raw_version}
         if len(open_) > 1 and parts[0].linked:
             numbers = " and ".join(map(str, sorted(open_)))
             why += f"; without a version symbol {numbers} cannot be told apart"
-        return Judgement("consistent", why, tuple(links))
+        return Judgement("consistent", why, links)
     return Judgement("not-instrumented", "nothing there is instrumented")
 
 
@@ -287,18 +279,14 @@ def _usual(parts: Sequence[PartEvidence]) -> int:
 def _blame_objects(files: Sequence[Audited], usual: int) -> list[Blame]:
     """Return the objects that are not what most, or the runtime, are."""
     pieces = [piece for file in files for part in file.parts for piece in part.pieces]
-    main = next((p for p in pieces if p.raw_version == usual and p.has_symbol), None)
-
-    def strange(part: PartEvidence) -> bool:
-        return any(
-            usual not in part.raw_versions
-            or (main is not None and piece.has_symbol and piece.variants != main.variants)
-            for piece in part.pieces
-        )
-
+    main = next((p.variants for p in pieces if p.raw_version == usual and p.has_symbol), None)
     blame = []
     for file in files:
-        parts = [part for part in file.parts if strange(part)]
+        parts = []
+        for part in file.parts:
+            others = {piece.variants for piece in part.pieces if piece.has_symbol} - {main}
+            if part.pieces and (usual not in part.raw_versions or (main is not None and others)):
+                parts.append(part)
         records = [run for part in parts for run in part.records]
         blame += [Blame.from_records(file.path, records)] if parts else []
     return blame
@@ -311,21 +299,17 @@ def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     part = next(part for part in image.parts if judge_image(part).verdict == "mixed")
     usual = _usual([part])
     foreign = [run for run in part.records if not alike(part.versions(run)[0], usual)]
-    if not foreign:
-        return dataclasses.replace(image, judgement=_advised(image.judgement, image.path, [part]))
     objects: Sequence[Evidence] = [file for file in files if not file.linked]
-    if not objects:
+    if foreign and not objects:
         beside = map(read, _beside(image.path))
         objects = [evidence for evidence in beside if isinstance(evidence, Evidence)]
-    keys = {run.record_size: run.keys for run in foreign}
-    blame = []
-    for file in objects:
-        records = [run for part in file.parts for run in part.records]
-        for size, among in keys.items():
-            same = [run for run in records if run.record_size == size]
-            blame.append(Blame.from_records(file.path, same, among))
+    keys, blame = {run.record_size: run.keys for run in foreign}, []
+    for file, (size, among) in itertools.product(objects, keys.items()):
+        same = [run for own in file.parts for run in own.records if run.record_size == size]
+        blame.append(Blame.from_records(file.path, same, among))
     blame = [file for file in blame if file.count]
-    blame = blame or [Blame.from_records(image.path, foreign)]
+    if foreign and not blame:
+        blame = [Blame.from_records(image.path, foreign)]
     judgement = _advised(image.judgement, image.path, [part], blame)
     return dataclasses.replace(image, judgement=judgement)
 

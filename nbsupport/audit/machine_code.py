@@ -1,15 +1,13 @@
 """What the code of a linked image says of the profile runtime in it, symbols or not.
 
-Which raw version it is of: the symbol `__llvm_profile_raw_version` does not tell, for that is
-the first instrumented object's. But the runtime compares that with INSTR_PROF_RAW_VERSION, a
-constant, and passes the same constant to a message when they differ
-(__llvm_profile_write_file in InstrProfilingFile.c). So: find the message, the code that takes
-its address, and the one number that is both compared nearby and passed beside it.
+Which raw version it is of, `__llvm_profile_raw_version` does not tell, for that is the first
+instrumented object's. But the runtime compares that with a constant, and passes the same constant
+to a message when they differ (__llvm_profile_write_file in InstrProfilingFile.c): it is the one
+number that is both compared near the code that takes the message's address, and passed beside it.
 
-Where its functions are: a value site passes the address of its record as the second argument,
-as no other code does. So what is called next, wherever a record's address was put there, is a
-value-profiling function. Source: __llvm_profile_instrument_target, ..._memop
-(InstrProfilingValue.c).
+Where its functions are: only a value site passes the address of its record as the second argument,
+and what it calls next is a value-profiling function. Source: __llvm_profile_instrument_target,
+..._memop (InstrProfilingValue.c).
 """
 
 from __future__ import annotations
@@ -36,8 +34,7 @@ _NEAR, _BESIDE = 1024, 24
 #: x86-64: cmp r32, imm8; mov ecx, edx or r8d, imm32.
 _COMPARED = re.compile(rb"\x83[\xf8-\xff](.)", re.DOTALL)
 _PASSED = re.compile(rb"[\xb8-\xba](.)\0\0\0", re.DOTALL)
-#: From an argument to the call, and from an adrp to its add, in bytes; other instructions stand
-#: between.
+#: Bytes from an argument to the call, and from an adrp to its add: others stand between.
 _REACH = 64
 #: At least so many of a function's calls follow a record's address, else it is another one.
 _SHARE = 0.2
@@ -46,18 +43,13 @@ _CHUNK = 1 << 20
 
 
 def writer(image: Image, data: bytes) -> list[int]:
-    """Return addresses, as linked, within the function that writes a profile: its message's uses.
-
-    Source: __llvm_profile_write_file (InstrProfilingFile.c).
-    """
+    """Return addresses, as linked, where its message is used: in what writes a profile."""
     return [code.base + use for code, use in _uses(image, data)]
 
 
 def raw_version(image: Image, data: bytes) -> int | None:
     """Return the raw version of the runtime in a linked image; None when it is not certain."""
-    numbers: set[int] = set()
-    for code, use in _uses(image, data):
-        numbers |= code.constants(use)
+    numbers = set[int]().union(*(code.constants(use) for code, use in _uses(image, data)))
     # A 1 beside it is __fprintf_chk's, or lprofSuspendSigKill's.
     numbers = {number for number in numbers if number >= min(layout.LAYOUTS)}
     return numbers.pop() if len(numbers) == 1 else None
@@ -88,22 +80,20 @@ def _called(arguments: Array, calls: Array, targets: Array) -> set[int]:
 def _uses(image: Image, data: bytes) -> Iterator[tuple[_X86 | _Aarch64, int]]:
     """Yield the code that takes the message's address, and where, in bytes from its start."""
     text = data.find(_MISMATCH)
-    for base, start, size, _ in image.loaded:
-        if start <= text < start + size:
-            address = base + text - start
-            for code in _codes(image, data):
-                for use in code.taking(address, address + 1)[0].tolist():
-                    yield code, use
-            return
+    places = [
+        base + text - start for base, start, n, _ in image.loaded if start <= text < start + n
+    ]
+    for code in _codes(image, data) if places else ():
+        for use in code.taking(places[0], places[0] + 1)[0].tolist():
+            yield code, use
 
 
 def _codes(image: Image, data: bytes) -> Iterator[_X86 | _Aarch64]:
-    """Yield the code of an image, where we can decode it."""
+    decoders: dict[str, type[_X86 | _Aarch64]] = {"x86_64": _X86, "aarch64": _Aarch64}
+    decoder = decoders.get(image.target.partition("-")[0])
     for base, start, size, executable in image.loaded:
-        if executable and image.target.startswith("x86_64"):
-            yield _X86(data, base, start, size)
-        elif executable and image.target.startswith("aarch64"):
-            yield _Aarch64(data, base, start, size)
+        if executable and decoder:
+            yield decoder(data, base, start, size)
 
 
 @dataclass(frozen=True)
@@ -158,10 +148,9 @@ class _X86(_Code):
 
     def _numbers(self, places: Array) -> Array:
         """Return the signed 32 bits at each place."""
-        numbers = np.zeros(len(places), np.uint32)
-        for n in range(4):
-            numbers |= self._bytes[places + n].astype(np.uint32) << np.uint32(8 * n)
-        return numbers.view(np.int32).astype(np.int64)
+        count = max(0, self.size - 3)
+        numbers: Array = np.ndarray((count,), "<i4", self.data, self.start, strides=(1,))[places]
+        return numbers.astype(np.int64)
 
     def _where(self, byte: int, mode: int | None = None) -> Array:
         """Return where a byte is, with a ModRM of that addressing mode behind it, if one is given.
@@ -211,10 +200,8 @@ class _Aarch64(_Code):
         return 4 * places, self.base + 4 * (places + distance)
 
     def constants(self, place: int) -> set[int]:
-        near, beside = (
-            self._words[max(0, place - reach) // 4 : (place + reach) // 4]
-            for reach in (_NEAR, _BESIDE)
-        )
+        near = self._words[max(0, place - _NEAR) // 4 : (place + _NEAR) // 4]
+        beside = self._words[max(0, place - _BESIDE) // 4 : (place + _BESIDE) // 4]
         compared = near[near & 0x7FC0001F == 0x7100001F] >> 10 & 0xFFF
         passed = beside[beside & 0xFFE00000 == 0x52800000] >> 5 & 0xFFFF
         return set(compared.tolist()) & set(passed.tolist())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,12 +26,18 @@ Disassemble = Callable[[Path], str | None]
 MOST_BYTES = 4 << 30
 
 _CONTAINERS = {b"!<arch>\n": "archive", b"!<thin>\n": "thin-archive"}
-_FAT = {b"\xca\xfe\xba\xbe": 20, b"\xca\xfe\xba\xbf": 32}  # magic: bytes of an entry
+#: Magic to an entry: processor, its kind, place, size, alignment. Source: mach-o/fat.h of Apple.
+_FAT = {b"\xca\xfe\xba\xbe": struct.Struct(">5I"), b"\xca\xfe\xba\xbf": struct.Struct(">2I2Q2I")}
 #: In all that is instrumented, and in the runtime: names of sections, or in bitcode of symbols.
 _MARK = b"__llvm_pr"
 #: Source: CPU_TYPE in Apple's mach/machine.h.
 _CPUS = {7: "i386", 0x1000007: "x86_64", 12: "arm", 0x100000C: "aarch64"}
+#: In an archive; ends with a newline (GNU) or a zero (COFF).
+_LONG_NAME = re.compile(rb"[^\n\0]*")
 _BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
+_RAW_VERSION = re.compile(r"^@__llvm_profile_raw_version = .* i64 (-?\d+)", re.MULTILINE)
+_TRIPLE = re.compile(r'^target triple = "(\w+)-[^"]*?(apple|windows|linux|")', re.MULTILINE)
+_ARCHITECTURES = {"arm64": "aarch64", "i686": "i386"}
 
 
 @dataclass(frozen=True)
@@ -41,10 +48,8 @@ class BinaryPart:
     target triple (`x86_64-linux`, `aarch64-apple-darwin`, `x86_64-windows`; "" unknown).
     `sections` are its data sections (a linked image has one), `raw_version` the whole value
     of `__llvm_profile_raw_version` (None: no such symbol, or stripped). `instrumented` is
-    True also where only symbols say so (bitcode without a tool). `carries_runtime` says that
-    the profile runtime is in it, `runtime_raw_version` which (None: cannot be told).
-    `note` says what could not be read, and why. `bitcode_sizes` are the bytes of the kinds of
-    records in bitcode, which has no sections.
+    True also where only symbols say so (bitcode without a tool), `runtime_raw_version` that of
+    the runtime in it (None: none, or not to be told). `note` says what could not be read, and why.
     """
 
     name: str
@@ -56,11 +61,9 @@ class BinaryPart:
     sections: tuple[Section, ...] = ()
     raw_version: int | None = None
     instrumented: bool = False
-    carries_runtime: bool = False
     runtime_raw_version: int | None = None
     stripped: bool = False
     note: str = ""
-    bitcode_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,15 +89,16 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
     data = _content(path)
     if data is None:
         return None
-    problems: list[str] = []
-    parts = []
+    parts, problems = list[BinaryPart](), list[str]()
     for name, content in _units(path, data, problems):
         try:
-            part = _part(name, content, disassemble)
-        except LabError as error:
-            problems.append(f"{name}: {error.why}" if name else error.why)
-        else:
-            parts += [part] if part else []
+            if content[:4] in _BITCODE:
+                parts.append(_bitcode(name, content, disassemble))
+            elif image := images.parse(content):
+                parts.append(_part(name, content, image))
+        except (LabError, ValueError) as error:
+            why = error.why if isinstance(error, LabError) else f"malformed ({error})"
+            problems.append(f"{name}: {why}" if name else why)
     container = _CONTAINERS.get(data[:8], "fat" if data[:4] in _FAT else "")
     if container == "archive" and path.suffix == ".rlib":
         container = "rlib"
@@ -103,27 +107,31 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
     return BinaryFile(path, container, tuple(parts), tuple(problems))
 
 
-def find(path: Path, problems: list[str] | None = None) -> Iterator[Path]:
-    """Yield the regular files at or below a path, each once, loops of links or not.
+def find(paths: Iterable[Path], problems: list[str]) -> Iterator[Path]:
+    """Yield the regular files at or below paths, each once, loops of links or not.
 
-    By depth, then name; of several links to one file the first. What cannot be looked at is
-    added to `problems`.
+    Path by path, by depth, then name; of several links to one file the first. What cannot be
+    looked at is added to `problems`.
     """
     visited: set[tuple[int, int]] = set()
-    waiting = deque([path])
-    while waiting:
-        here = waiting.popleft()
-        try:
-            status = here.stat()
-            if (status.st_dev, status.st_ino) in visited:
-                continue
-            visited.add((status.st_dev, status.st_ino))
-            if stat.S_ISDIR(status.st_mode):
-                waiting.extend(sorted(here.iterdir()))
-            elif stat.S_ISREG(status.st_mode):
-                yield here
-        except OSError as error:
-            if problems is not None:
+    for path in paths:
+        if not path.is_dir() and not path.is_file():
+            what = "neither a regular file nor a folder" if path.exists() else "no such file"
+            problems.append(f"{path}: {what}")
+            continue
+        waiting = deque([path])
+        while waiting:
+            here = waiting.popleft()
+            try:
+                status = here.stat()
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                visited.add((status.st_dev, status.st_ino))
+                if stat.S_ISDIR(status.st_mode):
+                    waiting.extend(sorted(here.iterdir()))
+                elif stat.S_ISREG(status.st_mode):
+                    yield here
+            except OSError as error:
                 problems.append(f"{here}: {error.strerror}")
 
 
@@ -156,7 +164,6 @@ def _known(start: bytes) -> bool:
 
 
 def _single(start: bytes) -> bool:
-    """Return whether this starts one object, image or bitcode."""
     return start[:4] in _BITCODE or images.recognize(start)
 
 
@@ -181,27 +188,17 @@ def _units(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, 
 
 
 def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the slices of a fat file. Source: fat_arch in Apple's mach-o/fat.h."""
-    entry = _FAT[data[:4]]
-    wide = entry // 4  # 5: four bytes for place and size, 8: eight
-    size = 4 if wide == 5 else 8
-    room = len(data)
+    entry, room = _FAT[data[:4]], len(data)
     for index in range(int.from_bytes(data[4:8])):
-        here = 8 + index * entry
-        cpu = int.from_bytes(data[here : here + 4])
-        start, length = (
-            int.from_bytes(data[here + 8 + size * i : here + 8 + size * (i + 1)]) for i in (0, 1)
-        )
+        here = 8 + index * entry.size
+        row = data[here : here + entry.size]
+        cpu, _, start, length, *_ = entry.unpack(row.ljust(entry.size, b"\0"))
         name = _CPUS.get(cpu, f"cpu {cpu}")
         room -= length
-        if here + entry > len(data) or start + length > len(data) or room < 0:
+        if len(row) < entry.size or start + length > len(data) or room < 0:
             problems.append(f"slice {name}: claims bytes {start} to {start + length}")
         else:
             yield name, data[start : start + length]
-
-
-#: Ends with a newline (GNU) or a zero (COFF).
-_LONG_NAME = re.compile(rb"[^\n\0]*")
 
 
 def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -245,51 +242,32 @@ def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str
         yield name, content
 
 
-def _part(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart | None:
-    if data[:4] in _BITCODE:
-        return _bitcode(name, data, disassemble)
-    try:
-        image = images.parse(data)
-    except (ValueError, IndexError, OverflowError) as error:  # a table that lies
-        raise LabError("reading it", f"malformed ({error})", "build it again") from error
-    if image is None:
-        return None
-    linked = image.kind != "object"
-    sections = _sections(image, data, linked)
-    raw_version, place = None, image.symbols.get(images.VERSION, -1)
-    if 0 <= place <= len(data) - 8:
-        raw_version = int.from_bytes(
-            data[place : place + 8], "little" if image.order == "<" else "big"
-        )
+def _part(name: str, data: bytes, image: Image) -> BinaryPart:
+    sections = _sections(image, data)
+    raw_version = None
+    if 0 <= image.version <= len(data) - 8:
+        (raw_version,) = struct.unpack_from(f"{image.order}Q", data, image.version)
     instrumented = bool(image.places.get("data") or image.places.get("counters"))
     # No variant: the runtime's own. Source: createIRLevelProfileFlagVar (PGOInstrumentation.cpp)
     # sets at least one; front-end instrumentation makes no such symbol.
-    own = raw_version is not None and not raw_version >> 32
-    carries = own or bool({images.WRITE_FILE, images.WRITE_DATA} & set(image.symbols))
-    carries = carries or (linked and machine_code.MESSAGE in data)
-    of_runtime = raw_version if own else None
-    if carries and linked and not own:
-        of_runtime = machine_code.raw_version(image, data)
+    runtime = None if raw_version is None or raw_version >> 32 else raw_version
+    if image.kind != "object" and runtime is None:
+        runtime = machine_code.raw_version(image, data)
     if instrumented and not sections:
         image.note = image.note or "no records here (they are in debug information, if anywhere)"
+    own = name, image.format, image.kind, image.target, image.bits, image.order
     return BinaryPart(
-        name=name,
-        format=image.format,
-        kind=image.kind,
-        target=image.target,
-        bits=image.bits,
-        order=image.order,
+        *own,
         sections=sections,
         raw_version=raw_version,
         instrumented=instrumented,
-        carries_runtime=carries,
-        runtime_raw_version=of_runtime,
+        runtime_raw_version=runtime,
         stripped=image.stripped,
         note=image.note,
     )
 
 
-def _sections(image: Image, data: bytes, linked: bool) -> tuple[Section, ...]:
+def _sections(image: Image, data: bytes) -> tuple[Section, ...]:
     """Return a linked image's data sections with their counters; an object's as one.
 
     An object has one for each COMDAT function, of whole records but for the padding at its end.
@@ -297,37 +275,21 @@ def _sections(image: Image, data: bytes, linked: bool) -> tuple[Section, ...]:
     records = image.places.get("data", [])
     if not records:
         return ()
-    blobs = b"".join([data[start : start + n] for _, start, n in image.places.get("names", ())])
-    decoded = names.decode(blobs)
-    if not linked:
-        padded = [
-            data[start : start + n].ljust(-(-n // ALIGNMENT) * ALIGNMENT, b"\0")
-            for _, start, n in records
-        ]
-        return (Section(b"".join(padded), decoded, None, image.bits, image.order),)
+    decoded = names.decode(b"".join(image.contents("names", data)))
+    contents = image.contents("data", data)
+    if image.kind == "object":
+        padded = b"".join(content + bytes(-len(content) % ALIGNMENT) for content in contents)
+        return (Section(padded, decoded, None, image.bits, image.order),)
     counters = image.places.get("counters", [])
     if image.format == "pe" and image.bits == 64:
         counters = []  # COFF can relocate only the low half of a distance: it lands nowhere
     low = min((address for address, _, _ in counters), default=0)
     high = max((address + size for address, _, size in counters), default=0)
-    return tuple(
-        Section(
-            data[start : start + size],
-            decoded,
-            (low - address, high - address) if counters else None,
-            image.bits,
-            image.order,
-        )
-        for address, start, size in records
-    )
-
-
-#: A record's type: `{ i64, i64, ptr, [3 x i16] }`, pointers of LLVM before 15 `i8*`.
-_RECORD = re.compile(r'^@"?__profd_[^=]*= [^{]*global \{ ([^}]*) \}', re.MULTILINE)
-_FIELD = re.compile(r"(?:\[(\d+) x )?(?:i(\d+)(?!\d*\*)|[^,]*)")
-_RAW_VERSION = re.compile(r"^@__llvm_profile_raw_version = .* i64 (-?\d+)", re.MULTILINE)
-_TRIPLE = re.compile(r'^target triple = "(\w+)-[^"]*?(apple|windows|linux|")', re.MULTILINE)
-_ARCHITECTURES = {"arm64": "aarch64", "i686": "i386"}
+    sections = []
+    for (address, _, _), content in zip(records, contents, strict=True):
+        span = (low - address, high - address) if counters else None
+        sections.append(Section(content, decoded, span, image.bits, image.order))
+    return tuple(sections)
 
 
 def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart:
@@ -353,14 +315,4 @@ def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryP
         target=f"{_ARCHITECTURES.get(machine, machine)}-{system}",
         bits=bits,
         raw_version=int(version[1]) % (1 << 64) if version else None,
-        bitcode_sizes=tuple(sorted({_size(fields, bits) for fields in _RECORD.findall(text)})),
     )
-
-
-def _size(fields: str, bits: Bits) -> int:
-    """Return the bytes of a structure, each field aligned to its size, the whole to eight."""
-    end = 0
-    for count, wide in (match.groups() for match in map(_FIELD.match, fields.split(", ")) if match):
-        size = int(wide or bits) // 8
-        end = -(-end // size) * size + size * int(count or 1)
-    return -(-end // ALIGNMENT) * ALIGNMENT

@@ -6,10 +6,9 @@ Source: __llvm_profile_raw_header (InstrProfData.inc), RawInstrProfReader::readH
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from nbsupport.profile import layout
 from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
@@ -86,12 +85,11 @@ class Header:
                 yield Doubt(self.offset + 8 * self.layout.header.index(name), what)
         # Up to 8 those bits are the version's. Source: VARIANT_MASKS_ALL (InstrProfData.inc).
         old = self.layout.raw_version <= 8
+        kind = Problem if old else Doubt
         lowest = min(bit for bit in layout.VARIANTS.values() if bit > 55 or not old)
         if unknown := self.fields["Version"] & (1 << lowest) - (1 << 32):
-            kind = Problem if old else Doubt
             yield kind(self.offset + 8, f"header: expected no such variant, found {unknown:#x}")
         if "debug-correlate" in self.variants:
-            kind = Problem if old else Doubt
             yield kind(self.offset + 8, "records are in the debug information of the program")
         elif len(self.part("counters")) and not len(self.part("data")):
             yield Doubt(self.offset, "counters without records: are those in the program only?")
@@ -108,7 +106,7 @@ class Header:
         ids: list[str] = []
         here = 0
         while here < len(part):
-            size = int.from_bytes(part[here : here + 8], "little" if self.order == "<" else "big")
+            size = int.from_bytes(part[here : here + 8], layout.BYTE_ORDERS[self.order])
             end = here + 8 + -(-size // 8) * 8
             if not size or end > len(part):
                 room = max(0, len(part) - here - 8)
@@ -127,8 +125,7 @@ def read(data: memoryview, offset: int) -> Header | Problem:
             return Problem(offset, f"truncated: expected a header, found {size} bytes")
         return Problem(offset, f"expected a raw profile, found {size} bytes of something else")
     bits, order = MAGICS[start]
-    version = int(np.frombuffer(data, f"{order}u8", 1, offset + 8)[0])
-    raw_version, variants = layout.split(version)
+    raw_version, variants = layout.split(struct.unpack_from(f"{order}Q", data, offset + 8)[0])
     if raw_version not in layout.LAYOUTS:
         what = (
             f"raw version: expected {min(layout.LAYOUTS)} to {max(layout.LAYOUTS)}, "
@@ -139,8 +136,8 @@ def read(data: memoryview, offset: int) -> Header | Problem:
     if size < own.header_size:
         what = f"truncated: expected a header of {own.header_size} bytes, found {size}"
         return Problem(offset, what)
-    row = np.frombuffer(data, own.header_dtype(order), 1, offset)[0]
-    fields = dict(zip(own.header, row.tolist(), strict=True))
+    numbers = struct.unpack_from(f"{order}{len(own.header)}Q", data, offset)
+    fields = dict(zip(own.header, numbers, strict=True))
     places, end = {}, offset
     for name, length, padding in _parts(own, bits, fields, "byte-coverage" in variants):
         # Python's integers: a size near 2^64 does not wrap around.
@@ -168,16 +165,7 @@ def _parts(
     uniform = number("NumUniformCounters") * 8
     yield "uniform_counters", uniform, number("PaddingBytesAfterUniformCounters")
     yield "names", number("NamesSize"), -number("NamesSize") % 8
-    vtables = number("NumVTables") * vtable_dtype(bits, "<").itemsize
+    # A vtable's record: INSTR_PROF_VTABLE_DATA (InstrProfData.inc).
+    vtables = number("NumVTables") * (24 if bits == 64 else 16)
     yield "vtables", vtables, -vtables % 8
     yield "vtable_names", number("VNamesSize"), -number("VNamesSize") % 8
-
-
-def vtable_dtype(bits: Bits, order: Order) -> np.dtype[np.void]:
-    """Return the record of a vtable. Source: INSTR_PROF_VTABLE_DATA (InstrProfData.inc)."""
-    fields = [
-        ("NameRef", f"{order}u8"),
-        ("Pointer", f"{order}u{bits // 8}"),
-        ("Size", f"{order}u4"),
-    ]
-    return np.dtype([*fields, ("", "V4")] if bits == 64 else fields)

@@ -51,10 +51,17 @@ class Section:
         values: Array = rows[name][offsets // ALIGNMENT]
         return values
 
-    def text(self, offsets: Array) -> list[bytes]:
-        """Return the names of the functions whose records start at `offsets`, b"" if unknown."""
-        text = [*self.names.text, b""]  # -1, for none, is the last one
-        return [text[n] for n in self.names.index(self.column("NameRef", offsets)).tolist()]
+    def targets(self, offsets: Array) -> Array:
+        """Return where the CounterPtr of records lands, relative to the section's start."""
+        pointers = self.column("CounterPtr", offsets).astype(f"i{self.bits // 8}")
+        targets: Array = offsets + pointers.astype(np.int64)
+        return targets
+
+    def landing(self, targets: Array) -> Array:
+        """Say which of the targets are among the counters."""
+        low, high = self.counters or (0, 0)
+        inside: Array = (targets >= low) & (targets < high)
+        return inside
 
 
 @dataclass(frozen=True)
@@ -106,25 +113,22 @@ def _starts(section: Section) -> tuple[Array, By]:
     """
     smallest = min(layout.sizes(section.bits))
     places = np.arange(0, len(section.data) - smallest + 1, ALIGNMENT)
-    landing = places[_landing(section, _targets(section, places))]
-    starts = _spaced(landing[_named(section, landing)], smallest)
-    by: By = "both" if len(starts) else "nothing"
-    rest = _apart(places, starts, smallest)
-    by_name = _spaced(rest[_named(section, rest)], smallest)
-    if len(by_name):
-        by = "both" if len(starts) else "names"
-        starts = np.union1d(starts, by_name)
-    by_counters = _spaced(_apart(landing, starts, smallest), smallest)
-    if len(by_counters):
-        by = "counters" if by == "nothing" else by
-        starts = np.union1d(starts, by_counters)
+    landing = places[section.landing(section.targets(places))]
+    starts: Array = np.zeros(0, np.int64)
+    by: By = "nothing"
+    rules: tuple[tuple[Array, bool, By], ...] = (
+        (landing, True, "both"),
+        (places, True, "names"),
+        (landing, False, "counters"),
+    )
+    for candidates, named, rule in rules:
+        free = _apart(candidates, starts, smallest)
+        if named:
+            free = free[section.names.index(section.column("NameRef", free)) >= 0]
+        if len(free):
+            by = rule if by == "nothing" else by
+            starts = np.union1d(starts, _spaced(free, smallest))
     return starts, by
-
-
-def _named(section: Section, places: Array) -> Array:
-    """Say which places hold the NameRef of a name."""
-    hits: Array = section.names.index(section.column("NameRef", places)) >= 0
-    return hits
 
 
 def _apart(places: Array, starts: Array, smallest: int) -> Array:
@@ -149,18 +153,11 @@ def _spaced(places: Array, smallest: int) -> Array:
     return np.array(starts, np.int64)
 
 
-def _landing(section: Section, targets: Array) -> Array:
-    """Say which of the targets are among the counters."""
-    low, high = section.counters or (0, 0)
-    inside: Array = (targets >= low) & (targets < high)
-    return inside
-
-
 def _room(section: Section, offsets: Array) -> Array:
     """Return how many bytes lie from each record's counters to the next one's; 0: not known."""
     room = np.zeros(len(offsets), np.int64)
-    targets = _targets(section, offsets)
-    inside = _landing(section, targets)
+    targets = section.targets(offsets)
+    inside = section.landing(targets)
     if section.counters and inside.any():
         ends = np.sort(np.append(targets[inside], min(section.counters[1], _FAR)), kind="stable")
         after = np.searchsorted(ends, targets[inside], side="right")
@@ -207,7 +204,6 @@ def _by_fields(section: Section, offsets: Array, gaps: Array, room: Array) -> Ar
 
 
 def _counts(section: Section, offsets: Array, size: int) -> Array:
-    """Return NumCounters of records of a known size."""
     newest = layout.LAYOUTS[layout.sizes(section.bits)[size][-1]]
     return section.column("NumCounters", offsets, newest).astype(np.int64)
 
@@ -230,12 +226,7 @@ def _counter_size(section: Section, offsets: Array, size: int, room: Array) -> i
     if size not in layout.sizes(section.bits):
         return None
     counts = _counts(section, offsets, size)
-    votes = [int(np.count_nonzero((counts > 0) & (room == counts * width))) for width in (1, 8)]
-    return None if not any(votes) else (1, 8)[votes[1] >= votes[0]]
-
-
-def _targets(section: Section, offsets: Array) -> Array:
-    """Return where the CounterPtr of records lands, relative to the section's start."""
-    pointers = section.column("CounterPtr", offsets).astype(f"i{section.bits // 8}")
-    targets: Array = offsets + pointers.astype(np.int64)
-    return targets
+    narrow, wide = (np.count_nonzero((counts > 0) & (room == counts * w)) for w in (1, 8))
+    if not narrow and not wide:
+        return None
+    return 8 if wide >= narrow else 1

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Bits = Literal[32, 64]
 Order = Literal["<", ">"]
 Buffer: TypeAlias = "bytes | memoryview"
+BYTE_ORDERS: dict[Order, Literal["little", "big"]] = {"<": "little", ">": "big"}
 
 #: Records start at multiples of this. Source: INSTR_PROF_DATA_ALIGNMENT.
 ALIGNMENT = 8
@@ -102,9 +103,20 @@ class Layout:
         end = self.offsets(bits)[last.name] + (last.size or bits // 8) * last.count
         return -(-end // ALIGNMENT) * ALIGNMENT
 
+    @functools.cache  # noqa: B019 - there are few layouts, and they stay
     def record_dtype(self, bits: Bits = 64, order: Order = "<") -> np.dtype[np.void]:
         """Return the record as a NumPy type."""
-        return _record_dtype(self, bits, order)
+        import numpy as np  # noqa: PLC0415 - the lab's commands need this table without it
+
+        numbers = [(f"{order}u{f.size or bits // 8}", f.count) for f in self.record]
+        return np.dtype(
+            {
+                "names": [field.name for field in self.record],
+                "formats": [kind if count == 1 else (kind, (count,)) for kind, count in numbers],
+                "offsets": list(self.offsets(bits).values()),
+                "itemsize": self.record_size(bits),
+            }
+        )
 
     def rows(
         self, data: Buffer, bits: Bits = 64, order: Order = "<", step: int = 0
@@ -114,33 +126,12 @@ class Layout:
         `step` is from one row to the next: by default a record's size; with `ALIGNMENT` there
         is a row for each place where a record may start, `offset // ALIGNMENT` is its number.
         """
-        import numpy as np  # noqa: PLC0415 - the lab's commands need this table without it
+        import numpy as np  # noqa: PLC0415
 
         kind = self.record_dtype(bits, order)
         step = step or kind.itemsize
         count = max(0, (len(data) - kind.itemsize) // step + 1)
         return np.ndarray((count,), kind, data, strides=(step,))
-
-    def header_dtype(self, order: Order = "<") -> np.dtype[np.void]:
-        """Return the header as a NumPy type."""
-        import numpy as np  # noqa: PLC0415
-
-        return np.dtype([(name, f"{order}u8") for name in self.header])
-
-
-@functools.cache
-def _record_dtype(layout: Layout, bits: Bits, order: Order) -> np.dtype[np.void]:
-    import numpy as np  # noqa: PLC0415
-
-    numbers = [(f"{order}u{f.size or bits // 8}", f.count) for f in layout.record]
-    return np.dtype(
-        {
-            "names": [field.name for field in layout.record],
-            "formats": [kind if count == 1 else (kind, (count,)) for kind, count in numbers],
-            "offsets": list(layout.offsets(bits).values()),
-            "itemsize": layout.record_size(bits),
-        }
-    )
 
 
 def _fields(text: str) -> tuple[Field, ...]:
@@ -153,14 +144,18 @@ def _fields(text: str) -> tuple[Field, ...]:
     return tuple(fields)
 
 
-_OLD = _fields(
-    "NameRef:8 FuncHash:8 CounterPtr:p FunctionPointer:p Values:p NumCounters:4 NumValueSites:2*2"
-)
+_START, _MIDDLE = "NameRef:8 FuncHash:8 CounterPtr:p", "FunctionPointer:p Values:p NumCounters:4"
+_OLD = _fields(f"{_START} {_MIDDLE} NumValueSites:2*2")
 _OLD_HEADER = (
     "DataSize PaddingBytesBeforeCounters CountersSize PaddingBytesAfterCounters NamesSize "
     "CountersDelta NamesDelta ValueKindLast"
 )
-_BITMAPS = "NumBitmapBytes PaddingBytesAfterBitmapBytes"
+_SIZES = (
+    "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters PaddingBytesAfterCounters "
+    "NumBitmapBytes PaddingBytesAfterBitmapBytes"
+)
+_UNIFORM = "NumUniformCounters PaddingBytesAfterUniformCounters UniformCountersDelta"
+_NAMES = "NamesSize CountersDelta BitmapDelta NamesDelta"
 
 
 def _header(rest: str) -> tuple[str, ...]:
@@ -175,42 +170,23 @@ _KNOWN = (
     Layout(
         9,
         (18, 18),
-        _fields(
-            "NameRef:8 FuncHash:8 CounterPtr:p BitmapPtr:p FunctionPointer:p Values:p "
-            "NumCounters:4 NumValueSites:2*2 NumBitmapBytes:4"
-        ),
-        _header(
-            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
-            f"PaddingBytesAfterCounters {_BITMAPS} NamesSize CountersDelta BitmapDelta "
-            "NamesDelta ValueKindLast"
-        ),
+        _fields(f"{_START} BitmapPtr:p {_MIDDLE} NumValueSites:2*2 NumBitmapBytes:4"),
+        _header(f"{_SIZES} {_NAMES} ValueKindLast"),
     ),
     Layout(
         10,
         (19, 22),
-        _fields(
-            "NameRef:8 FuncHash:8 CounterPtr:p BitmapPtr:p FunctionPointer:p Values:p "
-            "NumCounters:4 NumValueSites:2*3 NumBitmapBytes:4"
-        ),
-        _header(
-            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
-            f"PaddingBytesAfterCounters {_BITMAPS} NamesSize CountersDelta BitmapDelta "
-            "NamesDelta NumVTables VNamesSize ValueKindLast"
-        ),
+        _fields(f"{_START} BitmapPtr:p {_MIDDLE} NumValueSites:2*3 NumBitmapBytes:4"),
+        _header(f"{_SIZES} {_NAMES} NumVTables VNamesSize ValueKindLast"),
     ),
     Layout(
         11,
         (23, 23),
         _fields(
-            "NameRef:8 FuncHash:8 CounterPtr:p UniformCounterPtr:p BitmapPtr:p FunctionPointer:p "
-            "Values:p NumCounters:4 NumValueSites:2*3 OffloadDeviceWaveSize:2 NumBitmapBytes:4"
+            f"{_START} UniformCounterPtr:p BitmapPtr:p {_MIDDLE} NumValueSites:2*3 "
+            "OffloadDeviceWaveSize:2 NumBitmapBytes:4"
         ),
-        _header(
-            "BinaryIdsSize NumData PaddingBytesBeforeCounters NumCounters "
-            f"PaddingBytesAfterCounters {_BITMAPS} NumUniformCounters "
-            "PaddingBytesAfterUniformCounters UniformCountersDelta NamesSize CountersDelta "
-            "BitmapDelta NamesDelta NumVTables VNamesSize ValueKindLast"
-        ),
+        _header(f"{_SIZES} {_UNIFORM} {_NAMES} NumVTables VNamesSize ValueKindLast"),
     ),
 )
 
@@ -270,7 +246,7 @@ def changes(old: Layout, new: Layout) -> tuple[FieldChange, ...]:
     >>> [str(change) for change in changes(LAYOUTS[9], LAYOUTS[10]) if change.part == "record"]
     ['NumValueSites has 6 bytes, not 4', 'NumBitmapBytes moves from 56 to 60']
     """
-    parts = {part: (_places(old, part), _places(new, part)) for part in ("record", "header")}
+    parts = {part: (places(old, part), places(new, part)) for part in ("record", "header")}
     return tuple(
         FieldChange(part, name, before.get(name), after.get(name))
         for part, (before, after) in parts.items()
@@ -279,7 +255,8 @@ def changes(old: Layout, new: Layout) -> tuple[FieldChange, ...]:
     )
 
 
-def _places(layout: Layout, part: str) -> dict[str, tuple[int, int]]:
+def places(layout: Layout, part: str) -> dict[str, tuple[int, int]]:
+    """Return (offset, size) in bytes of each field of a `record` or a `header`, of 64 bits."""
     if part == "header":
         return {name: (8 * n, 8) for n, name in enumerate(layout.header)}
     sizes = ((field.size or 8) * field.count for field in layout.record)

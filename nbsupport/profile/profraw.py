@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import mmap
 import os
 import stat
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nbsupport.base.errors import LabError, from_os
 from nbsupport.profile import header as headers
-from nbsupport.profile import layout, names, records, values
+from nbsupport.profile import layout, names, records
 from nbsupport.profile.header import MAGICS, Header
+from nbsupport.profile.infer import Array
+from nbsupport.profile.layout import Order
 from nbsupport.profile.names import Names, Problem
 from nbsupport.profile.records import RecordTable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pandas as pd
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Profiles that follow one another in a file. A program writes one for each image in it.
 MOST_PROFILES = 2000
@@ -55,8 +50,7 @@ class Functions:
     """The functions of a profile, in the order of their records, as columns.
 
     `hashes` are structural. The counts of function `i` are `counts[first[i]:first[i + 1]]`
-    (byte coverage: 1 for covered, 0), its MC/DC bitmap likewise. `offsets` are where records
-    start in the file, `record_sizes` how long they are, in bytes. A name that the profile
+    (byte coverage: 1 for covered, 0). `record_sizes` are in bytes. A name that the profile
     lacks is b"".
     """
 
@@ -64,13 +58,7 @@ class Functions:
     hashes: Array
     first: Array
     counts: Array
-    bitmap_first: Array
-    bitmaps: Array
-    offsets: Array
     record_sizes: Array
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def rows(self) -> Iterator[tuple[bytes, int, list[int]]]:
         """Yield name, hash and counts of each."""
@@ -109,59 +97,23 @@ class Profile:
             [text[i] for i in self._named[records.sound].tolist()],
             records.column("FuncHash")[records.sound],
             *records.counts(),
-            *records.bitmap_bytes(),
-            (records.offsets + self.header.places["data"][0])[records.sound],
             records.sizes[records.sound],
         )
 
     @functools.cached_property
-    def _values(self) -> tuple[list[values.Sites], int, list[Problem]]:
-        records, sites = self.records, list[int]()
+    def _values(self) -> tuple[int, list[Problem]]:
+        """Where the value data ends, from its start, and what is malformed in it."""
+        records, blocks = self.records, 0
         # The runtime that misread records misread their numbers of sites, too.
         if len(records.offsets) and not records.mixed:
-            sites = np.flatnonzero(records.column("NumValueSites").any(axis=1)).tolist()
+            blocks = int(np.count_nonzero(records.column("NumValueSites").any(axis=1)))
         kinds = self.header.layout.value_kinds
-        return values.read(self.header.part("values"), sites, kinds, self.header.order)
+        return _check_values(self.header.part("values"), blocks, kinds, self.header.order)
 
     @property
     def end(self) -> int:
         """Where the value data ends in the file, as far as it makes sense."""
-        return self.header.places["values"][0] + self._values[1]
-
-    def value_rows(self) -> Iterator[tuple[str, int, str, int, int, str, int]]:
-        """Yield name and hash of the function, kind, site, value, its target, and how often.
-
-        The target is the function at that address, or the vtable around it ("" where unknown).
-        Source: InstrProfRecord::remapValue (InstrProf.cpp).
-        """
-        text = [*self.names.text, b""]
-        hashes = self.records.column("FuncHash")
-        pointers = self.records.column("FunctionPointer").tolist()
-        at = dict(zip(pointers, self._named.tolist(), strict=True)) | {0: -1}
-        starts, vtables = self._vtables
-        for sites in self._values[0]:
-            owner = _text(text[self._named[sites.record]]), int(hashes[sites.record])
-            kind = values.KINDS[sites.kind]
-            for site, value, count in sites.rows(self.header.part("values"), self.header.order):
-                target = _text(text[at.get(value, -1)]) if sites.kind == 0 else ""
-                place = bisect.bisect_right(starts, value) if kind == "vtable" else 0
-                if place:
-                    name, end = vtables[place - 1]
-                    target = name if value < end else ""
-                yield *owner, kind, site, value, target, count
-
-    @functools.cached_property
-    def _vtables(self) -> tuple[list[int], list[tuple[str, int]]]:
-        """Start, and name and end, of each vtable, sorted."""
-        kind = headers.vtable_dtype(self.header.bits, self.header.order)
-        part = self.header.part("vtables")
-        rows = np.sort(np.frombuffer(part, kind, len(part) // kind.itemsize), order="Pointer")
-        vtables = names.decode(self.header.part("vtable_names"))
-        text = [*map(_text, vtables.text), ""]
-        ends = rows["Pointer"].astype("u8") + rows["Size"]
-        index = vtables.index(rows["NameRef"]).tolist()
-        spans = [(text[i], end) for i, end in zip(index, ends.tolist(), strict=True)]
-        return rows["Pointer"].tolist(), spans
+        return self.header.places["values"][0] + self._values[0]
 
     @functools.cached_property
     def problems(self) -> tuple[Problem, ...]:
@@ -174,7 +126,7 @@ class Profile:
             for part, inside in (
                 ("names", self.names.problems),
                 ("vtable_names", names.decode(self.header.part("vtable_names")).problems),
-                ("values", self._values[2]),
+                ("values", self._values[1]),
             ):
                 start = self.header.places[part][0]
                 problems += [type(p)(start + p.offset, p.what) for p in inside]
@@ -183,29 +135,17 @@ class Profile:
 
 @dataclass(frozen=True, eq=False)
 class RawProfile:
-    """A file of raw profiles: usually one, or several one after the other."""
+    """A file of raw profiles: usually one, or several one after the other.
+
+    `raw_version` and `variants` are those of the first; None and () where there is no header.
+    """
 
     path: Path
     data: memoryview = field(repr=False)
+    raw_version: int | None
+    variants: tuple[str, ...]
     profiles: tuple[Profile, ...]
     broken: tuple[Problem, ...]  #: what is malformed between them
-
-    @property
-    def raw_version(self) -> int | None:
-        """The raw version of the first; None where there is no header."""
-        return None if self._version is None else layout.split(self._version)[0]
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """The variants of the first."""
-        return () if self._version is None else layout.split(self._version)[1]
-
-    @property
-    def _version(self) -> int | None:
-        start = bytes(self.data[:8])
-        if start not in MAGICS or len(self.data) < 16:
-            return None
-        return int(np.frombuffer(self.data, f"{MAGICS[start][1]}u8", 1, 8)[0])
 
     @property
     def functions(self) -> int:
@@ -223,7 +163,7 @@ class RawProfile:
         problems = [p for profile in self.profiles for p in profile.problems]
         last = self.profiles[-1] if self.profiles else None
         if last and last.header.whole and not self.broken and not last.records.mixed:
-            end = last.end if not last._values[2] else len(self.data)
+            end = last.end if not last._values[1] else len(self.data)
             tail = _nonzero(self.data, end)
             if tail < len(self.data):
                 what = f"expected the end of the file, found {len(self.data) - tail} bytes more"
@@ -240,29 +180,6 @@ class RawProfile:
         for profile in self.profiles:
             yield from profile.functions.rows()
 
-    def table(self) -> pd.DataFrame:
-        """Return a table of the functions; needs pandas."""
-        import pandas as pd  # noqa: PLC0415 - the base install is without it
-
-        columns = ("name", "hash", "counts", "record_size", "offset", "profile")
-        rows = []
-        for n, profile in enumerate(self.profiles):
-            functions = profile.functions
-            places = zip(functions.record_sizes.tolist(), functions.offsets.tolist(), strict=True)
-            for (name, *row), place in zip(functions.rows(), places, strict=True):
-                rows.append((_text(name), *row, *place, n))
-        return pd.DataFrame(rows, columns=columns)
-
-    def value_table(self) -> pd.DataFrame:
-        """Return a table of what the value sites saw; needs pandas."""
-        import pandas as pd  # noqa: PLC0415
-
-        columns = ("name", "hash", "kind", "site", "value", "target", "count", "profile")
-        rows: list[tuple[object, ...]] = []
-        for n, profile in enumerate(self.profiles):
-            rows += [(*row, n) for row in profile.value_rows()]
-        return pd.DataFrame(rows, columns=columns)
-
 
 def read(path: Path) -> RawProfile:
     """Open a raw profile (a file), or several one after the other in it.
@@ -278,7 +195,10 @@ def read(path: Path) -> RawProfile:
         why = f"it is {other}" if other else "it does not start as one"
         raise LabError(str(path), f"not a raw profile: {why}", "give a .profraw file")
     profiles, broken = _profiles(data) if data else ([], [Problem(0, EMPTY)])
-    return RawProfile(path, data, tuple(profiles), tuple(broken))
+    stated: tuple[int | None, tuple[str, ...]] = (None, ())
+    if start in MAGICS and len(data) >= 16:
+        stated = layout.split(struct.unpack_from(f"{MAGICS[start][1]}Q", data, 8)[0])
+    return RawProfile(path, data, *stated, tuple(profiles), tuple(broken))
 
 
 def _bytes(path: Path) -> bytes | mmap.mmap:
@@ -350,5 +270,35 @@ def _nonzero(data: memoryview, here: int) -> int:
     return here
 
 
-def _text(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")
+def _check_values(
+    data: memoryview, blocks: int, kinds: int, order: Order
+) -> tuple[int, list[Problem]]:
+    """Return where the last of so many blocks of value data ends, and what is malformed.
+
+    That is the first malformed block, for nothing tells where the next would be. A function with
+    value sites has one: its size and number of kinds (4 bytes each), then for each kind: kind and
+    number of sites (4 each), a byte of number of values for each site, padding to eight, and the
+    values (8 bytes each, value and count). Source: ValueProfData, ValueProfRecord
+    (InstrProfData.inc), ValueProfData::checkIntegrity (InstrProf.cpp).
+    """
+    pair = struct.Struct(f"{order}II").unpack_from
+    here, length = 0, len(data)
+    for _ in range(blocks):
+        size, number = pair(data, here) if here + 8 <= length else (0, 0)
+        if size < 8 or size % 8 or size > length - here or number > kinds:
+            what = f"expected a block within {length - here} bytes of up to {kinds} kinds"
+            what = f"value data: {what}, found {size} of {number}"
+            if here + 8 > length or size > length - here:
+                what = f"truncated {what}"
+            return here, [Problem(here, what)]
+        at, end = here + 8, here + size
+        for _ in range(number):
+            kind, sites = pair(data, at) if at + 8 <= end else (kinds, 0)
+            values = sum(data[at + 8 : min(end, at + 8 + sites)])
+            at += 8 + -(-sites // 8) * 8 + 16 * values
+            if kind >= kinds or at > end:
+                what = f"expected sites of kind 0 to {kinds - 1} within {size} bytes"
+                what = f"value data: {what}, found {sites} of kind {kind}"
+                return here, [Problem(here, what)]
+        here = end
+    return here, []

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from nbsupport.profile import infer, layout
 from nbsupport.profile.header import Header
+from nbsupport.profile.infer import Array
 from nbsupport.profile.layout import ALIGNMENT, Layout
 from nbsupport.profile.names import Doubt, Names, Problem
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 #: Problems of one kind that are listed one by one.
 MOST = 100
@@ -44,12 +42,10 @@ class RecordTable:
 
     def column(self, name: str) -> Array:
         """Return one field; zeros where a layout lacks it."""
-        columns = [
-            block.rows[name]
-            if name in block.layout.offsets()
-            else np.zeros(len(block.rows), np.uint32)
-            for block in self.blocks
-        ]
+        columns = []
+        for block in self.blocks:
+            known = name in block.layout.offsets()
+            columns.append(block.rows[name] if known else np.zeros(len(block.rows), np.uint32))
         if len(columns) == 1:
             return columns[0]
         return np.concatenate(columns) if columns else np.zeros(0, np.uint64)
@@ -93,8 +89,7 @@ class RecordTable:
     @functools.cached_property
     def outside(self) -> Array:
         """Which have no counters, or some that are not there (or not at a multiple of 8)."""
-        size = len(self.header.part("counters"))
-        outside = _outside(*self.counters, self.header.width, size)
+        outside = _outside(*self.counters, self.header.width, len(self.header.part("counters")))
         outside |= self.counters[1] == 0
         return outside
 
@@ -127,35 +122,20 @@ class RecordTable:
         return np.maximum(self.counters[1][self.sound].astype(np.int64) - stamp, 0)
 
     def counts(self) -> tuple[Array, Array]:
-        """Return where each sound one's counts start, and the counts, without timestamps."""
-        starts = self.counters[0][self.sound].astype(np.int64)
-        if self.header.timed:
-            starts += 8
-        first, counts = self._gather("counters", starts, self.numbers, self.header.width)
-        return first, counts if self.header.width == 8 else (counts == 0).astype(np.uint8)
+        """Return where each sound one's counts start, and the counts, without timestamps.
 
-    def bitmap_bytes(self) -> tuple[Array, Array]:
-        """Return where each sound one's bitmap starts, and the bitmaps."""
-        size = len(self.header.part("bitmaps"))
-        if not size:
-            return np.zeros(np.count_nonzero(self.sound) + 1, np.int64), np.zeros(0, np.uint8)
-        starts, numbers = self.bitmaps
-        numbers = np.where(_outside(starts, numbers, 1, size), 0, numbers)
-        numbers = np.where(np.cumsum(numbers) > MOST_SHARED * size, 0, numbers)
-        return self._gather(
-            "bitmaps", starts[self.sound].astype(np.int64), numbers[self.sound].astype(np.int64), 1
-        )
-
-    def _gather(self, part: str, starts: Array, numbers: Array, width: int) -> tuple[Array, Array]:
-        """Return what records refer to; without a copy if it is in line, as it nearly always is."""
-        first = np.concatenate([[0], np.cumsum(numbers)])
-        raw = self.header.part(part)
+        Without a copy if they are in line, as they nearly always are.
+        """
+        width, numbers, raw = self.header.width, self.numbers, self.header.part("counters")
         whole = np.frombuffer(raw, f"{self.header.order}u{width}", len(raw) // width)
-        index = starts // width
-        line = index - first[:-1]
+        starts = self.counters[0][self.sound].astype(np.int64) + (8 if self.header.timed else 0)
+        first = np.concatenate([[0], np.cumsum(numbers)])
+        line = starts // width - first[:-1]
         if len(line) and (line == line[0]).all():
-            return first, whole[line[0] : line[0] + first[-1]]
-        return first, whole[ranges(index, numbers)]
+            counts = whole[line[0] : line[0] + first[-1]]
+        else:
+            counts = whole[np.repeat(line, numbers) + np.arange(first[-1])]
+        return first, counts if width == 8 else (counts == 0).astype(np.uint8)
 
     def problems(self, named: Array) -> list[Problem]:
         """Return what is malformed in them; `named` says which have a name."""
@@ -170,37 +150,32 @@ class RecordTable:
             first, counts = self.counts()
             where = np.searchsorted(first, np.flatnonzero(counts > LARGEST), side="right") - 1
             large[np.flatnonzero(self.sound)[where]] = True
-        kinds: tuple[tuple[type[Problem], Array, Callable[[int], str]], ...] = (
+        kinds: tuple[tuple[type[Problem], Array, str], ...] = (
             (
                 Problem,
                 ~self.sound,
-                lambda i: (
-                    f"expected 1 or more counters within {size} bytes, found {numbers[i]} "
-                    f"of {width} from byte {self.header.signed(int(starts[i]))}"
-                ),
+                "expected 1 or more counters within {size} bytes, found {number} of {width} "
+                "from byte {place}",
             ),
-            (
-                Problem,
-                large,
-                lambda i: f"expected counts up to 2^56, found more among {numbers[i]}",
-            ),
-            (Problem, astray, lambda i: f"expected a bitmap of {bits[i]} bytes, found no such"),
+            (Problem, large, "expected counts up to 2^56, found more among {number}"),
+            (Problem, astray, "expected a bitmap of {bits} bytes, found no such"),
             (
                 Doubt,
                 self.overlapping & self.sound,
-                lambda i: (
-                    f"expected {numbers[i]} counters of its own, found another's among "
-                    "them (objects of two variants were linked, or it is damaged)"
-                ),
+                "expected {number} counters of its own, found another's among them (objects of "
+                "two variants were linked, or it is damaged)",
             ),
-            (Doubt, ~named, lambda i: f"expected a name for NameRef {int(refs[i]):#x}, found none"),
-            (Doubt, unstamped, lambda i: "expected a timestamp before its counters, found none"),
+            (Doubt, ~named, "expected a name for NameRef {ref:#x}, found none"),
+            (Doubt, unstamped, "expected a timestamp before its counters, found none"),
         )
         start, problems = self.header.places["data"][0], list[Problem]()
         for kind, wrong, what in kinds:
             records = np.flatnonzero(wrong)
             for i in records[:MOST].tolist():
-                problems.append(kind(start + int(self.offsets[i]), f"record: {what(i)}"))
+                place = self.header.signed(int(starts[i]))
+                facts = {"number": numbers[i], "place": place, "bits": bits[i], "ref": int(refs[i])}
+                text = what.format(size=size, width=width, **facts)
+                problems.append(kind(start + int(self.offsets[i]), f"record: {text}"))
             if len(records) > MOST:
                 more = f"record: {len(records) - MOST} more like the one before"
                 problems.append(kind(start + int(self.offsets[records[MOST]]), more))
@@ -213,15 +188,13 @@ class RecordTable:
 
     def mixture(self) -> Problem:
         """Say which sizes of records follow one another."""
-        start = self.header.places["data"][0]
-        parts = []
+        main, start, parts = self.header.layout, self.header.places["data"][0], []
         for block in self.blocks:
             size = block.rows.itemsize
             versions = layout.sizes(self.header.bits)[size]
             raw = "-".join(str(v) for v in sorted({versions[0], versions[-1]}))
             place = start + int(block.offsets[0])
             parts.append(f"{len(block.rows)} of {size} bytes (raw version {raw}) from byte {place}")
-        main = self.header.layout
         return Problem(
             start,
             f"records: expected all of {self.header.record_size} bytes, the stride with which the "
@@ -278,11 +251,3 @@ def _outside(starts: Array, numbers: Array, width: int, size: int) -> Array:
     outside: Array = numbers > room // np.uint64(width)
     outside |= starts % np.uint64(width) > 0
     return outside
-
-
-def ranges(starts: Array, lengths: Array) -> Array:
-    """Return starts[0], starts[0] + 1, ... (lengths[0] of them), then starts[1] and so on."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    numbers: Array = np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
-    return numbers

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nbsupport.profile import infer, layout
-from nbsupport.profile.infer import Array
 from nbsupport.profile.layout import ALIGNMENT, Buffer, Layout
-
-_WORD = 8
 
 
 @dataclass(frozen=True)
@@ -29,11 +26,8 @@ class Record:
 
     def fields(self) -> tuple[tuple[str, int, int], ...]:
         """Return (name, offset in the section, bytes) of each field."""
-        starts = self.layout.offsets()
-        return tuple(
-            (f.name, self.offset + starts[f.name], (f.size or _WORD) * f.count)
-            for f in self.layout.record
-        )
+        places = layout.places(self.layout, "record").items()
+        return tuple((name, self.offset + start, size) for name, (start, size) in places)
 
     def values(self, data: Buffer) -> dict[str, list[int]]:
         """Return the numbers of each field, out of the section's bytes (64 bits, little-endian)."""
@@ -48,10 +42,13 @@ def lay(
 
     `layouts` are by size of a record, in bytes; records of other sizes are left out.
     """
-    whole = infer.find(section)
-    names = (name.decode(errors="replace") for name in section.text(whole.offsets))
-    rows = zip(whole.offsets.tolist(), names, whole.sizes.tolist(), strict=True)
-    records = tuple(Record(at, name, layouts[size]) for at, name, size in rows if size in layouts)
+    whole, names = infer.find(section), [*section.names.text, b""]  # -1, for none, is the last one
+    index = section.names.index(section.column("NameRef", whole.offsets)).tolist()
+    records = tuple(
+        Record(at, names[n].decode(errors="replace"), layouts[size])
+        for at, n, size in zip(whole.offsets.tolist(), index, whole.sizes.tolist(), strict=True)
+        if size in layouts
+    )
     starts = {record.offset: record.name for record in records}
     stride = runtime.record_size()
     slots = tuple(
@@ -59,29 +56,3 @@ def lay(
         for at in range(0, len(section.data) - stride + 1, stride)
     )
     return records, slots
-
-
-def misplaced_values(section: infer.Section, runtime: Layout) -> tuple[Array, Array] | None:
-    """Return where a runtime looks for `Values` of foreign records with sites, and where they are.
-
-    Both are offsets in the section of a 64-bit program, in bytes. None: they cannot be moved
-    there, for the runtime looks beyond the section, or where a record of its own has its `Values`.
-    """
-    records, place = infer.find(section), runtime.offsets()["Values"]
-    looked, written, own = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], np.zeros(0, np.int64)
-    for size in np.unique(records.sizes).tolist():
-        versions = layout.sizes().get(size, ())
-        if not versions:
-            return None
-        offsets = records.offsets[records.sizes == size]
-        if size == runtime.record_size():
-            own = offsets + place
-            continue
-        foreign = layout.LAYOUTS[versions[-1]]
-        offsets = offsets[section.column("NumValueSites", offsets, foreign).any(axis=1)]
-        looked.append(offsets + place)
-        written.append(offsets + foreign.offsets()["Values"])
-    places = np.concatenate(looked)
-    if (places + _WORD > len(section.data)).any() or np.isin(places, own).any():
-        return None
-    return places, np.concatenate(written)

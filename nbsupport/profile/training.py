@@ -18,8 +18,9 @@ import numpy as np
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError
 from nbsupport.profile import layout, profraw
+from nbsupport.profile.infer import Array
 from nbsupport.profile.names import Doubt, Problem
-from nbsupport.profile.profraw import Array, RawProfile
+from nbsupport.profile.profraw import RawProfile
 
 State = Literal[
     "ok", "empty", "truncated", "malformed", "other-version", "not-a-profile", "unreadable"
@@ -109,38 +110,33 @@ def read(folder: Path) -> TrainingRun:
     `llvm-profdata merge FOLDER` takes all files, too, whatever their names.
     """
     files: list[TrainingFile] = []
-    merged: dict[int, Array] = {}
-    dropped: dict[int, list[str]] = {}
+    merged: dict[int | None, tuple[Array, list[str]]] = {}
     for path in progress.over(list(_files(folder)), "reading profiles"):
         file, keys = _file(path)
         files.append(file)
-        if len(keys) and file.raw_version is not None:
-            before = merged.get(file.raw_version, np.zeros(0, _KEY))
-            merged[file.raw_version], number = _together(before, keys)
+        if len(keys):
+            before, problems = merged.get(file.raw_version, (np.zeros(0, _KEY), []))
+            functions, number = _together(before, keys)
             if number:
                 what = f"{path}: {number} functions with other numbers of counters than before"
-                dropped.setdefault(file.raw_version, []).append(f"{what}: a merge drops them")
+                problems.append(f"{what}: a merge drops them")
+            merged[file.raw_version] = functions, problems
     if not files:
         raise LabError(str(folder), "no files in it", "give a folder of .profraw files")
     versions = Counter(f.raw_version for f in files if f.raw_version is not None)
     main = max(versions, key=lambda v: (versions[v], v), default=None)
-    functions, problems = np.zeros(0, _KEY), list[str]()
-    if main is not None:
-        functions, problems = merged.get(main, functions), dropped.get(main, problems)
+    functions, problems = merged.get(main, (np.zeros(0, _KEY), []))
     kinds = {f.variants for f in files if f.raw_version == main}
     if len(kinds) > 1:
         words = "; ".join(sorted(" ".join(kind) or "front-end" for kind in kinds))
-        problems = [*problems, f"several variants ({words}): a merge takes them as one, silently"]
+        problems.append(f"several variants ({words}): a merge takes them as one, silently")
+    for n, file in enumerate(files):
+        if file.raw_version not in (None, main):
+            what = f"raw version: expected {main} as most files here, found {file.raw_version}"
+            inside = (Problem(8, what), *file.problems)
+            files[n] = replace(file, state="other-version", problems=inside)
     counters = int(functions["counters"].sum())
-    others = tuple(
-        file if file.raw_version in (None, main) else _other_version(file, main) for file in files
-    )
-    return TrainingRun(others, main, len(functions), counters, tuple(problems))
-
-
-def _other_version(file: TrainingFile, main: int | None) -> TrainingFile:
-    what = f"raw version: expected {main} as most files here, found {file.raw_version}"
-    return replace(file, state="other-version", problems=(Problem(8, what), *file.problems))
+    return TrainingRun(tuple(files), main, len(functions), counters, tuple(problems))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -156,21 +152,15 @@ def _file(path: Path) -> tuple[TrainingFile, Array]:
     except LabError as error:
         kind: State = "unreadable" if error.__cause__ else "not-a-profile"
         return TrainingFile(path, kind, problems=(Problem(0, error.why),)), np.zeros(0, _KEY)
-    file = TrainingFile(
-        path, state(raw), len(raw.data), raw.raw_version, raw.variants, raw.functions,
-        raw.counters, raw.problems,
-    )  # fmt: skip
-    if not file.merges:
-        return file, np.zeros(0, _KEY)
-    tables = []
-    for profile in raw.profiles:
-        records = profile.records
+    content = raw.raw_version, raw.variants, raw.functions, raw.counters, raw.problems
+    file, tables = TrainingFile(path, state(raw), len(raw.data), *content), [np.zeros(0, _KEY)]
+    for records in (profile.records for profile in raw.profiles if file.merges):
         keys = np.zeros(len(records.numbers), _KEY)
         keys["ref"] = records.column("NameRef")[records.sound]
         keys["hash"] = records.column("FuncHash")[records.sound]
         keys["counters"], keys["bitmap"] = records.numbers, records.bitmaps[1][records.sound]
         tables.append(keys)
-    return file, np.concatenate([np.zeros(0, _KEY), *tables])
+    return file, np.concatenate(tables)
 
 
 def _together(before: Array, new: Array) -> tuple[Array, int]:
@@ -209,7 +199,7 @@ def to_json(profile: RawProfile | TrainingRun) -> dict[str, Any]:
         "raw_version": profile.raw_version,
         "variants": profile.variants,
         "bits": first and first.bits,
-        "byte_order": first and {"<": "little", ">": "big"}[first.order],
+        "byte_order": first and layout.BYTE_ORDERS[first.order],
         "profiles": len(profile.profiles),
         "functions": profile.functions,
         "counters": profile.counters,

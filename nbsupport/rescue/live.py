@@ -12,15 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from nbsupport.audit import evidence, images, judge, machine_code, objects
-from nbsupport.audit.evidence import PartEvidence
-from nbsupport.base import progress
+from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import output_pipe
 from nbsupport.crash.inside_lldb.protocol import Note, Request, RescueEvent, RescuePlan, Stop
@@ -29,20 +27,15 @@ from nbsupport.profile import infer, layout, names
 from nbsupport.rescue import value_sites
 from nbsupport.rescue.profdata import raw
 
-#: What value sites call, and what writes the profile to memory (which a program may call itself).
-#: Source: InstrProfilingValue.c, InstrProfilingBuffer.c.
+#: What value sites call, and what writes the profile: to its file, or to memory (which a program
+#: may call itself). Source: InstrProfilingValue.c, InstrProfilingFile.c, InstrProfilingBuffer.c.
 _VALUES = tuple(f"__llvm_profile_instrument_{kind}" for kind in ("target", "memop", "range"))
-_BUFFER = "__llvm_profile_write_buffer"
-#: Where a program ends, and where it doubles, in a C library.
-_EXITS, _FORKS = ("_exit", "_Exit"), ("fork", "vfork", "_Fork")
+_WRITER, _BUFFER = "__llvm_profile_write_file", "__llvm_profile_write_buffer"
 #: Mach-O's sections have the same names, in the segment __DATA.
 _ROLES = ("data", "cnts", "bits", "names", "vals", "vnds")
 _ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 #: What the signals to this process ask for.
-_SIGNALS = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
-
-#: Copies of an image's sections: by name, where the section stands and the file it is in.
-Copies = Mapping[str, tuple[int, str]]
+_SIGNALS: dict[int, str] = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
 
 
 @dataclass
@@ -50,7 +43,8 @@ class LiveImage:
     """One instrumented image of the process: its file, and what is known of it.
 
     `version` is that of its version variable (0: stripped). A `healthy` one writes its profile
-    itself. `valued`: its value sites are recorded. `copies` are the last ones that were made.
+    itself. `valued`: its value sites are recorded. `copies` are the last ones that were made of
+    its sections: by name, where the section stands, and the file that it is in.
     """
 
     path: Path
@@ -59,7 +53,7 @@ class LiveImage:
     bits: layout.Bits = 64
     order: layout.Order = "<"
     valued: bool = True
-    copies: Copies = field(default_factory=dict)
+    copies: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,27 +77,24 @@ class LiveRun:
 
 def run(
     debugger: Lldb,
-    argv: Sequence[str | Path],
+    command: tuple[Sequence[str], Path, Mapping[str, str], float],
     folder: Path,
-    *,
-    env: Mapping[str, str],
-    cwd: Path,
-    seconds: float,
     save: Callable[[LiveRun], object],
     streams: Sequence[IO[str] | None],
 ) -> LiveRun:
     """Run a program until it ends; `save` is called with its memory when SIGUSR1 asks for it.
 
-    Copies go to `folder`. Ctrl-C and SIGTERM end the program, with its memory. `streams` as
-    in `nbsupport.rescue.rescue.run`. Raises `LabError` where it cannot be run.
+    `command` is what `Lldb.stop` takes: the program, its folder, environment and time. Copies go
+    to `folder`. Ctrl-C and SIGTERM end the program, with its memory. `streams` as in
+    `nbsupport.rescue.rescue.run`. Raises `LabError` where it cannot be run.
     """
     state = LiveRun()
     plan: RescuePlan = {
         "watcher": "rescue",
-        "functions": [*_VALUES, _BUFFER, images.WRITE_FILE],
+        "functions": [*_VALUES, _BUFFER, _WRITER],
         "version": images.VERSION,
-        "exits": list(_EXITS),
-        "forks": list(_FORKS),
+        "exits": ["_exit", "_Exit"],
+        "forks": ["fork", "vfork", "_Fork"],
         "sections": [f"__llvm_prf_{role}" for role in _ROLES],
         "copies": str(folder),
     }
@@ -114,12 +105,12 @@ def run(
             image, note = _answer(event)
             state.images[image.path] = image
             debugger.tell(note)
-        elif event.kind == "snapshot":
-            _keep_copies(state, event)
-            if event.why == "now" and state.copied:
-                progress.say(f"{save(state)}")
-        else:
-            _update(state, event)
+        _update(state, event)
+        if event.kind == "snapshot" and event.why == "now" and state.copied:
+            progress.say(f"{save(state)}")
+
+    def ask(number: int, _: object) -> None:
+        debugger.tell({"snapshot": _SIGNALS[number]})
 
     more: Request = {"plan": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
@@ -128,27 +119,25 @@ def run(
             for stream in streams
         ]
         more["output"], more["errors"] = paths
-        stack.enter_context(_signals_as_notes(lambda why: debugger.tell({"snapshot": why})))
+        stack.enter_context(process.handling(dict.fromkeys(_SIGNALS, ask)))
         try:
-            debugger.stop([str(part) for part in argv], cwd, env, seconds, more, see)
+            debugger.stop(*command, more, see)
         except LabError as error:
             raise LabError(error.what, error.why, _ALLOW) from error
     return state
 
 
-def _keep_copies(state: LiveRun, event: RescueEvent) -> None:
-    """Keep the copies of a snapshot, and remove those that they replace."""
-    state.why = event.why
-    for row in event.images:
-        image = state.images[Path(row["path"])]
-        for _, path in image.copies.values():
-            Path(path).unlink()
-        image.copies = row["parts"]
-        state.copied[image.path] = image
-
-
 def _update(state: LiveRun, event: RescueEvent) -> None:
-    if event.kind == "crash":
+    """Keep what an event tells; the copies of a snapshot replace those before."""
+    if event.kind == "snapshot":
+        state.why = event.why
+        for row in event.images:
+            image = state.images[Path(row["path"])]
+            for _, path in image.copies.values():
+                Path(path).unlink()
+            image.copies = row["parts"]
+            state.copied[image.path] = image
+    elif event.kind == "crash":
         state.stop = event.stop
     elif event.kind == "ended":
         state.code, state.ending = event.code, event.why
@@ -165,44 +154,32 @@ def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
     path, symbols = Path(event.path), event.symbols
     values = [symbols[name] for name in _VALUES if symbols[name]]
     patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
-    writer = [symbols[images.WRITE_FILE]] if symbols[images.WRITE_FILE] else []
+    writer = [symbols[_WRITER]] if symbols[_WRITER] else []
     image, places = LiveImage(path, event.version, healthy=False), None
     with contextlib.suppress(LabError):  # it is gone, or no longer what is running
         file = objects.read(path)
         linked = [part for part in file.parts if part.kind != "object"] if file else []
         if file and linked:
             image.bits, image.order = linked[0].bits, linked[0].order
-            parts = evidence.from_file(file).parts
-            image.healthy = _healthy(parts)
+            parts = [part for part in evidence.from_file(file).parts if part.linked]
+            image.healthy = all(judge.judge_image(p).verdict == "consistent" for p in parts)
             version = next((part.runtime for part in parts if part.runtime), None)
             places = None if image.healthy else value_sites.slots(linked[0], version)
     if image.healthy:
         return image, {"patch": [], "writer": [], "values": [], "slots": [], "own": []}
-    if not (values and writer) and (parsed := _image(path)):
-        content, data = parsed
-        slide = event.address - min(content.places["data"])[0]
-        values = values or [slide + place for place in machine_code.value_functions(content, data)]
-        writer = writer or [slide + place for place in machine_code.writer(content, data)]
+    if not (values and writer):  # stripped: the code says where functions are
+        with contextlib.suppress(OSError, ValueError):
+            data = path.read_bytes()
+            code = images.parse(data)
+            if code and code.places.get("data"):
+                slide = event.address - min(code.places["data"])[0]
+                values = values or [slide + at for at in machine_code.value_functions(code, data)]
+                writer = writer or [slide + at for at in machine_code.writer(code, data)]
     if places is None:
         image.valued = False
         patch, values, places = patch + values, [], ([], [])
     slots, own = places
     return image, {"patch": patch, "writer": writer, "values": values, "slots": slots, "own": own}
-
-
-def _image(path: Path) -> tuple[images.Image, bytes] | None:
-    """Return an image, and its bytes: of one without symbols, the code says where functions are."""
-    with contextlib.suppress(OSError, ValueError):
-        data = path.read_bytes()
-        image = images.parse(data)
-        if image and image.places.get("data"):
-            return image, data
-    return None
-
-
-def _healthy(parts: Sequence[PartEvidence]) -> bool:
-    judgements = [judge.judge_image(part) for part in parts if part.linked]
-    return bool(judgements) and all(one.verdict == "consistent" for one in judgements)
 
 
 def profile(image: LiveImage) -> tuple[bytes, value_sites.Nodes | None]:
@@ -257,20 +234,3 @@ def _pass(stream: IO[str]) -> Callable[[bytes], None]:
             stream.flush()
 
     return write
-
-
-@contextlib.contextmanager
-def _signals_as_notes(tell: Callable[[str], None]) -> Iterator[None]:
-    """Turn signals to this process into notes: SIGUSR1 `now`, Ctrl-C and SIGTERM `end`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, lambda *_, why=why: tell(why))
-        for number, why in _SIGNALS.items()
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,6 +8,7 @@ the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedIns
 from __future__ import annotations
 
 import itertools
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,32 +37,25 @@ _VARIANTS = {
 _KINDS = 2
 #: A target that no record is of. Source: getExternalSymbol (InstrProf.h).
 _EXTERNAL = "** External Symbol **"
-#: What a part of the memory is called in a raw profile's header: its size and its distance from
-#: the records. Source: INSTR_PROF_RAW_HEADER (InstrProfData.inc).
-_SIZES = {
-    "counters": (("NumCounters", "CountersSize"), "CountersDelta"),
-    "bitmaps": (("NumBitmapBytes",), "BitmapDelta"),
-}
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """The functions of one image, by record size: each as a text profile, and what is lost."""
+    """The functions of one image, by record size, each as text of a profile; and what is lost."""
 
     variants: tuple[str, ...]
-    texts: Mapping[int, bytes]
-    functions: Mapping[int, int]
+    texts: Mapping[int, Sequence[bytes]]
     lost: tuple[str, ...]
 
     @property
     def header(self) -> bytes:
         """What a text profile of it begins with."""
         lines = [line for name, line in _VARIANTS.items() if name in self.variants]
-        if "ir" not in self.variants and lines:
+        if "ir" not in self.variants:
             lines.insert(0, b":fe")
-        if b":csir" in lines and b":ir" in lines:
+        elif "context-sensitive" in self.variants:
             lines.remove(b":ir")
-        return b"".join(line + b"\n" for line in lines or [b":fe"])
+        return b"".join(line + b"\n" for line in lines)
 
 
 def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
@@ -71,28 +65,20 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
     profile for stale. Source: annotateValueSites (PGOInstrumentation.cpp).
     """
     functions, records = profile.functions, profile.records
-    first, counts = functions.first.tolist(), list(map(str, functions.counts.tolist()))
     kinds = [block.rows["NumValueSites"] for block in records.blocks]
     sites = np.concatenate([np.zeros((0, _KINDS), np.uint16), *(k[:, :_KINDS] for k in kinds)])
     targets = records.column("FunctionPointer")[records.sound].tolist()
     named = {at: name.decode("latin-1") for at, name in zip(targets, functions.names, strict=True)}
     named[0] = ""
-    texts: dict[int, list[str]] = {}
-    rows = zip(
-        functions.names,
-        functions.hashes.tolist(),
-        functions.record_sizes.tolist(),
-        sites[records.sound].tolist(),
-        records.column("Values")[records.sound].tolist(),
-        strict=True,
-    )
-    for n, (name, number, size, numbers, pointer) in enumerate(rows):
+    texts: dict[int, list[bytes]] = {}
+    columns = functions.record_sizes, sites[records.sound], records.column("Values")[records.sound]
+    rows = zip(functions.rows(), *(column.tolist() for column in columns), strict=True)
+    for (name, number, counts), size, numbers, pointer in rows:
         if name:
-            own = counts[first[n] : first[n + 1]]
             values = nodes.values(pointer, numbers) if nodes else itertools.repeat([])
-            lines = [name.decode("latin-1"), str(number), str(len(own)), *own]
+            lines = [name.decode("latin-1"), *map(str, (number, len(counts), *counts))]
             lines += [*_sites(numbers, values, named), "\n"]
-            texts.setdefault(size, []).append("\n".join(lines))
+            texts.setdefault(size, []).append("\n".join(lines).encode("latin-1"))
     nameless = len(functions.names) - sum(map(len, texts.values()))
     lost = {
         f"{nameless} functions whose names are not there": nameless,
@@ -100,12 +86,7 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
         "when functions were first executed (temporal profile)": profile.header.timed,
         "its vtable values": any(block[:, _KINDS:].any() for block in kinds),
     }
-    return Recovered(
-        profile.header.variants,
-        {size: "".join(rows).encode("latin-1") for size, rows in texts.items()},
-        {size: len(rows) for size, rows in texts.items()},
-        tuple(what for what, some in lost.items() if some),
-    )
+    return Recovered(profile.header.variants, texts, tuple(what for what in lost if lost[what]))
 
 
 def _sites(
@@ -141,19 +122,19 @@ def raw(
     fields = dict.fromkeys(runtime.header, 0)
     fields |= {"Magic": int.from_bytes(MAGIC[bits], "big"), "Version": version}
     fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": runtime.value_kinds - 1}
-    fields["NumData" if "NumData" in fields else "DataSize"] = len(data) // stride
-    content = [data]
-    for name, (sizes, delta) in _SIZES.items():
-        size = next((field for field in sizes if field in fields), "")
-        if not size:
-            continue
-        part = parts.get(name, b"")
-        padded = part + bytes(-len(part) % 8)
-        fields[size] = len(padded) // width if name == "counters" else len(padded)
-        fields[delta] = distances.get(name, 0) % (1 << bits)
-        content.append(padded)
-    row = np.array([tuple(fields[name] for name in runtime.header)], runtime.header_dtype(order))
-    return b"".join([row.tobytes(), *content, parts["names"], bytes(-len(parts["names"]) % 8)])
+    # Up to raw version 8 these had other names. Source: INSTR_PROF_RAW_HEADER (InstrProfData.inc).
+    new = "NumData" in fields
+    fields["NumData" if new else "DataSize"] = len(data) // stride
+    sizes = {"counters": "NumCounters" if new else "CountersSize", "bitmaps": "NumBitmapBytes"}
+    deltas, content = {"counters": "CountersDelta", "bitmaps": "BitmapDelta"}, [data]
+    for name, size in sizes.items():
+        if size in fields:
+            part = parts.get(name, b"")
+            content.append(part + bytes(-len(part) % 8))
+            fields[size] = len(content[-1]) // (width if name == "counters" else 1)
+            fields[deltas[name]] = distances.get(name, 0) % (1 << bits)
+    head = struct.pack(f"{order}{len(fields)}Q", *fields.values())
+    return b"".join([head, *content, parts["names"], bytes(-len(parts["names"]) % 8)])
 
 
 def parse(content: bytes) -> Profile:
@@ -188,7 +169,7 @@ def write(images: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
         if len(sizes) > 1:
             path = out.with_name(f"{out.stem}.{size}{out.suffix if able else '.proftext'}")
             profiles.append(((size,), path, able))
-        number = sum(image.functions.get(size, 0) for image in images)
+        number = sum(len(image.texts.get(size, ())) for image in images)
         parts.append(RescuedPart(size, versions, number, path, major if able else None))
     with ThreadPoolExecutor() as pool:  # each waits for an llvm-profdata
         list(pool.map(lambda profile: _index(images, *profile), profiles))
@@ -199,7 +180,7 @@ def _index(images: Iterable[Recovered], sizes: Sequence[int], out: Path, tool: P
     """Merge the profiles of these sizes into one; raises `LabError` where that does not go."""
     texts: dict[bytes, bytes] = {}
     for image in images:
-        body = b"".join(image.texts[size] for size in sizes if size in image.texts)
+        body = b"".join(text for size in sizes for text in image.texts.get(size, ()))
         texts[image.header] = texts.get(image.header, b"") + body
     if tool is None and len(texts) == 1:
         files.write(out, b"".join([*texts, *texts.values()]))

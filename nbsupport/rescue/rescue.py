@@ -9,6 +9,7 @@ A running program keeps what its value sites saw, too (live.py); a file does not
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,6 @@ from nbsupport.crash.debugger import find_program, require_lldb
 from nbsupport.crash.lldb import Lldb
 from nbsupport.rescue.rescued import Rescued
 
-__all__ = ["FOREVER", "Rescued", "from_profraw", "run"]
-
-Streams = tuple[IO[str] | None, IO[str] | None]
 #: Seconds; a socket cannot wait longer.
 FOREVER = 1e6
 
@@ -50,7 +48,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     seconds: float = FOREVER,
-    streams: Streams = (None, None),
+    streams: tuple[IO[str] | None, IO[str] | None] = (None, None),
 ) -> Rescued:
     """Run a program to its end, and write its profile, although it would crash otherwise.
 
@@ -75,21 +73,15 @@ def run(
             own = folder / "own"
             own.mkdir()
             variables = dict(os.environ if env is None else env)
-            variables["LLVM_PROFILE_FILE"] = str(own / "%p.profraw")
-            state = live.run(
-                debugger,
-                [program, *argv[1:]],
-                folder,
-                env=variables,
-                cwd=cwd or Path.cwd(),
-                seconds=min(seconds, FOREVER),
-                save=lambda state: save.save_run(state, own, out),
-                streams=streams,
-            )
+            variables["LLVM_PROFILE_FILE"] = f"{own}/%p.profraw"
+            words = [str(program), *map(str, argv[1:])]
+            command = words, cwd or Path.cwd(), variables, min(seconds, FOREVER)
+            write = functools.partial(save.save_run, own=own, out=out)
+            state = live.run(debugger, command, folder, write, streams)
         if not state.images:
             do = "build it with -fprofile-generate (rustc: -Cprofile-generate)"
             raise LabError(str(argv[0]), "no image of it is instrumented", do)
-        return save.save_run(state, own, out)
+        return write(state)
 
 
 def _writable(out: Path) -> None:
@@ -98,8 +90,7 @@ def _writable(out: Path) -> None:
         raise LabError(str(out), "it is a folder", "give the file to write: -o FILE.profdata")
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=out.absolute().parent, prefix=".pgo-lab-")
-        os.close(handle)
-        Path(name).unlink()
+        with tempfile.TemporaryFile(dir=out.absolute().parent):
+            pass
     except OSError as error:
         raise from_os(f"writing {out}", error) from error

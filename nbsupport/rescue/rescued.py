@@ -24,12 +24,6 @@ class RescuedPart:
     path: Path
     indexed: int | None
 
-    def line(self) -> str:
-        """Return what `pgo-lab rescue` says of it."""
-        raw = " or ".join(map(str, self.raw_versions)) or "unknown"
-        readers = f"for LLVM {self.indexed} and newer" if self.indexed else "a text profile"
-        return f"{self.path}: {self.functions} functions of raw version {raw}, {readers}"
-
 
 @dataclass(frozen=True)
 class Rescued:
@@ -56,8 +50,10 @@ class Rescued:
     def lines(self) -> list[str]:
         """Return what `pgo-lab rescue` says."""
         lines = [f"{self.path}: {self.functions} functions"]
-        if len(self.parts) > 1:
-            lines += [part.line() for part in self.parts]
+        for part in self.parts if len(self.parts) > 1 else ():
+            raw = " or ".join(map(str, part.raw_versions)) or "unknown"
+            readers = f"for LLVM {part.indexed} and newer" if part.indexed else "a text profile"
+            lines.append(f"{part.path}: {part.functions} functions of raw version {raw}, {readers}")
         lines += [f"note: {note}" for note in self.notes]
         return lines + [f"lost: {what}" for what in self.lost]
 

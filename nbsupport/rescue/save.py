@@ -28,7 +28,7 @@ def save_file(path: Path, out: Path, binary: Path | None) -> Rescued:
         do = "run the program under it: pgo-lab rescue -o OUT -- PROGRAM ARGS"
         raise LabError(str(path), file.problems[0].what, do)
     profiles = [_whole(profile, binary) if binary else profile for profile in file.profiles]
-    if file.valid and (rescued := _merged([path], file.raw_version, out)):
+    if file.valid and (rescued := _merged([path], out)):
         return rescued
     recovered = [profdata.recover(profile) for profile in profiles]
     parts = profdata.write(recovered, out)
@@ -49,8 +49,7 @@ def save_run(run: LiveRun, own: Path, out: Path) -> Rescued:
     notes, lost = _notes(run), list[str]()
     if run.why == "exit" and [image.healthy for image in run.images.values()] == [True]:
         written = [path for path in sorted(own.glob("*.profraw")) if path.stat().st_size]
-        version = profraw.read(written[0]).raw_version if written else None
-        if written and (rescued := _merged(written, version, out)):
+        if written and (rescued := _merged(written, out)):
             return dataclasses.replace(rescued, notes=(*rescued.notes, *notes))
     if run.forked:
         lost.append("what its forked children counted")
@@ -95,20 +94,19 @@ def _notes(run: LiveRun) -> list[str]:
     return notes
 
 
-def _merged(written: Sequence[Path], version: int | None, out: Path) -> Rescued | None:
+def _merged(written: Sequence[Path], out: Path) -> Rescued | None:
     """Merge raw profiles that are healthy, by an llvm-profdata of their raw version, if any."""
-    owners = llvm_profdata.owners(version)
     raws = [profraw.read(path) for path in written]
-    if version is None or not owners or not all(raw.valid for raw in raws):
+    owners = llvm_profdata.owners(raws[0].raw_version)
+    if not owners or not all(raw.valid for raw in raws):
         return None
     if not llvm_profdata.merge(llvm_profdata.tool(owners[0]), written, out).ok:
         return None
     profile = raws[0].profiles[0].header
-    size = profile.record_size
-    versions = layout.sizes(profile.bits)[size]
+    versions = layout.sizes(profile.bits)[profile.record_size]
     number = sum(raw.functions for raw in raws)
     major = None if out.suffix == ".proftext" else int(owners[0].major)
-    part = RescuedPart(size, versions, number, out, major)
+    part = RescuedPart(profile.record_size, versions, number, out, major)
     notes = ("healthy: its records are of one layout, and it writes its profile itself",)
     return Rescued(out, (part,), True, (), notes)
 
@@ -124,20 +122,18 @@ def _whole(profile: Profile, binary: Path) -> Profile:
         raise LabError(str(binary), first_line(str(error)), "give the program itself") from error
     if not image or not all(image.places.get(role) for role in ("data", "counters", "names")):
         raise LabError(str(binary), "no program with profile sections", "give the program itself")
-    places = {role: image.places[role] for role in ("data", "counters", "names")}
-    address, start, size = places["data"][0]
     header = profile.header
     own = {
-        "data": data[start : start + size],
+        "data": image.contents("data", data)[0],
         "counters": bytes(header.part("counters")),
         "bitmaps": bytes(header.part("bitmaps")),
-        "names": b"".join(data[s : s + n] for _, s, n in places["names"]),
+        "names": b"".join(image.contents("names", data)),
     }
-    distances = {"counters": places["counters"][0][0] - address}
-    same = header.signed(header.fields["CountersDelta"]) == distances["counters"]
+    distance = image.places["counters"][0][0] - image.places["data"][0][0]
+    same = header.signed(header.fields["CountersDelta"]) == distance
     if not same or header.fields["NamesSize"] != len(own["names"]):
         raise LabError(str(binary), "it is not what wrote that profile", "give that very build")
-    distances["bitmaps"] = header.fields.get("BitmapDelta", 0)
+    distances = {"counters": distance, "bitmaps": header.fields.get("BitmapDelta", 0)}
     version = header.fields["Version"]
     return profdata.parse(
         profdata.raw(header.layout, version, header.bits, header.order, own, distances)

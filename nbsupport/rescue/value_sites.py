@@ -12,8 +12,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from nbsupport.audit.objects import BinaryPart
-from nbsupport.profile import layout, stride
+from nbsupport.profile import infer, layout
 from nbsupport.profile.layout import Order
 
 #: Values of one site that are kept. Source: INSTR_PROF_MAX_NUM_VAL_PER_SITE (InstrProfData.inc).
@@ -23,15 +25,28 @@ _MOST = 255
 def slots(image: BinaryPart, runtime: int | None) -> tuple[list[int], list[int]] | None:
     """Return where in its data section an image's runtime looks for `Values` of foreign records.
 
-    Beside these offsets in bytes are those where the records have them. None: cannot be mended,
-    since the `runtime` (a raw version) is not known, or looks beyond the section, or where
-    another record's is.
+    Beside these offsets in bytes are those where the records with sites have them. None: cannot
+    be mended, since the `runtime` (a raw version) or a record is not known, or it looks beyond
+    the section, or where a record of its own has its `Values`.
     """
     stepping = layout.LAYOUTS.get(runtime or 0)
     if stepping is None or len(image.sections) != 1 or image.bits != 64:
         return None
-    places = stride.misplaced_values(image.sections[0], stepping)
-    return (places[0].tolist(), places[1].tolist()) if places else None
+    section, stride, place = image.sections[0], stepping.record_size(), stepping.offsets()["Values"]
+    records = infer.find(section)
+    own = records.offsets[records.sizes == stride] + place
+    looked, written = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for size in np.setdiff1d(records.sizes, stride).tolist():
+        if size not in layout.sizes():
+            return None
+        foreign = layout.LAYOUTS[layout.sizes()[size][-1]]
+        offsets = records.offsets[records.sizes == size]
+        offsets = offsets[section.column("NumValueSites", offsets, foreign).any(axis=1)]
+        looked = np.append(looked, offsets + place)
+        written = np.append(written, offsets + foreign.offsets()["Values"])
+    if (looked + 8 > len(section.data)).any() or np.isin(looked, own).any():
+        return None
+    return looked.tolist(), written.tolist()
 
 
 @dataclass(frozen=True)

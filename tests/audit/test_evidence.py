@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,8 +88,8 @@ def test_what_cannot_be_read_is_listed(
     shutil.copy(pool[0].path, vanishing)
     find = objects.find
 
-    def found(path: Path, problems: list[str] | None = None) -> Iterator[Path]:
-        yield from find(path, problems)
+    def found(paths: Iterable[Path], problems: list[str]) -> Iterator[Path]:
+        yield from find(paths, problems)
         vanishing.unlink(missing_ok=True)
 
     monkeypatch.setattr(objects, "find", found)

@@ -31,7 +31,7 @@ def test_an_object_says_its_format_version_records_and_names(
     part = only(bench.object(llvm, FOO, "-O0", "-fprofile-generate", triple=triple))
     version = raw(bench, llvm)
     assert (part.format, part.target, part.bits, part.order) == (*TRIPLES[triple], "<")
-    assert (part.kind, part.instrumented, part.carries_runtime) == ("object", True, False)
+    assert (part.kind, part.instrumented, part.runtime_raw_version) == ("object", True, None)
     assert part.raw_version is not None
     assert layout.split(part.raw_version) == (version, ("ir",))
     assert runs(part) == [(layout.LAYOUTS[version].record_size(part.bits), 2)]
@@ -55,7 +55,7 @@ def test_a_plain_object_is_not_instrumented(bench: Bench) -> None:
 def test_an_object_without_functions_may_still_bring_the_version(bench: Bench) -> None:
     part = only(bench.object("19", "int x;", "-fprofile-generate"))
     assert (part.instrumented, part.raw_version) == (False, 1 << 56 | 10)
-    assert (part.carries_runtime, part.runtime_raw_version) == (False, None)
+    assert part.runtime_raw_version is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_an_object_that_only_calls_the_runtime_does_not_carry_it(bench: Bench, t
     calls = (
         "int __llvm_profile_write_file(void); int f(void) { return __llvm_profile_write_file(); }"
     )
-    assert not only(bench.object("19", calls, "-g0", triple=triple)).carries_runtime
+    assert only(bench.object("19", calls, "-g0", triple=triple)).runtime_raw_version is None
 
 
 @pytest.mark.parametrize("triple", ["x86_64-linux-gnu", "x86_64-pc-windows-msvc"])
@@ -119,17 +119,13 @@ def test_a_linked_image_has_counters_and_a_runtime(bench: Bench, how: str) -> No
         assert runs(part) == [(48, 1), (64, 1)]
         # The first object's version, not the runtime's.
         assert part.raw_version == (None if part.stripped else 1 << 56 | 8)
-        assert (part.carries_runtime, part.runtime_raw_version) == (True, 10)
+        assert part.runtime_raw_version == 10
 
 
 def test_a_plain_image_carries_no_runtime(bench: Bench) -> None:
     bench.run("19", "clang", bench.object("19", FOO + MAIN, "-O1"), "-o", "plain")
     part = only(bench.folder / "plain")
-    assert (part.instrumented, part.carries_runtime, part.runtime_raw_version) == (
-        False,
-        False,
-        None,
-    )
+    assert (part.instrumented, part.runtime_raw_version) == (False, None)
 
 
 def test_a_mach_o_library_is_read_like_an_elf_one(bench: Bench) -> None:
@@ -137,7 +133,7 @@ def test_a_mach_o_library_is_read_like_an_elf_one(bench: Bench) -> None:
     assert (part.format, part.kind, part.raw_version) == ("mach-o", "library", 1 << 56 | 8)
     assert [infer.find(section).by for section in part.sections] == ["both"]
     assert runs(part) == [(48, 1), (72, 1)]
-    assert (part.carries_runtime, part.runtime_raw_version) == (True, 10)
+    assert part.runtime_raw_version == 10
 
 
 def test_a_pe_image_is_read_by_its_names(bench: Bench) -> None:
@@ -145,7 +141,7 @@ def test_a_pe_image_is_read_by_its_names(bench: Bench) -> None:
     part = only(pe(bench, "x.dll", *sources))
     assert (part.format, part.kind, part.stripped) == ("pe", "library", True)
     assert runs(part) == [(48, 1), (72, 1)]
-    assert (part.carries_runtime, part.runtime_raw_version) == (True, 10)
+    assert part.runtime_raw_version == 10
     assert [section.counters for section in part.sections] == [None]  # they would not land
     assert [len(section.data) for section in part.sections] == [48 + 72]  # no padding, no .data
     narrow = only(pe(bench, "i686.dll", "/safeseh:no", *pair(bench, "i686-pc-windows-msvc")))
@@ -174,7 +170,7 @@ def test_images_without_what_is_needed_say_so(bench: Bench) -> None:
         "no section headers: its records cannot be found",
         "executable",
     )
-    assert (part.carries_runtime, part.runtime_raw_version, part.stripped) == (True, 10, True)
+    assert (part.runtime_raw_version, part.stripped) == (10, True)
 
     data[0x10] = 4  # ET_CORE
     image.write_bytes(data)

@@ -50,9 +50,9 @@ def test_records_of_two_llvms_are_recognized_and_read(
     if first == "lib":
         sizes.reverse()
     assert [p.rows.itemsize for p in raw.profiles[0].records.blocks] == sizes
-    whole = maker.content(main, uniform(maker, main))
+    whole = maker.counts(main, uniform(maker, main))
     assert {name.decode(): counts for name, _, counts in raw.rows()} == {
-        name: counts for (name, _), (counts, _, _) in whole.items()
+        name: counts for (name, _), counts in whole.items()
     }
     [problem] = [p for p in raw.problems if "stride" in p.what]
     start = raw.profiles[0].header.places["data"][0]

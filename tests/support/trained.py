@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nbsupport.base import process, settings
-from nbsupport.profile import layout, profraw, values
+from nbsupport.profile import layout, profraw
 from nbsupport.toolchains import profdata
 from nbsupport.toolchains.probe import Toolchain
 
@@ -62,6 +62,7 @@ CASES = [(v, kind) for v in VERSIONS for kind in KINDS if (v, kind) != ("17", "m
 Find = Callable[[str], Toolchain]
 #: Counts, bitmap, and for each kind of values and each site what it saw, by name and hash.
 Content = dict[tuple[str, int], tuple[list[int], list[int], dict[int, list[dict[str, int]]]]]
+Counts = dict[tuple[str, int], list[int]]
 
 
 def run(*argv: str | Path, cwd: Path, **env: str) -> process.Finished:
@@ -117,6 +118,9 @@ class Maker:
         assert done.ok, done.stderr
         return parse((self.folder / "merged").read_text())
 
+    def counts(self, version: str, *paths: Path) -> Counts:
+        return {key: counts for key, (counts, _, _) in self.content(version, *paths).items()}
+
 
 def parse(text: str) -> Content:
     """Read llvm-profdata's text: source: TextInstrProfReader (InstrProfReader.cpp)."""
@@ -146,25 +150,14 @@ def parse(text: str) -> Content:
     return found
 
 
-def read_content(path: Path) -> Content:
-    """Return the same as our reader has it, functions of several profiles added up."""
+def read_counts(path: Path) -> Counts:
+    """Return the counts as our reader has them, functions of several profiles added up."""
     raw = profraw.read(path)
     assert raw.problems == ()
-    found: Content = {}
-    for profile in raw.profiles:
-        functions = profile.functions
-        for i, (name, number, counts) in enumerate(functions.rows()):
-            cut = slice(functions.bitmap_first[i], functions.bitmap_first[i + 1])
-            key = name.decode(), number
-            there = found.get(key, ([0] * len(counts), [], {}))
-            total = [a + b for a, b in zip(there[0], counts, strict=True)]
-            found[key] = total, functions.bitmaps[cut].tolist(), there[2]
-        for owner, number, kind, site, value, target, count in profile.value_rows():
-            kind_number = values.KINDS.index(kind)
-            sites = found[owner, number][2].setdefault(kind_number, [])
-            sites += [{} for _ in range(site + 1 - len(sites))]
-            what = target or ("** External Symbol **" if kind_number == 0 else str(value))
-            sites[site][what] = sites[site].get(what, 0) + count
+    found: Counts = {}
+    for name, number, counts in raw.rows():
+        before = found.get((name.decode(), number), [0] * len(counts))
+        found[name.decode(), number] = [a + b for a, b in zip(before, counts, strict=True)]
     return found
 
 

@@ -14,7 +14,6 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -60,15 +59,7 @@ _LLDB = ("bt 64", "register read", "disassemble --pc --count 1")
 _GDB = ("bt 64", "info registers", "x/i $pc", "print $_siginfo")
 
 
-@dataclass(frozen=True)
-class CrashReport:
-    """What a file holds: text, maybe a crash."""
-
-    text: str
-    crash: Crash | None = None
-
-
-def read(path: Path, binary: Path | None = None) -> CrashReport:
+def read(path: Path, binary: Path | None = None) -> tuple[str, Crash | None]:
     """Read a report, a pasted text or a core file (that with the symbols of `binary`).
 
     Raises `LabError` for what is none of them, and where no debugger reads the core file.
@@ -149,14 +140,14 @@ def _written_out(body: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: {value['value']:#x}"
 
 
-def _read(raw: str) -> CrashReport:
+def _read(raw: str) -> tuple[str, Crash | None]:
     """Read text, from the fatal stop on: what stopped before was a breakpoint."""
     text = _NOISE.sub("", _LONG_LINE.sub(r"\1", raw.replace("\r", "") + "\n"))
     stop = _STOP.search(text)
     tail = text[stop.start() :] if stop else text
     frames, place = _frames(tail)
     if not (stop or frames):
-        return CrashReport(text)
+        return text, None
     exception, signal, plain = stop.groups("") if stop else ("", "", "")
     registers: dict[str, int] = {}
     for match in islice(_REGISTER.finditer(tail), _MOST_ROWS):
@@ -173,7 +164,7 @@ def _read(raw: str) -> CrashReport:
     signal = signal or plain or _EXCEPTIONS.get(exception.rpartition("_")[2], "")
     kernel = _siginfo(tail, instruction, sound)
     fault = locate(signal or "SIGSEGV", kernel, instruction, sound, pc)
-    return CrashReport(text, Crash(signal, tuple(frames), instruction or None, registers, *fault))
+    return text, Crash(signal, tuple(frames), instruction or None, registers, *fault)
 
 
 def _siginfo(text: str, instruction: str, registers: dict[str, int]) -> Siginfo | None:

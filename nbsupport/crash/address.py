@@ -16,15 +16,15 @@ _BRANCH = re.compile(r"(call|jmp|ret)q?$|br$|blr$")
 _REGISTER = re.compile(r"\*?%?([a-z]\w*)$")
 _BRACKETS = re.compile(r"\[([^\]]+)\]|\bds:(0x[0-9a-f]+)")
 _TERM = re.compile(r"([+-]?)([^+-]+)")
-_ATT = re.compile(r"(-?0x[0-9a-f]+|-?\d+)?\((%\w+)?(?:,(%\w+))?(?:,(\d))?\)")
-_STRING = re.compile(r"(stos|scas|lods|movs|cmps)[bwldq]$")
-_STRING_POINTERS = {
-    "stos": ("rdi",),
-    "scas": ("rdi",),
-    "lods": ("rsi",),
-    "movs": ("rdi", "rsi"),
-    "cmps": ("rdi", "rsi"),
-}
+_ATT = re.compile(r"(-?0x[0-9a-f]+|-?\d+)?\((%\w+)?(?:,(%\w+(?:,\d)?))?\)")
+#: What is touched without being written: instruction, register, and how far from where it points.
+_IMPLICIT = (
+    (r"(push|call)f?q? ", "rsp", -8),
+    (r"(popf?|ret)q? ", "rsp", 0),
+    (r"leaveq? ", "rbp", 0),
+    (r"(stos|scas|movs|cmps)[bwldq] $", "rdi", 0),
+    (r"(lods|movs|cmps)[bwldq] $", "rsi", 0),
+)
 #: One register under the names of LLDB and of gdb; those that always read as zero.
 _ALIASES = {"x29": "fp", "fp": "x29", "x30": "lr", "lr": "x30"}
 _ZERO = frozenset(("xzr", "wzr", "riz", "eiz"))
@@ -103,13 +103,8 @@ def _split(text: str) -> tuple[str, str]:
 def _explicit(operands: str, value: Value) -> Iterator[int]:
     """Yield the address of each operand that is written as memory."""
     if "%" in operands:
-        for displacement, base, index, scale in _ATT.findall(operands):
-            address = int(displacement or "0", 0)
-            if base:
-                address += value(base)
-            if index:
-                address += value(index) * int(scale or "1")
-            yield address
+        for displacement, base, index in _ATT.findall(operands):
+            yield _intel("+".join((displacement, base, index.replace(",", "*"))), value)
         return
     for inside, absolute in _BRACKETS.findall(operands):
         if absolute:
@@ -148,17 +143,12 @@ def _arm(inside: str, value: Value) -> int:
 def _implicit(mnemonic: str, operands: str, value: Value) -> Iterator[int]:
     """Yield what an instruction without a memory operand touches all the same."""
     register = _REGISTER.match(operands)
-    string = _STRING.match(mnemonic)
     if _BRANCH.match(mnemonic) and register:
         yield value(register[1])
-    elif re.match(r"(push|call)f?q?$", mnemonic):
-        yield value("rsp") - 8
-    elif re.match(r"popf?q?$|retq?$", mnemonic):
-        yield value("rsp")
-    elif re.match(r"leaveq?$", mnemonic):
-        yield value("rbp")
-    elif string and not operands:
-        yield from (value(pointer) for pointer in _STRING_POINTERS[string[1]])
+        return
+    for pattern, pointer, distance in _IMPLICIT:
+        if re.match(pattern, f"{mnemonic} {operands}"):
+            yield value(pointer) + distance
 
 
 def _register(name: str, registers: Mapping[str, int]) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
 
 from nbsupport.crash.inside_lldb.protocol import GroupPlan, TraceEvent, TracePlan
 from nbsupport.trace.memory import PAST, Memory, plain
@@ -43,20 +42,23 @@ _LIFE = """
     malloc_init malloc_init_hard jemalloc_constructor je_jemalloc_prefork je_malloc_stats_print
 """
 
-#: group, functions, calls of each that are seen, and more: see `GroupPlan`.
-_GROUPS: tuple[tuple[str, str, int, Mapping[str, Any]], ...] = (
-    ("start", "__libc_start_main", 1, {}),
-    ("registered", "__cxa_atexit atexit on_exit __cxa_thread_atexit_impl", MOST, {}),
-    ("process", "exit _exit _Exit quick_exit fork vfork execve posix_spawn", MOST, {}),
-    ("runtime", _RUNTIME, MOST, {"scope": True, "back": True}),
-    ("write", "lprofWriteDataImpl", MOST, {"scope": True, "back": True}),
-    ("value site", _SITES, MOST_SITES, {"scope": True}),
-    ("record", "writeOneValueProfData initializeValueProfRuntimeRecord", MOST_RECORDS, {}),
-    ("allocator", f"{_ALLOCATE} {_OWN}", MOST_MEMORY, {"when": "runtime"}),
-    ("allocator's life", _LIFE, MOST, {}),
-    ("memory", "munmap mprotect madvise", MOST_MEMORY, {}),
-    ("memory", "mmap mmap64", MOST_MEMORY, {"back": True}),
-    ("file", _FILE, MOST, {"when": "runtime"}),
+_REGISTERED = "__cxa_atexit atexit on_exit __cxa_thread_atexit_impl"
+_PROCESS = "exit _exit _Exit quick_exit fork vfork execve posix_spawn"
+_RECORDS = "writeOneValueProfData initializeValueProfRuntimeRecord"
+
+_GROUPS = (
+    GroupPlan("start", ["__libc_start_main"], 1),
+    GroupPlan("registered", _REGISTERED.split(), MOST),
+    GroupPlan("process", _PROCESS.split(), MOST),
+    GroupPlan("runtime", _RUNTIME.split(), MOST, scope=True, back=True),
+    GroupPlan("write", ["lprofWriteDataImpl"], MOST, scope=True, back=True),
+    GroupPlan("value site", _SITES.split(), MOST_SITES, scope=True),
+    GroupPlan("record", _RECORDS.split(), MOST_RECORDS),
+    GroupPlan("allocator", [*_ALLOCATE.split(), *_OWN.split()], MOST_MEMORY, gated=True),
+    GroupPlan("allocator's life", _LIFE.split(), MOST),
+    GroupPlan("memory", ["munmap", "mprotect", "madvise"], MOST_MEMORY),
+    GroupPlan("memory", ["mmap", "mmap64"], MOST_MEMORY, back=True),
+    GroupPlan("file", _FILE.split(), MOST, gated=True),
 )
 #: Arguments that are text, by function: which of them.
 _STRINGS = {
@@ -74,14 +76,11 @@ _FREED = ("free", "mi_free", "je_free", "lab_free")
 def plan(copies: Mapping[str, Path]) -> TracePlan:
     """Return what LLDB's side is to watch; `copies`: where it copies which section of memory."""
     # Elsewhere the C library's __libc_start_main tells where main is, even without symbols.
-    darwin = (("main", "main", 1, {"back": True}),) if sys.platform == "darwin" else ()
-    groups = [
-        {"kind": kind, "names": names.split(), "limit": limit, "strings": _STRINGS, **more}
-        for kind, names, limit, more in (*_GROUPS, *darwin)
-    ]
+    darwin = [GroupPlan("main", ["main"], 1, back=True)] if sys.platform == "darwin" else []
     return {
         "watcher": "trace",
-        "groups": cast(list[GroupPlan], groups),
+        "groups": [vars(group) for group in (*_GROUPS, *darwin)],
+        "strings": _STRINGS,
         "most": MOST_EVENTS,
         "copies": {name: str(path) for name, path in copies.items()},
     }

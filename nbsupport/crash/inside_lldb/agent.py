@@ -15,7 +15,7 @@ from typing import Any
 
 import lldb
 
-from .common import Watcher
+from .common import Watcher, name_of, registers_of
 from .protocol import Request, Siginfo, StackFrame, Stop, to_message
 
 #: Signals that end a program because of what it did; all others are passed on to it.
@@ -189,7 +189,7 @@ def _fatal_stop(
             continue
         state = lldb.SBProcess.GetStateFromEvent(event)
         if state in ended:
-            watcher.exited()
+            watcher.exited(process.GetExitStatus(), process.GetExitDescription() or "")
             return None
         if state == lldb.eStateStopped and not lldb.SBProcess.GetRestartedFromEvent(event):
             for thread in process:
@@ -225,7 +225,7 @@ def _describe(target: Any, thread: Any, name: str) -> Stop:
         "instruction": instruction,
         "instruction_size": size,
         "pc": top.GetPC(),
-        "registers": _registers(top),
+        "registers": registers_of(top),
         "siginfo": _siginfo(thread),
     }
 
@@ -236,10 +236,9 @@ def _frames(thread: Any) -> list[StackFrame]:
     LLDB shows inlined functions as frames of their own before the function they are in,
     whose frame then has another address: the first of such a group has the true one.
     """
-    frames = []
-    inside = False
-    for index in range(FRAMES):
-        frame = thread.GetFrameAtIndex(index)
+    frames, inside = [], False
+    for n in range(FRAMES):
+        frame = thread.GetFrameAtIndex(n)
         if frame.IsValid() and not inside:
             frames.append(_frame(frame))
         inside = frame.IsInlined()
@@ -256,15 +255,7 @@ def _frame(frame: Any) -> StackFrame:
             offset = address.GetFileAddress()
     elif symbol.IsValid():
         offset = address.GetFileAddress() - symbol.GetStartAddress().GetFileAddress()
-    module = frame.GetModule().GetFileSpec().GetFilename() or ""
-    return {"function": name, "offset": offset, "module": module}
-
-
-def _registers(frame: Any) -> dict[str, int]:
-    """Return the general purpose registers of full width, without their aliased parts."""
-    general = frame.GetRegisters().GetValueAtIndex(0)
-    values = (general.GetChildAtIndex(i) for i in range(general.GetNumChildren()))
-    return {v.GetName(): v.GetValueAsUnsigned() for v in values if v.GetByteSize() == 8}
+    return {"function": name, "offset": offset, "module": name_of(frame.GetModule())}
 
 
 def _siginfo(thread: Any) -> Siginfo | None:

@@ -40,7 +40,7 @@ class Watcher:
     def crashed(self, thread: Any, stop: Stop) -> None:
         """Look at a program that a fatal signal ends."""
 
-    def exited(self) -> None:
+    def exited(self, code: int, why: str) -> None:
         """Take note that the program ended by itself, or by a signal no debugger can stop."""
 
     def late(self, listener: Any) -> None:
@@ -60,6 +60,12 @@ class Watcher:
         nowhere = lldb.SBFileSpecList()
         full = lldb.eFunctionNameTypeFull
         return self.target.BreakpointCreateByNames(list(names), full, nowhere, nowhere)
+
+    def addresses(self, module: Any, name: str, kind: int = lldb.eSymbolTypeAny) -> list[int]:
+        """Return where a module's symbols of this name are loaded."""
+        symbols = (context.GetSymbol() for context in module.FindSymbols(name, kind))
+        starts = (symbol.GetStartAddress().GetLoadAddress(self.target) for symbol in symbols)
+        return [int(start) for start in starts if start != lldb.LLDB_INVALID_ADDRESS]
 
     def sections(self, module: Any) -> Iterator[tuple[str, int, int]]:
         """Yield name, address and size of a module's sections, those inside of segments.
@@ -82,6 +88,17 @@ class Watcher:
                 if not error.Success():
                     return
                 file.write(content)
+
+
+def registers_of(frame: Any) -> dict[str, int]:
+    """Return the general purpose registers of full width, without their aliased parts."""
+    general = frame.GetRegisters().GetValueAtIndex(0)
+    return {v.GetName(): v.GetValueAsUnsigned() for v in general if v.GetByteSize() == 8}
+
+
+def name_of(module: Any) -> str:
+    """Return the name of a module's file."""
+    return module.GetFileSpec().GetFilename() or ""
 
 
 def path_of(module: Any) -> str:

@@ -9,6 +9,7 @@ at last ``{"crash": ...}``, a `Stop` or null (it ended, or ran out of time), or 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -44,28 +45,31 @@ class Stop(TypedDict):
     siginfo: Siginfo | None
 
 
-class GroupPlan(TypedDict, total=False):
+@dataclass
+class GroupPlan:
     """Functions that are watched together, by their `names`.
 
-    `limit`: calls of each that are seen one by one. `when` is "runtime" for those that are seen
-    inside of the profile runtime only, of which `scope` functions are the doors. `back`: the
-    return is an event, too. `strings`: which arguments of a function are text.
+    `limit`: calls of each that are seen one by one. `gated` ones are seen inside of the profile
+    runtime only, of which `scope` functions are the doors. `back`: the return is an event, too.
     """
 
     kind: str
-    names: list[str]
-    limit: int
-    when: str
-    scope: bool
-    back: bool
-    strings: dict[str, list[int]]
+    names: Sequence[str] = ()
+    limit: int = 64
+    gated: bool = False
+    scope: bool = False
+    back: bool = False
 
 
 class TracePlan(TypedDict):
-    """What tracing.py is to do: `most` events at most; `copies` are files, by section."""
+    """What tracing.py is to do: `most` events at most; `copies` are files, by section.
+
+    `groups` are GroupPlans, `strings` says which arguments of a function are text.
+    """
 
     watcher: str
-    groups: list[GroupPlan]
+    groups: list[dict[str, Any]]
+    strings: dict[str, tuple[int, ...]]
     most: int
     copies: dict[str, str]
 

@@ -166,8 +166,9 @@ class Rescuer(Watcher):
             return
         image = LoadedImage(path_of(module), sections)
         self.images.append(image)
-        symbols = {name: self._symbol(module, name) for name in self.plan["functions"]}
-        version = self._symbol(module, self.plan["version"])
+        names = (*self.plan["functions"], self.plan["version"])
+        symbols = {name: next(iter(self.addresses(module, name)), 0) for name in names}
+        version = symbols.pop(self.plan["version"])
         number = self.process.ReadUnsignedFromMemory(version, 8, lldb.SBError()) if version else 0
         self.emit(RescueEvent("image", image.path, address, symbols, number))
         while "patch" not in (note := self.notes.get()):
@@ -181,13 +182,6 @@ class Rescuer(Watcher):
             start = self._start(inside)
             if start and self._disarm(start):
                 self.writers[self.target.BreakpointCreateByAddress(start).GetID()] = image
-
-    def _symbol(self, module: Any, name: str) -> int:
-        for context in module.FindSymbols(name):
-            address = context.GetSymbol().GetStartAddress().GetLoadAddress(self.target)
-            if address != lldb.LLDB_INVALID_ADDRESS:
-                return int(address)
-        return 0
 
     def _start(self, inside: int) -> int:
         """Return where the function around an address starts: its symbol, or unwind table."""
@@ -229,9 +223,8 @@ class Rescuer(Watcher):
         self.emit(RescueEvent("crash", stop=stop))
         self.snapshot("crash", self.images)
 
-    def exited(self) -> None:
-        """Tell how the program ended by itself, or by a signal that no debugger can stop."""
-        why, code = self.process.GetExitDescription() or "", self.process.GetExitStatus()
+    def exited(self, code: int, why: str) -> None:
+        """Tell how the program ended."""
         self.emit(RescueEvent("ended", why=why, code=code))
 
     def late(self, listener: Any) -> None:

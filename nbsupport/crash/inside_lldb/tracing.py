@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import lldb
 
-from .common import Watcher, path_of
+from .common import Watcher, name_of, path_of, registers_of
 from .protocol import GroupPlan, Stop, TraceEvent, TracePlan
 
 #: Bytes of a section that are copied out of the program.
@@ -22,20 +23,13 @@ CALLERS = 6
 ARRAYS = {".preinit_array": "constructor", ".init_array": "constructor", ".fini_array": "handler"}
 
 
-class Group:
-    """Functions that are watched together (see `GroupPlan`), and what was seen of them."""
+@dataclass
+class Group(GroupPlan):
+    """Functions that are watched together, and what was seen of them."""
 
-    def __init__(self, plan: GroupPlan, breakpoint: Any) -> None:
-        self.kind = plan["kind"]
-        self.gated = plan.get("when") == "runtime"
-        self.scope = plan.get("scope", False)
-        self.back = plan.get("back", False)
-        self.limit = plan["limit"]
-        self.strings = plan.get("strings", {})
-        self.functions = plan.get("names", [])
-        self.breakpoint = breakpoint
-        self.hits: dict[str, int] = {}
-        self.names: dict[int, str] = {}  # by address
+    breakpoint: Any = None
+    hits: dict[str, int] = field(default_factory=dict)
+    by_address: dict[int, str] = field(default_factory=dict)
 
 
 class EventTracer(Watcher):
@@ -57,17 +51,16 @@ class EventTracer(Watcher):
         self.registered = 0  # the handler that was registered last
         self.arm = target.GetTriple().startswith(("aarch64", "arm64"))
         for group_plan in plan["groups"]:
-            group = Group(group_plan, self.breakpoint(group_plan["names"]))
+            group = Group(**group_plan, breakpoint=self.breakpoint(group_plan["names"]))
             self.groups[group.breakpoint.GetID()] = group
-            if group.gated:
-                group.breakpoint.SetEnabled(False)
+            group.breakpoint.SetEnabled(not group.gated)
 
     def _at(self, kind: str, address: int) -> None:
         if address and (kind, address) not in self.watched:
             self.watched.add((kind, address))
             breakpoint = self.target.BreakpointCreateByAddress(address)
-            plan: GroupPlan = {"kind": kind, "limit": 64, "back": kind == "main"}
-            self.groups[breakpoint.GetID()] = Group(plan, breakpoint)
+            group = Group(kind, back=kind == "main", breakpoint=breakpoint)
+            self.groups[breakpoint.GetID()] = group
 
     def tell(self, kind: str, thread: int, **more: Any) -> None:
         """Send an event."""
@@ -132,15 +125,17 @@ class EventTracer(Watcher):
         if group.kind == "write":
             more["stack"] = tuple(self._word(sp + 8 * n) for n in range(1, 12))
             self.snapshot(thread)
+        frames = [thread.GetFrameAtIndex(n) for n in range(1, CALLERS + 1)]
+        linked = [frame for frame in frames if frame.IsValid() and not frame.IsInlined()]
         self.tell(
             group.kind,
             who,
             function=name,
-            module=frame.GetModule().GetFileSpec().GetFilename() or "",
+            module=name_of(frame.GetModule()),
             caller=self._place(back - 1),
-            frames=_callers(thread),
+            frames=tuple(frame.GetSymbol().GetName() or "" for frame in linked),
             arguments=tuple(arguments),
-            text=tuple(self._text(arguments[n]) for n in group.strings.get(name, ())),
+            text=tuple(self._text(arguments[n]) for n in self.plan["strings"].get(name, ())),
             last=count == group.limit,
             **more,
         )
@@ -165,16 +160,12 @@ class EventTracer(Watcher):
         In a copy the arguments are not in their registers. A C library has several names at
         one address.
         """
-        if pc not in group.names:
-            names = (
-                name
-                for name in group.functions
-                for context in frame.GetModule().FindSymbols(name, lldb.eSymbolTypeCode)
-                if context.GetSymbol().GetStartAddress().GetLoadAddress(self.target) == pc
-            )
-            unnamed = "" if group.functions else self._place(pc)[0] or hex(pc)
-            group.names[pc] = next(names, unnamed)
-        return group.names[pc]
+        if pc not in group.by_address:
+            module, code = frame.GetModule(), lldb.eSymbolTypeCode
+            names = (name for name in group.names if pc in self.addresses(module, name, code))
+            unnamed = "" if group.names else self._place(pc)[0] or hex(pc)
+            group.by_address[pc] = next(names, unnamed)
+        return group.by_address[pc]
 
     def _returned(self, thread: Any, number: int) -> None:
         group, name, _ = self.returns.pop(number)
@@ -216,7 +207,7 @@ class EventTracer(Watcher):
         symbol, module = resolved.GetSymbol(), resolved.GetModule()
         name = (symbol.GetName() if symbol.IsValid() else "") or ""
         start = symbol.GetStartAddress().GetLoadAddress(self.target) if name else 0
-        return name, address - start, (module.GetFileSpec().GetFilename() or "") if module else ""
+        return name, address - start, name_of(module) if module else ""
 
     def snapshot(self, thread: Any) -> None:
         """Send the memory map, and copy the profile's sections of the image that is running."""
@@ -256,11 +247,7 @@ class EventTracer(Watcher):
         """Tell where a fatal signal stopped the program."""
         self.snapshot(thread)
         frames = [thread.GetFrameAtIndex(n) for n in range(CALLERS)]
-        registers = [
-            tuple(sorted({v.GetValueAsUnsigned() for v in f.GetRegisters().GetValueAtIndex(0)}))
-            for f in frames
-            if f.IsValid()
-        ]
+        registers = [tuple(registers_of(frame).values()) for frame in frames if frame.IsValid()]
         self.tell(
             "crash",
             thread.GetIndexID(),
@@ -270,10 +257,9 @@ class EventTracer(Watcher):
             callers=tuple(registers),
         )
 
-    def exited(self) -> None:
-        """Tell how the program ended by itself, or by a signal that no debugger can stop."""
-        text = self.process.GetExitDescription() or ""
-        self.tell("ended", 0, function=text, value=self.process.GetExitStatus())
+    def exited(self, code: int, why: str) -> None:
+        """Tell how the program ended."""
+        self.tell("ended", 0, function=why, value=code)
 
     def late(self, listener: Any) -> None:
         """Tell where the program was when its time was over."""
@@ -282,10 +268,3 @@ class EventTracer(Watcher):
             innermost = self.process.GetThreadAtIndex(0).frames[:CALLERS]
             frames = tuple(self._place(frame.GetPC())[0] for frame in innermost)
         self.tell("limit", 0, function="time", frames=frames)
-
-
-def _callers(thread: Any) -> tuple[str, ...]:
-    """Return the functions below the innermost, as linked: without inlined ones."""
-    frames = [thread.GetFrameAtIndex(n) for n in range(1, CALLERS + 1)]
-    whole = [frame for frame in frames if frame.IsValid() and not frame.IsInlined()]
-    return tuple(frame.GetSymbol().GetName() or "" for frame in whole)

@@ -127,7 +127,7 @@ class Agent:
             with contextlib.suppress(OSError, ValueError):
                 resource.prlimit(self.pid, resource.RLIMIT_DATA, (request["memory"],) * 2)
         try:
-            fatal = _fatal_stop(process, listener, deadline, watcher)
+            fatal = _fatal_stop(watcher, listener, deadline)
             if fatal is None:
                 return {"crash": None}
             stop = _describe(target, *fatal)
@@ -151,7 +151,7 @@ class Agent:
             from .rescuing import Rescuer  # noqa: PLC0415
 
             return Rescuer(target, emit, self.notes, plan)
-        return Watcher(target, emit, self.notes)
+        return Watcher(target, emit, self.notes, plan)
 
     def end_program(self) -> None:
         """End the program and what it started: LLDB's server makes it the head of a group."""
@@ -174,11 +174,9 @@ def _launch(request: Request, listener: Any, at_entry: bool) -> Any:
     return info
 
 
-def _fatal_stop(
-    process: Any, listener: Any, deadline: float, watcher: Watcher
-) -> tuple[Any, str] | None:
+def _fatal_stop(watcher: Watcher, listener: Any, deadline: float) -> tuple[Any, str] | None:
     """Let the program run; return the thread that a fatal signal stopped, and the signal's name."""
-    event = lldb.SBEvent()
+    process, event = watcher.process, lldb.SBEvent()
     ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
     while time.monotonic() < deadline:
         # Wakes at once for an event; the second is only how late deadline and notes are seen.

@@ -8,7 +8,6 @@ in the program's memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import lldb
@@ -38,12 +37,10 @@ class Rescuer(Watcher):
     """Keeps one process from both crashes, and copies its counters when it ends or when told."""
 
     at_entry = True
+    plan: RescuePlan
 
-    def __init__(
-        self, target: Any, emit: Callable[[Any], None], notes: Any, plan: RescuePlan
-    ) -> None:
-        super().__init__(target, emit, notes)
-        self.plan = plan
+    def __init__(self, target: Any, *others: Any) -> None:
+        super().__init__(target, *others)
         self.images: list[LoadedImage] = []
         self.modules: set[tuple[str, int]] = set()  # that were looked at, by path and place
         self.due: str = ""  # why a snapshot is wanted
@@ -51,8 +48,8 @@ class Rescuer(Watcher):
         self.ending = False
         debugger = target.GetDebugger()
         debugger.HandleCommand("settings set target.process.stop-on-sharedlibrary-events true")
-        self.exits = self.breakpoint(plan["exits"])
-        self.forks = self.breakpoint(plan["forks"])
+        self.exits = self.breakpoint(self.plan["exits"])
+        self.forks = self.breakpoint(self.plan["forks"])
         self.writers: dict[int, LoadedImage] = {}  # by breakpoint, as the next
         self.waiting: dict[int, LoadedImage] = {}  # for a value site
 
@@ -132,13 +129,10 @@ class Rescuer(Watcher):
         address, size = image.sections["__llvm_prf_data"]
         error = lldb.SBError()
         before = self.process.ReadMemory(address, size, error) or b""
-        done = error.Success()
+        pointers = [before[own : own + 8] for own in note["own"]]
+        done = error.Success() and all(map(any, pointers))
         mended = bytearray(before)
-        for slot, own in zip(note["slots"], note["own"]):  # noqa: B905 - of Python 3.10
-            pointer = before[own : own + 8]
-            if not done or not any(pointer):
-                done = False
-                break
+        for slot, pointer in zip(note["slots"], pointers):  # noqa: B905 - of Python 3.10
             mended[slot : slot + 8] = pointer
         if done and note["slots"]:
             low, high = min(note["slots"]), max(note["slots"]) + 8
@@ -159,8 +153,8 @@ class Rescuer(Watcher):
         }
         address, _ = sections.get("__llvm_prf_data", (0, 0))
         key = (str(module.GetFileSpec()), address)
-        if key in self.modules or not sections or address == lldb.LLDB_INVALID_ADDRESS:
-            return  # the last: not loaded yet
+        if key in self.modules or not sections:
+            return
         self.modules.add(key)
         if not address:
             return
@@ -179,16 +173,9 @@ class Rescuer(Watcher):
         for place in note["values"]:
             self.waiting[self.target.BreakpointCreateByAddress(place).GetID()] = image
         for inside in note["writer"]:
-            start = self._start(inside)
+            start = inside - self.place(inside)[1]  # of its symbol, or of its unwind table
             if start and self._disarm(start):
                 self.writers[self.target.BreakpointCreateByAddress(start).GetID()] = image
-
-    def _start(self, inside: int) -> int:
-        """Return where the function around an address starts: its symbol, or unwind table."""
-        symbol = self.target.ResolveLoadAddress(inside).GetSymbol()
-        if not symbol.IsValid():
-            return 0
-        return int(symbol.GetStartAddress().GetLoadAddress(self.target))
 
     def _disarm(self, address: int) -> bool:
         """Make a function return 0 at once."""
@@ -204,9 +191,7 @@ class Rescuer(Watcher):
         copies = []
         for n, image in enumerate(images):
             parts = {}
-            for name in self.plan["sections"]:
-                if name not in image.sections:
-                    continue
+            for name in image.sections.keys() & self.plan["sections"]:
                 path = os.path.join(self.plan["copies"], f"{self.copies}-{n}-{name}")  # noqa: PTH118
                 address, size = image.sections[name]
                 if name == "__llvm_prf_data" and image.records:

@@ -6,7 +6,6 @@ Each event is sent as it happens, so that a run that is killed keeps what it saw
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,11 +34,10 @@ class Group(GroupPlan):
 class EventTracer(Watcher):
     """Follows one process from its launch to its end."""
 
-    def __init__(
-        self, target: Any, emit: Callable[[Any], None], notes: Any, plan: TracePlan
-    ) -> None:
-        super().__init__(target, emit, notes)
-        self.plan = plan
+    plan: TracePlan
+
+    def __init__(self, target: Any, *others: Any) -> None:
+        super().__init__(target, *others)
         self.start = time.monotonic()
         self.events = 0
         self.shot = False  # whether the memory map was taken
@@ -50,7 +48,7 @@ class EventTracer(Watcher):
         self.leaving = False  # after main nothing that frees memory is left out
         self.registered = 0  # the handler that was registered last
         self.arm = target.GetTriple().startswith(("aarch64", "arm64"))
-        for group_plan in plan["groups"]:
+        for group_plan in self.plan["groups"]:
             group = Group(**group_plan, breakpoint=self.breakpoint(group_plan["names"]))
             self.groups[group.breakpoint.GetID()] = group
             group.breakpoint.SetEnabled(not group.gated)
@@ -116,7 +114,7 @@ class EventTracer(Watcher):
             if arguments[0] == self.registered:
                 return  # atexit() is a call of __cxa_atexit()
             self.registered = arguments[0]
-            more["handler"] = self._place(arguments[0])
+            more["handler"] = self.place(arguments[0])
             self._at("handler", arguments[0])
         if name == "exit":
             self._leave()
@@ -132,7 +130,7 @@ class EventTracer(Watcher):
             who,
             function=name,
             module=name_of(frame.GetModule()),
-            caller=self._place(back - 1),
+            caller=self.place(back - 1),
             frames=tuple(frame.GetSymbol().GetName() or "" for frame in linked),
             arguments=tuple(arguments),
             text=tuple(self._text(arguments[n]) for n in self.plan["strings"].get(name, ())),
@@ -148,7 +146,7 @@ class EventTracer(Watcher):
 
     def _start(self, main: int) -> None:
         """Watch main, and what runs before and after it: the C library is about to call them."""
-        for name, address, size in self._loaded(self.target.GetModuleAtIndex(0)):
+        for name, address, size in self.sections(self.target.GetModuleAtIndex(0)):
             if name in ARRAYS:
                 for place in range(address, address + size, 8):
                     self._at(ARRAYS[name], self._word(place))
@@ -163,7 +161,7 @@ class EventTracer(Watcher):
         if pc not in group.by_address:
             module, code = frame.GetModule(), lldb.eSymbolTypeCode
             names = (name for name in group.names if pc in self.addresses(module, name, code))
-            unnamed = "" if group.names else self._place(pc)[0] or hex(pc)
+            unnamed = "" if group.names else self.place(pc)[0] or hex(pc)
             group.by_address[pc] = next(names, unnamed)
         return group.by_address[pc]
 
@@ -201,14 +199,6 @@ class EventTracer(Watcher):
         text = self.process.ReadCStringFromMemory(address, 512, error) if address else ""
         return text if error.Success() else ""
 
-    def _place(self, address: int) -> tuple[str, int, str]:
-        """Return function, offset and module of an address."""
-        resolved = self.target.ResolveLoadAddress(address)
-        symbol, module = resolved.GetSymbol(), resolved.GetModule()
-        name = (symbol.GetName() if symbol.IsValid() else "") or ""
-        start = symbol.GetStartAddress().GetLoadAddress(self.target) if name else 0
-        return name, address - start, name_of(module) if module else ""
-
     def snapshot(self, thread: Any) -> None:
         """Send the memory map, and copy the profile's sections of the image that is running."""
         self.shot = True
@@ -226,22 +216,23 @@ class EventTracer(Watcher):
             path = self.plan["copies"].get(name.rpartition(".")[2])
             if path:
                 self.copy(address, min(size, MOST_BYTES), path)
-        details = {"sections": tuple(sections), "image": path_of(module)}
-        self.tell("map", thread.GetIndexID(), regions=tuple(mapped), **details)
+        self.tell(
+            "map",
+            thread.GetIndexID(),
+            regions=tuple(mapped),
+            sections=tuple(sections),
+            image=path_of(module),
+        )
 
     def _running(self, thread: Any) -> tuple[Any, list[tuple[str, int, int]]]:
         """Return the innermost image that is instrumented, else the program; and its sections."""
-        modules = [thread.GetFrameAtIndex(n).GetModule() for n in range(CALLERS)]
-        for module in modules:
-            sections = self._loaded(module) if module.IsValid() else []
+        for n in range(CALLERS):
+            module = thread.GetFrameAtIndex(n).GetModule()
+            sections = list(self.sections(module)) if module.IsValid() else []
             if any("__llvm_prf_data" in name for name, _, _ in sections):
                 return module, sections
         program = self.target.GetModuleAtIndex(0)
-        return program, self._loaded(program)
-
-    def _loaded(self, module: Any) -> list[tuple[str, int, int]]:
-        invalid = lldb.LLDB_INVALID_ADDRESS
-        return [section for section in self.sections(module) if section[1] != invalid]
+        return program, list(self.sections(program))
 
     def crashed(self, thread: Any, stop: Stop) -> None:
         """Tell where a fatal signal stopped the program."""
@@ -252,7 +243,7 @@ class EventTracer(Watcher):
             "crash",
             thread.GetIndexID(),
             function=stop["signal"],
-            caller=self._place(stop["pc"]),
+            caller=self.place(stop["pc"]),
             stop=stop,
             callers=tuple(registers),
         )
@@ -266,5 +257,5 @@ class EventTracer(Watcher):
         frames: tuple[str, ...] = ()
         if self.interrupt(listener):
             innermost = self.process.GetThreadAtIndex(0).frames[:CALLERS]
-            frames = tuple(self._place(frame.GetPC())[0] for frame in innermost)
+            frames = tuple(self.place(frame.GetPC())[0] for frame in innermost)
         self.tell("limit", 0, function="time", frames=frames)

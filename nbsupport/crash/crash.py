@@ -58,19 +58,10 @@ class Crash:
 
 def from_stop(stop: Stop, debugger: str) -> Crash:
     """Turn what a debugger saw at a fatal signal into a `Crash`."""
-    instruction = _resolved(stop)
-    address, source = locate(
-        stop["signal"], stop["siginfo"], instruction, stop["registers"], stop["pc"]
-    )
-    return Crash(
-        signal=stop["signal"],
-        frames=tuple(Frame(**frame) for frame in stop["frames"]),
-        instruction=instruction,
-        registers=stop["registers"],
-        fault_address=address,
-        fault_address_from=source,
-        debugger=debugger,
-    )
+    signal, instruction, registers = stop["signal"], _resolved(stop), stop["registers"]
+    frames = tuple(Frame(**frame) for frame in stop["frames"])
+    fault = locate(signal, stop["siginfo"], instruction, registers, stop["pc"])
+    return Crash(signal, frames, instruction, registers, *fault, debugger)
 
 
 def _resolved(stop: Stop) -> str | None:
@@ -78,8 +69,7 @@ def _resolved(stop: Stop) -> str | None:
     instruction = stop["instruction"]
     if instruction is None or "[rip" not in instruction or " # " in instruction:
         return instruction
-    following = stop["pc"] + stop["instruction_size"]
-    address = fault_address(instruction, {"rip": following})
+    address = fault_address(instruction, {"rip": stop["pc"] + stop["instruction_size"]})
     return instruction if address is None else f"{instruction} # {address:#x}"
 
 
@@ -98,11 +88,8 @@ def locate(
         return None, None
     if siginfo and siginfo["code"] != SI_KERNEL:
         return siginfo["address"], "siginfo"
-    if instruction is None:
-        address = pc  # nothing to execute there
-    else:
-        address = fault_address(instruction, registers)
-        # A protection fault at a sound operand of a branch is about the target read from it.
-        if siginfo and address is not None and is_branch(instruction) and is_canonical(address):
-            address = None
+    address = pc if instruction is None else fault_address(instruction, registers)
+    # A protection fault at a sound operand of a branch is about the target read from it.
+    if siginfo and instruction and is_branch(instruction) and is_canonical(address or 0):
+        address = None
     return (None, None) if address is None else (address, "registers")

@@ -14,7 +14,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.crash.crash import Crash, from_stop
@@ -26,7 +25,7 @@ from nbsupport.toolchains import discovery
 _CHUNK = 1 << 16
 
 
-class Debugger:
+class Debugger(contextlib.AbstractContextManager["Debugger"]):
     """A debugger that reruns programs, one at a time; a context manager.
 
     `name` is the debugger's name and version, such as "lldb 19.1.7".
@@ -53,9 +52,6 @@ class Debugger:
         """End the debugger and what it runs; may be called twice."""
         self._backend.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -66,12 +62,11 @@ def open_debugger(lldb: Path | None, gdb: Path | None) -> Debugger | None:
     `lldb` and `gdb` are their executables (None: there is none). LLDB is left out where it is
     broken, too, for example where it has no Python.
     """
-    if lldb is not None:
-        with contextlib.suppress(LabError):
-            return Debugger(Lldb(lldb))
-    if gdb is not None:
-        with contextlib.suppress(LabError):
-            return Debugger(Gdb(gdb))
+    backends: tuple[tuple[type[Lldb | Gdb], Path | None], ...] = ((Lldb, lldb), (Gdb, gdb))
+    for backend, path in backends:
+        if path is not None:
+            with contextlib.suppress(LabError):
+                return Debugger(backend(path))
     return None
 
 

@@ -67,13 +67,10 @@ class Gdb:
     ) -> Stop | None:
         """Run a program; return what gdb sees at a fatal signal, None without one or in time."""
         variables = [f"set environment {name} = {value}" for name, value in env.items()]
-        commands = [*_PREPARE, *variables, *_RUN, *_LOOK]
-        arguments = [part for command in commands for part in ("-ex", command)]
-        reply = process.run(
-            [self._gdb, "-nx", "-batch", *arguments, "--args", *argv],
-            cwd=cwd,
-            limits=settings.Limits(seconds + _MARGIN, 2 * settings.PROGRAM.memory),
-        )
+        commands = [f"-ex={command}" for command in (*_PREPARE, *variables, *_RUN, *_LOOK)]
+        command: process.Command = [self._gdb, "-nx", "-batch", *commands, "--args", *argv]
+        limits = settings.Limits(seconds + _MARGIN, 2 * settings.PROGRAM.memory)
+        reply = process.run(command, cwd=cwd, limits=limits)
         _end_program(reply.stdout)
         return _read(reply.stdout)
 
@@ -95,7 +92,9 @@ def _read(text: str) -> Stop | None:
     name = signal.Signals(int(number[1])).name if number else ""
     if name not in _FATAL:
         return None
-    registers = _registers(text)
+    # The mask registers k0 to k7 of AVX-512 are no general purpose registers.
+    rows = re.findall(r"^((?!k\d)[a-z]\w*) +(0x[0-9a-f]+) ", text, re.MULTILINE)
+    registers = {name: int(value, 16) for name, value in rows}
     kernel = re.search(r"^@kernel (-?\d+) ([0-9a-f]+)$", text, re.MULTILINE)
     instruction = re.search(r"^=> 0x[0-9a-f]+(?: <.*>)?:[ \t]*(\S.*)$", text, re.MULTILINE)
     return {
@@ -107,12 +106,6 @@ def _read(text: str) -> Stop | None:
         "registers": registers,
         "siginfo": {"code": int(kernel[1]), "address": int(kernel[2], 16)} if kernel else None,
     }
-
-
-def _registers(text: str) -> dict[str, int]:
-    rows = re.findall(r"^([a-z]\w*) +(0x[0-9a-f]+) ", text, re.MULTILINE)
-    # The mask registers k0 to k7 of AVX-512 are no general purpose registers.
-    return {name: int(value, 16) for name, value in rows if not re.match(r"k\d", name)}
 
 
 def _frames(text: str) -> Iterator[StackFrame]:

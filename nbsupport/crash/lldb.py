@@ -54,16 +54,15 @@ class Lldb:
             "seconds": seconds,
         }
         with self._lock:
-            if self._agent and self._agent.ended:
+            if self._agent and self._agent.child.ended:  # Ctrl-C ends it
                 self._drop()
             self._agent = self._agent or _Agent(self._lldb)
             try:
                 reply = self._agent.ask(request, seconds + _MARGIN, see)
-            except TimeoutError:
+            except BaseException as error:
                 self._drop()
-                return None
-            except BaseException:
-                self._drop()
+                if isinstance(error, TimeoutError):
+                    return None
                 raise
         if "error" in reply:
             raise LabError(argv[0], f"LLDB says: {reply['error']}", "check the program")
@@ -93,7 +92,7 @@ class _Agent:
         self._socket, theirs = socket.socketpair()
         with theirs:
             try:
-                self._child = _start(lldb, theirs.fileno())
+                self.child = _start(lldb, theirs.fileno())
             except OSError as error:
                 self._socket.close()
                 raise LabError(str(lldb), str(error.strerror), "check the path") from error
@@ -109,11 +108,6 @@ class _Agent:
         number = re.search(r"lldb(?: version |-)([\d.]*\d)", version)
         self.name = f"lldb {number[1]}" if number else "lldb"
 
-    @property
-    def ended(self) -> bool:
-        """Whether LLDB has gone since the last request (Ctrl-C ends it), or is about to."""
-        return self._child.ended
-
     def ask(
         self, request: Request, seconds: float, see: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
@@ -126,10 +120,10 @@ class _Agent:
         # LLDB puts the program into a group of its own, and its server lets go of the
         # program when LLDB is killed: it must be ended by itself.
         program = reply["pid"]
-        self._child.adopt(program)
+        self.child.adopt(program)
         while "event" in (reply := self._receive(deadline - time.monotonic())):
             see(reply["event"])
-        self._child.disown(program)
+        self.child.disown(program)
         return reply
 
     def send(self, message: Mapping[str, Any]) -> None:
@@ -144,17 +138,14 @@ class _Agent:
         except ConnectionError:
             line = b""
         if not line:
-            raise LabError(
-                "LLDB",
-                "it ended unexpectedly",
-                "try again, or install LLDB with its Python (pgo-lab toolchains --install 23)",
-            )
+            do = "try again, or install LLDB with its Python (pgo-lab toolchains --install 23)"
+            raise LabError("LLDB", "it ended unexpectedly", do)
         reply: dict[str, Any] = json.loads(line)
         return reply
 
     def end(self) -> None:
         """End LLDB and the program, if one is running."""
-        self._child.end()
+        self.child.end()
         self._replies.close()
         self._socket.close()
 

@@ -65,7 +65,8 @@ class Lldb:
                     return None
                 raise
         if "error" in reply:
-            raise LabError(argv[0], f"LLDB says: {reply['error']}", "check the program")
+            do = "check that it is built for this machine, and that ptrace is allowed"
+            raise LabError(argv[0], f"LLDB says: {reply['error']}", do)
         stop: Stop | None = reply["crash"]
         return stop
 

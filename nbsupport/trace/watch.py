@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nbsupport.crash.inside_lldb.protocol import GroupPlan, TraceEvent, TracePlan
+from nbsupport.trace.live_records import address_read
 from nbsupport.trace.memory import PAST, Memory, plain
 
 #: Calls of one function that are seen one by one; what follows runs at full speed.
@@ -98,8 +99,7 @@ def what(event: TraceEvent, name: Callable[[int], str], owns: Memory) -> str:
         value = event.value
         return f"returned {value if value < 1 << 32 else owns.owner(value).removeprefix(PAST)}"
     if kind in ("value site", "record"):
-        record = arguments[0 if function == "initializeValueProfRuntimeRecord" else 1]
-        words = f"record of {name(record) or 'no function'}"
+        words = f"record of {name(address_read(event)) or 'no function'}"
         if kind == "value site":
             words += f", site {arguments[2]}, value {arguments[0]:#x}"
         return words

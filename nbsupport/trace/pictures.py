@@ -11,7 +11,7 @@ import ipywidgets
 
 from nbsupport.show import look, shown
 from nbsupport.show.shown import Shown
-from nbsupport.show.widgets import Live, choice, control_row, live
+from nbsupport.show.widgets import Live, choice, live
 from nbsupport.trace.memory import ALLOCATED, NOWHERE, RECORDS, SECTION_BANDS, UNMAPPED
 from nbsupport.trace.trace import Trace
 from nbsupport.trace.words import details, ending, milestone_table, milestones, misread_values
@@ -176,9 +176,7 @@ def timeline(trace: Trace) -> Live:
     def draw() -> str:
         return "".join(_event(trace, event) for event in events[slider.value :][:1])
 
-    widget = live([slider], draw, milestone_table(trace))
-    widget.children = (control_row([slider, jump]), *widget.children[1:])
-    return widget
+    return live([slider, jump], draw, milestone_table(trace))
 
 
 def _event(trace: Trace, event: Any) -> str:

@@ -77,10 +77,7 @@ def details(trace: Trace, event: Any) -> str:
 
 
 def timeline(trace: Trace, kinds: Collection[str] = ()) -> Shown:
-    """Show the events in order, as a table; what repeats itself is one row.
-
-    `kinds` are those to show, as the table of events names them; () is all of them.
-    """
+    """Show the events in order (those of `kinds`, else all); what repeats itself is one row."""
     groups: list[tuple[Any, list[Any]]] = []
     for event in trace.rows("events"):
         key = event.kind, bool(_ALIKE.match(event.kind)) or (event.function, event.caller)
@@ -137,10 +134,10 @@ def record(trace: Trace) -> Shown:
         f"address is from the {crash['fault_address_from']}. "
         f"Last good record: {row['last_good'] or '-'}."
     )
-    rows = []
-    for field in row["fields"]:
-        mark = "followed" if field[1].startswith("Values =") else ""
-        rows.append((*map(places.words, field), mark))
+    rows = [
+        (*map(places.words, field), "followed" if field[1].startswith("Values =") else "")
+        for field in row["fields"]
+    ]
     columns = ("byte", "as the runtime reads it", "as its compiler wrote it", "note")
     fields = shown.table(columns, rows, marked=False)
     return Shown(f"{fields.text}\n{note}", f"{fields.html}<p>{html.escape(note)}</p>")
@@ -152,8 +149,7 @@ def milestones(trace: Trace) -> tuple[Milestone, ...]:
     chosen = []
     for title, *marks in _MILESTONES:
         hits = (e for m in marks for e in events if re.match(m, f"{e.kind} {e.function} {e.what}"))
-        event = next(hits, None)
-        if event is not None:
+        if event := next(hits, None):
             sentence = _sentence(trace, event, title).strip(": ")
             chosen.append(Milestone(event.n, title, f"{sentence}."))
     return tuple(sorted(chosen, key=lambda milestone: milestone.n))

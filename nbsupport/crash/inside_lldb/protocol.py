@@ -9,7 +9,6 @@ at last ``{"crash": ...}``, a `Stop` or null (it ended, or ran out of time), or 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -45,31 +44,15 @@ class Stop(TypedDict):
     siginfo: Siginfo | None
 
 
-@dataclass
-class GroupPlan:
-    """Functions that are watched together, by their `names`.
-
-    `limit`: calls of each that are seen one by one. `gated` ones are seen inside of the profile
-    runtime only, of which `scope` functions are the doors. `back`: the return is an event, too.
-    """
-
-    kind: str
-    names: Sequence[str] = ()
-    limit: int = 64
-    gated: bool = False
-    scope: bool = False
-    back: bool = False
-
-
 class TracePlan(TypedDict):
     """What tracing.py is to do: `most` events at most; `copies` are files, by section.
 
-    `groups` are GroupPlans, `strings` says which arguments of a function are text.
+    `groups` (see `tracing.Group`) are watched, `strings` are the arguments that are text.
     """
 
     watcher: str
     groups: list[dict[str, Any]]
-    strings: dict[str, tuple[int, ...]]
+    strings: dict[str, list[int]]
     most: int
     copies: dict[str, str]
 

@@ -6,13 +6,14 @@ Each event is sent as it happens, so that a run that is killed keeps what it saw
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import lldb
 
 from .common import Watcher, name_of, path_of, registers_of
-from .protocol import GroupPlan, Stop, TraceEvent, TracePlan
+from .protocol import Stop, TraceEvent, TracePlan
 
 #: Bytes of a section that are copied out of the program.
 MOST_BYTES = 256 << 20
@@ -23,10 +24,16 @@ ARRAYS = {".preinit_array": "constructor", ".init_array": "constructor", ".fini_
 
 
 @dataclass
-class Group(GroupPlan):
-    """Functions that are watched together, and what was seen of them."""
+class Group:
+    """Functions that are watched together, as data/watched.toml says, and what was seen of them."""
 
-    breakpoint: Any = None
+    kind: str
+    breakpoint: Any
+    names: Sequence[str] = ()
+    limit: int = 64
+    back: bool = False
+    scope: bool = False
+    gated: bool = False
     hits: dict[str, int] = field(default_factory=dict)
     by_address: dict[int, str] = field(default_factory=dict)
 
@@ -48,8 +55,8 @@ class EventTracer(Watcher):
         self.leaving = False  # after main nothing that frees memory is left out
         self.registered = 0  # the handler that was registered last
         self.arm = target.GetTriple().startswith(("aarch64", "arm64"))
-        for group_plan in self.plan["groups"]:
-            group = Group(**group_plan, breakpoint=self.breakpoint(group_plan["names"]))
+        for plan in self.plan["groups"]:
+            group = Group(breakpoint=self.breakpoint(plan["names"]), **plan)
             self.groups[group.breakpoint.GetID()] = group
             group.breakpoint.SetEnabled(not group.gated)
 
@@ -57,7 +64,7 @@ class EventTracer(Watcher):
         if address and (kind, address) not in self.watched:
             self.watched.add((kind, address))
             breakpoint = self.target.BreakpointCreateByAddress(address)
-            group = Group(kind, back=kind == "main", breakpoint=breakpoint)
+            group = Group(kind, breakpoint, back=kind == "main")
             self.groups[breakpoint.GetID()] = group
 
     def tell(self, kind: str, thread: int, **more: Any) -> None:

@@ -6,7 +6,6 @@ Nothing is said that differs between two runs on one machine: addresses are said
 from __future__ import annotations
 
 import difflib
-import html
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbsupport.show import shown
-from nbsupport.show.shown import Shown
+from nbsupport.show.shown import Shown, element
 from nbsupport.trace.trace import Trace
 
 #: Kinds of which events in a row are one row, whatever their functions.
@@ -125,7 +124,7 @@ def record(trace: Trace) -> Shown:
     row, crash, places = trace.manifest.get("record"), trace.manifest.get("crash"), trace.memory_map
     if not (row and crash):
         text = f"No record was being read at the end: {ending(trace)}."
-        return Shown(text, f"<p>{html.escape(text)}</p>")
+        return Shown(text, element("p", text))
     used = re.findall(r"\w+", "".join(re.findall(r"\[.*?\]", crash["instruction"])))
     registers = crash["registers"]
     values = [f"{name} = {registers[name]:#x}" for name in used if name in registers]
@@ -140,7 +139,7 @@ def record(trace: Trace) -> Shown:
     ]
     columns = ("byte", "as the runtime reads it", "as its compiler wrote it", "note")
     fields = shown.table(columns, rows, marked=False)
-    return Shown(f"{fields.text}\n{note}", f"{fields.html}<p>{html.escape(note)}</p>")
+    return Shown(f"{fields.text}\n{note}", fields.html + element("p", note))
 
 
 def milestones(trace: Trace) -> tuple[Milestone, ...]:

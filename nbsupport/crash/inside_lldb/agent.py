@@ -49,8 +49,7 @@ def serve() -> None:
     # crashes when that one looks at a process that has just been killed here.
     debugger = lldb.SBDebugger.Create(False)
     debugger.SetAsync(True)
-    for setting in SETTINGS:
-        # A setting that one LLDB does not have is only speed lost there.
+    for setting in SETTINGS:  # one that an LLDB does not have is only speed lost there
         debugger.HandleCommand("settings set " + setting)
     _send(link, {"version": debugger.GetVersionString()})
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -84,8 +83,7 @@ class Agent:
     """Runs one program after the other until a fatal signal."""
 
     def __init__(self, debugger: Any, link: socket.socket) -> None:
-        self.debugger = debugger
-        self.link = link
+        self.debugger, self.link = debugger, link
         self.pid = 0  # of the program that is running; 0: none
         self.launching = threading.Lock()
         self.notes: queue.SimpleQueue[Any] = queue.SimpleQueue()  # for the watcher
@@ -177,15 +175,13 @@ def _launch(request: Request, listener: Any, at_entry: bool) -> Any:
 def _fatal_stop(watcher: Watcher, listener: Any, deadline: float) -> tuple[Any, str] | None:
     """Let the program run; return the thread that a fatal signal stopped, and the signal's name."""
     process, event = watcher.process, lldb.SBEvent()
+    state_bit = lldb.SBProcess.eBroadcastBitStateChanged
     ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
     while time.monotonic() < deadline:
         # Wakes at once for an event; the second is only how late deadline and notes are seen.
         watcher.turn()
-        if not listener.WaitForEvent(1, event):
-            continue
-        if not event.GetType() & lldb.SBProcess.eBroadcastBitStateChanged:
-            continue
-        state = lldb.SBProcess.GetStateFromEvent(event)
+        changed = listener.WaitForEvent(1, event) and event.GetType() & state_bit
+        state = lldb.SBProcess.GetStateFromEvent(event) if changed else None
         if state in ended:
             watcher.exited(process.GetExitStatus(), process.GetExitDescription() or "")
             return None
@@ -246,12 +242,11 @@ def _frames(thread: Any) -> list[StackFrame]:
 def _frame(frame: Any) -> StackFrame:
     address, symbol = frame.GetPCAddress(), frame.GetSymbol()
     name = (symbol.GetName() if symbol.IsValid() else frame.GetFunctionName()) or ""
+    name = "" if name.startswith(UNNAMED) else name
     offset = None
-    if name.startswith(UNNAMED) or not name:
-        name = ""
-        if address.GetModule().IsValid():
-            offset = address.GetFileAddress()
-    elif symbol.IsValid():
+    if not name and address.GetModule().IsValid():
+        offset = address.GetFileAddress()
+    elif name and symbol.IsValid():
         offset = address.GetFileAddress() - symbol.GetStartAddress().GetFileAddress()
     return {"function": name, "offset": offset, "module": name_of(frame.GetModule())}
 

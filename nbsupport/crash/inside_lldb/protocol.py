@@ -29,9 +29,8 @@ class Siginfo(TypedDict):
 
 
 class Stop(TypedDict):
-    """What a debugger saw at a fatal signal.
+    """What a debugger saw at a fatal signal; `instruction` is None if there is none to execute.
 
-    `instruction` is None where there is nothing to execute, `siginfo` where there is none.
     `instruction_size` is in bytes; 0 where the instruction's own text has what it is for.
     """
 
@@ -47,7 +46,7 @@ class Stop(TypedDict):
 class TracePlan(TypedDict):
     """What tracing.py is to do: `most` events at most; `copies` are files, by section.
 
-    `groups` (see `tracing.Group`) are watched, `strings` are the arguments that are text.
+    The rest is from data/watched.toml.
     """
 
     watcher: str

@@ -67,11 +67,11 @@ class EventTracer(Watcher):
             group = Group(kind, breakpoint, back=kind == "main")
             self.groups[breakpoint.GetID()] = group
 
-    def tell(self, kind: str, thread: int, **more: Any) -> None:
-        """Send an event."""
+    def tell(self, kind: str, thread: Any, **more: Any) -> None:
+        """Send an event of a thread (None: of all)."""
         self.events += 1
         seconds = round(time.monotonic() - self.start, 6)
-        self.emit(TraceEvent(seconds, thread, kind, **more))
+        self.emit(TraceEvent(seconds, thread.GetIndexID() if thread else 0, kind, **more))
 
     def stopped(self) -> None:
         """Tell what the threads stopped for, other than a fatal signal."""
@@ -82,10 +82,9 @@ class EventTracer(Watcher):
             elif reason == lldb.eStopReasonSignal:
                 number = thread.GetStopReasonDataAtIndex(0)
                 name = self.process.GetUnixSignals().GetSignalAsCString(number)
-                self.tell("signal", thread.GetIndexID(), function=name or str(number))
+                self.tell("signal", thread, function=name or str(number))
             elif reason == lldb.eStopReasonExec:
-                image = str(self.target.GetExecutable())
-                self.tell("exec", thread.GetIndexID(), function=image)
+                self.tell("exec", thread, function=str(self.target.GetExecutable()))
 
     def _breakpoint(self, thread: Any) -> None:
         data = [thread.GetStopReasonDataAtIndex(n) for n in range(thread.GetStopReasonDataCount())]
@@ -134,7 +133,7 @@ class EventTracer(Watcher):
         linked = [frame for frame in frames if frame.IsValid() and not frame.IsInlined()]
         self.tell(
             group.kind,
-            who,
+            thread,
             function=name,
             module=name_of(frame.GetModule()),
             caller=self.place(back - 1),
@@ -180,7 +179,7 @@ class EventTracer(Watcher):
         if group.back:
             register = thread.GetFrameAtIndex(0).FindRegister("x0" if self.arm else "rax")
             value = register.GetValueAsUnsigned()
-            self.tell("returned", thread.GetIndexID(), function=name, value=value)
+            self.tell("returned", thread, function=name, value=value)
             if group.kind == "main":
                 self._leave()
 
@@ -220,16 +219,10 @@ class EventTracer(Watcher):
                 mapped.append((*span, rights, info.GetName() or ""))
         module, sections = self._running(thread)
         for name, address, size in sections:
-            path = self.plan["copies"].get(name.rpartition(".")[2])
-            if path:
+            if path := self.plan["copies"].get(name.rpartition(".")[2]):
                 self.copy(address, min(size, MOST_BYTES), path)
-        self.tell(
-            "map",
-            thread.GetIndexID(),
-            regions=tuple(mapped),
-            sections=tuple(sections),
-            image=path_of(module),
-        )
+        maps = {"regions": tuple(mapped), "sections": tuple(sections)}
+        self.tell("map", thread, image=path_of(module), **maps)
 
     def _running(self, thread: Any) -> tuple[Any, list[tuple[str, int, int]]]:
         """Return the innermost image that is instrumented, else the program; and its sections."""
@@ -245,24 +238,17 @@ class EventTracer(Watcher):
         """Tell where a fatal signal stopped the program."""
         self.snapshot(thread)
         frames = [thread.GetFrameAtIndex(n) for n in range(CALLERS)]
-        registers = [tuple(registers_of(frame).values()) for frame in frames if frame.IsValid()]
-        self.tell(
-            "crash",
-            thread.GetIndexID(),
-            function=stop["signal"],
-            caller=self.place(stop["pc"]),
-            stop=stop,
-            callers=tuple(registers),
-        )
+        callers = tuple(tuple(registers_of(f).values()) for f in frames if f.IsValid())
+        signal, caller = stop["signal"], self.place(stop["pc"])
+        self.tell("crash", thread, function=signal, caller=caller, stop=stop, callers=callers)
 
     def exited(self, code: int, why: str) -> None:
         """Tell how the program ended."""
-        self.tell("ended", 0, function=why, value=code)
+        self.tell("ended", None, function=why, value=code)
 
     def late(self, listener: Any) -> None:
         """Tell where the program was when its time was over."""
-        frames: tuple[str, ...] = ()
-        if self.interrupt(listener):
-            innermost = self.process.GetThreadAtIndex(0).frames[:CALLERS]
-            frames = tuple(self.place(frame.GetPC())[0] for frame in innermost)
-        self.tell("limit", 0, function="time", frames=frames)
+        stopped = self.interrupt(listener)
+        frames = self.process.GetThreadAtIndex(0).frames[:CALLERS] if stopped else ()
+        names = tuple(self.place(frame.GetPC())[0] for frame in frames)
+        self.tell("limit", None, function="time", frames=names)

@@ -21,10 +21,9 @@ SI_KERNEL = 0x80  # <asm-generic/siginfo.h>; codes of 0 and less mean: sent with
 
 @dataclass(frozen=True)
 class Frame:
-    """One function on the stack.
+    """One function on the stack; `offset` is in bytes from its start.
 
-    `offset` is in bytes from the function's start. A function without a name (stripped) has
-    `function` "" and LLDB's offset from the start of the module, or None.
+    Without a name (stripped) it has `function` "", and LLDB's offset in the module, or None.
     """
 
     function: str
@@ -58,19 +57,10 @@ class Crash:
 
 def from_stop(stop: Stop, debugger: str) -> Crash:
     """Turn what a debugger saw at a fatal signal into a `Crash`."""
-    signal, instruction, registers = stop["signal"], _resolved(stop), stop["registers"]
+    signal, instruction, registers = stop["signal"], stop["instruction"], stop["registers"]
     frames = tuple(Frame(**frame) for frame in stop["frames"])
     fault = locate(signal, stop["siginfo"], instruction, registers, stop["pc"])
     return Crash(signal, frames, instruction, registers, *fault, debugger)
-
-
-def _resolved(stop: Stop) -> str | None:
-    """Return the instruction, its rip-relative operand resolved in a comment, as gdb does."""
-    instruction = stop["instruction"]
-    if instruction is None or "[rip" not in instruction or " # " in instruction:
-        return instruction
-    address = fault_address(instruction, {"rip": stop["pc"] + stop["instruction_size"]})
-    return instruction if address is None else f"{instruction} # {address:#x}"
 
 
 def locate(

@@ -21,9 +21,6 @@ from nbsupport.crash.gdb import Gdb
 from nbsupport.crash.lldb import Lldb
 from nbsupport.toolchains import discovery
 
-#: Bytes that are taken from a pipe at once.
-_CHUNK = 1 << 16
-
 
 class Debugger(contextlib.AbstractContextManager["Debugger"]):
     """A debugger that reruns programs, one at a time; a context manager.
@@ -83,7 +80,7 @@ def find_program(name: str | Path) -> Path:
     """Return the path of a program that LLDB can start; raises `LabError` for what is none."""
     path = shutil.which(name)
     if path is None:
-        why = "no such program" if not Path(name).exists() else "not executable, or not a file"
+        why = "not executable, or not a file" if Path(name).exists() else "no such program"
         raise MissingError(str(name), why, "check the path and its permissions")
     with Path(path).open("rb") as file:
         if file.read(2) == b"#!":
@@ -109,7 +106,7 @@ def output_pipe(take: Callable[[bytes], object]) -> Iterator[Path]:
                 while selector.select(0.02) or not last:
                     last = over.is_set()  # before the last look, not after it
                     with contextlib.suppress(BlockingIOError):
-                        take(os.read(descriptor, _CHUNK))
+                        take(os.read(descriptor, 1 << 16))
 
         reader = threading.Thread(target=drain, daemon=True)
         reader.start()

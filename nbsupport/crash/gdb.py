@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import MissingError
-from nbsupport.crash.inside_lldb.protocol import StackFrame, Stop
+from nbsupport.crash.inside_lldb.protocol import FATAL, StackFrame, Stop
 
-_FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
 _MARGIN = 5.0  # seconds for gdb itself
 _PREPARE = (
     "set startup-with-shell off",
@@ -25,7 +24,7 @@ _PREPARE = (
     "set backtrace past-main on",
     "handle all nostop noprint pass",
     # gdb itself needs SIGTRAP, and stops for it by default.
-    f"handle {' '.join(name for name in _FATAL if name != 'SIGTRAP')} stop print pass",
+    f"handle {' '.join(name for name in FATAL if name != 'SIGTRAP')} stop print pass",
     "tty /dev/null",
     "unset environment",
 )
@@ -90,7 +89,7 @@ def _read(text: str) -> Stop | None:
     _, _, text = text.partition("@stop\n")
     number = re.search(r"^@signal (\d+)$", text, re.MULTILINE)
     name = signal.Signals(int(number[1])).name if number else ""
-    if name not in _FATAL:
+    if name not in FATAL:
         return None
     # The mask registers k0 to k7 of AVX-512 are no general purpose registers.
     rows = re.findall(r"^((?!k\d)[a-z]\w*) +(0x[0-9a-f]+) ", text, re.MULTILINE)
@@ -101,7 +100,6 @@ def _read(text: str) -> Stop | None:
         "signal": name,
         "frames": list(_frames(text)),
         "instruction": " ".join(instruction[1].split()) if instruction else None,
-        "instruction_size": 0,  # gdb resolves an address that is relative to rip
         "pc": registers.get("rip", registers.get("pc", 0)),
         "registers": registers,
         "siginfo": {"code": int(kernel[1]), "address": int(kernel[2], 16)} if kernel else None,

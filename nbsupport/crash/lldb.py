@@ -27,9 +27,7 @@ class Lldb:
     """
 
     def __init__(self, lldb: Path) -> None:
-        self._lldb = lldb
-        self._lock = threading.Lock()
-        self._agent: _Agent | None = _Agent(lldb)
+        self._lldb, self._lock, self._agent = lldb, threading.Lock(), _Agent(lldb)
         self.name = self._agent.name
 
     def stop(
@@ -54,13 +52,13 @@ class Lldb:
             "seconds": seconds,
         }
         with self._lock:
-            if self._agent and self._agent.child.ended:  # Ctrl-C ends it
-                self._drop()
-            self._agent = self._agent or _Agent(self._lldb)
+            if self._agent.ended:
+                self._agent.end()
+                self._agent = _Agent(self._lldb)
             try:
                 reply = self._agent.ask(request, seconds + _MARGIN, see)
             except BaseException as error:
-                self._drop()
+                self._agent.end()
                 if isinstance(error, TimeoutError):
                     return None
                 raise
@@ -72,18 +70,12 @@ class Lldb:
 
     def tell(self, note: Note) -> None:
         """Send a note to LLDB's side while `stop` waits: from `see`, or a signal handler."""
-        if self._agent:
-            self._agent.send({"note": note})
+        self._agent.send({"note": note})
 
     def close(self) -> None:
         """End LLDB and what it runs."""
         with self._lock:
-            self._drop()
-
-    def _drop(self) -> None:
-        if self._agent:
             self._agent.end()
-            self._agent = None
 
 
 class _Agent:
@@ -93,7 +85,7 @@ class _Agent:
         self._socket, theirs = socket.socketpair()
         with theirs:
             try:
-                self.child = _start(lldb, theirs.fileno())
+                self._child = _start(lldb, theirs.fileno())
             except OSError as error:
                 self._socket.close()
                 raise LabError(str(lldb), str(error.strerror), "check the path") from error
@@ -109,6 +101,11 @@ class _Agent:
         number = re.search(r"lldb(?: version |-)([\d.]*\d)", version)
         self.name = f"lldb {number[1]}" if number else "lldb"
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was ended, or LLDB has gone since the last request, as after Ctrl-C."""
+        return self._replies.closed or self._child.ended
+
     def ask(
         self, request: Request, seconds: float, see: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
@@ -116,20 +113,18 @@ class _Agent:
         deadline = time.monotonic() + seconds
         self.send(request)
         reply = self._receive(seconds)
-        if "pid" not in reply:
-            return reply
-        # LLDB puts the program into a group of its own, and its server lets go of the
-        # program when LLDB is killed: it must be ended by itself.
-        program = reply["pid"]
-        self.child.adopt(program)
-        while "event" in (reply := self._receive(deadline - time.monotonic())):
-            see(reply["event"])
-        self.child.disown(program)
+        if program := reply.get("pid"):
+            # LLDB puts the program into a group of its own, and its server lets go of the
+            # program when LLDB is killed: it must be ended by itself.
+            self._child.adopt(program)
+            while "event" in (reply := self._receive(deadline - time.monotonic())):
+                see(reply["event"])
+            self._child.disown(program)
         return reply
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message; one that LLDB has gone for has no answer either."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def _receive(self, seconds: float) -> dict[str, Any]:
@@ -146,7 +141,7 @@ class _Agent:
 
     def end(self) -> None:
         """End LLDB and the program, if one is running."""
-        self.child.end()
+        self._child.end()
         self._replies.close()
         self._socket.close()
 

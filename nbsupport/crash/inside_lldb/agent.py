@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import resource
 import signal
 import socket
@@ -16,10 +17,8 @@ from typing import Any
 import lldb
 
 from .common import Watcher, name_of, registers_of
-from .protocol import Request, Siginfo, StackFrame, Stop, to_message
+from .protocol import FATAL, Request, Siginfo, StackFrame, Stop, to_message
 
-#: Signals that end a program because of what it did; all others are passed on to it.
-FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
 #: Darwin stops with a Mach exception instead (numbers: <mach/exception_types.h>).
 EXCEPTIONS = {1: "SIGSEGV", 2: "SIGILL", 3: "SIGFPE", 6: "SIGTRAP"}
 #: Names that LLDB makes up for functions without a symbol.
@@ -209,15 +208,17 @@ def _signal(thread: Any) -> str:
 def _describe(target: Any, thread: Any, name: str) -> Stop:
     top = thread.GetFrameAtIndex(0)
     flavor = ("intel",) if target.GetTriple().startswith(("x86", "i386")) else ()
-    instruction, size = None, 0
+    instruction = None
     for decoded in target.ReadInstructions(top.GetPCAddress(), 1, *flavor):
         instruction = f"{decoded.GetMnemonic(target)} {decoded.GetOperands(target)}".strip()
-        size = decoded.GetByteSize()
+        # rip counts from the next instruction: the address is said in a comment, as gdb does.
+        if operand := re.search(r"ptr \[rip ([+-]) (\w+)\]", instruction):
+            following = top.GetPC() + decoded.GetByteSize()
+            instruction += f" # {following + int(operand[1] + operand[2], 0):#x}"
     return {
         "signal": name,
         "frames": _frames(thread),
         "instruction": instruction,
-        "instruction_size": size,
         "pc": top.GetPC(),
         "registers": registers_of(top),
         "siginfo": _siginfo(thread),

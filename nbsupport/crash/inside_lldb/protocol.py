@@ -12,6 +12,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+#: Signals that end a program because of what it did; all others are passed on to it.
+FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
+
 
 class StackFrame(TypedDict):
     """A function on the stack, as `nbsupport.crash.crash.Frame` has it."""
@@ -29,15 +32,11 @@ class Siginfo(TypedDict):
 
 
 class Stop(TypedDict):
-    """What a debugger saw at a fatal signal; `instruction` is None if there is none to execute.
-
-    `instruction_size` is in bytes; 0 where the instruction's own text has what it is for.
-    """
+    """What a debugger saw at a fatal signal; `instruction` is None if there is none to execute."""
 
     signal: str
     frames: list[StackFrame]
     instruction: str | None
-    instruction_size: int
     pc: int
     registers: dict[str, int]
     siginfo: Siginfo | None

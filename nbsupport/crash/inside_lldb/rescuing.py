@@ -26,7 +26,7 @@ RETURN["arm64"] = RETURN["aarch64"]
 class LoadedImage:
     """An instrumented image in the process: its path, its sections, what the lab says of it."""
 
-    def __init__(self, path: str, sections: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, path: str, sections: dict[str, list[int]]) -> None:
         self.path, self.sections = path, sections
         self.note: Note = {}
         self.written = False  # its profile would have been written
@@ -147,10 +147,7 @@ class Rescuer(Watcher):
 
     def _look(self, module: Any) -> None:
         """Tell the lab of an instrumented image, and change in its memory what the lab says."""
-        sections = {
-            name.rpartition(".")[2]: (address, size)
-            for name, address, size in self.sections(module)
-        }
+        sections = {name.rpartition(".")[2]: place for name, *place in self.sections(module)}
         address, _ = sections.get("__llvm_prf_data", (0, 0))
         key = (str(module.GetFileSpec()), address)
         if key in self.modules or not sections:
@@ -191,7 +188,7 @@ class Rescuer(Watcher):
         copies = []
         for n, image in enumerate(images):
             parts = {}
-            for name in image.sections.keys() & self.plan["sections"]:
+            for name in sorted(image.sections.keys() & self.plan["sections"]):
                 path = os.path.join(self.plan["copies"], f"{self.copies}-{n}-{name}")  # noqa: PTH118
                 address, size = image.sections[name]
                 if name == "__llvm_prf_data" and image.records:

@@ -22,15 +22,10 @@ if TYPE_CHECKING:
 class Trace:
     """A trace in its `folder`: what one run did, in tables that are read when they are asked for.
 
-    `manifest` says of what the trace is, when it was made and how the run ended. The columns:
-
-    - events: n, time (seconds since the launch, the debugger's own included), thread, kind,
-      function, module, caller, what, frames, arguments
-    - pointers: as `memory.Pointer`
-    - records: n (of the event), byte, function, field, read, written
-    - places: as `memory.Place`
-    - calls: as `syscalls.Call`
-    - story: as `syscalls.ProfileStep`
+    `manifest` says of what the trace is, when it was made and how the run ended.
+    `tables.TABLES` has the columns: `n` is an event's number, `time` is in seconds since the
+    launch, the debugger's own included; places, pointers, calls and story are as `memory.Place`,
+    `memory.Pointer`, `syscalls.Call` and `syscalls.ProfileStep`.
     """
 
     folder: Path

@@ -189,14 +189,9 @@ def passed(memory: Memory, write: TraceEvent) -> Iterator[Pointer]:
     arguments = {*write.arguments, *write.stack}
     for role, name in BOUNDS.items():
         if section := memory.section(role):
-            bounds = (
-                ("Begin", section.start, section.start),
-                ("End", section.end, section.end - 1),
-            )
-            for bound, value, place in bounds:
+            for bound, value in (("Begin", section.start), ("End", section.end)):
                 if value in arguments:
-                    owner = memory.owner(place)
-                    yield Pointer(f"{name}{bound}", "the writer", "passed", value, owner)
+                    yield Pointer(f"{name}{bound}", "the writer", "passed", value, section.owner)
 
 
 def plain(name: str) -> str:

@@ -29,7 +29,7 @@ _IMPLICIT = (
 _ALIASES = {"x29": "fp", "fp": "x29", "x30": "lr", "lr": "x30"}
 _ZERO = frozenset(("xzr", "wzr", "riz", "eiz"))
 _NARROW = re.compile(r"e(?P<old>[a-ds][xipl])|r(?P<new>\d+)d|w(?P<arm>\d+)")
-_EXTEND = re.compile(r"(lsl|uxtw|uxtx|sxtw|sxtx)(?: #(0x[0-9a-f]+|\d+))?")
+_ARM = re.compile(r"(\w+), ?(?:#(-?\w+)|(\w+)(?:, ?(lsl|[us]xt[wx])(?: #(\w+))?)?)")
 
 Value = Callable[[str], int]
 
@@ -126,18 +126,16 @@ def _intel(inside: str, value: Value) -> int:
 
 def _arm(inside: str, value: Value) -> int:
     """``x0, #0x28`` and ``x0, w1, uxtw #3``."""
-    base, offset, *modifier = (part.strip() for part in inside.split(","))
-    if offset.startswith("#") and not modifier:
-        return value(base) + int(offset[1:], 0)
-    index = value(offset)
-    if modifier:
-        match = _EXTEND.fullmatch(modifier[0])
-        if not match:
-            raise ValueError(inside)
-        if match[1] == "sxtw" and index >> 31 & 1:
-            index -= 1 << 32
-        index <<= int(match[2] or "0", 0)
-    return value(base) + index
+    match = _ARM.fullmatch(inside)
+    if not match:
+        raise ValueError(inside)
+    base, distance, index, extend, shift = match.groups()
+    if distance:
+        return value(base) + int(distance, 0)
+    offset = value(index)
+    if extend == "sxtw" and offset >> 31 & 1:
+        offset -= 1 << 32
+    return value(base) + (offset << int(shift or "0", 0))
 
 
 def _implicit(mnemonic: str, operands: str, value: Value) -> Iterator[int]:

@@ -112,10 +112,8 @@ class Rule:
 
     def decides(self, facts: Facts) -> bool:
         """Return whether the facts are those that the rule is for."""
-        for name in self.when:
-            if bool(facts[name.removeprefix("not ")]) == name.startswith("not "):
-                return False
-        return bool(re.search(self.text, facts["text"]))
+        unmet = (bool(facts[n.removeprefix("not ")]) == n.startswith("not ") for n in self.when)
+        return not any(unmet) and bool(re.search(self.text, facts["text"]))
 
 
 @functools.cache
@@ -170,10 +168,8 @@ def _face(crash: Crash) -> str:
     """Return where in the runtime it crashed, by the innermost frames."""
     names = [frame.function.lstrip("_") for frame in crash.frames]
     runtime = _RUNTIME.search(" ".join(names[:_NEAR]))
-    if not runtime:
-        return ""
-    if not runtime[1]:
-        return "at exit"
+    if not runtime or not runtime[1]:
+        return "at exit" if runtime else ""
     return "before main" if "llvm_profile_initialize" in names else "in main"
 
 

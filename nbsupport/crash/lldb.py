@@ -151,8 +151,7 @@ def _start(lldb: Path, fileno: int) -> process.Child:
     env = {k: v for k, v in process.environment().items() if not k.startswith("PYTHON")}
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "NBSUPPORT_AGENT_SOCKET": str(fileno)}
     # Debian 12's LLDB 14 looks for its Python module in a folder that does not exist.
-    modules = lldb.resolve().parent.parent.glob("lib/python3*/*-packages/lldb/__init__.py")
-    for path in modules:
+    for path in lldb.resolve().parents[1].glob("lib/python3*/*-packages/lldb/__init__.py"):
         env["PYTHONPATH"] = str(path.parent.parent)
     package = str(Path(__file__).with_name("inside_lldb"))
     quoted = package.replace("\\", "\\\\").replace('"', '\\"')

@@ -218,9 +218,10 @@ def _record(crash: Crash, binary: Path, runtime: Layout) -> dict[str, Any]:
             # Images move by whole pages.
             if word in values and any((value - start - slot) % 4096 == 0 for value in values):
                 n = bisect.bisect_right(offsets, place) - 1
-                length = int(records.sizes[n])
+                length, names = int(records.sizes[n]), [*section.names.text, b""]  # none: -1
+                (name,) = section.names.index(section.column("NameRef", records.offsets[[n]]))
                 return {
-                    "function": section.text(records.offsets[[n]])[0].decode(errors="replace"),
+                    "function": names[name].decode(errors="replace"),
                     "offset": offsets[n],
                     "record_size": length,
                     "raw_versions": list(layout.sizes().get(length, ())),

@@ -116,14 +116,10 @@ def _frames(text: str) -> Iterator[StackFrame]:
     for place, name in zip(places.splitlines(), names, strict=False):
         if place == previous:
             continue
-        innermost, previous = not previous, place
-        pc = int(place.split()[1], 16)
-        symbol = _SYMBOL.match(name)
-        offset = int(symbol[2] or "0") if symbol else None
-        if offset is not None and not innermost:
-            offset += 1  # gdb was asked for the address before
+        before, previous = 1 if previous else 0, place  # gdb was asked for the address before
+        pc, symbol = int(place.split()[1], 16), _SYMBOL.match(name)
         yield {
             "function": symbol[1] if symbol else "",
-            "offset": offset,
+            "offset": int(symbol[2] or "0") + before if symbol else None,
             "module": next((Path(f).name for low, high, f in mappings if low <= pc <= high), ""),
         }

@@ -210,6 +210,13 @@ def test_each_rule_decides_what_it_is_for(rule: str, text: str) -> None:
     assert next(name for name, known in explanation.rules().items() if known.decides(facts)) == rule
 
 
+def test_every_rule_speaks_of_facts_that_there_are() -> None:
+    facts = explanation._facts("", None, Judgement("unknown", ""), "PROGRAM")
+    for name, rule in explanation.rules().items():
+        assert {fact.removeprefix("not ") for fact in rule.when} <= facts.keys(), name
+        assert rule.why.format_map(facts) and rule.advice.format_map(facts), name
+
+
 @pytest.mark.parametrize(("address", "spelled"), [
     (0x0001_0001_0000_0001, "NumCounters 1, NumValueSites 1, 1"),
     (0x0001_0031_0000_077E, "NumCounters 1918, NumValueSites 49, 1"),  # orjson's yyjson

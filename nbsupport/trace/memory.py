@@ -151,16 +151,13 @@ def from_shot(shot: TraceEvent, events: Iterable[TraceEvent]) -> Memory:
                 owner = _mapper(plain(name) or module)
                 mapped.append(Place(event.value, event.value + call.arguments[1], "", owner))
             calls[event.thread] = event
-    sections = [Place(at, at + size, name, f"{image}: {name}") for name, at, size in shot.sections]
+    by_address = sorted(shot.sections, key=lambda section: section[1])
+    sections = [Place(at, at + size, name, f"{image}: {name}") for name, at, size in by_address]
     regions = [
         Place(start, end, PurePath(name).name, _owner(start, end, name, mapped), rights)
-        for start, end, rights, name in shot.regions
+        for start, end, rights, name in sorted(shot.regions)
     ]
-    return Memory(_by_start(sections), _by_start(regions), tuple(mapped))
-
-
-def _by_start(places: Iterable[Place]) -> tuple[Place, ...]:
-    return tuple(sorted(places, key=lambda place: place.start))
+    return Memory(tuple(sections), tuple(regions), tuple(mapped))
 
 
 def _mapper(function: str) -> str:

@@ -45,8 +45,7 @@ def _finding(trace: Trace) -> str:
         text = f"Of the {counts.total()} pointers that the writer is to follow {none}{leads}."
         text = text.replace(f"to {NOWHERE}", "nowhere")
     if misread := misread_values(trace):
-        function, value = misread
-        dies = f" It dies of what it takes for Values of {function}: {value:#x}."
+        dies = f" It dies of what it takes for Values of {misread[0]}: {misread[1]:#x}."
         text += trace.memory_map.words(dies)
     return f"{text} The end: {ending(trace)}. Not to scale, low addresses at the top."
 

@@ -30,7 +30,6 @@ _MILESTONES = (
 )
 #: Kinds of events that a tracer of system calls may see, too.
 _CALLS = ("file", "runtime", "write", "main", "process", "crash", "ended")
-_MAPPING = ("mmap", "munmap", "mprotect", "madvise")
 #: Rows of `aligned`: of each tracer the last, and what is shown of all at most.
 _MOST_CALLS, _MOST_ROWS = 400, 44
 
@@ -192,8 +191,7 @@ def story(traces: Mapping[str, Trace]) -> Shown:
 
 def aligned(trace: Trace) -> Shown:
     """Show what the debugger and the tracer of system calls saw, side by side, a page at most."""
-    events = _debugged(trace)[-_MOST_CALLS:]
-    calls = _system_calls(trace)[-_MOST_CALLS:]
+    events, calls = _debugged(trace)[-_MOST_CALLS:], _system_calls(trace)[-_MOST_CALLS:]
     keys = [_same(text) for text in events], [_same(text) for text in calls]
     rows: list[tuple[str, str, str]] = []
     for what, a, b, c, d in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
@@ -231,7 +229,7 @@ def _system_calls(trace: Trace) -> list[str]:
         ours = call.path and call.name != "execve" and not re.search(r"[/:]|^\.\.$", call.path)
         begun = begun or ours
         text = f"{call.name} {call.path or call.result}"
-        if call.name in _MAPPING and begun and not call.path:
+        if call.name in ("mmap", "munmap", "mprotect", "madvise") and begun and not call.path:
             size = call.size if call.size > 0 else re.findall("(?<=, )[0-9]+", call.arguments)[0]
             lines.append(f"{call.name} {size} bytes")
         elif ours or re.match("SIG|exit|killed", call.name):

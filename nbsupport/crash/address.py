@@ -16,20 +16,20 @@ _BRANCH = re.compile(r"(call|jmp|ret)q?$|br$|blr$")
 _REGISTER = re.compile(r"\*?%?([a-z]\w*)$")
 _BRACKETS = re.compile(r"\[([^\]]+)\]|\bds:(0x[0-9a-f]+)")
 _TERM = re.compile(r"([+-]?)([^+-]+)")
-_ATT = re.compile(r"(-?0x[0-9a-f]+|-?\d+)?\((%\w+)?(?:,(%\w+))?(?:,(\d))?\)")
-_STRING = re.compile(r"(stos|scas|lods|movs|cmps)[bwldq]$")
-_STRING_POINTERS = {
-    "stos": ("rdi",),
-    "scas": ("rdi",),
-    "lods": ("rsi",),
-    "movs": ("rdi", "rsi"),
-    "cmps": ("rdi", "rsi"),
-}
+_ATT = re.compile(r"(-?0x[0-9a-f]+|-?\d+)?\((%\w+)?(?:,(%\w+(?:,\d)?))?\)")
+#: What is touched without being written: instruction, register, and how far from where it points.
+_IMPLICIT = (
+    (r"(push|call)f?q? ", "rsp", -8),
+    (r"(popf?|ret)q? ", "rsp", 0),
+    (r"leaveq? ", "rbp", 0),
+    (r"(stos|scas|movs|cmps)[bwldq] $", "rdi", 0),
+    (r"(lods|movs|cmps)[bwldq] $", "rsi", 0),
+)
 #: One register under the names of LLDB and of gdb; those that always read as zero.
 _ALIASES = {"x29": "fp", "fp": "x29", "x30": "lr", "lr": "x30"}
 _ZERO = frozenset(("xzr", "wzr", "riz", "eiz"))
 _NARROW = re.compile(r"e(?P<old>[a-ds][xipl])|r(?P<new>\d+)d|w(?P<arm>\d+)")
-_EXTEND = re.compile(r"(lsl|uxtw|uxtx|sxtw|sxtx)(?: #(0x[0-9a-f]+|\d+))?")
+_ARM = re.compile(r"(\w+), ?(?:#(-?\w+)|(\w+)(?:, ?(lsl|[us]xt[wx])(?: #(\w+))?)?)")
 
 Value = Callable[[str], int]
 
@@ -103,13 +103,8 @@ def _split(text: str) -> tuple[str, str]:
 def _explicit(operands: str, value: Value) -> Iterator[int]:
     """Yield the address of each operand that is written as memory."""
     if "%" in operands:
-        for displacement, base, index, scale in _ATT.findall(operands):
-            address = int(displacement or "0", 0)
-            if base:
-                address += value(base)
-            if index:
-                address += value(index) * int(scale or "1")
-            yield address
+        for displacement, base, index in _ATT.findall(operands):
+            yield _intel("+".join((displacement, base, index.replace(",", "*"))), value)
         return
     for inside, absolute in _BRACKETS.findall(operands):
         if absolute:
@@ -131,34 +126,27 @@ def _intel(inside: str, value: Value) -> int:
 
 def _arm(inside: str, value: Value) -> int:
     """``x0, #0x28`` and ``x0, w1, uxtw #3``."""
-    base, offset, *modifier = (part.strip() for part in inside.split(","))
-    if offset.startswith("#") and not modifier:
-        return value(base) + int(offset[1:], 0)
-    index = value(offset)
-    if modifier:
-        match = _EXTEND.fullmatch(modifier[0])
-        if not match:
-            raise ValueError(inside)
-        if match[1] == "sxtw" and index >> 31 & 1:
-            index -= 1 << 32
-        index <<= int(match[2] or "0", 0)
-    return value(base) + index
+    match = _ARM.fullmatch(inside)
+    if not match:
+        raise ValueError(inside)
+    base, distance, index, extend, shift = match.groups()
+    if distance:
+        return value(base) + int(distance, 0)
+    offset = value(index)
+    if extend == "sxtw" and offset >> 31 & 1:
+        offset -= 1 << 32
+    return value(base) + (offset << int(shift or "0", 0))
 
 
 def _implicit(mnemonic: str, operands: str, value: Value) -> Iterator[int]:
     """Yield what an instruction without a memory operand touches all the same."""
     register = _REGISTER.match(operands)
-    string = _STRING.match(mnemonic)
     if _BRANCH.match(mnemonic) and register:
         yield value(register[1])
-    elif re.match(r"(push|call)f?q?$", mnemonic):
-        yield value("rsp") - 8
-    elif re.match(r"popf?q?$|retq?$", mnemonic):
-        yield value("rsp")
-    elif re.match(r"leaveq?$", mnemonic):
-        yield value("rbp")
-    elif string and not operands:
-        yield from (value(pointer) for pointer in _STRING_POINTERS[string[1]])
+        return
+    for pattern, pointer, distance in _IMPLICIT:
+        if re.match(pattern, f"{mnemonic} {operands}"):
+            yield value(pointer) + distance
 
 
 def _register(name: str, registers: Mapping[str, int]) -> int:

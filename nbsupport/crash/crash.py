@@ -21,10 +21,9 @@ SI_KERNEL = 0x80  # <asm-generic/siginfo.h>; codes of 0 and less mean: sent with
 
 @dataclass(frozen=True)
 class Frame:
-    """One function on the stack.
+    """One function on the stack; `offset` is in bytes from its start.
 
-    `offset` is in bytes from the function's start. A function without a name (stripped) has
-    `function` "" and LLDB's offset from the start of the module, or None.
+    Without a name (stripped) it has `function` "", and LLDB's offset in the module, or None.
     """
 
     function: str
@@ -58,29 +57,10 @@ class Crash:
 
 def from_stop(stop: Stop, debugger: str) -> Crash:
     """Turn what a debugger saw at a fatal signal into a `Crash`."""
-    instruction = _resolved(stop)
-    address, source = locate(
-        stop["signal"], stop["siginfo"], instruction, stop["registers"], stop["pc"]
-    )
-    return Crash(
-        signal=stop["signal"],
-        frames=tuple(Frame(**frame) for frame in stop["frames"]),
-        instruction=instruction,
-        registers=stop["registers"],
-        fault_address=address,
-        fault_address_from=source,
-        debugger=debugger,
-    )
-
-
-def _resolved(stop: Stop) -> str | None:
-    """Return the instruction, its rip-relative operand resolved in a comment, as gdb does."""
-    instruction = stop["instruction"]
-    if instruction is None or "[rip" not in instruction or " # " in instruction:
-        return instruction
-    following = stop["pc"] + stop["instruction_size"]
-    address = fault_address(instruction, {"rip": following})
-    return instruction if address is None else f"{instruction} # {address:#x}"
+    signal, instruction, registers = stop["signal"], stop["instruction"], stop["registers"]
+    frames = tuple(Frame(**frame) for frame in stop["frames"])
+    fault = locate(signal, stop["siginfo"], instruction, registers, stop["pc"])
+    return Crash(signal, frames, instruction, registers, *fault, debugger)
 
 
 def locate(
@@ -98,11 +78,8 @@ def locate(
         return None, None
     if siginfo and siginfo["code"] != SI_KERNEL:
         return siginfo["address"], "siginfo"
-    if instruction is None:
-        address = pc  # nothing to execute there
-    else:
-        address = fault_address(instruction, registers)
-        # A protection fault at a sound operand of a branch is about the target read from it.
-        if siginfo and address is not None and is_branch(instruction) and is_canonical(address):
-            address = None
+    address = pc if instruction is None else fault_address(instruction, registers)
+    # A protection fault at a sound operand of a branch is about the target read from it.
+    if siginfo and instruction and is_branch(instruction) and is_canonical(address or 0):
+        address = None
     return (None, None) if address is None else (address, "registers")

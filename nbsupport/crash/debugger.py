@@ -14,7 +14,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.crash.crash import Crash, from_stop
@@ -22,11 +21,8 @@ from nbsupport.crash.gdb import Gdb
 from nbsupport.crash.lldb import Lldb
 from nbsupport.toolchains import discovery
 
-#: Bytes that are taken from a pipe at once.
-_CHUNK = 1 << 16
 
-
-class Debugger:
+class Debugger(contextlib.AbstractContextManager["Debugger"]):
     """A debugger that reruns programs, one at a time; a context manager.
 
     `name` is the debugger's name and version, such as "lldb 19.1.7".
@@ -53,9 +49,6 @@ class Debugger:
         """End the debugger and what it runs; may be called twice."""
         self._backend.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -66,12 +59,11 @@ def open_debugger(lldb: Path | None, gdb: Path | None) -> Debugger | None:
     `lldb` and `gdb` are their executables (None: there is none). LLDB is left out where it is
     broken, too, for example where it has no Python.
     """
-    if lldb is not None:
-        with contextlib.suppress(LabError):
-            return Debugger(Lldb(lldb))
-    if gdb is not None:
-        with contextlib.suppress(LabError):
-            return Debugger(Gdb(gdb))
+    backends: tuple[tuple[type[Lldb | Gdb], Path | None], ...] = ((Lldb, lldb), (Gdb, gdb))
+    for backend, path in backends:
+        if path is not None:
+            with contextlib.suppress(LabError):
+                return Debugger(backend(path))
     return None
 
 
@@ -88,7 +80,7 @@ def find_program(name: str | Path) -> Path:
     """Return the path of a program that LLDB can start; raises `LabError` for what is none."""
     path = shutil.which(name)
     if path is None:
-        why = "no such program" if not Path(name).exists() else "not executable, or not a file"
+        why = "not executable, or not a file" if Path(name).exists() else "no such program"
         raise MissingError(str(name), why, "check the path and its permissions")
     with Path(path).open("rb") as file:
         if file.read(2) == b"#!":
@@ -114,7 +106,7 @@ def output_pipe(take: Callable[[bytes], object]) -> Iterator[Path]:
                 while selector.select(0.02) or not last:
                     last = over.is_set()  # before the last look, not after it
                     with contextlib.suppress(BlockingIOError):
-                        take(os.read(descriptor, _CHUNK))
+                        take(os.read(descriptor, 1 << 16))
 
         reader = threading.Thread(target=drain, daemon=True)
         reader.start()

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nbsupport.base import process, settings
 from nbsupport.base.errors import MissingError
-from nbsupport.crash.inside_lldb.protocol import StackFrame, Stop
+from nbsupport.crash.inside_lldb.protocol import FATAL, StackFrame, Stop
 
-_FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
 _MARGIN = 5.0  # seconds for gdb itself
 _PREPARE = (
     "set startup-with-shell off",
@@ -25,7 +24,7 @@ _PREPARE = (
     "set backtrace past-main on",
     "handle all nostop noprint pass",
     # gdb itself needs SIGTRAP, and stops for it by default.
-    f"handle {' '.join(name for name in _FATAL if name != 'SIGTRAP')} stop print pass",
+    f"handle {' '.join(name for name in FATAL if name != 'SIGTRAP')} stop print pass",
     "tty /dev/null",
     "unset environment",
 )
@@ -67,13 +66,10 @@ class Gdb:
     ) -> Stop | None:
         """Run a program; return what gdb sees at a fatal signal, None without one or in time."""
         variables = [f"set environment {name} = {value}" for name, value in env.items()]
-        commands = [*_PREPARE, *variables, *_RUN, *_LOOK]
-        arguments = [part for command in commands for part in ("-ex", command)]
-        reply = process.run(
-            [self._gdb, "-nx", "-batch", *arguments, "--args", *argv],
-            cwd=cwd,
-            limits=settings.Limits(seconds + _MARGIN, 2 * settings.PROGRAM.memory),
-        )
+        commands = [f"-ex={command}" for command in (*_PREPARE, *variables, *_RUN, *_LOOK)]
+        command: process.Command = [self._gdb, "-nx", "-batch", *commands, "--args", *argv]
+        limits = settings.Limits(seconds + _MARGIN, 2 * settings.PROGRAM.memory)
+        reply = process.run(command, cwd=cwd, limits=limits)
         _end_program(reply.stdout)
         return _read(reply.stdout)
 
@@ -93,26 +89,21 @@ def _read(text: str) -> Stop | None:
     _, _, text = text.partition("@stop\n")
     number = re.search(r"^@signal (\d+)$", text, re.MULTILINE)
     name = signal.Signals(int(number[1])).name if number else ""
-    if name not in _FATAL:
+    if name not in FATAL:
         return None
-    registers = _registers(text)
+    # The mask registers k0 to k7 of AVX-512 are no general purpose registers.
+    rows = re.findall(r"^((?!k\d)[a-z]\w*) +(0x[0-9a-f]+) ", text, re.MULTILINE)
+    registers = {name: int(value, 16) for name, value in rows}
     kernel = re.search(r"^@kernel (-?\d+) ([0-9a-f]+)$", text, re.MULTILINE)
     instruction = re.search(r"^=> 0x[0-9a-f]+(?: <.*>)?:[ \t]*(\S.*)$", text, re.MULTILINE)
     return {
         "signal": name,
         "frames": list(_frames(text)),
         "instruction": " ".join(instruction[1].split()) if instruction else None,
-        "instruction_size": 0,  # gdb resolves an address that is relative to rip
         "pc": registers.get("rip", registers.get("pc", 0)),
         "registers": registers,
         "siginfo": {"code": int(kernel[1]), "address": int(kernel[2], 16)} if kernel else None,
     }
-
-
-def _registers(text: str) -> dict[str, int]:
-    rows = re.findall(r"^([a-z]\w*) +(0x[0-9a-f]+) ", text, re.MULTILINE)
-    # The mask registers k0 to k7 of AVX-512 are no general purpose registers.
-    return {name: int(value, 16) for name, value in rows if not re.match(r"k\d", name)}
 
 
 def _frames(text: str) -> Iterator[StackFrame]:
@@ -125,14 +116,10 @@ def _frames(text: str) -> Iterator[StackFrame]:
     for place, name in zip(places.splitlines(), names, strict=False):
         if place == previous:
             continue
-        innermost, previous = not previous, place
-        pc = int(place.split()[1], 16)
-        symbol = _SYMBOL.match(name)
-        offset = int(symbol[2] or "0") if symbol else None
-        if offset is not None and not innermost:
-            offset += 1  # gdb was asked for the address before
+        before, previous = 1 if previous else 0, place  # gdb was asked for the address before
+        pc, symbol = int(place.split()[1], 16), _SYMBOL.match(name)
         yield {
             "function": symbol[1] if symbol else "",
-            "offset": offset,
+            "offset": int(symbol[2] or "0") + before if symbol else None,
             "module": next((Path(f).name for low, high, f in mappings if low <= pc <= high), ""),
         }

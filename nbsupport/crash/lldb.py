@@ -27,9 +27,7 @@ class Lldb:
     """
 
     def __init__(self, lldb: Path) -> None:
-        self._lldb = lldb
-        self._lock = threading.Lock()
-        self._agent: _Agent | None = _Agent(lldb)
+        self._lldb, self._lock, self._agent = lldb, threading.Lock(), _Agent(lldb)
         self.name = self._agent.name
 
     def stop(
@@ -54,36 +52,30 @@ class Lldb:
             "seconds": seconds,
         }
         with self._lock:
-            if self._agent and self._agent.ended:
-                self._drop()
-            self._agent = self._agent or _Agent(self._lldb)
+            if self._agent.ended:
+                self._agent.end()
+                self._agent = _Agent(self._lldb)
             try:
                 reply = self._agent.ask(request, seconds + _MARGIN, see)
-            except TimeoutError:
-                self._drop()
-                return None
-            except BaseException:
-                self._drop()
+            except BaseException as error:
+                self._agent.end()
+                if isinstance(error, TimeoutError):
+                    return None
                 raise
         if "error" in reply:
-            raise LabError(argv[0], f"LLDB says: {reply['error']}", "check the program")
+            do = "check that it is built for this machine, and that ptrace is allowed"
+            raise LabError(argv[0], f"LLDB says: {reply['error']}", do)
         stop: Stop | None = reply["crash"]
         return stop
 
     def tell(self, note: Note) -> None:
         """Send a note to LLDB's side while `stop` waits: from `see`, or a signal handler."""
-        if self._agent:
-            self._agent.send({"note": note})
+        self._agent.send({"note": note})
 
     def close(self) -> None:
         """End LLDB and what it runs."""
         with self._lock:
-            self._drop()
-
-    def _drop(self) -> None:
-        if self._agent:
             self._agent.end()
-            self._agent = None
 
 
 class _Agent:
@@ -111,8 +103,8 @@ class _Agent:
 
     @property
     def ended(self) -> bool:
-        """Whether LLDB has gone since the last request (Ctrl-C ends it), or is about to."""
-        return self._child.ended
+        """Whether it was ended, or LLDB has gone since the last request, as after Ctrl-C."""
+        return self._replies.closed or self._child.ended
 
     def ask(
         self, request: Request, seconds: float, see: Callable[[dict[str, Any]], None]
@@ -121,20 +113,18 @@ class _Agent:
         deadline = time.monotonic() + seconds
         self.send(request)
         reply = self._receive(seconds)
-        if "pid" not in reply:
-            return reply
-        # LLDB puts the program into a group of its own, and its server lets go of the
-        # program when LLDB is killed: it must be ended by itself.
-        program = reply["pid"]
-        self._child.adopt(program)
-        while "event" in (reply := self._receive(deadline - time.monotonic())):
-            see(reply["event"])
-        self._child.disown(program)
+        if program := reply.get("pid"):
+            # LLDB puts the program into a group of its own, and its server lets go of the
+            # program when LLDB is killed: it must be ended by itself.
+            self._child.adopt(program)
+            while "event" in (reply := self._receive(deadline - time.monotonic())):
+                see(reply["event"])
+            self._child.disown(program)
         return reply
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Send a message; one that LLDB has gone for has no answer either."""
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def _receive(self, seconds: float) -> dict[str, Any]:
@@ -144,11 +134,8 @@ class _Agent:
         except ConnectionError:
             line = b""
         if not line:
-            raise LabError(
-                "LLDB",
-                "it ended unexpectedly",
-                "try again, or install LLDB with its Python (pgo-lab toolchains --install 23)",
-            )
+            do = "try again, or install LLDB with its Python (pgo-lab toolchains --install 23)"
+            raise LabError("LLDB", "it ended unexpectedly", do)
         reply: dict[str, Any] = json.loads(line)
         return reply
 
@@ -164,8 +151,7 @@ def _start(lldb: Path, fileno: int) -> process.Child:
     env = {k: v for k, v in process.environment().items() if not k.startswith("PYTHON")}
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "NBSUPPORT_AGENT_SOCKET": str(fileno)}
     # Debian 12's LLDB 14 looks for its Python module in a folder that does not exist.
-    modules = lldb.resolve().parent.parent.glob("lib/python3*/*-packages/lldb/__init__.py")
-    for path in modules:
+    for path in lldb.resolve().parents[1].glob("lib/python3*/*-packages/lldb/__init__.py"):
         env["PYTHONPATH"] = str(path.parent.parent)
     package = str(Path(__file__).with_name("inside_lldb"))
     quoted = package.replace("\\", "\\\\").replace('"', '\\"')

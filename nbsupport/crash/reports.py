@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,7 +23,7 @@ from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.crash.address import fault_address, is_canonical
 from nbsupport.crash.crash import SI_KERNEL, Crash, Frame, locate
-from nbsupport.crash.inside_lldb.protocol import Siginfo
+from nbsupport.crash.inside_lldb.protocol import FATAL, Siginfo
 from nbsupport.toolchains import discovery
 
 #: Of a longer text, such as a log, the end is read.
@@ -35,8 +35,7 @@ _LONG_LINE = re.compile(r"^([^\n]{1000})[^\n]+", re.M)
 #: Colours, and what a log puts before each line.
 _NOISE = re.compile(r"\x1b\[[\d;]*m|^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.M)
 _WHY = r"(?:stop reason = (?:signal )?|(?:received|terminated with) signal |^Exception Type:[ \t]*)"
-_FATAL = r"(SIG(?:SEGV|BUS|ILL|FPE|ABRT|TRAP|SYS))"
-_STOP = re.compile(rf"{_WHY}(?:(EXC_\w+)(?:[ \t]+\((SIG[A-Z]+)\))?|{_FATAL})", re.M)
+_STOP = rf"{_WHY}(?:(EXC_\w+)(?:[ \t]+\((SIG[A-Z]+)\))?|({'|'.join(FATAL)}))"
 #: As in inside_lldb/agent.py, by name. Source: <mach/exception_types.h>.
 _EXCEPTIONS = {"ACCESS": "SIGSEGV", "INSTRUCTION": "SIGILL", "ARITHMETIC": "SIGFPE"}
 _EXCEPTIONS |= {"BREAKPOINT": "SIGTRAP", "CRASH": "SIGABRT"}
@@ -60,15 +59,7 @@ _LLDB = ("bt 64", "register read", "disassemble --pc --count 1")
 _GDB = ("bt 64", "info registers", "x/i $pc", "print $_siginfo")
 
 
-@dataclass(frozen=True)
-class CrashReport:
-    """What a file holds: text, maybe a crash."""
-
-    text: str
-    crash: Crash | None = None
-
-
-def read(path: Path, binary: Path | None = None) -> CrashReport:
+def read(path: Path, binary: Path | None = None) -> tuple[str, Crash | None]:
     """Read a report, a pasted text or a core file (that with the symbols of `binary`).
 
     Raises `LabError` for what is none of them, and where no debugger reads the core file.
@@ -149,14 +140,14 @@ def _written_out(body: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: {value['value']:#x}"
 
 
-def _read(raw: str) -> CrashReport:
+def _read(raw: str) -> tuple[str, Crash | None]:
     """Read text, from the fatal stop on: what stopped before was a breakpoint."""
     text = _NOISE.sub("", _LONG_LINE.sub(r"\1", raw.replace("\r", "") + "\n"))
-    stop = _STOP.search(text)
+    stop = re.search(_STOP, text, re.M)
     tail = text[stop.start() :] if stop else text
     frames, place = _frames(tail)
     if not (stop or frames):
-        return CrashReport(text)
+        return text, None
     exception, signal, plain = stop.groups("") if stop else ("", "", "")
     registers: dict[str, int] = {}
     for match in islice(_REGISTER.finditer(tail), _MOST_ROWS):
@@ -167,21 +158,20 @@ def _read(raw: str) -> CrashReport:
     instruction = " ".join(line[3].split()) if line else ""
     instruction = re.sub(" # (?!0x[0-9a-f]+(?: |$)).*", "", instruction)
     if frames and line and line[2] and frames[0].offset is None:
-        frames[0] = Frame(frames[0].function, int(line[2]), frames[0].module)
+        frames[0] = replace(frames[0], offset=int(line[2]))
     # rip counts from the next instruction, which only a resolved operand knows.
     sound = {name: value for name, value in registers.items() if name != "rip"}
     signal = signal or plain or _EXCEPTIONS.get(exception.rpartition("_")[2], "")
     kernel = _siginfo(tail, instruction, sound)
     fault = locate(signal or "SIGSEGV", kernel, instruction, sound, pc)
-    return CrashReport(text, Crash(signal, tuple(frames), instruction or None, registers, *fault))
+    return text, Crash(signal, tuple(frames), instruction or None, registers, *fault)
 
 
 def _siginfo(text: str, instruction: str, registers: dict[str, int]) -> Siginfo | None:
     """Return what the kernel said of the fault; None where nothing tells it."""
-    match = _ADDRESS.search(text)
-    address = int(match[1], 16) if match else 0
-    address = address or registers.get("far", 0)
-    shown = bool(match) or "far" in registers
+    match, far = _ADDRESS.search(text), registers.get("far")
+    address = (int(match[1], 16) if match else 0) or far or 0
+    shown = bool(match) or far is not None
     # LLDB before 20 prints 0 for an address that the processor does not tell.
     untold = shown and not address and not is_canonical(fault_address(instruction, registers) or 0)
     if untold or _HIDDEN.search(text):

@@ -27,13 +27,13 @@ _WORD = 8
 class LiveRecords:
     """The data section of a running program: its records, and what the runtime takes for them.
 
-    `start` is its address, `data` its bytes.
+    `start` is its address, `data` its bytes. Where nothing is known, there are no `slots`.
     """
 
-    start: int
-    data: bytes
-    records: tuple[Record, ...]
-    slots: tuple[Record, ...]
+    start: int = 0
+    data: bytes = b""
+    records: tuple[Record, ...] = ()
+    slots: tuple[Record, ...] = ()
 
     def values(self, how: str) -> Iterator[tuple[str, int]]:
         """Yield function and `Values` of each record that has some, as `written` or `read`."""
@@ -76,15 +76,12 @@ class LiveRecords:
             yield name, start, size, text
 
 
-def from_memory(memory: Memory, data: bytes, part: BinaryPart | None) -> LiveRecords | None:
-    """Return the records in `data`, copied from the running program; None where nothing is known.
-
-    `part` is the image, as its file tells it.
-    """
+def from_memory(memory: Memory, data: bytes, part: BinaryPart | None) -> LiveRecords:
+    """Return the records in `data`, copied from the running program; `part` is its image's file."""
     place, counters = memory.section("data"), memory.section("cnts")
     runtime = layout.LAYOUTS.get(part.runtime_raw_version or 0) if part else None
     if not (place and part and runtime and part.bits == 64):
-        return None
+        return LiveRecords()
     bounds = (counters.start - place.start, counters.end - place.start) if counters else None
     section = infer.Section(data, part.sections[0].names, bounds)
     layouts = {size: layout.LAYOUTS[max(v)] for size, v in layout.sizes().items()}
@@ -92,16 +89,11 @@ def from_memory(memory: Memory, data: bytes, part: BinaryPart | None) -> LiveRec
     return LiveRecords(place.start, data, *stride.lay(section, runtime, layouts))
 
 
-def addresses_read(events: Sequence[TraceEvent]) -> list[int]:
-    """Return the addresses of records that calls were about, in order, each change once."""
-    addresses: list[int] = []
-    for event in events:
-        if event.kind in ("record", "value site"):
-            first = event.function == "initializeValueProfRuntimeRecord"
-            address = event.arguments[0 if first else 1]
-            if addresses[-1:] != [address]:
-                addresses.append(address)
-    return addresses
+def address_read(event: TraceEvent) -> int:
+    """Return the address of the record that a call is about; 0 for any other event."""
+    if event.kind not in ("record", "value site"):
+        return 0
+    return event.arguments[0 if event.function == "initializeValueProfRuntimeRecord" else 1]
 
 
 def at_crash(
@@ -115,10 +107,12 @@ def at_crash(
     """
     frames = crash.stop["frames"][:3] if crash.stop else ()
     functions = {frame["function"].lstrip("_") for frame in frames}
-    calls = [event for event in events if event.kind in ("record", "value site")]
+    calls = [event for event in events if address_read(event)]
     if calls and calls[-1].function.lstrip("_") in functions and not calls[-1].last:
-        addresses = addresses_read(events)
-        return addresses[-1], addresses[-2] if len(addresses) > 1 else None
+        address, *others = (address_read(event) for event in reversed(calls))
+        return address, next((other for other in others if other != address), None)
+    if not records.slots:
+        return None
     size, starts = records.slots[0].layout.record_size(), {row.offset for row in records.records}
     places = {value - records.start for registers in crash.callers for value in registers}
     inside = (place for place in places if 0 <= place <= len(records.data) - size)

@@ -142,44 +142,40 @@ def from_shot(shot: TraceEvent, events: Iterable[TraceEvent]) -> Memory:
     """Return the memory of a `map` event; the events before say who mapped what."""
     image = PurePath(shot.image).name
     calls: dict[int, TraceEvent] = {}  # by thread
-    mapped: list[tuple[int, int, str]] = []
+    mapped: list[Place] = []
     for event in events:
         if event.function in ("mmap", "mmap64"):
-            if event.kind == "returned" and event.thread in calls:
-                call = calls[event.thread]
+            call = calls.get(event.thread)
+            if event.kind == "returned" and call:
                 name, _, module = call.caller
-                end = event.value + call.arguments[1]
-                mapped.append((event.value, end, plain(name) or module))
+                owner = _mapper(plain(name) or module)
+                mapped.append(Place(event.value, event.value + call.arguments[1], "", owner))
             calls[event.thread] = event
-    sections = [Place(at, at + size, name, f"{image}: {name}") for name, at, size in shot.sections]
+    by_address = sorted(shot.sections, key=lambda section: section[1])
+    sections = [Place(at, at + size, name, f"{image}: {name}") for name, at, size in by_address]
     regions = [
         Place(start, end, PurePath(name).name, _owner(start, end, name, mapped), rights)
-        for start, end, rights, name in shot.regions
+        for start, end, rights, name in sorted(shot.regions)
     ]
-    past = [
-        Place(start, end, "", _owner(start, end, "", [(start, end, who)]))
-        for start, end, who in mapped
-    ]
-    return Memory(_by_start(sections), _by_start(regions), tuple(past))
+    return Memory(tuple(sections), tuple(regions), tuple(mapped))
 
 
-def _by_start(places: Iterable[Place]) -> tuple[Place, ...]:
-    return tuple(sorted(places, key=lambda place: place.start))
+def _mapper(function: str) -> str:
+    """Say whose memory is that a function maps."""
+    owners = (
+        f"heap of {name}" for start, name in _ALLOCATORS.items() if function.startswith(start)
+    )
+    return next(owners, f"mapped by {function}")
 
 
-def _owner(start: int, end: int, name: str, mapped: Sequence[tuple[int, int, str]]) -> str:
+def _owner(start: int, end: int, name: str, mapped: Sequence[Place]) -> str:
     """Say whose a region is: by its `name`, else by the function that mapped it last."""
     if name == "[heap]":
         return "heap of the C library"
     if name:
         return name.strip("[]") if name.startswith("[") else PurePath(name).name
-    who = next((who for low, high, who in reversed(mapped) if low < end and start < high), None)
-    if who is None:
-        return "anonymous"
-    for prefix, allocator in _ALLOCATORS.items():
-        if who.startswith(prefix):
-            return f"heap of {allocator}"
-    return f"mapped by {who}"
+    owners = (place.owner for place in reversed(mapped) if place.start < end and start < place.end)
+    return next(owners, "anonymous")
 
 
 def passed(memory: Memory, write: TraceEvent) -> Iterator[Pointer]:
@@ -189,16 +185,10 @@ def passed(memory: Memory, write: TraceEvent) -> Iterator[Pointer]:
     """
     arguments = {*write.arguments, *write.stack}
     for role, name in BOUNDS.items():
-        section = memory.section(role)
-        if section is None:
-            continue
-        owner = memory.owner
-        if section.start in arguments:
-            begin = section.start
-            yield Pointer(f"{name}Begin", "the writer", "passed", begin, owner(begin))
-        if section.end in arguments:
-            end = section.end
-            yield Pointer(f"{name}End", "the writer", "passed", end, owner(end - 1))
+        if section := memory.section(role):
+            for bound, value in (("Begin", section.start), ("End", section.end)):
+                if value in arguments:
+                    yield Pointer(f"{name}{bound}", "the writer", "passed", value, section.owner)
 
 
 def plain(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 
 from nbsupport.show import look, shown
-from nbsupport.show.shown import Shown
-from nbsupport.show.widgets import Live, choice, control_row, live
+from nbsupport.show.shown import Html, Shown, element
+from nbsupport.show.widgets import Live, choice, live
 from nbsupport.trace.memory import ALLOCATED, NOWHERE, RECORDS, SECTION_BANDS, UNMAPPED
 from nbsupport.trace.trace import Trace
 from nbsupport.trace.words import details, ending, milestone_table, milestones, misread_values
@@ -19,14 +18,9 @@ from nbsupport.trace.words import details, ending, milestone_table, milestones, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_PALETTE = look.GREY, look.PURPLE, look.GREEN, look.YELLOW, look.SKY, look.ORANGE, look.PALE
 #: Colours of the bands of sections.
-_COLOURS = dict(
-    zip(
-        SECTION_BANDS.values(),
-        (look.GREY, look.PURPLE, look.GREEN, look.YELLOW, look.SKY, look.ORANGE, look.PALE),
-        strict=True,
-    )
-)
+_COLOURS = dict(zip(SECTION_BANDS.values(), _PALETTE, strict=True))
 #: Of a band of memory, in points: middle, width, and from one to the next.
 _X, _WIDE, _HIGH = 212, 168, 26
 _LEFT, _RIGHT = _X - _WIDE / 2 - 4, _X + _WIDE / 2 + 4
@@ -45,16 +39,13 @@ def _finding(trace: Trace) -> str:
             counts[label] += 1
     text = "No pointer of a writer was seen."
     if counts:
-        leads = ", ".join(
-            f"1 leads to {label}" if n == 1 else f"{n} lead to {label}"
-            for label, n in counts.items()
-        )
+        parts = (f"{n} lead{'s' if n == 1 else ''} to {label}" for label, n in counts.items())
+        leads = ", ".join(parts)
         none = "" if "an allocator's" in leads else "none leads to an allocator's memory, "
         text = f"Of the {counts.total()} pointers that the writer is to follow {none}{leads}."
         text = text.replace(f"to {NOWHERE}", "nowhere")
     if misread := misread_values(trace):
-        function, value = misread
-        dies = f" It dies of what it takes for Values of {function}: {value:#x}."
+        dies = f" It dies of what it takes for Values of {misread[0]}: {misread[1]:#x}."
         text += trace.memory_map.words(dies)
     return f"{text} The end: {ending(trace)}. Not to scale, low addresses at the top."
 
@@ -72,10 +63,8 @@ def memory_map(trace: Trace) -> Shown:
     values = [row for row in pointers if row.name == "Values"]
     leads = Counter((trace.memory_map.label(row.owner), row.how) for row in values)
     _draw_values(axes, ys, trace, leads)
-    alternative = "; ".join(
-        f"{n} Values as {how} lead to {label}" for (label, how), n in leads.items()
-    )
-    return shown.framed(figure, _finding(trace), alternative or "no Values")
+    words = [f"{n} Values as {how} lead to {label}" for (label, how), n in leads.items()]
+    return shown.framed(figure, _finding(trace), "; ".join(words) or "no Values")
 
 
 def _heights(bands: Sequence[str]) -> dict[str, float]:
@@ -135,11 +124,9 @@ def _draw_values(
         if misread and label == places.label(places.memory.owner(misread[1])):
             value = f"= {misread[1]:#x}: " if label == NOWHERE else ""
             lines += [f"Values of {misread[0][:30]}", f"{value}the program dies of it"]
-        x, y, colour = _RIGHT + 8 + 8 * lane, ys[label], look.BAD
-        if "written" in hows:
-            colour = look.GOOD
-        shift = 3 + 3 * lane
-        start = begin + (shift if y > begin else -shift)
+        x, y = _RIGHT + 8 + 8 * lane, ys[label]
+        colour = look.GOOD if "written" in hows else look.BAD
+        start = begin + (3 + 3 * lane) * (1 if y > begin else -1)
         axes.plot([_RIGHT - 4, x, x], [start, start, y], color=colour, linewidth=2)
         arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2}
         axes.annotate("", (_RIGHT - 5, y), (x + 1, y), arrowprops=arrow)
@@ -176,9 +163,7 @@ def timeline(trace: Trace) -> Live:
     def draw() -> str:
         return "".join(_event(trace, event) for event in events[slider.value :][:1])
 
-    widget = live([slider], draw, milestone_table(trace))
-    widget.children = (control_row([slider, jump]), *widget.children[1:])
-    return widget
+    return live([slider, jump], draw, milestone_table(trace))
 
 
 def _event(trace: Trace, event: Any) -> str:
@@ -191,20 +176,19 @@ def _event(trace: Trace, event: Any) -> str:
         marks[places.label(own)] = "its code"
     if event.kind == "crash" and (misread := misread_values(trace)):
         marks[places.label(places.memory.owner(misread[1]))] = "taken for Values"
-    bands = "".join(_memory_band(label, marks.get(label, "")) for label in places.bands)
-    frames = "".join(f"<li>{html.escape(f)}</li>" for f in event.frames.split(" < ") if f)
-    head, more = html.escape(f"{event.kind}: {event.function}"), details(trace, event)
+    bands = (_memory_band(label, marks.get(label, "")) for label in places.bands)
+    frames = (element("li", frame) for frame in event.frames.split(" < ") if frame)
     first = 0 if event.kind == "crash" else 1  # else the innermost is the function itself
-    return (
-        '<div style="display:flex;flex-wrap:wrap;gap:1em 3em;min-height:32em">'
-        f'<div style="width:26em"><p><b>{head}</b></p><p>{html.escape(more)}</p>'
-        f"<ol start={first}>{frames}</ol></div><div>{bands}</div></div>"
-    )
+    head = element("p", element("b", f"{event.kind}: {event.function}"))
+    more = element("p", details(trace, event)), element("ol", *frames, start=first)
+    words = element("div", head, *more, style="width:26em")
+    style = "display:flex;flex-wrap:wrap;gap:1em 3em;min-height:32em"
+    return element("div", words, element("div", *bands), style=style)
 
 
-def _memory_band(label: str, mark: str) -> str:
+def _memory_band(label: str, mark: str) -> Html:
     """Return a band of the memory map; where it is marked, framed, and the mark beside it."""
     frame = (3, look.CHOSEN) if mark else (1, look.FRAME)
-    style = _BAND.format(*frame, _COLOURS.get(label, "white"))
-    text = f"&#9664; <b>{html.escape(mark)}</b>" if mark else ""
-    return f'<div style="display:flex"><div style="{style}">{html.escape(label)}</div>{text}</div>'
+    band = element("div", label, style=_BAND.format(*frame, _COLOURS.get(label, "white")))
+    words = (Html("&#9664; "), element("b", mark)) if mark else ()
+    return element("div", band, *words, style="display:flex")

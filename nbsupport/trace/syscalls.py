@@ -25,8 +25,8 @@ _TRACED = "%file,%process,%memory,close,fcntl,flock,ftruncate,write,writev,pwrit
 _ALLOW = "allow ptrace (kernel.yama.ptrace_scope=1, docker --cap-add=SYS_PTRACE)"
 _LINE = re.compile(r"(\d{1,9}) +(\d{1,12}\.\d{1,9}) (.*)")
 _EVENT = re.compile(r"(\w+)\((.*)\) += (.*)|--- (SIG\w+) (.*) ---|\+{3} (\w+) \w+ (\w+)")
-_NAMED = re.compile(r'(?:AT_FDCWD(?:<.*?>)?, )?"((?:[^"\\]|\\.)*)"(?:\.{3})?(?:, )?')
-_HELD = re.compile(r"\b(\d+|AT_FDCWD)<(.*?)>")
+_NAMED = re.compile(r'(?:AT_FDCWD(?:<.*?>)?, )?"(?P<path>(?:[^"\\]|\\.)*)"(?:\.{3})?(?:, )?')
+_HELD = re.compile(r"\b(\d+|AT_FDCWD)<(?P<path>.*?)>")
 _MOST = 10**6
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|(.))")
 #: What happens to a raw profile: when, what, by which call, and if with a merge pool (%m) only,
@@ -130,18 +130,14 @@ def _call(event: re.Match[str], thread: int, time: float) -> Call:
     name, arguments, result, signal, info, end, by = (part or "" for part in event.groups())
     named = _NAMED.match(arguments)
     # What open returns is the whole path.
-    held = _HELD.match(result)
-    if not held and not named:
-        held = _HELD.search(arguments)
-    shown = held[2] if held else ""
-    if not held and named:
-        shown = named[1]
-    path = _ESCAPE.sub(lambda m: m[2] or bytes([int(m[1], 8) & 255]), shown.encode())
+    shown = _HELD.match(result) or named or _HELD.search(arguments)
+    content = shown["path"].encode() if shown else b""
+    path = _ESCAPE.sub(lambda m: m[2] or bytes([int(m[1], 8) & 255]), content)
     rest = info or _HELD.sub(r"\1", arguments[named.end() if named else 0 :])[:200]
     result = _HELD.sub(r"\1", result or by)[:200]
     size = int(result) if "write" in name and re.fullmatch(r"\d{1,18}", result) else None
-    text = path.decode(errors="replace")
-    return Call(time, thread, name or signal or end, text, rest, result, size)
+    name = name or signal or end
+    return Call(time, thread, name, path.decode(errors="replace"), rest, result, size)
 
 
 def profile_story(calls: Calls, profile: str) -> tuple[ProfileStep, ...]:
@@ -166,11 +162,10 @@ def profile_story(calls: Calls, profile: str) -> tuple[ProfileStep, ...]:
             steps.append(ProfileStep(moment, what, bool(good), detail))
     mine = [row for row in calls.rows if row.thread == calls.rows[0].thread]
     end = next((row for row in reversed(mine) if row.name in ("exited", "killed")), None)
-    if end is None:
-        return (*steps, ProfileStep("end", "exited", False, calls.note))
-    by_itself = end.name == "exited"
-    how = f"exit code {end.result}" if by_itself else f"killed by {end.result}"
-    return (*steps, ProfileStep("end", "exited", by_itself, how))
+    if end:
+        how = f"exit code {end.result}" if end.name == "exited" else f"killed by {end.result}"
+        return (*steps, ProfileStep("end", "exited", end.name == "exited", how))
+    return (*steps, ProfileStep("end", "exited", False, calls.note))
 
 
 def why_empty(calls: Calls, profile: str) -> str:

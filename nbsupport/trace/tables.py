@@ -17,6 +17,7 @@ from nbsupport.crash.inside_lldb.protocol import TraceEvent
 from nbsupport.trace import live_records, memory, syscalls, watch
 from nbsupport.trace.live_records import LiveRecords
 from nbsupport.trace.memory import Memory, Pointer
+from nbsupport.trace.syscalls import Calls
 
 if TYPE_CHECKING:
     from nbsupport.audit.objects import BinaryPart
@@ -43,10 +44,11 @@ _RUNTIME = {"runtime", "value site", "write"}
 _MOST_FRAMES = 8
 #: The two runs, and the folders of their raw profiles.
 RUNS = ("lldb", "strace")
+_INTERRUPTED = Calls((), "", "interrupted before", None)
 
 
 def assemble(
-    folder: Path, manifest: dict[str, Any], calls: syscalls.Calls | None = None, profile: str = ""
+    folder: Path, manifest: dict[str, Any], calls: Calls = _INTERRUPTED, profile: str = ""
 ) -> None:
     """Write the tables and the manifest of the trace in a folder.
 
@@ -56,16 +58,16 @@ def assemble(
     shot = next((event for event in reversed(stream) if event.kind == "map"), None)
     events = [event for event in stream if event.kind != "map"]
     owns = memory.from_shot(shot, events) if shot else memory.Memory()
-    data, sites, nodes = (_content(folder / f"{name}.bin") for name in COPIES)
+    copies = (folder / f"{name}.bin" for name in COPIES)
+    data, sites, nodes = (path.read_bytes() if path.is_file() else b"" for path in copies)
     part = _part(shot.image) if shot else None
     records = live_records.from_memory(owns, data, part)
     manifest |= _end(events, records)
-    place = owns.section("vnds")
-    if place:
+    if place := owns.section("vnds"):
         manifest["value_calls"] = live_records.value_calls(sites, nodes, place.start)
     manifest["notes"] = list(_notes(events, part, records, calls))
     story: Sequence[syscalls.ProfileStep] = ()
-    if calls and calls.rows:
+    if calls.rows:
         story = syscalls.profile_story(calls, profile)
         manifest["tracer"] = calls.tool
         ran = any(event.kind in _RUNTIME for event in events)
@@ -74,9 +76,9 @@ def assemble(
     rows = {
         "events": [_row(n, event, owns, records, folder) for n, event in enumerate(events)],
         "pointers": [vars(pointer) for pointer in dict.fromkeys(_pointers(events, owns, records))],
-        "records": list(_reads(events, records)) if records else [],
+        "records": list(_reads(events, records)) if records.slots else [],
         "places": [vars(place) for place in (*owns.sections, *owns.regions)],
-        "calls": [_call(call, folder) for call in calls.rows] if calls else [],
+        "calls": [_call(call, folder) for call in calls.rows],
         "story": [vars(step) for step in story],
     }
     for name in TABLES:
@@ -92,10 +94,6 @@ def _streamed(path: Path) -> Iterator[TraceEvent]:
                 yield TraceEvent(**json.loads(line))
 
 
-def _content(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
-
-
 def _part(image: str) -> BinaryPart | None:
     """Return the image whose code ran, as its file tells it."""
     from nbsupport.audit import objects  # noqa: PLC0415 - see `prepare`
@@ -106,7 +104,7 @@ def _part(image: str) -> BinaryPart | None:
     return None
 
 
-def _end(events: Sequence[TraceEvent], records: LiveRecords | None) -> dict[str, Any]:
+def _end(events: Sequence[TraceEvent], records: LiveRecords) -> dict[str, Any]:
     """Return how it ended, and for a crash where, and the record that was being read."""
     last = events[-1] if events else TraceEvent(0, 0, "")
     if last.stop is None:
@@ -114,8 +112,7 @@ def _end(events: Sequence[TraceEvent], records: LiveRecords | None) -> dict[str,
         return {"ended": endings.get(last.kind, "the trace was interrupted")}
     crash = from_stop(last.stop, "LLDB")
     entries: dict[str, Any] = {"ended": crash.signal, "crash": dataclasses.asdict(crash)}
-    addresses = live_records.at_crash(records, last, events) if records else None
-    if records and addresses:
+    if addresses := live_records.at_crash(records, last, events):
         address, good = addresses
         entries["record"] = {
             "function": records.name(address),
@@ -127,10 +124,7 @@ def _end(events: Sequence[TraceEvent], records: LiveRecords | None) -> dict[str,
 
 
 def _notes(
-    events: Sequence[TraceEvent],
-    part: BinaryPart | None,
-    records: LiveRecords | None,
-    calls: syscalls.Calls | None,
+    events: Sequence[TraceEvent], part: BinaryPart | None, records: LiveRecords, calls: Calls
 ) -> Iterator[str]:
     """Yield what the trace could not see, and why."""
     kinds = {event.kind for event in events}
@@ -138,7 +132,7 @@ def _notes(
         yield "main was never entered, or is not known (no __libc_start_main, no symbol)"
     if not kinds & _RUNTIME:
         yield "no call into a profile runtime was seen: none there, or its symbols are stripped"
-    if part and not records:
+    if part and not records.slots:
         yield "the records cannot be told apart: the runtime's raw version is not known"
     more = [memory.plain(event.function) for event in events if event.last]
     if more:
@@ -148,13 +142,12 @@ def _notes(
         yield f"only the first {watch.MOST_EVENTS} events are listed"
     if any(event.function in ("fork", "vfork", "execve", "posix_spawn") for event in events):
         yield "what a child process does is seen by the tracer of system calls only"
-    if calls is None or calls.note:
-        note = calls.note.removeprefix("no system calls: ") if calls else "interrupted before"
-        yield f"system calls: {note}"
+    if calls.note:
+        yield f"system calls: {calls.note.removeprefix('no system calls: ')}"
 
 
 def _row(
-    n: int, event: TraceEvent, owns: Memory, records: LiveRecords | None, folder: Path
+    n: int, event: TraceEvent, owns: Memory, records: LiveRecords, folder: Path
 ) -> dict[str, Any]:
     caller, _, caller_module = event.caller
     frames, module = event.frames, event.module
@@ -162,7 +155,6 @@ def _row(
         stack = event.stop["frames"][:_MOST_FRAMES]
         frames = tuple(frame["function"] for frame in stack)
         module = stack[0]["module"] if stack else ""
-    what = watch.what(event, records.name if records else lambda _: "", owns)
     return {
         "n": n,
         "time": event.time,
@@ -171,7 +163,7 @@ def _row(
         "function": memory.plain(event.function) or event.module,
         "module": module,
         "caller": memory.plain(caller) or caller_module,
-        "what": _inside(what, folder),
+        "what": _inside(watch.what(event, records.name, owns), folder),
         "frames": " < ".join(filter(None, map(memory.plain, frames))),
         "arguments": " ".join(map(hex, event.arguments)),
     }
@@ -195,21 +187,20 @@ def _inside(text: str, folder: Path) -> str:
 
 
 def _pointers(
-    events: Sequence[TraceEvent], owns: Memory, records: LiveRecords | None
+    events: Sequence[TraceEvent], owns: Memory, records: LiveRecords
 ) -> Iterator[Pointer]:
     for event in events:
         if event.kind == "write":
             yield from memory.passed(owns, event)
-    if records:
-        for how in ("written", "read"):
-            for function, value in records.values(how):
-                yield Pointer("Values", function, how, value, owns.owner(value))
+    for how in ("written", "read"):
+        for function, value in records.values(how):
+            yield Pointer("Values", function, how, value, owns.owner(value))
 
 
 def _reads(events: Sequence[TraceEvent], records: LiveRecords) -> Iterator[dict[str, Any]]:
     """Yield, for each call that is about a record, what it can read there, field by field."""
     for n, event in enumerate(events):
-        for address in live_records.addresses_read((event,)):
+        if address := live_records.address_read(event):
             function = records.name(address)
             for place, read, written in records.dump(address):
                 field, _, value = read.partition(" = ")

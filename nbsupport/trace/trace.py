@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,19 +22,15 @@ if TYPE_CHECKING:
 class Trace:
     """A trace in its `folder`: what one run did, in tables that are read when they are asked for.
 
-    `manifest` says of what the trace is, when it was made and how the run ended. The columns:
-
-    - events: n, time (seconds since the launch, the debugger's own included), thread, kind,
-      function, module, caller, what, frames, arguments
-    - pointers: as `memory.Pointer`
-    - records: n (of the event), byte, function, field, read, written
-    - places: as `memory.Place`
-    - calls: as `syscalls.Call`
-    - story: as `syscalls.ProfileStep`
+    `manifest` says of what the trace is, when it was made and how the run ended.
+    `tables.TABLES` has the columns: `n` is an event's number, `time` is in seconds since the
+    launch, the debugger's own included; places, pointers, calls and story are as `memory.Place`,
+    `memory.Pointer`, `syscalls.Call` and `syscalls.ProfileStep`.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
+    _rows: dict[str, Sequence[Any]] = field(init=False, compare=False, default_factory=dict)
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table; raises `LabError` when it is not there, or not whole."""
@@ -51,10 +46,6 @@ class Trace:
         if name not in self._rows:
             self._rows[name] = list(self.table(name).itertuples(index=False))
         return self._rows[name]
-
-    @functools.cached_property
-    def _rows(self) -> dict[str, Sequence[Any]]:
-        return {}
 
     @functools.cached_property
     def memory_map(self) -> MemoryMap:
@@ -74,7 +65,7 @@ class Trace:
     @property
     def elsewhere(self) -> int:
         """How many pointers of the profile, as passed and as written, lead out of its sections."""
-        followed = [pointer for pointer in self.rows("pointers") if pointer.how != "read"]
+        followed = (pointer for pointer in self.rows("pointers") if pointer.how != "read")
         return sum("__llvm_prf" not in pointer.owner for pointer in followed)
 
     @property
@@ -92,16 +83,15 @@ class Trace:
     @property
     def last_call(self) -> str:
         """The kind of the last call before a crash, "none" without one."""
-        kinds = [event.kind for event in self.rows("events")]
-        return kinds[-2] if kinds[-1:] == ["crash"] and len(kinds) > 1 else "none"
+        *_, before, last = ["none", "none", *(event.kind for event in self.rows("events"))]
+        return before if last == "crash" else "none"
 
     @property
     def where(self) -> str:
         """Function, offset and record of a crash, in words that are the same in each run."""
         if "crash" not in self.manifest:
             return "nowhere"
-        frame = self.manifest["crash"]["frames"][0]
-        record = self.manifest.get("record", {})
+        frame, record = self.manifest["crash"]["frames"][0], self.manifest.get("record")
         read = f", record at byte {record['offset']}" if record else ""
         return f"{frame['function'] or '?'}+{frame['offset']}{read}"
 
@@ -111,10 +101,9 @@ class Trace:
         events = self.rows("events")
         registered = [event.what for event in reversed(events) if event.kind == "registered"]
         called = [event.function for event in events if event.kind == "handler"]
-        both = set(registered) & set(called)
         return (
-            ", ".join(name for name in registered if name in both),
-            ", ".join(name for name in called if name in both),
+            ", ".join(name for name in registered if name in called),
+            ", ".join(name for name in called if name in registered),
         )
 
     @property
@@ -128,17 +117,16 @@ class Trace:
         """Whether it is live; of a recording when, where and by which tools it was made."""
         if not self.recorded:
             return "traced on this machine just now"
-        when = self.manifest["started"].partition("T")[0]
-        tools = filter(None, (self.manifest["debugger"], self.manifest.get("tracer")))
-        return f"a RECORDING of {when}, {self.manifest['platform']}, by {' and '.join(tools)}"
+        about = self.manifest
+        tools = " and ".join(filter(None, (about["debugger"], about.get("tracer"))))
+        return f"a RECORDING of {about['started'][:10]}, {about['platform']}, by {tools}"
 
     def summary(self) -> tuple[str, ...]:
         """Return what came of it, in lines for a terminal."""
         manifest = self.manifest
         lines = [f"{manifest['program']}: {manifest['ended']}"]
         if crash := manifest.get("crash"):
-            where = " < ".join(frame["function"] or "?" for frame in crash["frames"][:5])
-            lines[0] += f" in {where}"
+            lines[0] += f" in {' < '.join(f['function'] or '?' for f in crash['frames'][:5])}"
             if crash["fault_address"] is not None:
                 how, instruction = crash["fault_address_from"], crash["instruction"]
                 lines.append(f"at {crash['fault_address']:#x} (from the {how}): {instruction}")
@@ -164,14 +152,11 @@ def open_trace(folder: Path) -> Trace:
     path = folder / tables.MANIFEST
     if not path.is_file():
         raise MissingError(str(folder), "no trace there", f"pgo-lab trace -o {folder} -- PROGRAM")
-    try:
-        manifest = json.loads(path.read_text())
-        if "ended" not in manifest:
-            tables.assemble(folder, manifest)
-            manifest = json.loads(path.read_text())
-        return Trace(folder, manifest)
-    except ValueError as error:
-        raise LabError(str(folder), f"trace.json is not JSON ({error})", "trace again") from error
+    manifest = files.read_json(path, "trace again")
+    if "ended" not in manifest:
+        tables.assemble(folder, manifest)
+        manifest = files.read_json(path)
+    return Trace(folder, manifest)
 
 
 def recorded() -> Path:
@@ -180,7 +165,7 @@ def recorded() -> Path:
 
 
 def keep(cache: Path) -> None:
-    """Make the live traces in a cache the recorded ones, without what only this machine needs."""
+    """Make the live traces in a cache the recorded ones."""
     for folder in sorted((cache / "traces").glob("[!.]*/")):
         copy_trace(folder, recorded() / folder.name)
 

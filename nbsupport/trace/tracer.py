@@ -10,9 +10,9 @@ import os
 import platform
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
@@ -23,7 +23,7 @@ from nbsupport.trace import syscalls, tables, watch
 from nbsupport.trace.trace import Trace, open_trace
 
 
-class Tracer:
+class Tracer(contextlib.AbstractContextManager["Tracer"]):
     """Traces programs with one LLDB, kept alive between them; a context manager.
 
     `lldb` is its path (None: this machine's). Raises `MissingError` where there is no LLDB, and
@@ -34,9 +34,6 @@ class Tracer:
         path = lldb or require_lldb()
         threading.Thread(target=tables.prepare).start()
         self._lldb = Lldb(path)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._lldb.close()
@@ -77,21 +74,20 @@ class Tracer:
         name = Path(env.get("LLVM_PROFILE_FILE", "run.profraw")).name
         files.write(folder / tables.MANIFEST, json.dumps(manifest))
         for part in tables.RUNS:
-            (folder / part).mkdir(parents=True)
-
-        def variables(part: str) -> dict[str, str]:
-            return {**env, "LLVM_PROFILE_FILE": str((folder / part / name).absolute())}
-
+            (folder / part).mkdir()
+        debugged, traced = (
+            {**env, "LLVM_PROFILE_FILE": str(folder / part / name)} for part in tables.RUNS
+        )
         limits = dataclasses.replace(settings.TRACED, seconds=seconds)
         try:
-            self._debug(command, folder, variables("lldb"), cwd, limits, stdin)
+            self._debug(command, folder, debugged, cwd, limits, stdin)
         except BaseException:
             if (folder / tables.EVENTS).stat().st_size:
                 tables.assemble(folder, manifest)
             else:
                 shutil.rmtree(folder)
             raise
-        calls = syscalls.trace(command, cwd=cwd, env=variables("strace"), limits=limits)
+        calls = syscalls.trace(command, cwd=cwd, env=traced, limits=limits)
         tables.assemble(folder, manifest, calls, name)
         return open_trace(folder)
 
@@ -104,34 +100,24 @@ class Tracer:
         limits: settings.Limits,
         stdin: Path,
     ) -> None:
-        plan = watch.plan({name: folder / f"{name}.bin" for name in tables.COPIES})
-        with (folder / tables.EVENTS).open("w") as stream, _output(folder / tables.OUTPUT) as fifo:
+        room = settings.PROGRAM.output
+        with (
+            (folder / tables.EVENTS).open("w") as stream,
+            (folder / tables.OUTPUT).open("wb") as out,
+        ):
 
             def see(event: Mapping[str, Any]) -> None:
                 stream.write(json.dumps(event) + "\n")
                 stream.flush()
 
-            more: Request = {
-                "memory": limits.memory,
-                "stdin": str(stdin.absolute()),
-                "output": str(fifo),
-                "plan": plan,
-            }
-            try:
+            def take(chunk: bytes) -> None:
+                out.write(chunk[: max(0, room - out.tell())])
+
+            with output_pipe(take) as fifo:
+                more: Request = {
+                    "memory": limits.memory,
+                    "stdin": str(stdin.absolute()),
+                    "output": str(fifo),
+                    "plan": watch.plan({name: folder / f"{name}.bin" for name in tables.COPIES}),
+                }
                 self._lldb.stop(command, cwd, env, limits.seconds, more, see)
-            except LabError as error:
-                do = "check that it is built for this machine, and that ptrace is allowed"
-                raise LabError(error.what, error.why, do) from error
-
-
-@contextlib.contextmanager
-def _output(kept: Path) -> Iterator[Path]:
-    """Yield a pipe's path; of what a program writes there the first is kept, the rest dropped."""
-    room = settings.PROGRAM.output
-    with kept.open("wb") as out:
-
-        def take(chunk: bytes) -> None:
-            out.write(chunk[: max(0, room - out.tell())])
-
-        with output_pipe(take) as fifo:
-            yield fifo

@@ -1,97 +1,42 @@
-"""What a trace watches: the functions by group, and what their arguments mean.
-
-Names are those of the profile runtime of LLVM 14 to 23 (InstrProfiling.h,
-InstrProfilingFile.c, InstrProfilingWriter.c, InstrProfilingValue.c), of C libraries, and of
-the allocators' sources (mimalloc: init.c; jemalloc: jemalloc.c).
-"""
+"""What a trace watches (data/watched.toml), and what the arguments of these functions mean."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from nbsupport.crash.inside_lldb.protocol import GroupPlan, TraceEvent, TracePlan
+from nbsupport.base import files, settings
+from nbsupport.crash.inside_lldb.protocol import TraceEvent, TracePlan
+from nbsupport.trace.live_records import address_read
 from nbsupport.trace.memory import PAST, Memory, plain
 
-#: Calls of one function that are seen one by one; what follows runs at full speed.
-MOST, MOST_SITES, MOST_RECORDS, MOST_MEMORY = 64, 8, 24, 256
 #: Events of one run; from then on each function is seen once more at most.
 MOST_EVENTS = 20_000
 
-_RUNTIME = """
-    __llvm_profile_initialize __llvm_profile_initialize_file __llvm_profile_set_filename
-    __llvm_profile_register_write_file_atexit __llvm_profile_dump __llvm_profile_reset_counters
-    __llvm_profile_write_buffer __llvm_profile_set_file_object __llvm_profile_merge_from_buffer
-    __llvm_profile_get_num_data __llvm_profile_get_num_counters
-    __llvm_profile_write_file writeFile lprofWriteData
-"""
-_SITES = """
-    __llvm_profile_instrument_target __llvm_profile_instrument_memop
-    __llvm_profile_instrument_range
-"""
-_FILE = "fopen fopen64 open open64 fdopen ftruncate fcntl flock fclose"
-_ALLOCATE = "malloc calloc realloc posix_memalign aligned_alloc strdup free"
-_OWN = """
-    mi_malloc mi_calloc mi_realloc mi_free mi_malloc_aligned mi_zalloc mi_strdup
-    je_malloc je_calloc je_realloc je_free lab_malloc lab_realloc lab_free
-"""
-_LIFE = """
-    mi_process_init _mi_process_init mi_process_load mi_process_done _mi_process_done
-    mi_thread_init mi_thread_done mi_collect mi_heap_destroy mi_heap_collect
-    malloc_init malloc_init_hard jemalloc_constructor je_jemalloc_prefork je_malloc_stats_print
-"""
 
-#: group, functions, calls of each that are seen, and more: see `GroupPlan`.
-_GROUPS: tuple[tuple[str, str, int, Mapping[str, Any]], ...] = (
-    ("start", "__libc_start_main", 1, {}),
-    ("registered", "__cxa_atexit atexit on_exit __cxa_thread_atexit_impl", MOST, {}),
-    ("process", "exit _exit _Exit quick_exit fork vfork execve posix_spawn", MOST, {}),
-    ("runtime", _RUNTIME, MOST, {"scope": True, "back": True}),
-    ("write", "lprofWriteDataImpl", MOST, {"scope": True, "back": True}),
-    ("value site", _SITES, MOST_SITES, {"scope": True}),
-    ("record", "writeOneValueProfData initializeValueProfRuntimeRecord", MOST_RECORDS, {}),
-    ("allocator", f"{_ALLOCATE} {_OWN}", MOST_MEMORY, {"when": "runtime"}),
-    ("allocator's life", _LIFE, MOST, {}),
-    ("memory", "munmap mprotect madvise", MOST_MEMORY, {}),
-    ("memory", "mmap mmap64", MOST_MEMORY, {"back": True}),
-    ("file", _FILE, MOST, {"when": "runtime"}),
-)
-#: Arguments that are text, by function: which of them.
-_STRINGS = {
-    **dict.fromkeys(("fopen", "fopen64"), (0, 1)),
-    **dict.fromkeys(("open", "open64", "strdup", "__llvm_profile_set_filename"), (0,)),
-}
-#: Which argument is a size in bytes; who frees its first argument.
-_SIZED = {
-    **dict.fromkeys(("malloc", "mi_malloc", "je_malloc", "lab_malloc", "mi_zalloc"), 0),
-    **dict.fromkeys(("calloc", "realloc", "aligned_alloc", "mmap", "mmap64", "mi_realloc"), 1),
-}
-_FREED = ("free", "mi_free", "je_free", "lab_free")
+@functools.cache
+def _watched() -> dict[str, Any]:
+    return files.read_toml(settings.data_dir() / "watched.toml")
 
 
 def plan(copies: Mapping[str, Path]) -> TracePlan:
     """Return what LLDB's side is to watch; `copies`: where it copies which section of memory."""
     # Elsewhere the C library's __libc_start_main tells where main is, even without symbols.
-    darwin = (("main", "main", 1, {"back": True}),) if sys.platform == "darwin" else ()
-    groups = [
-        {"kind": kind, "names": names.split(), "limit": limit, "strings": _STRINGS, **more}
-        for kind, names, limit, more in (*_GROUPS, *darwin)
-    ]
+    main = {"kind": "main", "names": ["main"], "limit": 1, "back": True}
     return {
         "watcher": "trace",
-        "groups": cast(list[GroupPlan], groups),
+        "groups": [*_watched()["group"], *([main] if sys.platform == "darwin" else [])],
+        "strings": _watched()["strings"],
         "most": MOST_EVENTS,
         "copies": {name: str(path) for name, path in copies.items()},
     }
 
 
 def what(event: TraceEvent, name: Callable[[int], str], owns: Memory) -> str:
-    """Say in words what an event's arguments mean.
-
-    `name` gives the function whose record is at an address.
-    """
+    """Say in words what an event's arguments mean; `name` says whose record is at an address."""
     kind, function, arguments = event.kind, event.function, event.arguments
     if kind == "registered":
         return plain(event.handler[0]) or event.handler[2]
@@ -99,17 +44,17 @@ def what(event: TraceEvent, name: Callable[[int], str], owns: Memory) -> str:
         value = event.value
         return f"returned {value if value < 1 << 32 else owns.owner(value).removeprefix(PAST)}"
     if kind in ("value site", "record"):
-        record = arguments[0 if function == "initializeValueProfRuntimeRecord" else 1]
-        words = f"record of {name(record) or 'no function'}"
+        words = f"record of {name(address_read(event)) or 'no function'}"
         if kind == "value site":
             words += f", site {arguments[2]}, value {arguments[0]:#x}"
         return words
     if kind == "write":
         records, counters = arguments[2] - arguments[1], arguments[4] - arguments[3]
         return f"{records} bytes of records, {counters} of counters"
-    if function in _SIZED:
-        return f"{arguments[_SIZED[function]]} bytes"
-    if function in _FREED:
+    sized = _watched()["sized"]
+    if function in sized:
+        return f"{arguments[sized[function]]} bytes"
+    if function in ("free", "mi_free", "je_free", "lab_free"):
         place = arguments[0]
         return f"{owns.owner(place)}{owns.profile(place, 1)}" if place else "null"
     if function in ("munmap", "mprotect", "madvise"):

@@ -6,7 +6,6 @@ Nothing is said that differs between two runs on one machine: addresses are said
 from __future__ import annotations
 
 import difflib
-import html
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbsupport.show import shown
-from nbsupport.show.shown import Shown
+from nbsupport.show.shown import Shown, element
 from nbsupport.trace.trace import Trace
 
 #: Kinds of which events in a row are one row, whatever their functions.
@@ -31,7 +30,6 @@ _MILESTONES = (
 )
 #: Kinds of events that a tracer of system calls may see, too.
 _CALLS = ("file", "runtime", "write", "main", "process", "crash", "ended")
-_MAPPING = ("mmap", "munmap", "mprotect", "madvise")
 #: Rows of `aligned`: of each tracer the last, and what is shown of all at most.
 _MOST_CALLS, _MOST_ROWS = 400, 44
 
@@ -77,10 +75,7 @@ def details(trace: Trace, event: Any) -> str:
 
 
 def timeline(trace: Trace, kinds: Collection[str] = ()) -> Shown:
-    """Show the events in order, as a table; what repeats itself is one row.
-
-    `kinds` are those to show, as the table of events names them; () is all of them.
-    """
+    """Show the events in order (those of `kinds`, else all); what repeats itself is one row."""
     groups: list[tuple[Any, list[Any]]] = []
     for event in trace.rows("events"):
         key = event.kind, bool(_ALIKE.match(event.kind)) or (event.function, event.caller)
@@ -128,7 +123,7 @@ def record(trace: Trace) -> Shown:
     row, crash, places = trace.manifest.get("record"), trace.manifest.get("crash"), trace.memory_map
     if not (row and crash):
         text = f"No record was being read at the end: {ending(trace)}."
-        return Shown(text, f"<p>{html.escape(text)}</p>")
+        return Shown(text, element("p", text))
     used = re.findall(r"\w+", "".join(re.findall(r"\[.*?\]", crash["instruction"])))
     registers = crash["registers"]
     values = [f"{name} = {registers[name]:#x}" for name in used if name in registers]
@@ -137,13 +132,13 @@ def record(trace: Trace) -> Shown:
         f"address is from the {crash['fault_address_from']}. "
         f"Last good record: {row['last_good'] or '-'}."
     )
-    rows = []
-    for field in row["fields"]:
-        mark = "followed" if field[1].startswith("Values =") else ""
-        rows.append((*map(places.words, field), mark))
+    rows = [
+        (*map(places.words, field), "followed" if field[1].startswith("Values =") else "")
+        for field in row["fields"]
+    ]
     columns = ("byte", "as the runtime reads it", "as its compiler wrote it", "note")
     fields = shown.table(columns, rows, marked=False)
-    return Shown(f"{fields.text}\n{note}", f"{fields.html}<p>{html.escape(note)}</p>")
+    return Shown(f"{fields.text}\n{note}", fields.html + element("p", note))
 
 
 def milestones(trace: Trace) -> tuple[Milestone, ...]:
@@ -152,8 +147,7 @@ def milestones(trace: Trace) -> tuple[Milestone, ...]:
     chosen = []
     for title, *marks in _MILESTONES:
         hits = (e for m in marks for e in events if re.match(m, f"{e.kind} {e.function} {e.what}"))
-        event = next(hits, None)
-        if event is not None:
+        if event := next(hits, None):
             sentence = _sentence(trace, event, title).strip(": ")
             chosen.append(Milestone(event.n, title, f"{sentence}."))
     return tuple(sorted(chosen, key=lambda milestone: milestone.n))
@@ -197,8 +191,7 @@ def story(traces: Mapping[str, Trace]) -> Shown:
 
 def aligned(trace: Trace) -> Shown:
     """Show what the debugger and the tracer of system calls saw, side by side, a page at most."""
-    events = _debugged(trace)[-_MOST_CALLS:]
-    calls = _system_calls(trace)[-_MOST_CALLS:]
+    events, calls = _debugged(trace)[-_MOST_CALLS:], _system_calls(trace)[-_MOST_CALLS:]
     keys = [_same(text) for text in events], [_same(text) for text in calls]
     rows: list[tuple[str, str, str]] = []
     for what, a, b, c, d in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
@@ -236,7 +229,7 @@ def _system_calls(trace: Trace) -> list[str]:
         ours = call.path and call.name != "execve" and not re.search(r"[/:]|^\.\.$", call.path)
         begun = begun or ours
         text = f"{call.name} {call.path or call.result}"
-        if call.name in _MAPPING and begun and not call.path:
+        if call.name in ("mmap", "munmap", "mprotect", "madvise") and begun and not call.path:
             size = call.size if call.size > 0 else re.findall("(?<=, )[0-9]+", call.arguments)[0]
             lines.append(f"{call.name} {size} bytes")
         elif ours or re.match("SIG|exit|killed", call.name):

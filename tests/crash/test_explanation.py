@@ -197,15 +197,24 @@ def test_public_reports(tmp_path: Path, text: str, expected: tuple[str, ...], wh
     ("malformed profile", "malformed instrumentation profile data"),
     ("died somewhere", "-fprofile-generate\nSegmentation fault"),
     ("stack overflow", "thread main has overflowed its stack\n" + lldb_text("f", "main")),
+    ("stack overrun", lldb_text("f", stop="EXC_BAD_ACCESS (code=1, address=0x7ff0)") + "\nrsp = 0x8000"),
     ("abort", lldb_text("abort", "main", stop="signal SIGABRT")),
     ("outside the runtime", lldb_text("free", "main")),
     ("records misread", lldb_text(*WRITER, stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)")),
+    ("records misread, it seems", lldb_text("??", stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)")),
     ("no name", lldb_text("??", "main")), ("continuous mode", f"%c.profraw\n{STALE}"),
-    ("in the runtime", STALE),
+    ("in the runtime", STALE), ("in the runtime, at null", lldb_text(*WRITER)),
 ])  # fmt: skip
 def test_each_rule_decides_what_it_is_for(rule: str, text: str) -> None:
-    facts = explanation._facts(reports._read(text), None, Judgement("unknown", ""))
-    assert next(name for name, judge in explanation.RULES.items() if judge(facts)) == rule
+    facts = explanation._facts(*reports._read(text), Judgement("unknown", ""), "PROGRAM")
+    assert next(name for name, known in explanation.rules().items() if known.decides(facts)) == rule
+
+
+def test_every_rule_speaks_of_facts_that_there_are() -> None:
+    facts = explanation._facts("", None, Judgement("unknown", ""), "PROGRAM")
+    for name, rule in explanation.rules().items():
+        assert {fact.removeprefix("not ") for fact in rule.when} <= facts.keys(), name
+        assert rule.why.format_map(facts) and rule.advice.format_map(facts), name
 
 
 @pytest.mark.parametrize(("address", "spelled"), [

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import resource
 import signal
 import socket
@@ -15,11 +16,9 @@ from typing import Any
 
 import lldb
 
-from .common import Watcher
-from .protocol import Request, Siginfo, StackFrame, Stop, to_message
+from .common import Watcher, name_of, registers_of
+from .protocol import FATAL, Request, Siginfo, StackFrame, Stop, to_message
 
-#: Signals that end a program because of what it did; all others are passed on to it.
-FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
 #: Darwin stops with a Mach exception instead (numbers: <mach/exception_types.h>).
 EXCEPTIONS = {1: "SIGSEGV", 2: "SIGILL", 3: "SIGFPE", 6: "SIGTRAP"}
 #: Names that LLDB makes up for functions without a symbol.
@@ -49,8 +48,7 @@ def serve() -> None:
     # crashes when that one looks at a process that has just been killed here.
     debugger = lldb.SBDebugger.Create(False)
     debugger.SetAsync(True)
-    for setting in SETTINGS:
-        # A setting that one LLDB does not have is only speed lost there.
+    for setting in SETTINGS:  # one that an LLDB does not have is only speed lost there
         debugger.HandleCommand("settings set " + setting)
     _send(link, {"version": debugger.GetVersionString()})
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
@@ -84,8 +82,7 @@ class Agent:
     """Runs one program after the other until a fatal signal."""
 
     def __init__(self, debugger: Any, link: socket.socket) -> None:
-        self.debugger = debugger
-        self.link = link
+        self.debugger, self.link = debugger, link
         self.pid = 0  # of the program that is running; 0: none
         self.launching = threading.Lock()
         self.notes: queue.SimpleQueue[Any] = queue.SimpleQueue()  # for the watcher
@@ -127,7 +124,7 @@ class Agent:
             with contextlib.suppress(OSError, ValueError):
                 resource.prlimit(self.pid, resource.RLIMIT_DATA, (request["memory"],) * 2)
         try:
-            fatal = _fatal_stop(process, listener, deadline, watcher)
+            fatal = _fatal_stop(watcher, listener, deadline)
             if fatal is None:
                 return {"crash": None}
             stop = _describe(target, *fatal)
@@ -151,7 +148,7 @@ class Agent:
             from .rescuing import Rescuer  # noqa: PLC0415
 
             return Rescuer(target, emit, self.notes, plan)
-        return Watcher(target, emit, self.notes)
+        return Watcher(target, emit, self.notes, plan)
 
     def end_program(self) -> None:
         """End the program and what it started: LLDB's server makes it the head of a group."""
@@ -174,22 +171,18 @@ def _launch(request: Request, listener: Any, at_entry: bool) -> Any:
     return info
 
 
-def _fatal_stop(
-    process: Any, listener: Any, deadline: float, watcher: Watcher
-) -> tuple[Any, str] | None:
+def _fatal_stop(watcher: Watcher, listener: Any, deadline: float) -> tuple[Any, str] | None:
     """Let the program run; return the thread that a fatal signal stopped, and the signal's name."""
-    event = lldb.SBEvent()
+    process, event = watcher.process, lldb.SBEvent()
+    state_bit = lldb.SBProcess.eBroadcastBitStateChanged
     ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
     while time.monotonic() < deadline:
         # Wakes at once for an event; the second is only how late deadline and notes are seen.
         watcher.turn()
-        if not listener.WaitForEvent(1, event):
-            continue
-        if not event.GetType() & lldb.SBProcess.eBroadcastBitStateChanged:
-            continue
-        state = lldb.SBProcess.GetStateFromEvent(event)
+        changed = listener.WaitForEvent(1, event) and event.GetType() & state_bit
+        state = lldb.SBProcess.GetStateFromEvent(event) if changed else None
         if state in ended:
-            watcher.exited()
+            watcher.exited(process.GetExitStatus(), process.GetExitDescription() or "")
             return None
         if state == lldb.eStateStopped and not lldb.SBProcess.GetRestartedFromEvent(event):
             for thread in process:
@@ -215,17 +208,19 @@ def _signal(thread: Any) -> str:
 def _describe(target: Any, thread: Any, name: str) -> Stop:
     top = thread.GetFrameAtIndex(0)
     flavor = ("intel",) if target.GetTriple().startswith(("x86", "i386")) else ()
-    instruction, size = None, 0
+    instruction = None
     for decoded in target.ReadInstructions(top.GetPCAddress(), 1, *flavor):
         instruction = f"{decoded.GetMnemonic(target)} {decoded.GetOperands(target)}".strip()
-        size = decoded.GetByteSize()
+        # rip counts from the next instruction: the address is said in a comment, as gdb does.
+        if operand := re.search(r"ptr \[rip ([+-]) (\w+)\]", instruction):
+            following = top.GetPC() + decoded.GetByteSize()
+            instruction += f" # {following + int(operand[1] + operand[2], 0):#x}"
     return {
         "signal": name,
         "frames": _frames(thread),
         "instruction": instruction,
-        "instruction_size": size,
         "pc": top.GetPC(),
-        "registers": _registers(top),
+        "registers": registers_of(top),
         "siginfo": _siginfo(thread),
     }
 
@@ -236,10 +231,9 @@ def _frames(thread: Any) -> list[StackFrame]:
     LLDB shows inlined functions as frames of their own before the function they are in,
     whose frame then has another address: the first of such a group has the true one.
     """
-    frames = []
-    inside = False
-    for index in range(FRAMES):
-        frame = thread.GetFrameAtIndex(index)
+    frames, inside = [], False
+    for n in range(FRAMES):
+        frame = thread.GetFrameAtIndex(n)
         if frame.IsValid() and not inside:
             frames.append(_frame(frame))
         inside = frame.IsInlined()
@@ -249,22 +243,13 @@ def _frames(thread: Any) -> list[StackFrame]:
 def _frame(frame: Any) -> StackFrame:
     address, symbol = frame.GetPCAddress(), frame.GetSymbol()
     name = (symbol.GetName() if symbol.IsValid() else frame.GetFunctionName()) or ""
+    name = "" if name.startswith(UNNAMED) else name
     offset = None
-    if name.startswith(UNNAMED) or not name:
-        name = ""
-        if address.GetModule().IsValid():
-            offset = address.GetFileAddress()
-    elif symbol.IsValid():
+    if not name and address.GetModule().IsValid():
+        offset = address.GetFileAddress()
+    elif name and symbol.IsValid():
         offset = address.GetFileAddress() - symbol.GetStartAddress().GetFileAddress()
-    module = frame.GetModule().GetFileSpec().GetFilename() or ""
-    return {"function": name, "offset": offset, "module": module}
-
-
-def _registers(frame: Any) -> dict[str, int]:
-    """Return the general purpose registers of full width, without their aliased parts."""
-    general = frame.GetRegisters().GetValueAtIndex(0)
-    values = (general.GetChildAtIndex(i) for i in range(general.GetNumChildren()))
-    return {v.GetName(): v.GetValueAsUnsigned() for v in values if v.GetByteSize() == 8}
+    return {"function": name, "offset": offset, "module": name_of(frame.GetModule())}
 
 
 def _siginfo(thread: Any) -> Siginfo | None:

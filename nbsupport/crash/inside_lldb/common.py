@@ -17,14 +17,15 @@ CHUNK = 16 << 20
 class Watcher:
     """Follows one process from its launch to its end; agent.py calls it as things happen.
 
-    This one does nothing of its own: it is for a crash alone. `process` is set at the launch.
+    This one does nothing of its own: it is for a crash alone. `plan` is what the lab has asked
+    for, `emit` sends an event, `notes` is a queue. `process` is set at the launch.
     """
 
     #: Whether the program is to stop before its first instruction.
     at_entry = False
 
-    def __init__(self, target: Any, emit: Callable[[Any], None], notes: Any) -> None:
-        self.target, self.emit, self.notes = target, emit, notes
+    def __init__(self, target: Any, emit: Callable[[Any], None], notes: Any, plan: Any) -> None:
+        self.target, self.emit, self.notes, self.plan = target, emit, notes, plan
         self.process: Any = None
 
     def turn(self) -> None:
@@ -40,7 +41,7 @@ class Watcher:
     def crashed(self, thread: Any, stop: Stop) -> None:
         """Look at a program that a fatal signal ends."""
 
-    def exited(self) -> None:
+    def exited(self, code: int, why: str) -> None:
         """Take note that the program ended by itself, or by a signal no debugger can stop."""
 
     def late(self, listener: Any) -> None:
@@ -61,17 +62,29 @@ class Watcher:
         full = lldb.eFunctionNameTypeFull
         return self.target.BreakpointCreateByNames(list(names), full, nowhere, nowhere)
 
-    def sections(self, module: Any) -> Iterator[tuple[str, int, int]]:
-        """Yield name, address and size of a module's sections, those inside of segments.
+    def addresses(self, module: Any, name: str, kind: int = lldb.eSymbolTypeAny) -> list[int]:
+        """Return where a module's symbols of this name are loaded."""
+        symbols = (context.GetSymbol() for context in module.FindSymbols(name, kind))
+        starts = (symbol.GetStartAddress().GetLoadAddress(self.target) for symbol in symbols)
+        return [int(start) for start in starts if start != lldb.LLDB_INVALID_ADDRESS]
 
-        Before a section is loaded its address is `lldb.LLDB_INVALID_ADDRESS`.
-        """
+    def sections(self, module: Any) -> Iterator[tuple[str, int, int]]:
+        """Yield name, address and size of a module's loaded sections, those inside of segments."""
         for n in range(module.GetNumSections()):
             section = module.GetSectionAtIndex(n)
             inner = [section.GetSubSectionAtIndex(i) for i in range(section.GetNumSubSections())]
             for part in inner or [section]:
-                if part.GetByteSize():
-                    yield part.GetName() or "", part.GetLoadAddress(self.target), part.GetByteSize()
+                address, size = part.GetLoadAddress(self.target), part.GetByteSize()
+                if size and address != lldb.LLDB_INVALID_ADDRESS:
+                    yield part.GetName() or "", address, size
+
+    def place(self, address: int) -> tuple[str, int, str]:
+        """Return function ("": none), offset in it (or address) and module of an address."""
+        resolved = self.target.ResolveLoadAddress(address)
+        symbol, module = resolved.GetSymbol(), resolved.GetModule()
+        name = (symbol.GetName() if symbol.IsValid() else "") or ""
+        start = symbol.GetStartAddress().GetLoadAddress(self.target) if name else 0
+        return name, address - start, name_of(module) if module else ""
 
     def copy(self, address: int, size: int, path: str) -> None:
         """Copy a range of the program's memory to a file, as far as it can be read."""
@@ -82,6 +95,17 @@ class Watcher:
                 if not error.Success():
                     return
                 file.write(content)
+
+
+def registers_of(frame: Any) -> dict[str, int]:
+    """Return the general purpose registers of full width, without their aliased parts."""
+    general = frame.GetRegisters().GetValueAtIndex(0)
+    return {v.GetName(): v.GetValueAsUnsigned() for v in general if v.GetByteSize() == 8}
+
+
+def name_of(module: Any) -> str:
+    """Return the name of a module's file."""
+    return module.GetFileSpec().GetFilename() or ""
 
 
 def path_of(module: Any) -> str:

@@ -12,6 +12,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+#: Signals that end a program because of what it did; all others are passed on to it.
+FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
+
 
 class StackFrame(TypedDict):
     """A function on the stack, as `nbsupport.crash.crash.Frame` has it."""
@@ -29,43 +32,25 @@ class Siginfo(TypedDict):
 
 
 class Stop(TypedDict):
-    """What a debugger saw at a fatal signal.
-
-    `instruction` is None where there is nothing to execute, `siginfo` where there is none.
-    `instruction_size` is in bytes; 0 where the instruction's own text has what it is for.
-    """
+    """What a debugger saw at a fatal signal; `instruction` is None if there is none to execute."""
 
     signal: str
     frames: list[StackFrame]
     instruction: str | None
-    instruction_size: int
     pc: int
     registers: dict[str, int]
     siginfo: Siginfo | None
 
 
-class GroupPlan(TypedDict, total=False):
-    """Functions that are watched together, by their `names`.
+class TracePlan(TypedDict):
+    """What tracing.py is to do: `most` events at most; `copies` are files, by section.
 
-    `limit`: calls of each that are seen one by one. `when` is "runtime" for those that are seen
-    inside of the profile runtime only, of which `scope` functions are the doors. `back`: the
-    return is an event, too. `strings`: which arguments of a function are text.
+    The rest is from data/watched.toml.
     """
 
-    kind: str
-    names: list[str]
-    limit: int
-    when: str
-    scope: bool
-    back: bool
-    strings: dict[str, list[int]]
-
-
-class TracePlan(TypedDict):
-    """What tracing.py is to do: `most` events at most; `copies` are files, by section."""
-
     watcher: str
-    groups: list[GroupPlan]
+    groups: list[dict[str, Any]]
+    strings: dict[str, list[int]]
     most: int
     copies: dict[str, str]
 

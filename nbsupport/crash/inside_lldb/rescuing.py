@@ -8,7 +8,6 @@ in the program's memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import lldb
@@ -27,7 +26,7 @@ RETURN["arm64"] = RETURN["aarch64"]
 class LoadedImage:
     """An instrumented image in the process: its path, its sections, what the lab says of it."""
 
-    def __init__(self, path: str, sections: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, path: str, sections: dict[str, list[int]]) -> None:
         self.path, self.sections = path, sections
         self.note: Note = {}
         self.written = False  # its profile would have been written
@@ -38,12 +37,10 @@ class Rescuer(Watcher):
     """Keeps one process from both crashes, and copies its counters when it ends or when told."""
 
     at_entry = True
+    plan: RescuePlan
 
-    def __init__(
-        self, target: Any, emit: Callable[[Any], None], notes: Any, plan: RescuePlan
-    ) -> None:
-        super().__init__(target, emit, notes)
-        self.plan = plan
+    def __init__(self, target: Any, *others: Any) -> None:
+        super().__init__(target, *others)
         self.images: list[LoadedImage] = []
         self.modules: set[tuple[str, int]] = set()  # that were looked at, by path and place
         self.due: str = ""  # why a snapshot is wanted
@@ -51,8 +48,8 @@ class Rescuer(Watcher):
         self.ending = False
         debugger = target.GetDebugger()
         debugger.HandleCommand("settings set target.process.stop-on-sharedlibrary-events true")
-        self.exits = self.breakpoint(plan["exits"])
-        self.forks = self.breakpoint(plan["forks"])
+        self.exits = self.breakpoint(self.plan["exits"])
+        self.forks = self.breakpoint(self.plan["forks"])
         self.writers: dict[int, LoadedImage] = {}  # by breakpoint, as the next
         self.waiting: dict[int, LoadedImage] = {}  # for a value site
 
@@ -132,13 +129,10 @@ class Rescuer(Watcher):
         address, size = image.sections["__llvm_prf_data"]
         error = lldb.SBError()
         before = self.process.ReadMemory(address, size, error) or b""
-        done = error.Success()
+        pointers = [before[own : own + 8] for own in note["own"]]
+        done = error.Success() and all(map(any, pointers))
         mended = bytearray(before)
-        for slot, own in zip(note["slots"], note["own"]):  # noqa: B905 - of Python 3.10
-            pointer = before[own : own + 8]
-            if not done or not any(pointer):
-                done = False
-                break
+        for slot, pointer in zip(note["slots"], pointers):  # noqa: B905 - of Python 3.10
             mended[slot : slot + 8] = pointer
         if done and note["slots"]:
             low, high = min(note["slots"]), max(note["slots"]) + 8
@@ -153,21 +147,19 @@ class Rescuer(Watcher):
 
     def _look(self, module: Any) -> None:
         """Tell the lab of an instrumented image, and change in its memory what the lab says."""
-        sections = {
-            name.rpartition(".")[2]: (address, size)
-            for name, address, size in self.sections(module)
-        }
+        sections = {name.rpartition(".")[2]: place for name, *place in self.sections(module)}
         address, _ = sections.get("__llvm_prf_data", (0, 0))
         key = (str(module.GetFileSpec()), address)
-        if key in self.modules or not sections or address == lldb.LLDB_INVALID_ADDRESS:
-            return  # the last: not loaded yet
+        if key in self.modules or not sections:
+            return
         self.modules.add(key)
         if not address:
             return
         image = LoadedImage(path_of(module), sections)
         self.images.append(image)
-        symbols = {name: self._symbol(module, name) for name in self.plan["functions"]}
-        version = self._symbol(module, self.plan["version"])
+        names = (*self.plan["functions"], self.plan["version"])
+        symbols = {name: next(iter(self.addresses(module, name)), 0) for name in names}
+        version = symbols.pop(self.plan["version"])
         number = self.process.ReadUnsignedFromMemory(version, 8, lldb.SBError()) if version else 0
         self.emit(RescueEvent("image", image.path, address, symbols, number))
         while "patch" not in (note := self.notes.get()):
@@ -178,23 +170,9 @@ class Rescuer(Watcher):
         for place in note["values"]:
             self.waiting[self.target.BreakpointCreateByAddress(place).GetID()] = image
         for inside in note["writer"]:
-            start = self._start(inside)
+            start = inside - self.place(inside)[1]  # of its symbol, or of its unwind table
             if start and self._disarm(start):
                 self.writers[self.target.BreakpointCreateByAddress(start).GetID()] = image
-
-    def _symbol(self, module: Any, name: str) -> int:
-        for context in module.FindSymbols(name):
-            address = context.GetSymbol().GetStartAddress().GetLoadAddress(self.target)
-            if address != lldb.LLDB_INVALID_ADDRESS:
-                return int(address)
-        return 0
-
-    def _start(self, inside: int) -> int:
-        """Return where the function around an address starts: its symbol, or unwind table."""
-        symbol = self.target.ResolveLoadAddress(inside).GetSymbol()
-        if not symbol.IsValid():
-            return 0
-        return int(symbol.GetStartAddress().GetLoadAddress(self.target))
 
     def _disarm(self, address: int) -> bool:
         """Make a function return 0 at once."""
@@ -210,9 +188,7 @@ class Rescuer(Watcher):
         copies = []
         for n, image in enumerate(images):
             parts = {}
-            for name in self.plan["sections"]:
-                if name not in image.sections:
-                    continue
+            for name in sorted(image.sections.keys() & self.plan["sections"]):
                 path = os.path.join(self.plan["copies"], f"{self.copies}-{n}-{name}")  # noqa: PTH118
                 address, size = image.sections[name]
                 if name == "__llvm_prf_data" and image.records:
@@ -229,9 +205,8 @@ class Rescuer(Watcher):
         self.emit(RescueEvent("crash", stop=stop))
         self.snapshot("crash", self.images)
 
-    def exited(self) -> None:
-        """Tell how the program ended by itself, or by a signal that no debugger can stop."""
-        why, code = self.process.GetExitDescription() or "", self.process.GetExitStatus()
+    def exited(self, code: int, why: str) -> None:
+        """Tell how the program ended."""
         self.emit(RescueEvent("ended", why=why, code=code))
 
     def late(self, listener: Any) -> None:

@@ -6,13 +6,14 @@ Each event is sent as it happens, so that a run that is killed keeps what it saw
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import lldb
 
-from .common import Watcher, path_of
-from .protocol import GroupPlan, Stop, TraceEvent, TracePlan
+from .common import Watcher, name_of, path_of, registers_of
+from .protocol import Stop, TraceEvent, TracePlan
 
 #: Bytes of a section that are copied out of the program.
 MOST_BYTES = 256 << 20
@@ -22,30 +23,28 @@ CALLERS = 6
 ARRAYS = {".preinit_array": "constructor", ".init_array": "constructor", ".fini_array": "handler"}
 
 
+@dataclass
 class Group:
-    """Functions that are watched together (see `GroupPlan`), and what was seen of them."""
+    """Functions that are watched together, as data/watched.toml says, and what was seen of them."""
 
-    def __init__(self, plan: GroupPlan, breakpoint: Any) -> None:
-        self.kind = plan["kind"]
-        self.gated = plan.get("when") == "runtime"
-        self.scope = plan.get("scope", False)
-        self.back = plan.get("back", False)
-        self.limit = plan["limit"]
-        self.strings = plan.get("strings", {})
-        self.functions = plan.get("names", [])
-        self.breakpoint = breakpoint
-        self.hits: dict[str, int] = {}
-        self.names: dict[int, str] = {}  # by address
+    kind: str
+    breakpoint: Any
+    names: Sequence[str] = ()
+    limit: int = 64
+    back: bool = False
+    scope: bool = False
+    gated: bool = False
+    hits: dict[str, int] = field(default_factory=dict)
+    by_address: dict[int, str] = field(default_factory=dict)
 
 
 class EventTracer(Watcher):
     """Follows one process from its launch to its end."""
 
-    def __init__(
-        self, target: Any, emit: Callable[[Any], None], notes: Any, plan: TracePlan
-    ) -> None:
-        super().__init__(target, emit, notes)
-        self.plan = plan
+    plan: TracePlan
+
+    def __init__(self, target: Any, *others: Any) -> None:
+        super().__init__(target, *others)
         self.start = time.monotonic()
         self.events = 0
         self.shot = False  # whether the memory map was taken
@@ -56,24 +55,23 @@ class EventTracer(Watcher):
         self.leaving = False  # after main nothing that frees memory is left out
         self.registered = 0  # the handler that was registered last
         self.arm = target.GetTriple().startswith(("aarch64", "arm64"))
-        for group_plan in plan["groups"]:
-            group = Group(group_plan, self.breakpoint(group_plan["names"]))
+        for plan in self.plan["groups"]:
+            group = Group(breakpoint=self.breakpoint(plan["names"]), **plan)
             self.groups[group.breakpoint.GetID()] = group
-            if group.gated:
-                group.breakpoint.SetEnabled(False)
+            group.breakpoint.SetEnabled(not group.gated)
 
     def _at(self, kind: str, address: int) -> None:
         if address and (kind, address) not in self.watched:
             self.watched.add((kind, address))
             breakpoint = self.target.BreakpointCreateByAddress(address)
-            plan: GroupPlan = {"kind": kind, "limit": 64, "back": kind == "main"}
-            self.groups[breakpoint.GetID()] = Group(plan, breakpoint)
+            group = Group(kind, breakpoint, back=kind == "main")
+            self.groups[breakpoint.GetID()] = group
 
-    def tell(self, kind: str, thread: int, **more: Any) -> None:
-        """Send an event."""
+    def tell(self, kind: str, thread: Any, **more: Any) -> None:
+        """Send an event of a thread (None: of all)."""
         self.events += 1
         seconds = round(time.monotonic() - self.start, 6)
-        self.emit(TraceEvent(seconds, thread, kind, **more))
+        self.emit(TraceEvent(seconds, thread.GetIndexID() if thread else 0, kind, **more))
 
     def stopped(self) -> None:
         """Tell what the threads stopped for, other than a fatal signal."""
@@ -84,10 +82,9 @@ class EventTracer(Watcher):
             elif reason == lldb.eStopReasonSignal:
                 number = thread.GetStopReasonDataAtIndex(0)
                 name = self.process.GetUnixSignals().GetSignalAsCString(number)
-                self.tell("signal", thread.GetIndexID(), function=name or str(number))
+                self.tell("signal", thread, function=name or str(number))
             elif reason == lldb.eStopReasonExec:
-                image = str(self.target.GetExecutable())
-                self.tell("exec", thread.GetIndexID(), function=image)
+                self.tell("exec", thread, function=str(self.target.GetExecutable()))
 
     def _breakpoint(self, thread: Any) -> None:
         data = [thread.GetStopReasonDataAtIndex(n) for n in range(thread.GetStopReasonDataCount())]
@@ -123,7 +120,7 @@ class EventTracer(Watcher):
             if arguments[0] == self.registered:
                 return  # atexit() is a call of __cxa_atexit()
             self.registered = arguments[0]
-            more["handler"] = self._place(arguments[0])
+            more["handler"] = self.place(arguments[0])
             self._at("handler", arguments[0])
         if name == "exit":
             self._leave()
@@ -132,15 +129,17 @@ class EventTracer(Watcher):
         if group.kind == "write":
             more["stack"] = tuple(self._word(sp + 8 * n) for n in range(1, 12))
             self.snapshot(thread)
+        frames = [thread.GetFrameAtIndex(n) for n in range(1, CALLERS + 1)]
+        linked = [frame for frame in frames if frame.IsValid() and not frame.IsInlined()]
         self.tell(
             group.kind,
-            who,
+            thread,
             function=name,
-            module=frame.GetModule().GetFileSpec().GetFilename() or "",
-            caller=self._place(back - 1),
-            frames=_callers(thread),
+            module=name_of(frame.GetModule()),
+            caller=self.place(back - 1),
+            frames=tuple(frame.GetSymbol().GetName() or "" for frame in linked),
             arguments=tuple(arguments),
-            text=tuple(self._text(arguments[n]) for n in group.strings.get(name, ())),
+            text=tuple(self._text(arguments[n]) for n in self.plan["strings"].get(name, ())),
             last=count == group.limit,
             **more,
         )
@@ -153,7 +152,7 @@ class EventTracer(Watcher):
 
     def _start(self, main: int) -> None:
         """Watch main, and what runs before and after it: the C library is about to call them."""
-        for name, address, size in self._loaded(self.target.GetModuleAtIndex(0)):
+        for name, address, size in self.sections(self.target.GetModuleAtIndex(0)):
             if name in ARRAYS:
                 for place in range(address, address + size, 8):
                     self._at(ARRAYS[name], self._word(place))
@@ -165,16 +164,12 @@ class EventTracer(Watcher):
         In a copy the arguments are not in their registers. A C library has several names at
         one address.
         """
-        if pc not in group.names:
-            names = (
-                name
-                for name in group.functions
-                for context in frame.GetModule().FindSymbols(name, lldb.eSymbolTypeCode)
-                if context.GetSymbol().GetStartAddress().GetLoadAddress(self.target) == pc
-            )
-            unnamed = "" if group.functions else self._place(pc)[0] or hex(pc)
-            group.names[pc] = next(names, unnamed)
-        return group.names[pc]
+        if pc not in group.by_address:
+            module, code = frame.GetModule(), lldb.eSymbolTypeCode
+            names = (name for name in group.names if pc in self.addresses(module, name, code))
+            unnamed = "" if group.names else self.place(pc)[0] or hex(pc)
+            group.by_address[pc] = next(names, unnamed)
+        return group.by_address[pc]
 
     def _returned(self, thread: Any, number: int) -> None:
         group, name, _ = self.returns.pop(number)
@@ -184,7 +179,7 @@ class EventTracer(Watcher):
         if group.back:
             register = thread.GetFrameAtIndex(0).FindRegister("x0" if self.arm else "rax")
             value = register.GetValueAsUnsigned()
-            self.tell("returned", thread.GetIndexID(), function=name, value=value)
+            self.tell("returned", thread, function=name, value=value)
             if group.kind == "main":
                 self._leave()
 
@@ -210,14 +205,6 @@ class EventTracer(Watcher):
         text = self.process.ReadCStringFromMemory(address, 512, error) if address else ""
         return text if error.Success() else ""
 
-    def _place(self, address: int) -> tuple[str, int, str]:
-        """Return function, offset and module of an address."""
-        resolved = self.target.ResolveLoadAddress(address)
-        symbol, module = resolved.GetSymbol(), resolved.GetModule()
-        name = (symbol.GetName() if symbol.IsValid() else "") or ""
-        start = symbol.GetStartAddress().GetLoadAddress(self.target) if name else 0
-        return name, address - start, (module.GetFileSpec().GetFilename() or "") if module else ""
-
     def snapshot(self, thread: Any) -> None:
         """Send the memory map, and copy the profile's sections of the image that is running."""
         self.shot = True
@@ -232,60 +219,36 @@ class EventTracer(Watcher):
                 mapped.append((*span, rights, info.GetName() or ""))
         module, sections = self._running(thread)
         for name, address, size in sections:
-            path = self.plan["copies"].get(name.rpartition(".")[2])
-            if path:
+            if path := self.plan["copies"].get(name.rpartition(".")[2]):
                 self.copy(address, min(size, MOST_BYTES), path)
-        details = {"sections": tuple(sections), "image": path_of(module)}
-        self.tell("map", thread.GetIndexID(), regions=tuple(mapped), **details)
+        maps = {"regions": tuple(mapped), "sections": tuple(sections)}
+        self.tell("map", thread, image=path_of(module), **maps)
 
     def _running(self, thread: Any) -> tuple[Any, list[tuple[str, int, int]]]:
         """Return the innermost image that is instrumented, else the program; and its sections."""
-        modules = [thread.GetFrameAtIndex(n).GetModule() for n in range(CALLERS)]
-        for module in modules:
-            sections = self._loaded(module) if module.IsValid() else []
+        for n in range(CALLERS):
+            module = thread.GetFrameAtIndex(n).GetModule()
+            sections = list(self.sections(module)) if module.IsValid() else []
             if any("__llvm_prf_data" in name for name, _, _ in sections):
                 return module, sections
         program = self.target.GetModuleAtIndex(0)
-        return program, self._loaded(program)
-
-    def _loaded(self, module: Any) -> list[tuple[str, int, int]]:
-        invalid = lldb.LLDB_INVALID_ADDRESS
-        return [section for section in self.sections(module) if section[1] != invalid]
+        return program, list(self.sections(program))
 
     def crashed(self, thread: Any, stop: Stop) -> None:
         """Tell where a fatal signal stopped the program."""
         self.snapshot(thread)
         frames = [thread.GetFrameAtIndex(n) for n in range(CALLERS)]
-        registers = [
-            tuple(sorted({v.GetValueAsUnsigned() for v in f.GetRegisters().GetValueAtIndex(0)}))
-            for f in frames
-            if f.IsValid()
-        ]
-        self.tell(
-            "crash",
-            thread.GetIndexID(),
-            function=stop["signal"],
-            caller=self._place(stop["pc"]),
-            stop=stop,
-            callers=tuple(registers),
-        )
+        callers = tuple(tuple(registers_of(f).values()) for f in frames if f.IsValid())
+        signal, caller = stop["signal"], self.place(stop["pc"])
+        self.tell("crash", thread, function=signal, caller=caller, stop=stop, callers=callers)
 
-    def exited(self) -> None:
-        """Tell how the program ended by itself, or by a signal that no debugger can stop."""
-        text = self.process.GetExitDescription() or ""
-        self.tell("ended", 0, function=text, value=self.process.GetExitStatus())
+    def exited(self, code: int, why: str) -> None:
+        """Tell how the program ended."""
+        self.tell("ended", None, function=why, value=code)
 
     def late(self, listener: Any) -> None:
         """Tell where the program was when its time was over."""
-        frames: tuple[str, ...] = ()
-        if self.interrupt(listener):
-            innermost = self.process.GetThreadAtIndex(0).frames[:CALLERS]
-            frames = tuple(self._place(frame.GetPC())[0] for frame in innermost)
-        self.tell("limit", 0, function="time", frames=frames)
-
-
-def _callers(thread: Any) -> tuple[str, ...]:
-    """Return the functions below the innermost, as linked: without inlined ones."""
-    frames = [thread.GetFrameAtIndex(n) for n in range(1, CALLERS + 1)]
-    whole = [frame for frame in frames if frame.IsValid() and not frame.IsInlined()]
-    return tuple(frame.GetSymbol().GetName() or "" for frame in whole)
+        stopped = self.interrupt(listener)
+        frames = self.process.GetThreadAtIndex(0).frames[:CALLERS] if stopped else ()
+        names = tuple(self.place(frame.GetPC())[0] for frame in frames)
+        self.tell("limit", None, function="time", frames=names)

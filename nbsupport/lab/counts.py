@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from nbsupport.toolchains import profdata
 from nbsupport.toolchains.profdata import Key
@@ -56,7 +56,7 @@ def together(parts: Iterable[Expected]) -> Expected:
     return whole
 
 
-def difference(counts: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -> str | None:
+def difference(counts: Counts, expected: Expected) -> str | None:
     """Say what is wrong with the counts of a run; None when nothing is.
 
     >>> difference({("f", 1): (1,)}, {("f", 1): (1,), ("g", 2): None})
@@ -67,19 +67,14 @@ def difference(counts: Counts, expected: Mapping[Key, tuple[int, ...] | None]) -
     '1 functions have wrong counts (f)'
     >>> difference({("f", 1): (1,), ("g", 2): (9,)}, {("f", 1): (1,), ("g", 2): None})
     """
-    missing = sorted(name for name, _ in expected.keys() - counts.keys())
-    if missing:
-        return f"{len(missing)} functions are missing ({_some(missing)})"
-    extra = sorted(name for name, _ in counts.keys() - expected.keys())
-    if extra:
-        return f"{len(extra)} functions belong to no part of the program ({_some(extra)})"
-    wrong = sorted(
-        key[0]
-        for key, counters in expected.items()
-        if counters is not None and counts[key] != counters
-    )
-    return f"{len(wrong)} functions have wrong counts ({_some(wrong)})" if wrong else None
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    wrong = (key for key, right in expected.items() if right not in (None, counts.get(key)))
+    for keys, fault in (
+        (expected.keys() - counts.keys(), "are missing"),
+        (counts.keys() - expected.keys(), "belong to no part of the program"),
+        (wrong, "have wrong counts"),
+    ):
+        names = sorted(name for name, _ in keys)
+        if names:
+            more = ", …" if names[3:] else ""
+            return f"{len(names)} functions {fault} ({', '.join(names[:3])}{more})"
+    return None

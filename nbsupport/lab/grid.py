@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from nbsupport.base import progress
 from nbsupport.base.errors import BuildError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.lab.trial import Trial
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def sweep(
@@ -46,37 +44,30 @@ def sweep(
     Raises `LabError` for a name that is not known or not here. What does not build is a row.
 
     """
-    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
-
     grid = itertools.product(programs, mains, foreigns, orders, instruments, main_instruments)
     with contextlib.nullcontext(lab) if lab else Lab() as mine:
         trials = [
-            mine.trial(
-                program, main, foreign, order=order, instrument=instrument, main_instrument=main_how
-            )
-            for program, main, foreign, order, instrument, main_how in grid
-            if foreign != "gcc" or instrument in (None, "none")
+            mine.trial(program, main, foreign, order=order, instrument=how, main_instrument=own)
+            for program, main, foreign, order, how, own in grid
+            if foreign != "gcc" or how in (None, "none")
         ]
         # First the objects that trials share, then references, then each trial: the threads only
         # wait for child processes (compilers, programs, debuggers), which run in parallel.
-        references = tuple(dict.fromkeys(part for trial in trials for part in trial.references))
-        objects = tuple(
-            dict.fromkeys(job for trial in (*references, *trials) for job in build.jobs(trial))
-        )
+        references = list(dict.fromkeys(part for trial in trials for part in trial.references))
+        builds = (build.jobs(trial) for trial in (*references, *trials))
+        objects = list(dict.fromkeys(itertools.chain.from_iterable(builds)))
 
         # What does not build is left to the trials that need it: their outcome tells of it.
-        def compile_object(job: build.CompileJob) -> None:
+        def prepare(part: build.CompileJob | Trial) -> None:
             with contextlib.suppress(BuildError):
-                build.compiled(job, mine.cache)
+                if isinstance(part, Trial):
+                    mine.reference(part)
+                else:
+                    build.compiled(part, mine.cache)
 
-        def count_reference(trial: Trial) -> None:
-            with contextlib.suppress(BuildError):
-                mine.reference(trial)
-
-        total = len(objects) + len(references) + len(trials)
-        with progress.bar("trials", total) as step:
-            progress.each(objects, compile_object, "", jobs=jobs, step=step)
-            progress.each(references, count_reference, "", jobs=jobs, step=step)
+        with progress.bar("trials", len(objects) + len(references) + len(trials)) as step:
+            progress.each(objects, prepare, "", jobs=jobs, step=step)
+            progress.each(references, prepare, "", jobs=jobs, step=step)
             outcomes = progress.each(trials, mine.run, "", jobs=jobs, step=step)
     rows = zip(trials, outcomes, strict=True)
     return pd.DataFrame([{**trial.to_row(), **outcome.to_row()} for trial, outcome in rows])

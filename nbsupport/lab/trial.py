@@ -74,14 +74,11 @@ class Trial:
     @property
     def parameters(self) -> dict[str, str]:
         """What identifies the trial from machine to machine: versions, not places."""
-        names = {"main": self.main, "foreign": self.foreign}
-        versions = {key: f"{t.kind} {t.major}" for key, t in names.items()}
         return {
             "program": self.program.name,
-            **versions,
-            "order": self.order,
-            "instrument": self.instrument,
-            "main_instrument": self.main_instrument,
+            "main": f"{self.main.kind} {self.main.major}",
+            "foreign": f"{self.foreign.kind} {self.foreign.major}",
+            **self._how,
         }
 
     def to_row(self) -> dict[str, Any]:
@@ -92,7 +89,9 @@ class Trial:
             "main_raw_version": self.main.raw_version,
             "foreign": self.foreign.name,
             "foreign_raw_version": self.foreign.raw_version,
-            "order": self.order,
-            "instrument": self.instrument,
-            "main_instrument": self.main_instrument,
+            **self._how,
         }
+
+    @property
+    def _how(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in ("order", "instrument", "main_instrument")}

@@ -99,7 +99,7 @@ def test_an_excerpt_is_found_by_symbol_and_says_where_it_is(tmp_path: Path) -> N
     ("statement", "Values", "  return Data->Values"), ("loop", "", "  for (int I"),
 ])  # fmt: skip
 def test_a_part_of_a_function_is_found_by_a_word_in_it(
-    tmp_path: Path, part: parse.ExcerptPart, about: str, first: str
+    tmp_path: Path, part: parse.Part, about: str, first: str
 ) -> None:
     found = parse.excerpt(small(tmp_path), "init", part=part, about=about)
     assert found.text.startswith(first)

@@ -21,9 +21,9 @@ WAYS = (
 )
 
 
-def crash_path(found: Structure) -> tuple[str, ...]:
+def crash_path(structure: Structure) -> tuple[str, ...]:
     """Return the functions on the crash's path, from registration on; each once."""
-    return tuple(dict.fromkeys(name for way in WAYS for name in found.path(*way)))
+    return tuple(dict.fromkeys(name for way in WAYS for name in structure.path(*way)))
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,8 @@ class RuntimeChange:
 
 def compare(old: Structure, new: Structure) -> RuntimeChange:
     """Return what changed from `old` to `new`: code, not comments or layout."""
-    code, files = (
-        [_by_name(structure, what) for structure in (old, new)] for what in ("digest", "file")
-    )
+    code = [_by_name(structure, "digest") for structure in (old, new)]
+    files = [_by_name(structure, "file") for structure in (old, new)]
     both = [name for name in code[1] if name in code[0]]
     return RuntimeChange(
         old,

@@ -15,19 +15,21 @@ from typing import Literal
 import tree_sitter_c
 from tree_sitter import Language, Node, Parser, Query, QueryCursor
 
-from nbsupport.base.errors import LabError
+from nbsupport.base import LabError
 from nbsupport.show import look
 from nbsupport.show.shown import Html, element, escape
 from nbsupport.studies.sources.tree import Tree
 
-ExcerptPart = Literal["", "loop", "condition", "statement"]
+Part = Literal["", "loop", "condition", "statement"]
+#: What to do about a name that a version does not have.
+ADVICE = "see what changed (sources.compare), and name what took its place"
 
 _C = Language(tree_sitter_c.language())
 
 #: What defines a symbol, by the kind of node: functions before all else.
 _DEFINITIONS = ["function_definition", "type_definition", "struct_specifier", "enum_specifier"]
 _DEFINITIONS += ["preproc_def", "preproc_function_def", "declaration"]
-_PARTS: dict[ExcerptPart, tuple[str, ...]] = {
+_PARTS: dict[Part, tuple[str, ...]] = {
     "loop": ("for_statement", "while_statement", "do_statement"),
     "condition": ("if_statement", "switch_statement"),
     "statement": ("expression_statement", "declaration", "return_statement"),
@@ -77,24 +79,31 @@ class TranslationUnit:
         """Return the text of a node; "" for none."""
         return self.clean[node.start_byte : node.end_byte].decode(errors="replace") if node else ""
 
-    def field(self, node: Node, name: str) -> str:
+    def field(self, node: Node | None, name: str) -> str:
         """Return the text of a field of a node, as the grammar names it; "" for none."""
-        return self.words(node.child_by_field_name(name))
+        return self.words(child(node, name))
 
     def name(self, node: Node) -> str:
         """Return the name that a definition or a declarator introduces; "" for none."""
-        if named := node.child_by_field_name("name"):
-            return self.words(named)
-        inner: Node | None = node
-        while inner is not None and inner.type not in _NAMES:
-            inner = inner.child_by_field_name("declarator") or next(
-                (c for c in inner.named_children if c.type.endswith(("declarator", "identifier"))),
-                None,
-            )
+        inner = child(node, "name") or node
+        while inner.type not in _NAMES:
+            kinds = ("declarator", "identifier")
+            inside = (node for node in inner.named_children if node.type.endswith(kinds))
+            deeper = child(inner, "declarator") or next(inside, None)
+            if deeper is None:
+                return ""
+            inner = deeper
         return self.words(inner)
 
 
 _start = operator.attrgetter("start_byte")
+
+
+def child(node: Node | None, *fields: str) -> Node | None:
+    """Return what is in a field of a node, or in a field of that, and so on; None for none."""
+    for field in fields:
+        node = node.child_by_field_name(field) if node else None
+    return node
 
 
 @dataclass(frozen=True)
@@ -148,13 +157,7 @@ def parsed(content: bytes) -> TranslationUnit:
 
 
 def excerpt(
-    tree: Tree,
-    symbol: str,
-    *,
-    part: ExcerptPart = "",
-    about: str = "",
-    file: str = "",
-    mark: str = "",
+    tree: Tree, symbol: str, *, part: Part = "", about: str = "", file: str = "", mark: str = ""
 ) -> Excerpt:
     """Return the lines that define a function, type, macro or variable; or a part of a function.
 
@@ -162,37 +165,31 @@ def excerpt(
     `about` in it. `mark`: lines with this word. `file`: where it is expected; the note says
     when it has moved. Raises `LabError` when this version has no such symbol, or no such part.
     """
-    place = _definition(tree, symbol, file)
-    if place is None:
-        raise LabError(
-            f"{symbol} in LLVM {tree.version}",
-            "the profile runtime has no such symbol",
-            "see what changed (sources.compare), and name what took its place",
-        )
-    path, unit, node = place
+    path, unit, node = _definition(tree, symbol, file)
     if part:
-        node = _part(tree, unit, node, symbol, part, about)
+        word = re.compile(rf"\b{re.escape(about)}\b")
+        inside = unit.between(node.start_byte, node.end_byte, *_PARTS[part])
+        nodes = [inner for inner in inside if word.search(unit.words(inner))]
+        if not nodes:
+            why = f"it has no {part} with {about}" if about else f"it has no {part}"
+            advice = "read the whole function, and name what took its place"
+            raise LabError(f"{symbol} in LLVM {tree.version}", why, advice)
+        node = min(nodes, key=lambda inner: (inner.end_byte - inner.start_byte, inner.start_byte))
     first, last = node.start_point[0], node.end_point[0]
     text = b"\n".join(unit.text.splitlines()[first : last + 1]).decode(errors="replace")
-    finger = re.compile(rf"\b{re.escape(mark)}\b") if mark else None
+    finger = re.compile(rf"\b{re.escape(mark)}\b")
     lines = enumerate(text.splitlines(), first + 1)
-    marked = tuple(n for n, line in lines if finger and finger.search(line))
+    marked = tuple(n for n, line in lines if mark and finger.search(line))
     licence = _LICENCE.search(unit.text)
-    words = f"the {part} with {about} in {symbol}" if about else f"the {part} in {symbol}"
+    if part:
+        symbol = f"the {part} with {about} in {symbol}" if about else f"the {part} in {symbol}"
     here = path.rpartition("/")[2]
-    return Excerpt(
-        symbol=words if part else symbol,
-        file=here,
-        version=tree.version,
-        licence=licence[1].decode().strip() if licence else "no licence line",
-        line=first + 1,
-        text=text,
-        marked=marked,
-        note=f"moved from {file}" if file not in ("", here) else "",
-    )
+    note = f"moved from {file}" if file not in ("", here) else ""
+    spdx = licence[1].decode().strip() if licence else "no licence line"
+    return Excerpt(symbol, here, tree.version, spdx, first + 1, text, marked, note)
 
 
-def _definition(tree: Tree, symbol: str, file: str) -> tuple[str, TranslationUnit, Node] | None:
+def _definition(tree: Tree, symbol: str, file: str) -> tuple[str, TranslationUnit, Node]:
     """Return the definition of a symbol: functions before all else, those in `file` first."""
     word = re.compile(rb"\b" + re.escape(symbol.encode()) + rb"\b")
     paths = sorted(tree.files, key=lambda path: not f"/{path}".endswith(f"/{file}"))
@@ -202,35 +199,10 @@ def _definition(tree: Tree, symbol: str, file: str) -> tuple[str, TranslationUni
             (path, unit, node)
             for path, unit in units
             for node in unit.nodes[kind]
-            if unit.name(node) == symbol and _is_whole(node)
+            # A struct or an enum may be without its body.
+            if unit.name(node) == symbol and (child(node, "body") or "_specifier" not in kind)
         ]
         if places:  # of a variable, where it has its value
-            return min(places, key=lambda place: not _has_value(place[2]))
-    return None
-
-
-def _is_whole(node: Node) -> bool:
-    """Return whether a definition is all there: a struct or an enum may be without its body."""
-    return not node.type.endswith("_specifier") or node.child_by_field_name("body") is not None
-
-
-def _has_value(node: Node) -> bool:
-    declarator = node.child_by_field_name("declarator")
-    return declarator is not None and declarator.child_by_field_name("value") is not None
-
-
-def _part(
-    tree: Tree, unit: TranslationUnit, node: Node, symbol: str, part: ExcerptPart, about: str
-) -> Node:
-    """Return the smallest loop, condition or statement of a function with a word in it."""
-    word = re.compile(rf"\b{re.escape(about)}\b")
-    inside = unit.between(node.start_byte, node.end_byte, *_PARTS[part])
-    nodes = [inner for inner in inside if word.search(unit.words(inner))]
-    if not nodes:
-        about = f" with {about}" if about else ""
-        raise LabError(
-            f"{symbol} in LLVM {tree.version}",
-            f"it has no {part}{about}",
-            "read the whole function, and name what took its place",
-        )
-    return min(nodes, key=lambda inner: (inner.end_byte - inner.start_byte, inner.start_byte))
+            return min(places, key=lambda place: child(place[2], "declarator", "value") is None)
+    why = "the profile runtime has no such symbol"
+    raise LabError(f"{symbol} in LLVM {tree.version}", why, ADVICE)

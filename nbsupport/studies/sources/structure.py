@@ -17,8 +17,8 @@ from typing import Any
 
 from tree_sitter import Node
 
-from nbsupport.base.errors import LabError
-from nbsupport.studies.sources.parse import TranslationUnit, parsed
+from nbsupport.base import LabError
+from nbsupport.studies.sources.parse import ADVICE, TranslationUnit, child, parsed
 from nbsupport.studies.sources.tree import Tree
 
 #: The type of a record. Source: InstrProfiling.h.
@@ -81,11 +81,8 @@ class Structure:
         for function in self.functions:
             if function.name == name:
                 return function
-        raise LabError(
-            f"{name} in LLVM {self.version}",
-            "the profile runtime has no such function",
-            "see what changed (sources.compare), and name what took its place",
-        )
+        why = "the profile runtime has no such function"
+        raise LabError(f"{name} in LLVM {self.version}", why, ADVICE)
 
     def leads_to(self, name: str) -> tuple[tuple[str, str], ...]:
         """Return the functions that a function calls or hands on: name, by what ("": directly)."""
@@ -106,18 +103,16 @@ class Structure:
 
     def path(self, start: str, goal: str) -> tuple[str, ...]:
         """Return the shortest way of calls from one function to another; () where there is none."""
-        came: dict[str, str] = {start: ""}
+        ways: dict[str, tuple[str, ...]] = {start: (start,)}
         queue = [start]
         for name in queue:
-            for target, _ in self.leads_to(name) if goal not in came else ():
-                if target not in came:
-                    came[target] = name
+            if goal in ways:
+                break
+            for target, _ in self.leads_to(name):
+                if target not in ways:
+                    ways[target] = (*ways[name], target)
                     queue.append(target)
-        way = []
-        while goal in came and goal:
-            way.append(goal)
-            goal = came[goal]
-        return tuple(reversed(way))
+        return ways.get(goal, ())
 
     def to_json(self) -> str:
         """Return the structure as one JSON document; see `load`."""
@@ -127,8 +122,8 @@ class Structure:
 def load(text: str) -> Structure:
     """Return a structure that `to_json` wrote."""
     content: dict[str, Any] = _frozen(json.loads(text))
-    for name, kind in (("functions", Function), ("globals", Global)):
-        content[name] = tuple(kind(**_frozen(row)) for row in content[name])
+    content["functions"] = tuple(Function(**_frozen(row)) for row in content["functions"])
+    content["globals"] = tuple(Global(**_frozen(row)) for row in content["globals"])
     return Structure(**{**content, "tables": _frozen(content["tables"])})
 
 
@@ -144,16 +139,18 @@ def from_tree(tree: Tree) -> Structure:
     version = re.search(rb"#define INSTR_PROF_RAW_VERSION (\d+)", listed)
     record = _listed(listed, "INSTR_PROF_DATA")
     types = {name: fields for _, unit in units for name, fields in _types(unit)}
-    pointers = [
-        field for fields in types.values() for field, kind in fields.items() if kind == _RECORD
-    ]
+    members = [member for fields in types.values() for member in fields.items()]
     bodies = [body for file, unit in units for body in _bodies(file, unit)]
     declared = [variable for file, unit in units for variable in _globals(file, unit)]
+    # Each once: where it is defined, rather than where it is said to be.
+    variables: dict[str, Global] = {}
+    for variable in sorted(declared, key=lambda variable: variable.comes_from == _ELSEWHERE):
+        variables.setdefault(variable.name, variable)
     names = _Names(
         record=frozenset(record),
-        pointers=frozenset(pointers),
+        pointers=frozenset(field for field, kind in members if kind == _RECORD),
         functions=frozenset(body.name for body in bodies),
-        variables=frozenset(variable.name for variable in declared),
+        variables=frozenset(variables),
     )
     tables: dict[str, set[str]] = defaultdict(set)
     for _, unit in units:
@@ -166,7 +163,7 @@ def from_tree(tree: Tree) -> Structure:
         record=record,
         header=_listed(listed, "INSTR_PROF_RAW_HEADER"),
         functions=tuple(_function(body, names) for body in bodies),
-        globals=_once(declared),
+        globals=tuple(variables.values()),
         tables={slot: tuple(sorted(values)) for slot, values in sorted(tables.items())},
     )
 
@@ -185,33 +182,26 @@ def _listed(text: bytes, macro: str) -> tuple[str, ...]:
 def _types(unit: TranslationUnit) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the structs by name, each with its fields, in order, and the names of their types."""
     for struct in unit.nodes["struct_specifier"]:
-        body = struct.child_by_field_name("body")
-        if body is None:
-            continue
-        members = [node for node in body.named_children if node.type == "field_declaration"]
-        fields = {unit.name(member): unit.field(member, "type") for member in members}
-        yield unit.field(struct, "name"), fields
-        if struct.parent and struct.parent.type == "type_definition":
-            yield unit.field(struct.parent, "declarator"), fields
+        if body := child(struct, "body"):
+            members = [node for node in body.named_children if node.type == "field_declaration"]
+            fields = {unit.name(member): unit.field(member, "type") for member in members}
+            yield unit.field(struct, "name"), fields
+            if struct.parent and struct.parent.type == "type_definition":
+                yield unit.field(struct.parent, "declarator"), fields
 
 
-def _slots(
-    unit: TranslationUnit, types: Mapping[str, Mapping[str, str]]
-) -> Iterator[tuple[str, str]]:
+def _slots(unit: TranslationUnit, types: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield what is put where: a field's or a global's name, and a name put there."""
     for assignment in unit.nodes["assignment_expression"]:
-        target = assignment.child_by_field_name("left")
-        if target is not None and target.type in ("field_expression", "identifier"):
+        target = child(assignment, "left")
+        if target and target.type in ("field_expression", "identifier"):
             value = unit.field(assignment, "right").lstrip("&")
             yield unit.field(target, "field") or unit.words(target), value
-    for kind in ("declaration", "parameter_declaration"):
-        for declaration in unit.nodes[kind]:
-            declarator = declaration.child_by_field_name("declarator")
-            initial = declarator.child_by_field_name("value") if declarator else None
-            if initial is not None and initial.type == "initializer_list":
-                values = [unit.words(n) for n in initial.named_children if n.type != "comment"]
-                fields = types.get(unit.field(declaration, "type"), ())
-                yield from zip(fields, values, strict=False)
+    for declaration in (*unit.nodes["declaration"], *unit.nodes["parameter_declaration"]):
+        initial = child(declaration, "declarator", "value")
+        if initial and initial.type == "initializer_list":
+            values = [unit.words(n) for n in initial.named_children if n.type != "comment"]
+            yield from zip(types.get(unit.field(declaration, "type"), ()), values, strict=False)
 
 
 @dataclass(frozen=True)
@@ -287,21 +277,20 @@ def _function(body: _Body, names: _Names) -> Function:
 
 def _called(unit: TranslationUnit, call: Node, names: _Names) -> tuple[str, str]:
     """Return what is called: by name ("calls") or pointer ("through"); "" for what has no name."""
-    target = call.child_by_field_name("function")
-    if target is not None and target.type == "field_expression":
+    target = child(call, "function")
+    if target and target.type == "field_expression":
         return "through", unit.field(target, "field")
-    word = unit.words(target) if target is not None and target.type == "identifier" else ""
+    word = unit.words(target) if target and target.type == "identifier" else ""
     pointer = word in names.variables and word not in names.functions
     return "through" if pointer else "calls", word
 
 
 def _is_of_record(unit: TranslationUnit, node: Node, names: _Names, records: set[str]) -> bool:
     """Return whether a field is one of a record, which a variable or a field points at."""
-    base = node.child_by_field_name("argument")
-    if base is None or unit.field(node, "field") not in names.record:
+    if unit.field(node, "field") not in names.record:
         return False
-    own = base.type == "identifier" and unit.words(base) in records
-    return own or unit.field(base, "field") in names.pointers
+    base = child(node, "argument")
+    return unit.words(base) in records or unit.field(base, "field") in names.pointers
 
 
 def _is_written(unit: TranslationUnit, node: Node) -> bool:
@@ -309,12 +298,9 @@ def _is_written(unit: TranslationUnit, node: Node) -> bool:
     while node.parent and node.parent.type == "subscript_expression":
         node = node.parent
     parent = node.parent
-    if parent is None:
-        return False
-    assigned = parent.type == "assignment_expression"
-    return unit.words(parent).startswith("&") or (
-        assigned and parent.child_by_field_name("left") == node
-    )
+    if parent and parent.type == "assignment_expression":
+        return child(parent, "left") == node
+    return unit.words(parent).startswith("&")
 
 
 def _digest(body: _Body) -> str:
@@ -332,10 +318,9 @@ def _globals(file: str, unit: TranslationUnit) -> Iterator[Global]:
     """Yield the variables with static storage that a file defines, or says to be elsewhere."""
     local = {node.id for body in _bodies(file, unit) for node in body.nodes("declaration")}
     for node in unit.nodes["declaration"]:
-        declarator, name = node.child_by_field_name("declarator"), unit.name(node)
-        if node.parent is None or node.parent.type not in _OUTSIDE or node.id in local:
-            continue
-        if declarator is None or not name or _is_prototype(declarator):
+        outside = node.parent and node.parent.type in _OUTSIDE and node.id not in local
+        name = unit.name(node)
+        if not outside or not child(node, "declarator") or not name or _is_prototype(node):
             continue
         text = unit.text[node.start_byte : node.end_byte]
         where = _DEFINED
@@ -348,18 +333,10 @@ def _globals(file: str, unit: TranslationUnit) -> Iterator[Global]:
         yield Global(name, file, where)
 
 
-def _is_prototype(declarator: Node) -> bool:
-    """Return whether a declarator is that of a function, not of a pointer to one."""
-    node: Node | None = declarator
-    while node is not None and node.type != "function_declarator":
-        node = node.child_by_field_name("declarator")
-    inner = node.child_by_field_name("declarator") if node else None
+def _is_prototype(declaration: Node) -> bool:
+    """Return whether a declaration is that of a function, not of a pointer to one."""
+    node = child(declaration, "declarator")
+    while node and node.type != "function_declarator":
+        node = child(node, "declarator")
+    inner = child(node, "declarator")
     return inner is not None and inner.type != "parenthesized_declarator"
-
-
-def _once(declared: list[Global]) -> tuple[Global, ...]:
-    """Return each variable once: where it is defined, rather than where it is said to be."""
-    variables: dict[str, Global] = {}
-    for variable in sorted(declared, key=lambda one: one.comes_from == _ELSEWHERE):
-        variables.setdefault(variable.name, variable)
-    return tuple(variables.values())

@@ -247,7 +247,7 @@ def test_functions_are_told_with_what_they_call_read_and_write(tmp_path: Path) -
 def test_calls_are_followed_through_pointers_and_values(tmp_path: Path) -> None:
     found = structure.from_tree(small(tmp_path))
     assert found.tables == {"Hook": ("other",), "Init": ("init",)}
-    assert dict(found.leads_to("writer")) == {"init": "Init", "finish": "as a value"}
+    assert found.leads_to("writer") == {"init": "Init", "finish": "as a value"}
     assert found.callers("init") == ("writer",)
     assert found.path("writer", "other") == ("writer", "finish", "other")
     assert found.path("other", "writer") == () and found.path("init", "init") == ("init",)

@@ -51,9 +51,9 @@ class Sources:
             return parse.excerpt(self.tree, symbol, part=part, about=about, file=file, mark=mark)
         except LabError as error:
             places = [
-                f"{known.version} ({function.file})"
-                for known in recorded()
-                for function in known.functions
+                f"{runtime.version} ({function.file})"
+                for runtime in recorded()
+                for function in runtime.functions
                 if function.name == symbol
             ]
             where = f"; it is in LLVM {', '.join(dict.fromkeys(places))}" if places else ""

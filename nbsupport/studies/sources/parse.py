@@ -57,6 +57,7 @@ _LICENCE = re.compile(rb"SPDX-License-Identifier: (.+)")
 class TranslationUnit:
     """One parsed file: its text as it is, the text as it was parsed, and the tree's root."""
 
+    file: str
     text: bytes
     clean: bytes
     root: Node
@@ -67,6 +68,14 @@ class TranslationUnit:
         captures = QueryCursor(_QUERY).captures(self.root)  # in no order
         by_start = {kind: sorted(nodes, key=_start) for kind, nodes in captures.items()}
         return defaultdict(list, by_start)
+
+    @functools.cached_property
+    def functions(self) -> list[tuple[Node, int]]:
+        """The functions with a name, and where each ends: by the next, if C++ is read as nested."""
+        nodes = [node for node in self.nodes["function_definition"] if self.name(node)]
+        starts = [node.start_byte for node in nodes[1:]] + [len(self.clean)]
+        pairs = zip(nodes, starts, strict=False)  # a file may have none
+        return [(node, min(node.end_byte, start)) for node, start in pairs]
 
     def between(self, start: int, end: int, *kinds: str) -> Iterator[Node]:
         """Yield the nodes that begin between two bytes: kind by kind, in order."""
@@ -145,7 +154,7 @@ class Excerpt:
 
 
 @functools.lru_cache(256)
-def parsed(content: bytes) -> TranslationUnit:
+def parsed(file: str, content: bytes) -> TranslationUnit:
     """Parse C. What the grammar cannot know is blanked; places stay the same."""
 
     def blank(found: re.Match[bytes]) -> bytes:
@@ -153,7 +162,7 @@ def parsed(content: bytes) -> TranslationUnit:
 
     plain = _CPLUSPLUS.sub(blank, content).replace(b"::", b"__")
     clean = _ATTRIBUTES.sub(lambda found: found["directive"] or blank(found), plain)
-    return TranslationUnit(content, clean, Parser(_C).parse(clean).root_node)
+    return TranslationUnit(file, content, clean, Parser(_C).parse(clean).root_node)
 
 
 def excerpt(
@@ -165,7 +174,7 @@ def excerpt(
     `about` in it. `mark`: lines with this word. `file`: where it is expected; the note says
     when it has moved. Raises `LabError` when this version has no such symbol, or no such part.
     """
-    path, unit, node = _definition(tree, symbol, file)
+    unit, node = _definition(tree, symbol, file)
     if part:
         word = re.compile(rf"\b{re.escape(about)}\b")
         inside = unit.between(node.start_byte, node.end_byte, *_PARTS[part])
@@ -183,26 +192,26 @@ def excerpt(
     licence = _LICENCE.search(unit.text)
     if part:
         symbol = f"the {part} with {about} in {symbol}" if about else f"the {part} in {symbol}"
-    here = path.rpartition("/")[2]
-    note = f"moved from {file}" if file not in ("", here) else ""
+    note = f"moved from {file}" if file not in ("", unit.file) else ""
     spdx = licence[1].decode().strip() if licence else "no licence line"
-    return Excerpt(symbol, here, tree.version, spdx, first + 1, text, marked, note)
+    return Excerpt(symbol, unit.file, tree.version, spdx, first + 1, text, marked, note)
 
 
-def _definition(tree: Tree, symbol: str, file: str) -> tuple[str, TranslationUnit, Node]:
+def _definition(tree: Tree, symbol: str, file: str) -> tuple[TranslationUnit, Node]:
     """Return the definition of a symbol: functions before all else, those in `file` first."""
     word = re.compile(rb"\b" + re.escape(symbol.encode()) + rb"\b")
-    paths = sorted(tree.files, key=lambda path: not f"/{path}".endswith(f"/{file}"))
-    units = [(path, parsed(text)) for path in paths if word.search(text := tree.content(path))]
+    contents = [(path.rpartition("/")[2], tree.content(path)) for path in tree.files]
+    units = [parsed(name, text) for name, text in contents if word.search(text)]
+    units.sort(key=lambda unit: unit.file != file)
     for kind in _DEFINITIONS:
         places = [
-            (path, unit, node)
-            for path, unit in units
+            (unit, node)
+            for unit in units
             for node in unit.nodes[kind]
             # A struct or an enum may be without its body.
             if unit.name(node) == symbol and (child(node, "body") or "_specifier" not in kind)
         ]
         if places:  # of a variable, where it has its value
-            return min(places, key=lambda place: child(place[2], "declarator", "value") is None)
+            return min(places, key=lambda place: child(place[1], "declarator", "value") is None)
     why = "the profile runtime has no such symbol"
     raise LabError(f"{symbol} in LLVM {tree.version}", why, ADVICE)

@@ -225,12 +225,11 @@ def table(compared: pd.DataFrame) -> shown.Shown:
     """Show what each mechanism comes to, measured: a table of `compare`."""
     columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
     heads = ("mechanism", "ends in", "function", "a debugger prints", "if main writes", "profile")
-    rows = [
-        (row["what"], f"not made: {row['why']}", "", "", "", "")
-        if row["why"]
-        else tuple(row[name] or "-" for name in columns)
-        for row in compared.to_dict("records")
-    ]
+    rows = []
+    for row in compared.to_dict("records"):
+        cells = [row[name] or "-" for name in columns]
+        unmade = [row["what"], f"not made: {row['why']}", "", "", "", ""]
+        rows.append(unmade if row["why"] else cells)
     return shown.table(heads, rows)
 
 

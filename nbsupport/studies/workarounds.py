@@ -271,12 +271,9 @@ def widget(rows: Sequence[Row]) -> Live:
     workaround = choice("workaround", [row.workaround.id for row in rows])
 
     def draw() -> str:
-        chosen = [
-            row
-            for row in rows
-            if (verdict.value == ALL or row.verdict.startswith(verdict.value))
-            and source.value in (ALL, row.workaround.source)
-        ]
+        chosen = [row for row in rows if source.value in (ALL, row.workaround.source)]
+        if verdict.value != ALL:
+            chosen = [row for row in chosen if row.verdict.startswith(verdict.value)]
         explained = next(row for row in rows if row.workaround.id == workaround.value)
         return table(rows, chosen).html + _explained(explained)
 

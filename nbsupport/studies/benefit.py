@@ -1,17 +1,16 @@
 """What PGO is worth: builds with and without it, measured in turns, and how sure that is.
 
 What is measured is a case (`nbsupport.lab.cases`) that takes SEED RECORDS ROUNDS as arguments, and
-prints a checksum and the seconds of its fastest round; orjson is driven to do so by
-data/benefit/documents.py. What a program is trained with, it is not measured with.
+prints a checksum and the seconds of its fastest round; data/benefit/documents.py drives orjson to.
+What a program is trained with, it is not measured with.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,11 @@ import pandas as pd
 
 from nbsupport.base import files, process, progress, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
-from nbsupport.lab import cases
-from nbsupport.lab.cases import Built
-from nbsupport.lab.lab import Lab, environment
+from nbsupport.lab import Lab, cases
+from nbsupport.lab.lab import environment
 from nbsupport.rescue import rescue
 from nbsupport.show import look, shown
-from nbsupport.toolchains import discovery, profdata
-from nbsupport.toolchains.probe import Toolchain
+from nbsupport.toolchains import Toolchain, find, find_rustc, profdata
 
 #: What each build is, in the order to show them, and its colour.
 BUILDS = {
@@ -45,6 +42,7 @@ _TRAINING, _MEASURED, _COUNTED = ("1", "2000", "2"), ("2", "3000", "5"), ("3", "
 _RUST_WARNS = ("-Cllvm-args=-pgo-warn-missing-function",)
 _C_WARNS = "-Wno-everything -Wbackend-plugin"
 _SAMPLES = 2000  # of a bootstrap
+_SEED = 8  # of the order of runs, and of the bootstrap
 
 #: Instructions of a build, by (program, build).
 Counted = Mapping[tuple[str, str], int]
@@ -56,7 +54,7 @@ class Variant:
 
     program: str
     build: str
-    built: Built
+    built: cases.Built
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -67,10 +65,8 @@ class Variant:
 
 def build_all(lab: Lab, programs: Sequence[tuple[str, str]]) -> list[Variant]:
     """Return what `build_variants` does of each of the `programs`: (a case's name, an LLVM)."""
-    builds: list[Variant] = []
-    for name, llvm in progress.over(programs, "programs"):
-        builds += build_variants(lab, name, llvm)
-    return builds
+    pairs = progress.over(programs, "programs")
+    return [variant for pair in pairs for variant in build_variants(lab, *pair)]
 
 
 def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
@@ -79,7 +75,7 @@ def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
     `name` is the case's. Both have one training: counts of Rust do not depend on whether C is
     instrumented. Raises `LabError` where a compiler is missing, or a build or the training fails.
     """
-    maker = _Maker.of(lab, name, llvm, llvm)
+    maker = _Maker(lab, name, llvm, llvm)
     profile = maker.indexed(maker.trained(maker.build(), maker.main))
     return (
         Variant(name, "none", maker.build(rustflags=())),
@@ -94,7 +90,7 @@ def build_mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, 
     They come from two builds: only Rust is instrumented in one, only C in the other, which
     has the runtime of `foreign`. Raises `LabError` as `build_variants` does.
     """
-    maker = _Maker.of(lab, name, llvm, foreign)
+    maker = _Maker(lab, name, llvm, foreign)
     # No object of rustc's asks for the runtime where Rust is not instrumented: the linker does.
     words = ("-Wl,-u,__llvm_profile_runtime", str(maker.cc.runtime), "-lc")
     runtime = tuple(f"-Clink-arg={word}" for word in words)
@@ -110,47 +106,41 @@ def build_rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant
 
     Its training crashes unless it is rescued. Raises `LabError` as that does, or without LLDB.
     """
-    maker = _Maker.of(lab, name, llvm, foreign)
+    maker = _Maker(lab, name, llvm, foreign)
     built = maker.build()
     argv = (*cases.invocation(built).argv, *_TRAINING)
 
     def save(staging: Path) -> None:
-        out = staging / "profile.profdata"
-        rescue.run(argv, out, env=environment(staging), cwd=built.folder)
+        rescue.run(argv, staging / "profile.profdata", env=environment(staging), cwd=built.folder)
 
     package = Path(rescue.__file__).parent
     sources = [*package.glob("*.py"), package.parent / "crash" / "inside_lldb" / "rescuing.py"]
     parts = ("rescued", built.folder.name, *maker.case.command, *_TRAINING)
-    key = files.digest(*parts, *sorted(sources))
-    profile = files.once(lab.cache / "trained" / key, save) / "profile.profdata"
+    profile = maker.kept("profile.profdata", save, *parts, *sorted(sources))
     return (Variant(name, "rescued", maker.using(profile)),)
 
 
-@dataclass(frozen=True)
 class _Maker:
     """Makes builds and profiles of one case with two compilers; what was made once is kept."""
 
-    lab: Lab
-    case: cases.Case
-    main: Toolchain
-    cc: Toolchain
-
-    @classmethod
-    def of(cls, lab: Lab, name: str, llvm: str, cc: str) -> _Maker:
-        case = cases.get(name)
+    def __init__(self, lab: Lab, name: str, llvm: str, cc: str) -> None:
+        self.lab, self.case = lab, cases.get(name)
+        self.main, self.cc = find_rustc(llvm), find(cc)
         if name == "orjson":
             driver = (settings.data_dir() / "benefit" / "documents.py").read_text()
-            case = dataclasses.replace(case, command=("{python}", "-c", driver))
-        main, other = discovery.find_rustc(llvm), discovery.find(cc)
-        return cls(lab, case, main, other)
+            self.case = dataclasses.replace(self.case, command=("{python}", "-c", driver))
 
-    def build(self, cflags: str = "", **how: Any) -> Built:
+    def build(self, cflags: str = "", **how: Any) -> cases.Built:
         return cases.build(self.case, self.main, self.cc, cflags, **how)
 
-    def using(self, profile: Path, cflags: str = _C_WARNS) -> Built:
+    def using(self, profile: Path, cflags: str = _C_WARNS) -> cases.Built:
         return self.build(cflags, rustflags=_RUST_WARNS, profile=profile)
 
-    def trained(self, built: Built, runtime: Toolchain) -> Path:
+    def kept(self, name: str, make: Callable[[Path], None], *parts: str | Path) -> Path:
+        """Return the file that `make` writes into a folder, once for these `parts`."""
+        return files.once(self.lab.cache / "trained" / files.digest(*parts), make) / name
+
+    def trained(self, built: cases.Built, runtime: Toolchain) -> Path:
         """Return the profile of a training, as text by the toolchain that brought the runtime."""
         run = cases.invocation(built)
         training = dataclasses.replace(run, argv=(*run.argv, *_TRAINING), toolchain=runtime)
@@ -162,8 +152,8 @@ class _Maker:
                 raise LabError(f"training {self.case.name}", why, "choose compilers that agree")
             files.write(staging / "profile.proftext", text)
 
-        key = files.digest(built.folder.name, *self.case.command, *_TRAINING, runtime.identity)
-        return files.once(self.lab.cache / "trained" / key, train) / "profile.proftext"
+        parts = (built.folder.name, *self.case.command, *_TRAINING, runtime.identity)
+        return self.kept("profile.proftext", train, *parts)
 
     def indexed(self, *texts: Path) -> Path:
         """Return profiles merged to one that both compilers can read: by the older one's LLVM."""
@@ -175,20 +165,16 @@ class _Maker:
             if not done.ok:
                 raise LabError(str(tool), first_line(done.stderr), "train it again")
 
-        key = files.digest(older.identity, *texts)
-        return files.once(self.lab.cache / "trained" / key, merge) / "profile.profdata"
+        return self.kept("profile.profdata", merge, older.identity, *texts)
 
 
-def measure(
-    lab: Lab, builds: Sequence[Variant], *, repetitions: int = 5, seed: int = 8
-) -> pd.DataFrame:
+def measure(lab: Lab, builds: Sequence[Variant], *, repetitions: int = 5) -> pd.DataFrame:
     """Run each build once a block, in an order that chance chooses anew; return a row for a run.
 
-    `repetitions` is the number of blocks; one before them warms up, and is dropped. `seed` is that
-    of the order. Columns: program, build, block, checksum, seconds (of the fastest round of that
-    run). Raises `LabError` for a run that fails.
+    `repetitions` is the number of blocks; one before them only warms up. Columns: program, build,
+    block, checksum, seconds (of that run's fastest round). Raises `LabError` for a run that fails.
     """
-    chance = np.random.default_rng(seed)
+    chance = np.random.default_rng(_SEED)
     blocks = range(repetitions + 1)
     turns = [(block, builds[n]) for block in blocks for n in chance.permutation(len(builds))]
     rows = []
@@ -217,7 +203,7 @@ def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
         if not note.is_file():
             runs = [_run(lab, variant, (*_COUNTED, rounds), counter) for rounds in ("1", "0")]
             whole, start = (int(re.findall(r"Collected : (\d+)", run.stderr)[0]) for run in runs)
-            files.write(note, json.dumps(whole - start))
+            files.write(note, str(whole - start))
         counted[variant.program, variant.build] = int(note.read_text())
     return counted
 
@@ -243,15 +229,15 @@ def _run(
     return done
 
 
-def summarize(runs: pd.DataFrame, counted: Counted, *, seed: int = 8) -> pd.DataFrame:
+def summarize(runs: pd.DataFrame, counted: Counted) -> pd.DataFrame:
     """Return a row for each build of each program, beside its build without PGO.
 
-    `runs` is of `measure`, `counted` of `count_instructions` (or empty), `seed` is of the
-    bootstrap. Columns: `seconds` is the median of the runs, `ratio` that of the medians, `low` to
-    `high` its 95 % interval: a bootstrap of whole blocks, so that what slows a block does so on
-    both sides. `instructions` is a ratio too (NaN: not counted). `note` says when noise wins.
+    `runs` is of `measure`, `counted` of `count_instructions` (or empty). Columns: `seconds` is the
+    median of the runs, `ratio` that of the medians, `low` to `high` its 95 % interval: a bootstrap
+    of whole blocks, so that what slows a block does so on both sides. `instructions` is a ratio too
+    (NaN: not counted). `note` says when noise wins.
     """
-    chance, rows = np.random.default_rng(seed), []
+    chance, rows = np.random.default_rng(_SEED), []
     for program, part in runs.groupby("program"):
         table = part.pivot(index="block", columns="build", values="seconds")
         sample = chance.integers(len(table), size=(_SAMPLES, len(table)))

@@ -8,16 +8,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.lab import programs
-from nbsupport.lab.lab import Lab
+from nbsupport.lab import Lab, Trial, programs
 from nbsupport.lab.programs import Unit
-from nbsupport.lab.trial import Trial
-from nbsupport.toolchains import discovery
-from nbsupport.toolchains.probe import Toolchain
+from nbsupport.toolchains import Toolchain, discovery
 
 
 @dataclass(frozen=True)
@@ -49,11 +45,9 @@ class BuildChange:
         """
         if self.platform not in ("", sys.platform):
             raise LabError(f"on {sys.platform}", self.why, f"try it on {self.platform}")
-        chosen = foreign
-        if self.foreign == "same":
-            chosen = _same(lab, lab.trial(program, llvm, llvm).main).name
-        elif self.foreign:
-            chosen = llvm if self.foreign == "main" else self.foreign
+        chosen = {"": foreign, "main": llvm}.get(self.foreign, self.foreign)
+        if chosen == "same":
+            chosen = _find_same(lab.trial(program, llvm, llvm).main)
         how = {"order": self.order, "main_instrument": self.main_instrument}
         trial = lab.trial(program, llvm, chosen, instrument=self.instrument, **how)
         whole = trial.program
@@ -83,18 +77,17 @@ def _flagged(unit: Unit, flags: tuple[str, ...]) -> Unit:
     """Return a unit with more flags, which may name headers beside the changes."""
     if not flags:
         return unit
-    folders = (Path("workarounds"), Path("hypotheses"))
-    digest = "".join(programs.digest(settings.data_dir() / folder) for folder in folders)
-    return dataclasses.replace(
-        unit, flags=(*unit.flags, *flags), inputs_digest=unit.inputs_digest + digest
-    )
+    digest = unit.inputs_digest
+    for folder in ("workarounds", "hypotheses"):
+        digest += programs.digest(settings.data_dir() / folder)
+    return dataclasses.replace(unit, flags=(*unit.flags, *flags), inputs_digest=digest)
 
 
-def _same(lab: Lab, main: Toolchain) -> Toolchain:
+def _find_same(main: Toolchain) -> str:
     """Return the newest clang of another LLVM that writes main's raw version."""
-    what = f"a clang of another LLVM with raw version {main.raw_version}"
     for clang in reversed(discovery.discover()):
         same = clang.kind == "clang" and clang.raw_version == main.raw_version
         if same and clang.runtime and clang.major != main.major:
-            return clang
+            return clang.name
+    what = f"a clang of another LLVM with raw version {main.raw_version}"
     raise MissingError(what, "there is none here", "pgo-lab toolchains --install 22")

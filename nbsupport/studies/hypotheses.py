@@ -1,7 +1,6 @@
 """Hypotheses on trial: what is predicted before a trial runs, and the ledger of what came of it.
 
-What is on trial is data (`data/hypotheses/hypotheses.toml`); verdicts come from a run's claims and
-tables, never from here.
+What is on trial is data (`data/hypotheses/hypotheses.toml`); verdicts come from a run alone.
 """
 
 from __future__ import annotations
@@ -11,11 +10,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from nbsupport.audit import fate
-from nbsupport.audit.fate import LinkPiece
+from nbsupport.audit import LinkPiece, fate
 from nbsupport.base import files, settings
+from nbsupport.lab import Trial
 from nbsupport.lab.outcome import Kind
-from nbsupport.lab.trial import Trial
 from nbsupport.notebooks.results import Run
 from nbsupport.show import shown
 from nbsupport.studies import mechanisms
@@ -86,21 +84,18 @@ class Hypothesis:
         One prediction that does not come true refutes it, and so do its rows, if each lacks
         something of the user's crash. It is supported if all that was tested came true.
         """
-        verdicts, why = list[Verdict](), list[str]()
-        for prediction in self.predictions:
-            verdict = prediction.verdict(run)
-            if verdict != "open":
-                verdicts.append(verdict)
-                why.append(prediction.seen(run))
+        tests = [test for test in self.predictions if test.verdict(run) != "open"]
         lacking = _lacking(run)
-        if rows := [row for row in self.rows if row in lacking]:
-            verdicts.append("refuted" if all(lacking[row] for row in rows) else "supported")
+        rows = [row for row in self.rows if row in lacking]
+        why = [test.seen(run) for test in tests]
         for row in rows:
             missing = ", ".join(lacking[row])
             why.append(f"{row} contradicts {missing}" if missing else f"{row} shows all")
-        if not verdicts:
+        if not why:
             return "open", ()
-        return "refuted" if "refuted" in verdicts else "supported", tuple(why)
+        wrong = [test for test in tests if test.verdict(run) == "refuted"]
+        refuted = wrong or (rows and all(lacking[row] for row in rows))
+        return "refuted" if refuted else "supported", tuple(why)
 
 
 def load() -> tuple[Hypothesis, ...]:
@@ -125,27 +120,18 @@ def _lacking(run: Run) -> dict[str, list[str]]:
 
 
 def ledger(run: Run) -> pd.DataFrame:
-    """Return a row for each hypothesis with what a `run` (its claims and tables) makes of it.
-
-    Columns: hypothesis, claim, source, mechanism, predictions, verdict, observations, decide.
-    """
+    """Return a row for each hypothesis with what a `run` (its claims and tables) makes of it."""
+    columns = ["hypothesis", "claim", "source", "mechanism"]
+    columns += ["verdict", "observations", "predictions", "decide"]
     rows = []
     for hypothesis in load():
         verdict, why = hypothesis.verdict(run)
-        predictions = hypothesis.predictions
-        tests = ", ".join(dict.fromkeys(prediction.claim for prediction in predictions))
-        row = {
-            "hypothesis": hypothesis.id,
-            "claim": hypothesis.claim,
-            "source": hypothesis.source,
-            "mechanism": hypothesis.mechanism,
-            "verdict": verdict,
-            "observations": "; ".join(why),
-            "predictions": "; ".join(prediction.says for prediction in predictions),
-            "decide": hypothesis.decide or (f"the claims {tests}" if tests else "notebook 06"),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+        tests = ", ".join(dict.fromkeys(test.claim for test in hypothesis.predictions))
+        decide = hypothesis.decide or (f"the claims {tests}" if tests else "notebook 06")
+        says = "; ".join(test.says for test in hypothesis.predictions)
+        row = (hypothesis.id, hypothesis.claim, hypothesis.source, hypothesis.mechanism)
+        rows.append((*row, verdict, "; ".join(why), says, decide))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def table(verdicts: pd.DataFrame) -> shown.Shown:

@@ -22,11 +22,9 @@ import pandas as pd
 from nbsupport.audit import evidence
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError, first_line
-from nbsupport.base.process import Command
-from nbsupport.lab import build, counts
-from nbsupport.lab.lab import Invocation, Lab
-from nbsupport.toolchains import profdata
-from nbsupport.toolchains.probe import Toolchain
+from nbsupport.lab import Lab, build, counts
+from nbsupport.lab.lab import Invocation
+from nbsupport.toolchains import Toolchain, profdata
 
 #: The symbol is this and a raw version.
 SYMBOL = "__llvm_profile_runtime_v"
@@ -35,15 +33,6 @@ _STACK = '.section .note.GNU-stack,"",@progbits\n'
 #: runtime of its own; four bytes, relocated when the image is linked, not when it is loaded.
 _NEED = '.section .llvm_prf_runtime,"aR",@progbits\n.hidden {0}\n.long {0} - .\n' + _STACK
 _GIVE = ".globl {0}\n.hidden {0}\n.section .rodata\n{0}:\n.byte 0\n" + _STACK
-#: A compiler and linker that does both; the output is named by -o.
-_WRAPPER = """#!/bin/sh
-before= out=
-for word; do [ "$before" = -o ] && out=$word; before=$word; done
-case " $* " in
-*" -c "*) {generate} "$@" && {clang} -r -nostdlib "$out" {need} -o "$out.r" && mv "$out.r" "$out" ;;
-*) exec {generate} "$@" {give} ;;
-esac
-"""
 
 
 def require(compiled: Path, out: Path, toolchain: Toolchain) -> None:
@@ -67,7 +56,7 @@ def provide(toolchain: Toolchain, out: Path) -> None:
 def _assemble(text: str, version: int | None, clang: Toolchain, out: Path, *more: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
         Path(folder, "stub.s").write_text(text.format(f"{SYMBOL}{version}"))
-        command: Command = (*_clang(clang), "-r", "-nostdlib", *more, "stub.s", "-o")
+        command: process.Command = (*_clang(clang), "-r", "-nostdlib", *more, "stub.s", "-o")
         done = process.run([*command, out.absolute()], cwd=Path(folder), limits=settings.COMPILER)
     if not done.ok:
         raise BuildError(f"rewriting {out.name}", first_line(done.stderr), "choose another clang")
@@ -95,7 +84,7 @@ def link(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dic
             require(build.compiled(job, lab.cache), objects[-1], job.toolchain)
         provide(trial.runtime, folder / "give.o")
         objects = objects if order == "main-first" else objects[::-1]
-        command: Command = (*_clang(trial.linker), "-fprofile-generate", *objects, "give.o")
+        command: process.Command = (*_clang(trial.linker), "-fprofile-generate", *objects, "give.o")
         done = process.run([*command, "-o", "program"], cwd=folder, limits=settings.COMPILER)
         if done.ok:
             run = Invocation([folder / "program"], trial.runtime, lab.limits)
@@ -108,9 +97,9 @@ def link(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dic
     return row
 
 
-def try_all(lab: Lab, names: Sequence[str], *, order: str = "main-first") -> pd.DataFrame:
+def try_all(lab: Lab, names: Sequence[str]) -> pd.DataFrame:
     """Return a row (see `link`) for every toolchain as main with every one as foreign."""
-    return pd.DataFrame([link(lab, m, f, order=order) for m in names for f in names])
+    return pd.DataFrame([link(lab, main, foreign) for main in names for foreign in names])
 
 
 def try_lit(main: Toolchain, foreign: Toolchain) -> tuple[str, str]:
@@ -153,6 +142,7 @@ def _compiler(toolchain: Toolchain, wrapper: Path, guarded: bool) -> str:
     stubs = {"need": wrapper.with_suffix(".need.s"), "give": wrapper.with_suffix(".give.s")}
     for path, text in zip(stubs.values(), (_NEED, _GIVE), strict=True):
         path.write_text(text.format(f"{SYMBOL}{toolchain.raw_version}"))
-    wrapper.write_text(_WRAPPER.format(clang=clang, generate=generate, **stubs))
+    script = (settings.data_dir() / "lit" / "guarded.sh").read_text()
+    wrapper.write_text(script.format(clang=clang, generate=generate, **stubs))
     wrapper.chmod(0o755)
     return shlex.quote(str(wrapper))

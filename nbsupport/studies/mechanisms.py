@@ -19,11 +19,9 @@ import pandas as pd
 
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import BuildError, LabError
-from nbsupport.crash.crash import Crash
-from nbsupport.lab.lab import Lab
-from nbsupport.lab.outcome import Outcome
+from nbsupport.crash import Crash
+from nbsupport.lab import Lab, Outcome
 from nbsupport.show import look, shown
-from nbsupport.show.shown import element
 from nbsupport.show.widgets import ALL, Live, choice, live, page
 from nbsupport.studies import build_change, profile_file
 from nbsupport.studies.build_change import BuildChange
@@ -151,47 +149,36 @@ def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
     `LabError` where these two are not there. What cannot be run here says why, and prints it once.
     """
     lab.trial("cold", llvm, foreign)
-    grid = [*itertools.product(load(), _programs())]
 
-    def run(mechanism_and_program: tuple[BuildChange, str]) -> tuple[Outcome, str] | str:
-        try:
-            return _run(lab, *mechanism_and_program, llvm, foreign)
-        except LabError as error:
-            return re.sub(r"/\S*/", "", f"{error.what}: {error.why}")  # no places
-
-    results = dict(zip(grid, progress.each(grid, run, "mechanisms"), strict=True))
-    signatures, reasons = [], list[str]()
-    for mechanism in load():
+    def make(mechanism: BuildChange) -> Signature:
         outcomes, merge, errors = dict[str, Outcome](), "", dict[str, str]()
-        for program in _programs():
-            result = results[mechanism, program]
-            if isinstance(result, str):
-                errors[program] = result
-            else:
-                outcomes[program], merge = result[0], result[1] or merge
-        signature = Signature(mechanism, outcomes, merge, errors)
-        signatures.append(signature)
-        if not signature.why:
-            reasons += errors.values()
-    for reason in dict.fromkeys(reasons):
+        for name in _programs():
+            try:
+                outcomes[name], merged = _run(lab, mechanism, name, llvm, foreign)
+                merge = merged or merge
+            except LabError as error:
+                errors[name] = re.sub(r"/\S*/", "", f"{error.what}: {error.why}")  # no places
+        return Signature(mechanism, outcomes, merge, errors)
+
+    signatures = progress.each(load(), make, "mechanisms")
+    reasons = [signature.errors.values() for signature in signatures if not signature.why]
+    for reason in dict.fromkeys(itertools.chain(*reasons)):
         print(f"left out: {reason}")  # noqa: T201 - the notebook shows it
     return tuple(signatures)
 
 
-def _run(
-    lab: Lab, mechanism: BuildChange, name: str, llvm: str, foreign: str
-) -> tuple[Outcome, str]:
+def _run(lab: Lab, change: BuildChange, name: str, llvm: str, foreign: str) -> tuple[Outcome, str]:
     """Return what comes of a program with a mechanism; for `rich` what is said of its profile."""
-    program = {"small": "cold", "gcc": "cold"}.get(name, name)
+    program = "cold" if name in ("small", "gcc") else name
     if name == "small":
-        mechanism = replace(mechanism, main=(*mechanism.main, "-DALLOCATOR="), without_library=True)
-        mechanism = replace(mechanism, instrument="none")
+        change = replace(change, main=(*change.main, "-DALLOCATOR="), without_library=True)
+        change = replace(change, instrument="none")
     elif name == "gcc":
-        mechanism = replace(mechanism, foreign="gcc", instrument=None)
-    trial = mechanism.changed(lab, program, llvm, foreign)
+        change = replace(change, foreign="gcc", instrument=None)
+    trial = change.changed(lab, program, llvm, foreign)
     outcome = lab.run(trial)
     if outcome.kind == "build-failed":
-        raise BuildError(f"{mechanism.id} of {name}", outcome.detail, "", "")
+        raise BuildError(f"{change.id} of {name}", outcome.detail, "", "")
     if name != "rich":
         return outcome, ""
     pattern = dict(trial.environment).get("LLVM_PROFILE_FILE", "run.profraw")
@@ -238,12 +225,11 @@ def table(compared: pd.DataFrame) -> shown.Shown:
     """Show what each mechanism comes to, measured: a table of `compare`."""
     columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
     heads = ("mechanism", "ends in", "function", "a debugger prints", "if main writes", "profile")
-    rows = [
-        (row["what"], f"not made: {row['why']}", "", "", "", "")
-        if row["why"]
-        else tuple(row[name] or "-" for name in columns)
-        for row in compared.to_dict("records")
-    ]
+    rows = []
+    for row in compared.to_dict("records"):
+        cells = [row[name] or "-" for name in columns]
+        unmade = [row["what"], f"not made: {row['why']}", "", "", "", ""]
+        rows.append(unmade if row["why"] else cells)
     return shown.table(heads, rows)
 
 
@@ -256,8 +242,7 @@ def figure(compared: pd.DataFrame, observations: Sequence[Observation]) -> shown
     rows = [row for row in compared.to_dict("records") if not row["why"]]
     drawn, ((axes,),) = look.charts(50 + 23 * len(rows))
     # What is no part of the crash stands apart.
-    inside = [criteria()[observation.id].in_crash for observation in columns]
-    xs = [n if in_crash else n + 0.3 for n, in_crash in enumerate(inside)]
+    xs = [n if criteria()[fact.id].in_crash else n + 0.3 for n, fact in enumerate(columns)]
     for y, row in enumerate(rows):
         for x, observation in zip(xs, columns, strict=True):
             word = row[f"{_AGREES}{observation.id}"]
@@ -288,8 +273,7 @@ def _printed(crash: Crash) -> str:
 def widget(compared: pd.DataFrame, observations: Sequence[Observation]) -> Live:
     """Return the matrix of mechanisms and observations, and in words what was measured for one.
 
-    `compared` is a table of `compare` with the same `observations`. A page without a
-    kernel shows the figure.
+    `compared` is of `compare` with the same `observations`. Without a kernel it is the figure.
     """
     rows = compared.to_dict("records")
     columns = [fact for fact in observations if f"{_AGREES}{fact.id}" in compared]
@@ -333,7 +317,7 @@ def _judged(row: Mapping[Any, Any], asked: Sequence[Observation]) -> str:
     """Return what was measured for one mechanism, beside what the user saw."""
     which = _lacking(row, asked)[1]
     verdict = which if row["why"] else f"contradicts {which}"
-    head = element("p", element("b", row["what"]), f" {verdict}.")
+    head = shown.element("p", shown.element("b", row["what"]), f" {verdict}.")
     heads = ("the user saw", "namely", "here", "so it")
     lines = [(one.what, one.value, *_measured(row, one)) for one in asked]
     return head + shown.table(heads, lines, marked=False).html

@@ -1,10 +1,8 @@
 """What the user observed, as data with sources (`data/seed`); and the impossible numbers.
 
-Those are what the runtime's counting functions return without their arguments.
-__llvm_profile_get_num_data and __llvm_profile_get_num_counters (InstrProfilingBuffer.c) take the
-Begin and End of a section, and return (End + size - 1 - Begin) / size in unsigned 64-bit
-arithmetic, `size` being that of a record or a counter. Declared without arguments, they divide
-what two registers happen to hold.
+Those are (End + size - 1 - Begin) / size in unsigned 64-bit arithmetic, where `size` is that of a
+record or a counter: __llvm_profile_get_num_data and __llvm_profile_get_num_counters
+(InstrProfilingBuffer.c), declared without arguments, divide what two registers happen to hold.
 """
 
 from __future__ import annotations
@@ -13,12 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbsupport.base import files, settings
-from nbsupport.base.errors import LabError
-from nbsupport.lab.outcome import Outcome
-from nbsupport.profile import layout
-from nbsupport.show import shown
-from nbsupport.show.shown import Shown
+from nbsupport.base import LabError, files, settings
+from nbsupport.lab import Outcome
+from nbsupport.profile import LAYOUTS
+from nbsupport.show import Shown, shown
 
 
 @dataclass(frozen=True)
@@ -83,18 +79,14 @@ class DecodedNumbers:
 
 
 def decode(
-    entries: int,
-    counters: int,
-    record_size: int = layout.LAYOUTS[10].record_size(),
-    counter_size: int = 8,
+    entries: int, counters: int, record_size: int = LAYOUTS[10].record_size()
 ) -> DecodedNumbers:
     """Return what two numbers were before the division: of `entries` and of `counters`.
 
-    `record_size` and `counter_size` are in bytes, as that runtime has them. Raises `LabError` for
-    what is no 64-bit number.
+    `record_size` is in bytes; a counter has 8. Raises `LabError` for what is no 64-bit number.
     """
     ranges = []
-    for count, size in ((entries, record_size), (counters, counter_size)):
+    for count, size in ((entries, record_size), (counters, 8)):
         if size < 1 or not 0 <= count <= (2**64 - 1) // size:
             raise LabError("the harness's numbers", "not 64-bit numbers", "check them")
         ranges.append(range(count * size - size + 1, count * size + 1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import tempfile
@@ -19,11 +20,9 @@ from pathlib import Path
 from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError, MissingError, first_line
 from nbsupport.base.process import Command
-from nbsupport.crash.crash import Crash, Frame
-from nbsupport.lab import build, counts
-from nbsupport.lab.lab import ORDERS, Lab, environment
-from nbsupport.lab.outcome import Outcome
-from nbsupport.lab.trial import Trial
+from nbsupport.crash import Crash, Frame
+from nbsupport.lab import ORDERS, Lab, Outcome, Trial, counts
+from nbsupport.lab.lab import environment
 from nbsupport.show import look, shown
 from nbsupport.toolchains import profdata
 from nbsupport.trace import syscalls
@@ -73,31 +72,32 @@ class Written:
         """Return how many times the counts of `once` these are; None if there is no such number."""
         total, single = (sum(sum(n or ()) for n in w.counts.values()) for w in (self, once))
         number = total // max(single, 1)
-        exact = {
-            key: tuple(number * n for n in values or ()) for key, values in once.counts.items()
-        }
+        exact = {key: tuple(number * n for n in row or ()) for key, row in once.counts.items()}
         return number if self.counts in ({}, exact) else None
+
+
+#: What a program would do to its profile, and what is left if it is killed before that.
+Kills = list[tuple[str, Written]]
 
 
 def run(lab: Lab, trials: Sequence[Trial], pattern: str, *, at_once: bool = False) -> Written:
     """Run the programs of `trials` in one folder; return what they left.
 
-    One after the other, or all `at_once`. `pattern` is LLVM_PROFILE_FILE, below that folder (else
-    `LabError`).
+    In turn, or all `at_once`. `pattern` is LLVM_PROFILE_FILE, below that folder (else `LabError`).
     """
-    programs = [build.linked(trial, lab.cache) for trial in trials]
-    together: Command = ["/bin/sh", "-c", _AT_ONCE, "sh", *programs]
-    commands = [together] if at_once else [[program] for program in programs]
+    commands: list[Command] = [[lab.linked(trial)] for trial in trials]
+    if at_once:
+        commands = [["/bin/sh", "-c", _AT_ONCE, "sh", *itertools.chain(*commands)]]
     return _written(lab, trials[0], pattern, commands)
 
 
-def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[str, Written]]:
-    """Return (what a program would do to its profile, what is left if it is killed before that).
+def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> Kills:
+    """Kill a program before each call that does something to its profile; return what is left.
 
     `pattern` is as for `run`. Each time the folder has so many `earlier` runs. strace sends
     SIGKILL at the entry of the call, which then does nothing. Raises `MissingError` without strace.
     """
-    program = build.linked(trial, lab.cache)
+    program = lab.linked(trial)
     before: list[Command] = [[program]] * earlier
 
     def kill_before(moment: tuple[str, str, int]) -> tuple[str, Written]:
@@ -111,20 +111,18 @@ def kill(lab: Lab, trial: Trial, pattern: str, earlier: int = 0) -> list[tuple[s
 
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
-        env = _environment(folder, pattern)
         for command in before:
             _run(lab, command, folder, pattern)
+        env = _environment(folder, pattern)
         calls = syscalls.trace([program], cwd=folder, env=env, limits=lab.limits)
-        if not calls.rows:
-            what, do = "a kill at each system call", "do this on Linux, with strace"
-            raise MissingError(what, calls.note, do)
         moments = list(_moments(calls.rows, folder.resolve()))
+    if not calls.rows:
+        what, do = "a kill at each system call", "do this on Linux, with strace"
+        raise MissingError(what, calls.note, do)
     return progress.each(moments, kill_before, "kills")
 
 
-def kill_all(
-    lab: Lab, runs: Mapping[str, tuple[Trial, str, int]]
-) -> dict[str, list[tuple[str, Written]]]:
+def kill_all(lab: Lab, runs: Mapping[str, tuple[Trial, str, int]]) -> dict[str, Kills]:
     """Return what `kill` does of several `runs`, by label: (trial, pattern, earlier runs).
 
     Where that cannot be done, it says so, and returns none.
@@ -172,9 +170,7 @@ def table(what: str, rows: Iterable[tuple[str, Written]], once: Written) -> show
     return shown.table((what, "on disk", "llvm-profdata", "runs in it", "the runtime says"), lines)
 
 
-def figure(
-    kills: Mapping[str, Sequence[tuple[str, Written]]], once: Mapping[str, Written]
-) -> shown.Shown:
+def figure(kills: Mapping[str, Kills], once: Mapping[str, Written]) -> shown.Shown:
     """Draw what `kills` (see `kill_all`) leave, a row for each label.
 
     In order, not to scale. `once` is what one whole run leaves, by label.
@@ -245,13 +241,9 @@ def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) 
             files.append((_stable(str(path.relative_to(folder)), pattern), path.stat().st_size))
     lines = (line for run in done for line in run.stderr.splitlines())
     messages = [_stable(line, pattern) for line in lines if line.startswith("LLVM Profile")]
-    return Written(
-        files=tuple(files),
-        found="; ".join(sorted(verdicts)) or "no file",
-        counts=counts.together(parts),
-        ended=tuple(run.limit or run.signal_name or f"exit code {run.exit_code}" for run in done),
-        said=tuple(dict.fromkeys(messages)),
-    )
+    ends = (run.limit or run.signal_name or f"exit code {run.exit_code}" for run in done)
+    verdict, whole = "; ".join(sorted(verdicts)) or "no file", counts.together(parts)
+    return Written(tuple(files), verdict, whole, tuple(ends), tuple(dict.fromkeys(messages)))
 
 
 def _run(lab: Lab, command: Command, folder: Path, pattern: str) -> process.Finished:
@@ -290,7 +282,7 @@ def _moments(rows: Iterable[syscalls.Call], folder: Path) -> Iterator[tuple[str,
 
 def _of_child(lab: Lab, trial: Trial) -> Crash | None:
     """Return where a forked child dies, as strace sees it; None if it cannot look at stacks."""
-    how: Command = ["strace", "-f", "-q", "-k", "-e", "trace=none", build.linked(trial, lab.cache)]
+    how: Command = ["strace", "-f", "-q", "-k", "-e", "trace=none", lab.linked(trial)]
     with contextlib.suppress(MissingError), tempfile.TemporaryDirectory() as folder:  # no strace
         said = _run(lab, how, Path(folder), "run.profraw").stderr
         if top := re.search(r"--- (SIG(?!CHLD)\w+) .*\n > .*\((\w+)\+0x([0-9a-f]+)\)", said):

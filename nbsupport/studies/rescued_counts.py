@@ -11,14 +11,15 @@ from typing import Any
 
 import pandas as pd
 
+from nbsupport import rescue
 from nbsupport.base import process, progress
-from nbsupport.lab import build, counts
-from nbsupport.lab.lab import Lab, environment
-from nbsupport.lab.trial import Trial
-from nbsupport.profile.layout import same_stride
-from nbsupport.rescue import rescue
+from nbsupport.lab import Lab, Trial, counts
+from nbsupport.lab.lab import environment
+from nbsupport.profile import same_stride
 from nbsupport.toolchains import profdata
 from nbsupport.toolchains.profdata import Key, TextRecord
+
+_COLUMNS = ["program", "main", "foreign", "outcome", "functions", "layouts", "lost", "wrong"]
 
 
 def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
@@ -29,15 +30,12 @@ def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataF
     its parts tell otherwise of, in anything: counters, value sites, what these saw. No rows where
     there are no two such toolchains.
     """
-    pairs = itertools.product(programs, names, names)
-    trials = [trial for pair in pairs if _mixed(trial := lab.trial(*pair))]
-    rows = progress.each(trials, functools.partial(rescue_run, lab), "rescues")
-    columns = ["program", "main", "foreign", "outcome", "functions", "layouts", "lost", "wrong"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _mixed(trial: Trial) -> bool:
-    return not same_stride(trial.main.raw_version or 0, trial.foreign.raw_version or 0)
+    mixed = []
+    for trial in itertools.starmap(lab.trial, itertools.product(programs, names, names)):
+        if not same_stride(trial.main.raw_version or 0, trial.foreign.raw_version or 0):
+            mixed.append(trial)
+    rows = progress.each(mixed, functools.partial(rescue_run, lab), "rescues")
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def rescue_run(lab: Lab, trial: Trial) -> dict[str, Any]:
@@ -46,23 +44,16 @@ def rescue_run(lab: Lab, trial: Trial) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
         out, clean = folder / "saved.profdata", folder / "clean.proftext"
-        program, env = build.linked(trial, lab.cache), environment(folder)
-        profile = rescue.run([program], out, env=env, cwd=folder)
+        profile = rescue.run([lab.linked(trial)], out, env=environment(folder), cwd=folder)
         rescued, uniform = read_functions(out), dict[Key, TextRecord]()
         for part in trial.references:
             clean.write_text(lab.run_once(part)[0])
             uniform |= read_functions(clean)
     wrong = [key[0] for key in {**uniform, **rescued} if uniform.get(key) != rescued.get(key)]
-    return {
-        "program": trial.program.name,
-        "main": trial.main.name,
-        "foreign": trial.foreign.name,
-        "outcome": outcome.kind,
-        "functions": profile.functions,
-        "layouts": len(profile.parts),
-        "lost": "; ".join(profile.lost),
-        "wrong": ", ".join(wrong),
-    }
+    names = trial.program.name, trial.main.name, trial.foreign.name
+    counted = profile.functions, len(profile.parts)
+    row = (*names, outcome.kind, *counted, "; ".join(profile.lost), ", ".join(wrong))
+    return dict(zip(_COLUMNS, row, strict=True))
 
 
 def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
@@ -73,7 +64,7 @@ def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
-        program, raw = build.linked(trial, lab.cache), folder / "run.profraw"
+        program, raw = lab.linked(trial), folder / "run.profraw"
         process.run([program], cwd=folder, env=environment(folder), limits=lab.limits)
         size = raw.stat().st_size if raw.is_file() else 0
         if not size:
@@ -88,5 +79,4 @@ def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
 
 def read_functions(profile: Path) -> dict[Key, TextRecord]:
     """Return all that a profile, of whatever form, says of each function: by the newest LLVM."""
-    newest = profdata.owners()[-1]
-    return profdata.parse(profdata.as_text(profdata.tool(newest), profile).stdout)
+    return profdata.parse(profdata.as_text(profdata.tool(profdata.owners()[-1]), profile).stdout)

@@ -1,7 +1,4 @@
-"""The record ruler: the bytes of a mixed section, as written and as the runtime reads them.
-
-What is read from the image decides everything that is said: nothing here knows an answer.
-"""
+"""The record ruler: the bytes of a mixed section, as written and as the runtime reads them."""
 
 from __future__ import annotations
 
@@ -20,26 +17,17 @@ import lief
 import pandas as pd
 
 from nbsupport.audit import objects
-from nbsupport.base import progress
-from nbsupport.base.errors import LabError
-from nbsupport.lab import build
-from nbsupport.lab.lab import Lab
-from nbsupport.lab.trial import Trial
-from nbsupport.profile import infer
-from nbsupport.profile.layout import LAYOUTS, Layout, changes
+from nbsupport.base import LabError, progress
+from nbsupport.lab import Lab, Trial
+from nbsupport.profile import LAYOUTS, Layout, changes, infer
 from nbsupport.profile.names import short
 from nbsupport.profile.stride import Record, lay
-from nbsupport.show import look, shown
-from nbsupport.show.shown import Shown, element
+from nbsupport.show import Shown, look, shown
 from nbsupport.show.widgets import Live, choice, live
 from nbsupport.toolchains import headers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from nbsupport.lab.lab import Lab
-    from nbsupport.lab.trial import Trial
-
 
 #: Where Linux puts a position-independent program that it does not move about, as under a
 #: debugger. Source: ELF_ET_DYN_BASE (arch/x86/include/asm/elf.h) and the page above it.
@@ -49,6 +37,8 @@ _NEXT = 16
 #: Source: INSTR_PROF_MAX_NUM_VAL_PER_SITE in InstrProfData.inc.
 _MOST_NODES = 255
 _WORD = 8
+#: Fields: name, offset in the section, bytes.
+Places = Collection[tuple[str, int, int]]
 
 
 @dataclass(frozen=True)
@@ -89,18 +79,15 @@ def from_trial(lab: Lab, trial: Trial) -> Ruler:
 
     Raises `LabError` as `read` does, and where the program cannot be built.
     """
-    mine, other = (
-        LAYOUTS.get(part.raw_version or 0) or headers.read(part)
-        for part in (trial.runtime, trial.foreign)
-    )
-    return read(build.linked(trial, lab.cache), mine, other)
+    owners = trial.runtime, trial.foreign
+    layouts = [LAYOUTS.get(owner.raw_version or 0) or headers.read(owner) for owner in owners]
+    return read(lab.linked(trial), *layouts)
 
 
 def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
     """Read the section of a linked 64-bit ELF `image`, whose records are of two layouts.
 
-    `runtime` is the layout by which its runtime steps, `foreign` the other one. Raises `LabError`
-    for any other file.
+    Its runtime steps by the layout `runtime`, `foreign` is the other. Raises `LabError` otherwise.
     """
     file = objects.read(image)
     sections = [section for part in file.parts for section in part.sections] if file else []
@@ -132,8 +119,7 @@ def _loaded(image: Path) -> tuple[bytes, Callable[[int], int | None]]:
         for segment in binary.segments:
             start = address - base - segment.virtual_address
             if segment.type == segment.TYPE.LOAD and 0 <= start <= segment.virtual_size - _WORD:
-                content = bytes(segment.content[start : start + _WORD])
-                return int.from_bytes(content, "little")
+                return int.from_bytes(bytes(segment.content[start : start + _WORD]), "little")
         return None
 
     return bytes(data), word
@@ -158,20 +144,12 @@ def _misread(
             touched, node = node + _NEXT, word(node + _NEXT)  # noqa: PLW2901
         if node is None:
             record = next(record for record in records if record.offset <= at < record.end)
-            return Misread(
-                slot, at, value, record, _written(data, record, at), first, touched % (1 << 64)
-            )
+            written = record.values(data)
+            for name, start, size in record.fields():
+                if start >= at + _WORD or at >= start + size:
+                    del written[name]
+            return Misread(slot, at, value, record, written, first, touched % (1 << 64))
     return None
-
-
-def _written(data: bytes, record: Record, at: int) -> dict[str, list[int]]:
-    """Return the fields of a record that the eight bytes there are of."""
-    values = record.values(data)
-    return {
-        name: values[name]
-        for name, start, size in record.fields()
-        if start < at + _WORD and at < start + size
-    }
 
 
 def explain(ruler: Ruler) -> tuple[tuple[str, str], ...]:
@@ -220,17 +198,22 @@ def _hex(word: int) -> str:
 def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
     """Return the record ruler with a choice of both LLVMs: of `names`, and `main` and `foreign`.
 
-    These two are chosen at first. All programs are linked and read at once; a choice only draws.
-    What cannot be had says why.
+    These are chosen first. All are linked and read at once: a choice draws, or says why it cannot.
     """
     llvms = list(dict.fromkeys((*names, main, foreign)))
     pairs = list(itertools.product(llvms, llvms))
-    rulers = progress.each(pairs, functools.partial(_read, lab), "record rulers")
-    by_pair = dict(zip(pairs, rulers, strict=True))
+
+    def read_pair(pair: tuple[str, str]) -> Ruler | Shown:
+        try:
+            return from_trial(lab, lab.trial("cold", *pair))
+        except LabError as error:
+            return Shown(str(error), shown.element("p", error))
+
+    rulers = dict(zip(pairs, progress.each(pairs, read_pair, "record rulers"), strict=True))
 
     @functools.cache
     def drawn(main: str, foreign: str) -> Shown:
-        ruler = by_pair[main, foreign]
+        ruler = rulers[main, foreign]
         with contextlib.suppress(RuntimeError):  # no kernel
             # When the reader looks; in the middle of a drawing it takes a tenth of a second.
             asyncio.get_running_loop().call_later(0.5, gc.collect)
@@ -239,13 +222,6 @@ def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
     choices = [choice("main", llvms, main), choice("library", llvms, foreign)]
     static = drawn(main, foreign)
     return live(choices, lambda: drawn(*(choice.value for choice in choices)).html, static)
-
-
-def _read(lab: Lab, pair: tuple[str, str]) -> Ruler | Shown:
-    try:
-        return from_trial(lab, lab.trial("cold", *pair))
-    except LabError as error:
-        return Shown(str(error), element("p", error))
 
 
 #: Who it is, where its counters are, its code, where its values are, how many: a colour each.
@@ -257,8 +233,6 @@ _COLOURS = {
     **dict.fromkeys(("NumCounters", "NumValueSites", "NumBitmapBytes"), look.ORANGE),
     "OffloadDeviceWaveSize": look.ORANGE,
 }
-
-
 #: Bytes that the ruler shows, and points: of a byte, of a field's height, where the first is.
 _SPAN, _BYTE, _HEIGHT, _LEFT = 136, 3.8, 88, 24
 
@@ -275,14 +249,11 @@ def list_fields(layouts: Collection[Layout]) -> pd.DataFrame:
 
 def show_history(layouts: Mapping[str, Layout]) -> Shown:
     """Show layouts by the LLVM that has them, older ones first: what each moved in the record."""
-    rows: list[tuple[str, ...]] = []
-    before: Layout | None = None
-    for name, now in layouts.items():
-        changed = changes(before, now) if before else ()
-        moved = "; ".join(str(change) for change in changed if change.part == "record")
-        sizes = str(now.record_size()), str(now.header_size)
-        rows.append((name, f"v{now.raw_version}", *sizes, moved or "-"))
-        before = now
+    rows, versions = [], list(layouts.values())
+    for name, old, new in zip(layouts, versions[:1] + versions, versions, strict=False):
+        moved = "; ".join(str(change) for change in changes(old, new) if change.part == "record")
+        sizes = new.record_size(), new.header_size
+        rows.append((name, f"v{new.raw_version}", *sizes, moved or "-"))
     heads = ("LLVM", "raw version", "record", "header", "what changed in the record")
     return shown.table(heads, rows)
 
@@ -305,21 +276,17 @@ def show_layouts(layouts: Mapping[str, Layout]) -> Shown:
     rows["value kinds"] = [layout.value_kinds for layout in columns]
     rows["bytes of a record"] = [layout.record_size() for layout in columns]
     rows["bytes of the header"] = [layout.header_size for layout in columns]
-    return shown.table(("field", *heads), [(name, *map(str, row)) for name, row in rows.items()])
+    return shown.table(("field", *heads), [(name, *row) for name, row in rows.items()])
 
 
 def show_runs(section: infer.SectionRecords) -> Shown:
     """Show the runs of records that were found in a section, and who has such records."""
     columns = ("from byte", "records", "bytes each", "found by", "raw versions with such records")
     by = {"both": "NameRef and CounterPtr", "names": "NameRef", "counters": "CounterPtr"}
-    rows = [
-        (
-            *map(str, (run.offset, run.records, run.record_size)),
-            by.get(section.by, "-"),
-            ", ".join(map(str, run.raw_versions())) or "none known",
-        )
-        for run in section.runs
-    ]
+    rows = []
+    for run in section.runs:
+        versions = ", ".join(map(str, run.raw_versions())) or "none known"
+        rows.append((run.offset, run.records, run.record_size, by.get(section.by, "-"), versions))
     return shown.table(columns, rows)
 
 
@@ -358,12 +325,7 @@ def _x(window: range, place: float) -> float:
 
 
 def _band(
-    axes: Axes,
-    records: Sequence[Record],
-    window: range,
-    top: float,
-    head: str,
-    right: Collection[tuple[str, int, int]] = (),
+    axes: Axes, records: Sequence[Record], window: range, top: float, head: str, right: Places = ()
 ) -> None:
     """Draw records, field by field; pale those in `right`. The read ones are named beneath."""
     edge, side = (top - 4, -7) if head == "written" else (top + _HEIGHT + 4, 8)

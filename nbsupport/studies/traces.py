@@ -1,9 +1,4 @@
-"""What happens in time: the traces of the lab's own trials, made now or recorded.
-
-The notes' LLDB and system-call scripts asked what the allocator does while the profile is
-written. A `Trace` answers for any program: events, pointers and whose they are, the record
-at the crash, the raw profile's story.
-"""
+"""What happens in time: the traces of the lab's own trials, made now or recorded."""
 
 from __future__ import annotations
 
@@ -13,19 +8,19 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from nbsupport.base.errors import LabError
-from nbsupport.lab.lab import Lab, environment
-from nbsupport.lab.trial import Trial
-from nbsupport.trace.trace import Trace, copy_trace, open_trace, recorded
-from nbsupport.trace.tracer import Tracer
+from nbsupport.base import LabError
+from nbsupport.lab import Lab, Trial
+from nbsupport.lab.lab import environment
+from nbsupport.trace import Trace, Tracer, open_trace
+from nbsupport.trace.trace import copy_trace, recorded
 
 
 class Traces:
     """The traces of a lab's trials. As a context it ends the debugger that it started.
 
-    `lab` builds the programs. `source` is "live" (each program runs, under LLDB and once more
-    under a tracer of system calls), or "recorded": the traces that came with the project, which
-    need neither compiler nor debugger. Raises `LabError` for another source.
+    `source` is "live" (each program that `lab` builds runs, under LLDB and once more under a tracer
+    of system calls), or "recorded": the traces that came with the project, which need neither
+    compiler nor debugger. Raises `LabError` for another source.
     """
 
     def __init__(self, lab: Lab, source: str = "live") -> None:

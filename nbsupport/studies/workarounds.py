@@ -15,12 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from nbsupport.base import process, progress, settings
-from nbsupport.base.errors import LabError
-from nbsupport.lab import build, counts
-from nbsupport.lab.lab import Lab
-from nbsupport.lab.outcome import Outcome
-from nbsupport.lab.trial import Trial
+from nbsupport.base import LabError, process, progress, settings
+from nbsupport.lab import Lab, Outcome, Trial, build, counts
 from nbsupport.show import shown
 from nbsupport.show.widgets import ALL, Live, choice, live
 from nbsupport.studies import build_change
@@ -35,6 +31,8 @@ _DEAD = ("crash", "failed", "limit", "build-failed")
 #: Columns of the two tables.
 _SHOWN = ("workaround", "source", "verdict", "outcome", "why", *PARTS, "control")
 _COSTS = ("workaround", "change", "needs", "rebuilt", "values", "usual_values", "build", "run")
+#: A case without a change, what comes of it, and the number of values by one LLVM.
+_Case = tuple[Trial, Outcome, int]
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,8 @@ class Row:
     `why` says where the program dies, what it prints, or why it was not tried. `case`,
     `outcome` and `control` are without the change, with it, and with it where one LLVM makes
     all. By part: `right` is the number of functions with right counts, `functions` how many it
-    has when instrumented. `values` is the number of values in the profile, `seconds` are of a
-    clean build and of a run; `usual_` are those of the case unchanged, by one LLVM. `rebuilt`
-    are the parts to compile again.
+    has when instrumented. `values` is how many the profile has, `seconds` are of a clean build and
+    of a run; `usual_` are those of the case unchanged, by one LLVM. `rebuilt`: to compile again.
     """
 
     workaround: BuildChange
@@ -68,8 +65,7 @@ class Row:
     def verdict(self) -> str:
         """`cures` (every function is right), `survives, loses ...`, `does not help`, or none.
 
-        It does not help where the program dies, fails or does not build. Values are lost when
-        there is not one in the profile.
+        It does not help where the program dies, fails or is not built. Values are lost if all are.
         """
         if not self.case or not self.outcome:
             return "not applicable"
@@ -132,7 +128,11 @@ def try_all(
             raise LabError(f"workaround {name}", "there is none", choice)
     chosen = [everything[name] for name in everything if name in (only or everything)]
     lab.trial(program, llvm, foreign)
-    case = functools.cache(functools.partial(_case, lab, llvm=llvm, foreign=foreign))
+
+    @functools.cache
+    def case(name: str) -> _Case:
+        trial, uniform = (lab.trial(name, llvm, other) for other in (foreign, llvm))
+        return trial, lab.run(trial), _values(_texts(lab, uniform))
 
     def try_one(workaround: BuildChange) -> Row:
         name = program if program in (workaround.on or (program,)) else workaround.on[0]
@@ -176,13 +176,11 @@ def show_costs(rows: Sequence[Row]) -> shown.Shown:
 
 
 def _show(rows: Sequence[Row], columns: Sequence[str], kept: Sequence[Row]) -> shown.Shown:
-    lines = []
-    for row in kept:
-        cells = row.to_row()
-        line = [_text(cells[column]) for column in columns]
+    cells = [row.to_row() for row in kept]
+    lines = [[_text(row[column]) for column in columns] for row in cells]
+    for row, line in zip(kept, lines, strict=True):
         if row.program != rows[0].program:
             line[0] += f" ({row.program})"
-        lines.append(line)
     return shown.table([column.replace("_", " ") for column in columns], lines)
 
 
@@ -193,27 +191,15 @@ def _text(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def _case(lab: Lab, program: str, *, llvm: str, foreign: str) -> tuple[Trial, Outcome, int]:
-    """Return a case without a change, what comes of it, and the values by one LLVM."""
-    trial, uniform = (lab.trial(program, llvm, other) for other in (foreign, llvm))
-    return trial, lab.run(trial), _values(_texts(lab, uniform))
-
-
-def _try(
-    lab: Lab,
-    workaround: BuildChange,
-    case: tuple[Trial, Outcome, int],
-    trial: Trial,
-    control: Trial,
-) -> Row:
+def _try(lab: Lab, workaround: BuildChange, case: _Case, trial: Trial, control: Trial) -> Row:
     unchanged, before, values = case
     parts = _expected(lab, trial, unchanged)
     outcome = lab.run(trial)
-    why = re.sub(r"/\S*/", "", outcome.detail) if outcome.kind != "ok" else ""
+    why = f"dies in {outcome.crash.function}" if outcome.crash else outcome.detail
     row = Row(
         workaround,
         trial.program.name,
-        f"dies in {outcome.crash.function}" if outcome.crash else why,
+        "" if outcome.kind == "ok" else re.sub(r"/\S*/", "", why),
         trial,
         before,
         outcome,
@@ -257,14 +243,12 @@ def _expected(lab: Lab, trial: Trial, case: Trial) -> list[counts.Expected]:
     changed = list(dataclasses.replace(trial, main_instrument="ir", instrument="ir").references)
     if not trial.program.library or trial.foreign.raw_version is None:
         changed[1:] = case.references[1:]
-    expected = []
-    for part, unchanged in zip(changed, case.references, strict=False):
+    expected: list[counts.Expected] = [{}, {}]  # a library by gcc is not instrumented
+    for n, (part, unchanged) in enumerate(zip(changed, case.references, strict=False)):
         try:
-            expected.append(lab.reference(part))
+            expected[n] = lab.reference(part)
         except LabError:
-            expected.append(lab.reference(unchanged))
-    while len(expected) < len(PARTS):  # a library by gcc is not instrumented
-        expected.append({})
+            expected[n] = lab.reference(unchanged)
     return expected
 
 
@@ -287,12 +271,9 @@ def widget(rows: Sequence[Row]) -> Live:
     workaround = choice("workaround", [row.workaround.id for row in rows])
 
     def draw() -> str:
-        chosen = [
-            row
-            for row in rows
-            if (verdict.value == ALL or row.verdict.startswith(verdict.value))
-            and source.value in (ALL, row.workaround.source)
-        ]
+        chosen = [row for row in rows if source.value in (ALL, row.workaround.source)]
+        if verdict.value != ALL:
+            chosen = [row for row in chosen if row.verdict.startswith(verdict.value)]
         explained = next(row for row in rows if row.workaround.id == workaround.value)
         return table(rows, chosen).html + _explained(explained)
 

@@ -1,22 +1,18 @@
-"""The writer's steps in two traced runs, side by side, until they part; and the call graph.
-
-In the picture: the way to the crash, who else comes this way, what two runs read.
-"""
+"""The writer's steps in two traced runs, side by side, until they part; and the call graph."""
 
 from __future__ import annotations
 
 import itertools
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nbsupport.show import look, shown
-from nbsupport.show.shown import Shown, element
+from nbsupport.show import Shown, look, shown
 from nbsupport.studies.sources.compare import WAYS, crash_path
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.trace.trace import Trace
+from nbsupport.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,17 +57,16 @@ class ReadStep:
         return bool(self.written) and not self.written.startswith(f"{self.field} of ")
 
 
+Steps = Sequence[ReadStep]
+
+
 def steps(structure: Structure, run: Trace) -> tuple[ReadStep, ...]:
     """Return the writer's steps in a run: the bounds, the counts, then record by record.
 
     Which fields of a record a function reads is from the sources (`structure`); what it finds
     there is from the trace of the `run`, which lists the first calls only.
     """
-    return tuple(_steps(structure, run))
-
-
-def _steps(structure: Structure, run: Trace) -> Iterator[ReadStep]:
-    word_for = run.memory_map.words
+    word_for, steps = run.memory_map.words, list[ReadStep]()
     fields: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in run.rows("records"):
         fields[row.n][row.field] = row
@@ -79,9 +74,10 @@ def _steps(structure: Structure, run: Trace) -> Iterator[ReadStep]:
     for event in run.rows("events"):
         begun = begun or event.kind == "write"
         if event.kind == "write":
-            yield ReadStep(START, "the sections' bounds", event.what)
+            steps.append(ReadStep(START, "the sections' bounds", event.what))
         elif begun and event.kind == "returned" and event.function in _COUNTS:
-            yield ReadStep(WRITER, _COUNTS[event.function], event.what.removeprefix("returned "))
+            value = event.what.removeprefix("returned ")
+            steps.append(ReadStep(WRITER, _COUNTS[event.function], value))
         elif begun and event.kind == "record":
             record = fields[event.n]
             place = min(row.byte for row in record.values()) if record else last
@@ -90,10 +86,12 @@ def _steps(structure: Structure, run: Trace) -> Iterator[ReadStep]:
             for field in structure.function(event.function).reads:
                 if row := record.get(field):
                     where = f"{field} of record {number}, byte {place}"
-                    yield ReadStep(event.function, where, word_for(row.read), word_for(row.written))
+                    words = word_for(row.read), word_for(row.written)
+                    steps.append(ReadStep(event.function, where, *words))
+    return tuple(steps)
 
 
-def parting(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> int | None:
+def parting(healthy: Steps, crashing: Steps) -> int | None:
     """Return the number of the first step that finds, in the crashing run alone, another field."""
     for n, step in enumerate(crashing):
         if step.misread and not (n < len(healthy) and healthy[n].misread):
@@ -101,7 +99,7 @@ def parting(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> int | 
     return None
 
 
-def show_steps(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> Shown:
+def show_steps(healthy: Steps, crashing: Steps) -> Shown:
     """Show the `steps` of two runs in two columns, until the crashing one ends.
 
     A record that is the same in both, and read as it was written, is one row.
@@ -111,13 +109,12 @@ def show_steps(healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]) -> Sho
     rows = []
     for record, group in itertools.groupby(steps, lambda step: step[2].record):
         members = list(group)
-        if record and all(
-            fine.value == died.value and not died.misread for _, fine, died in members
-        ):
-            values = {died.field: died.value for _, _, died in members}
-            value = "; ".join(f"{field} {value}" for field, value in values.items())
-            functions = ", ".join(dict.fromkeys(died.function for _, _, died in members))
-            rows.append((functions, record, value, value, "the same"))
+        differing = [died for _, fine, died in members if died.misread or fine.value != died.value]
+        if record and not differing:
+            texts = dict.fromkeys(f"{died.field} {died.value}" for _, _, died in members)
+            functions = dict.fromkeys(died.function for _, _, died in members)
+            value = "; ".join(texts)
+            rows.append((", ".join(functions), record, value, value, "the same"))
             continue
         for n, fine, died in members:
             value, note = died.value, "" if fine.value == died.value else "differs"
@@ -157,7 +154,7 @@ def table(structure: Structure, names: Sequence[str]) -> Shown:
         calls += [f"by {pointer}" for pointer in function.through]
         fields, variables = (*function.reads, *function.writes), function.globals
         cells = (", ".join(calls), ", ".join(fields) or "-", ", ".join(variables) or "-")
-        rows.append((name, function.file, str(function.lines), *cells))
+        rows.append((name, function.file, function.lines, *cells))
     columns = ("function", "file", "lines", "calls", "fields of a record", "variables")
     return shown.table(columns, rows, marked=False)
 
@@ -169,7 +166,7 @@ def comes_from(structure: Structure, name: str, file: str) -> str:
     return ", ".join(sorted({one.comes_from for one in structure.globals if one.name in used}))
 
 
-def count_records(steps: Sequence[ReadStep], record_size: int) -> tuple[int, int]:
+def count_records(steps: Steps, record_size: int) -> tuple[int, int]:
     """Return NumData of a run, and the bytes of all records by the size of one, rounded up.
 
     `record_size` is in bytes. Source: __llvm_profile_get_num_data (InstrProfilingBuffer.c).
@@ -184,9 +181,7 @@ def checked_on_path(structure: Structure) -> str:
     return ", ".join(n for n in crash_path(structure) if CHECK in structure.function(n).calls)
 
 
-def figure(
-    structure: Structure, run: Trace, healthy: Sequence[ReadStep], crashing: Sequence[ReadStep]
-) -> Shown:
+def figure(structure: Structure, run: Trace, healthy: Steps, crashing: Steps) -> Shown:
     """Draw the call graph around a crash: `run`'s way from registration on, the fork marked.
 
     On the left who else calls a function of the way, with those past the check of the raw
@@ -196,7 +191,7 @@ def figure(
     way, part = dict(spine(structure, run)), parting(healthy, crashing)
     if not way or part is None:
         text = "No fork to draw: this run did not die in the profile writer."
-        return Shown(text, element("p", text))
+        return Shown(text, shown.element("p", text))
     names = [name for name in structure.path(*WAYS[0]) if name not in way] + list(way)
     checks = [CHECK in structure.function(name).calls for name in names]
     gate, fork = checks.index(True) if True in checks else -1, names.index(crashing[part].function)
@@ -214,40 +209,26 @@ def figure(
         look.cell(axes, (_X, y), (_WIDE, 28), fill, f"{name}\n{label}", **edge)
         if n:
             _arrow(axes, (_X, y - 32), (_X, y - 14), look.BAD if n > fork else look.INK)
-            pointer = dict(structure.leads_to(names[n - 1]))[name]
-            if pointer:
-                how = (
-                    "to atexit, as a value"
-                    if pointer == "as a value"
-                    else f"by the pointer {pointer}"
-                )
+            if by := structure.leads_to(names[n - 1])[name]:
+                how = "to atexit, as a value" if by == "as a value" else f"by the pointer {by}"
                 axes.text(_X + 6, y - 23, how, **look.MUTED)
         if others := [caller for caller in structure.callers(name) if caller not in names]:
-            _beside(axes, y, _listed(others), past=n > gate)
+            text = ",\n".join(others[:2])
+            text += f" and {len(others) - 2} more" if len(others) > 2 else ""
+            text += "\n(past the check)" if n > gate else ""
+            axes.text(_LEFT, y, text, ha="right", **look.SMALL)
             _arrow(axes, (_LEFT + 2, y), (_X - _WIDE / 2, y), look.INK)
         _reads(axes, y, name, healthy, crashing, part)
     y = _STEP * (len(names) + 1)
     sites, fields = WAYS[2], ", ".join(structure.function(WAYS[2][1]).reads)
     calls = " calls\n".join(structure.path(*sites))
-    text = f"value sites, in main:\n{calls},\nwhich reads {fields}"
-    _beside(axes, y - _STEP - 10, text, past=True)
+    text = f"value sites, in main:\n{calls},\nwhich reads {fields}\n(past the check)"
+    axes.text(_LEFT, y - _STEP - 10, text, ha="right", **look.SMALL)
     _arrow(axes, (_X + 30, y - 32), (_X + 80, y - 4), look.GOOD)
     axes.text(_X + 84, y, "healthy: all is written, and 0 returned", **look.SMALL)
     _arrow(axes, (_X - 30, y - 32), (_X - 55, y - 8), look.BAD)
     axes.text(0, y, f"{run.manifest['crash']['signal']} in {run.where}", **look.SMALL)
-    caption = _finding(structure, names, gate, crashing[part])
-    return shown.framed(drawn, caption, " -> ".join(names))
-
-
-def _listed(names: Sequence[str]) -> str:
-    text = ",\n".join(names[:2])
-    return f"{text} and {len(names) - 2} more" if len(names) > 2 else text
-
-
-def _beside(axes: Axes, y: float, text: str, *, past: bool) -> None:
-    """Write on the left of the way; `past`: it enters below the check of the raw version."""
-    text = f"{text}\n(past the check)" if past else text
-    axes.text(_LEFT, y, text, ha="right", **look.SMALL)
+    return shown.framed(drawn, _finding(structure, names, gate, crashing[part]), " -> ".join(names))
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
@@ -255,14 +236,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], col
     axes.annotate("", end, start, arrowprops=style)
 
 
-def _reads(
-    axes: Axes,
-    y: float,
-    name: str,
-    healthy: Sequence[ReadStep],
-    crashing: Sequence[ReadStep],
-    part: int,
-) -> None:
+def _reads(axes: Axes, y: float, name: str, healthy: Steps, crashing: Steps, part: int) -> None:
     """Write beside a function what it reads first, in both runs: at the record where they part."""
     numbers = [n for n, step in enumerate(crashing) if step.function == name]
     number = next((n for n in numbers if n >= part), next(iter(numbers), None))

@@ -90,7 +90,7 @@ def test_instructions_are_the_same_twice(
 def test_a_function_that_the_profile_lacks_is_warned_of(lab: Lab, tmp_path: Path) -> None:
     text = tmp_path / "other.proftext"
     text.write_text(":ir\nother\n1\n1\n1\n")
-    maker = benefit._Maker.of(lab, "workload-mimalloc", "19", "19")
+    maker = benefit._Maker(lab, "workload-mimalloc", "19", "19")
     warned = Variant("workload-mimalloc", "both", maker.using(maker.indexed(text))).warnings
     assert any("no profile data available for function" in one for one in warned)
     assert not any("build_script" in one for one in warned)

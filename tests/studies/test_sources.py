@@ -99,7 +99,7 @@ def test_an_excerpt_is_found_by_symbol_and_says_where_it_is(tmp_path: Path) -> N
     ("statement", "Values", "  return Data->Values"), ("loop", "", "  for (int I"),
 ])  # fmt: skip
 def test_a_part_of_a_function_is_found_by_a_word_in_it(
-    tmp_path: Path, part: parse.ExcerptPart, about: str, first: str
+    tmp_path: Path, part: parse.Part, about: str, first: str
 ) -> None:
     found = parse.excerpt(small(tmp_path), "init", part=part, about=about)
     assert found.text.startswith(first)
@@ -247,7 +247,7 @@ def test_functions_are_told_with_what_they_call_read_and_write(tmp_path: Path) -
 def test_calls_are_followed_through_pointers_and_values(tmp_path: Path) -> None:
     found = structure.from_tree(small(tmp_path))
     assert found.tables == {"Hook": ("other",), "Init": ("init",)}
-    assert dict(found.leads_to("writer")) == {"init": "Init", "finish": "as a value"}
+    assert found.leads_to("writer") == {"init": "Init", "finish": "as a value"}
     assert found.callers("init") == ("writer",)
     assert found.path("writer", "other") == ("writer", "finish", "other")
     assert found.path("other", "writer") == () and found.path("init", "init") == ("init",)

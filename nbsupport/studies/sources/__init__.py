@@ -12,9 +12,8 @@ from pathlib import Path
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.show.shown import Shown, element
+from nbsupport.show import Shown, shown
 from nbsupport.studies.sources import compare, parse, structure, tree
-from nbsupport.studies.sources.parse import ExcerptPart
 from nbsupport.studies.sources.structure import Structure
 from nbsupport.studies.sources.tree import Tree
 from nbsupport.toolchains import discovery
@@ -42,22 +41,23 @@ class Sources:
         return f"{origin} ({self.note})" if self.note else origin
 
     def excerpt(
-        self,
-        symbol: str,
-        *,
-        part: ExcerptPart = "",
-        about: str = "",
-        file: str = "",
-        mark: str = "",
+        self, symbol: str, *, part: parse.Part = "", about: str = "", file: str = "", mark: str = ""
     ) -> parse.Excerpt | Shown:
         """Return an excerpt (see `parse.excerpt`); without the text, one line that says so."""
         if not self.tree:
             text = f"{symbol}, LLVM {self.structure.version}: its text is not at hand"
-            return Shown(text, element("p", text))
+            return Shown(text, shown.element("p", text))
         try:
             return parse.excerpt(self.tree, symbol, part=part, about=about, file=file, mark=mark)
         except LabError as error:
-            raise LabError(error.what, f"{error.why}{_where(symbol)}", error.do) from error
+            places = [
+                f"{runtime.version} ({function.file})"
+                for runtime in recorded()
+                for function in runtime.functions
+                if function.name == symbol
+            ]
+            where = f"; it is in LLVM {', '.join(dict.fromkeys(places))}" if places else ""
+            raise LabError(error.what, f"{error.why}{where}", error.do) from error
 
     def difference(self, other: Sources, name: str) -> Shown:
         """Show how a function of `self` differs from that of `other`, as `compare.difference`."""
@@ -70,10 +70,9 @@ class Sources:
 def load(version: str) -> Sources:
     """Return a version of the profile runtime; where it cannot be had, as it was recorded.
 
-    `version` as `tree.load` takes it, or a toolchain (`19@debian`, a path), whose version is
-    meant. Of a release that is neither known nor to be had, the one of the same major version
-    that is known takes its place, and the note says so. Raises `MissingError` where nothing of
-    that major is known.
+    `version` as `tree.load` takes it, or a toolchain (`19@debian`, a path), whose version is meant.
+    For a release that is neither known nor to be had stands the known one of its major version, and
+    the note says so. Raises `MissingError` where nothing of that major is known.
     """
     if "@" in version or Path(version, "bin").is_dir():
         version = discovery.find(version).version
@@ -93,8 +92,7 @@ def load(version: str) -> Sources:
 
 def recorded() -> tuple[Structure, ...]:
     """Return the recorded structures, oldest first."""
-    paths = map(_path, tree.known_versions())
-    return tuple(_load(path) for path in paths if path.is_file())
+    return tuple(_load(path) for path in map(_path, tree.known_versions()) if path.is_file())
 
 
 def keep() -> None:
@@ -114,14 +112,3 @@ def _load(path: Path) -> Structure:
         return structure.load(path.read_text())
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise LabError(str(path), f"not a structure ({error})", "restore it from git") from error
-
-
-def _where(symbol: str) -> str:
-    """Say which recorded versions have a function, and where."""
-    places = [
-        f"{runtime.version} ({function.file})"
-        for runtime in recorded()
-        for function in runtime.functions
-        if function.name == symbol
-    ]
-    return f"; it is in LLVM {', '.join(dict.fromkeys(places))}" if places else ""

@@ -21,9 +21,9 @@ WAYS = (
 )
 
 
-def crash_path(found: Structure) -> tuple[str, ...]:
+def crash_path(structure: Structure) -> tuple[str, ...]:
     """Return the functions on the crash's path, from registration on; each once."""
-    return tuple(dict.fromkeys(name for way in WAYS for name in found.path(*way)))
+    return tuple(dict.fromkeys(name for way in WAYS for name in structure.path(*way)))
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,14 @@ class RuntimeChange:
 
 def compare(old: Structure, new: Structure) -> RuntimeChange:
     """Return what changed from `old` to `new`: code, not comments or layout."""
-    code, files = (
-        [_by_name(structure, what) for structure in (old, new)] for what in ("digest", "file")
-    )
+    code = [_by_name(structure, "digest") for structure in (old, new)]
+    files = [_by_name(structure, "file") for structure in (old, new)]
+    added = tuple(name for name in code[1] if name not in code[0])
+    removed = tuple(name for name in code[0] if name not in code[1])
     both = [name for name in code[1] if name in code[0]]
-    return RuntimeChange(
-        old,
-        new,
-        added=tuple(name for name in code[1] if name not in code[0]),
-        removed=tuple(name for name in code[0] if name not in code[1]),
-        changed=tuple(name for name in both if code[0][name] != code[1][name]),
-        moved=tuple(name for name in both if files[0][name] != files[1][name]),
-    )
+    changed = tuple(name for name in both if code[0][name] != code[1][name])
+    moved = tuple(name for name in both if files[0][name] != files[1][name])
+    return RuntimeChange(old, new, added, removed, changed, moved)
 
 
 def _by_name(structure: Structure, what: str) -> dict[str, set[str]]:

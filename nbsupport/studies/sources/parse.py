@@ -15,19 +15,21 @@ from typing import Literal
 import tree_sitter_c
 from tree_sitter import Language, Node, Parser, Query, QueryCursor
 
-from nbsupport.base.errors import LabError
+from nbsupport.base import LabError
 from nbsupport.show import look
 from nbsupport.show.shown import Html, element, escape
 from nbsupport.studies.sources.tree import Tree
 
-ExcerptPart = Literal["", "loop", "condition", "statement"]
+Part = Literal["", "loop", "condition", "statement"]
+#: What to do about a name that a version does not have.
+ADVICE = "see what changed (sources.compare), and name what took its place"
 
 _C = Language(tree_sitter_c.language())
 
 #: What defines a symbol, by the kind of node: functions before all else.
 _DEFINITIONS = ["function_definition", "type_definition", "struct_specifier", "enum_specifier"]
 _DEFINITIONS += ["preproc_def", "preproc_function_def", "declaration"]
-_PARTS: dict[ExcerptPart, tuple[str, ...]] = {
+_PARTS: dict[Part, tuple[str, ...]] = {
     "loop": ("for_statement", "while_statement", "do_statement"),
     "condition": ("if_statement", "switch_statement"),
     "statement": ("expression_statement", "declaration", "return_statement"),
@@ -55,6 +57,7 @@ _LICENCE = re.compile(rb"SPDX-License-Identifier: (.+)")
 class TranslationUnit:
     """One parsed file: its text as it is, the text as it was parsed, and the tree's root."""
 
+    file: str
     text: bytes
     clean: bytes
     root: Node
@@ -65,6 +68,14 @@ class TranslationUnit:
         captures = QueryCursor(_QUERY).captures(self.root)  # in no order
         by_start = {kind: sorted(nodes, key=_start) for kind, nodes in captures.items()}
         return defaultdict(list, by_start)
+
+    @functools.cached_property
+    def functions(self) -> list[tuple[Node, int]]:
+        """The functions with a name, and where each ends: by the next, if C++ is read as nested."""
+        nodes = [node for node in self.nodes["function_definition"] if self.name(node)]
+        starts = [node.start_byte for node in nodes[1:]] + [len(self.clean)]
+        pairs = zip(nodes, starts, strict=False)  # a file may have none
+        return [(node, min(node.end_byte, start)) for node, start in pairs]
 
     def between(self, start: int, end: int, *kinds: str) -> Iterator[Node]:
         """Yield the nodes that begin between two bytes: kind by kind, in order."""
@@ -77,24 +88,31 @@ class TranslationUnit:
         """Return the text of a node; "" for none."""
         return self.clean[node.start_byte : node.end_byte].decode(errors="replace") if node else ""
 
-    def field(self, node: Node, name: str) -> str:
+    def field(self, node: Node | None, name: str) -> str:
         """Return the text of a field of a node, as the grammar names it; "" for none."""
-        return self.words(node.child_by_field_name(name))
+        return self.words(child(node, name))
 
     def name(self, node: Node) -> str:
         """Return the name that a definition or a declarator introduces; "" for none."""
-        if named := node.child_by_field_name("name"):
-            return self.words(named)
-        inner: Node | None = node
-        while inner is not None and inner.type not in _NAMES:
-            inner = inner.child_by_field_name("declarator") or next(
-                (c for c in inner.named_children if c.type.endswith(("declarator", "identifier"))),
-                None,
-            )
+        inner = child(node, "name") or node
+        while inner.type not in _NAMES:
+            kinds = ("declarator", "identifier")
+            inside = (node for node in inner.named_children if node.type.endswith(kinds))
+            deeper = child(inner, "declarator") or next(inside, None)
+            if deeper is None:
+                return ""
+            inner = deeper
         return self.words(inner)
 
 
 _start = operator.attrgetter("start_byte")
+
+
+def child(node: Node | None, *fields: str) -> Node | None:
+    """Return what is in a field of a node, or in a field of that, and so on; None for none."""
+    for field in fields:
+        node = node.child_by_field_name(field) if node else None
+    return node
 
 
 @dataclass(frozen=True)
@@ -136,7 +154,7 @@ class Excerpt:
 
 
 @functools.lru_cache(256)
-def parsed(content: bytes) -> TranslationUnit:
+def parsed(file: str, content: bytes) -> TranslationUnit:
     """Parse C. What the grammar cannot know is blanked; places stay the same."""
 
     def blank(found: re.Match[bytes]) -> bytes:
@@ -144,17 +162,11 @@ def parsed(content: bytes) -> TranslationUnit:
 
     plain = _CPLUSPLUS.sub(blank, content).replace(b"::", b"__")
     clean = _ATTRIBUTES.sub(lambda found: found["directive"] or blank(found), plain)
-    return TranslationUnit(content, clean, Parser(_C).parse(clean).root_node)
+    return TranslationUnit(file, content, clean, Parser(_C).parse(clean).root_node)
 
 
 def excerpt(
-    tree: Tree,
-    symbol: str,
-    *,
-    part: ExcerptPart = "",
-    about: str = "",
-    file: str = "",
-    mark: str = "",
+    tree: Tree, symbol: str, *, part: Part = "", about: str = "", file: str = "", mark: str = ""
 ) -> Excerpt:
     """Return the lines that define a function, type, macro or variable; or a part of a function.
 
@@ -162,75 +174,44 @@ def excerpt(
     `about` in it. `mark`: lines with this word. `file`: where it is expected; the note says
     when it has moved. Raises `LabError` when this version has no such symbol, or no such part.
     """
-    place = _definition(tree, symbol, file)
-    if place is None:
-        raise LabError(
-            f"{symbol} in LLVM {tree.version}",
-            "the profile runtime has no such symbol",
-            "see what changed (sources.compare), and name what took its place",
-        )
-    path, unit, node = place
+    unit, node = _definition(tree, symbol, file)
     if part:
-        node = _part(tree, unit, node, symbol, part, about)
+        word = re.compile(rf"\b{re.escape(about)}\b")
+        inside = unit.between(node.start_byte, node.end_byte, *_PARTS[part])
+        nodes = [inner for inner in inside if word.search(unit.words(inner))]
+        if not nodes:
+            why = f"it has no {part} with {about}" if about else f"it has no {part}"
+            advice = "read the whole function, and name what took its place"
+            raise LabError(f"{symbol} in LLVM {tree.version}", why, advice)
+        node = min(nodes, key=lambda inner: (inner.end_byte - inner.start_byte, inner.start_byte))
     first, last = node.start_point[0], node.end_point[0]
     text = b"\n".join(unit.text.splitlines()[first : last + 1]).decode(errors="replace")
-    finger = re.compile(rf"\b{re.escape(mark)}\b") if mark else None
+    finger = re.compile(rf"\b{re.escape(mark)}\b")
     lines = enumerate(text.splitlines(), first + 1)
-    marked = tuple(n for n, line in lines if finger and finger.search(line))
+    marked = tuple(n for n, line in lines if mark and finger.search(line))
     licence = _LICENCE.search(unit.text)
-    words = f"the {part} with {about} in {symbol}" if about else f"the {part} in {symbol}"
-    here = path.rpartition("/")[2]
-    return Excerpt(
-        symbol=words if part else symbol,
-        file=here,
-        version=tree.version,
-        licence=licence[1].decode().strip() if licence else "no licence line",
-        line=first + 1,
-        text=text,
-        marked=marked,
-        note=f"moved from {file}" if file not in ("", here) else "",
-    )
+    if part:
+        symbol = f"the {part} with {about} in {symbol}" if about else f"the {part} in {symbol}"
+    note = f"moved from {file}" if file not in ("", unit.file) else ""
+    spdx = licence[1].decode().strip() if licence else "no licence line"
+    return Excerpt(symbol, unit.file, tree.version, spdx, first + 1, text, marked, note)
 
 
-def _definition(tree: Tree, symbol: str, file: str) -> tuple[str, TranslationUnit, Node] | None:
+def _definition(tree: Tree, symbol: str, file: str) -> tuple[TranslationUnit, Node]:
     """Return the definition of a symbol: functions before all else, those in `file` first."""
     word = re.compile(rb"\b" + re.escape(symbol.encode()) + rb"\b")
-    paths = sorted(tree.files, key=lambda path: not f"/{path}".endswith(f"/{file}"))
-    units = [(path, parsed(text)) for path in paths if word.search(text := tree.content(path))]
+    contents = [(path.rpartition("/")[2], tree.content(path)) for path in tree.files]
+    units = [parsed(name, text) for name, text in contents if word.search(text)]
+    units.sort(key=lambda unit: unit.file != file)
     for kind in _DEFINITIONS:
         places = [
-            (path, unit, node)
-            for path, unit in units
+            (unit, node)
+            for unit in units
             for node in unit.nodes[kind]
-            if unit.name(node) == symbol and _is_whole(node)
+            # A struct or an enum may be without its body.
+            if unit.name(node) == symbol and (child(node, "body") or "_specifier" not in kind)
         ]
         if places:  # of a variable, where it has its value
-            return min(places, key=lambda place: not _has_value(place[2]))
-    return None
-
-
-def _is_whole(node: Node) -> bool:
-    """Return whether a definition is all there: a struct or an enum may be without its body."""
-    return not node.type.endswith("_specifier") or node.child_by_field_name("body") is not None
-
-
-def _has_value(node: Node) -> bool:
-    declarator = node.child_by_field_name("declarator")
-    return declarator is not None and declarator.child_by_field_name("value") is not None
-
-
-def _part(
-    tree: Tree, unit: TranslationUnit, node: Node, symbol: str, part: ExcerptPart, about: str
-) -> Node:
-    """Return the smallest loop, condition or statement of a function with a word in it."""
-    word = re.compile(rf"\b{re.escape(about)}\b")
-    inside = unit.between(node.start_byte, node.end_byte, *_PARTS[part])
-    nodes = [inner for inner in inside if word.search(unit.words(inner))]
-    if not nodes:
-        about = f" with {about}" if about else ""
-        raise LabError(
-            f"{symbol} in LLVM {tree.version}",
-            f"it has no {part}{about}",
-            "read the whole function, and name what took its place",
-        )
-    return min(nodes, key=lambda inner: (inner.end_byte - inner.start_byte, inner.start_byte))
+            return min(places, key=lambda place: child(place[1], "declarator", "value") is None)
+    why = "the profile runtime has no such symbol"
+    raise LabError(f"{symbol} in LLVM {tree.version}", why, ADVICE)

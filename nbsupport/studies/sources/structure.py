@@ -6,19 +6,21 @@ Of its text only digests are kept, so that a structure can be recorded and commi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tree_sitter import Node
 
-from nbsupport.base.errors import LabError
-from nbsupport.studies.sources.parse import TranslationUnit, parsed
+from nbsupport.base import LabError
+from nbsupport.studies.sources.parse import ADVICE, TranslationUnit, child, parsed
 from nbsupport.studies.sources.tree import Tree
 
 #: The type of a record. Source: InstrProfiling.h.
@@ -81,14 +83,11 @@ class Structure:
         for function in self.functions:
             if function.name == name:
                 return function
-        raise LabError(
-            f"{name} in LLVM {self.version}",
-            "the profile runtime has no such function",
-            "see what changed (sources.compare), and name what took its place",
-        )
+        why = "the profile runtime has no such function"
+        raise LabError(f"{name} in LLVM {self.version}", why, ADVICE)
 
-    def leads_to(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Return the functions that a function calls or hands on: name, by what ("": directly)."""
+    def leads_to(self, name: str) -> dict[str, str]:
+        """Return the functions that a function calls or hands on, and by what ("": directly)."""
         targets: dict[str, str] = {}
         for function in self.functions:
             if function.name == name:
@@ -97,27 +96,25 @@ class Structure:
                     targets |= dict.fromkeys(self.tables.get(pointer, ()), pointer)
                 targets |= dict.fromkeys(function.calls, "")
         names = {function.name for function in self.functions}
-        return tuple((target, by) for target, by in targets.items() if target in names)
+        return {target: by for target, by in targets.items() if target in names}
 
     def callers(self, name: str) -> tuple[str, ...]:
         """Return the functions that call a function, by name or by pointer."""
         names = dict.fromkeys(one.name for one in self.functions)
-        return tuple(one for one in names if name in dict(self.leads_to(one)))
+        return tuple(one for one in names if name in self.leads_to(one))
 
     def path(self, start: str, goal: str) -> tuple[str, ...]:
         """Return the shortest way of calls from one function to another; () where there is none."""
-        came: dict[str, str] = {start: ""}
+        ways: dict[str, tuple[str, ...]] = {start: (start,)}
         queue = [start]
         for name in queue:
-            for target, _ in self.leads_to(name) if goal not in came else ():
-                if target not in came:
-                    came[target] = name
+            if goal in ways:
+                break
+            for target in self.leads_to(name):
+                if target not in ways:
+                    ways[target] = (*ways[name], target)
                     queue.append(target)
-        way = []
-        while goal in came and goal:
-            way.append(goal)
-            goal = came[goal]
-        return tuple(reversed(way))
+        return ways.get(goal, ())
 
     def to_json(self) -> str:
         """Return the structure as one JSON document; see `load`."""
@@ -126,10 +123,10 @@ class Structure:
 
 def load(text: str) -> Structure:
     """Return a structure that `to_json` wrote."""
-    content: dict[str, Any] = _frozen(json.loads(text))
-    for name, kind in (("functions", Function), ("globals", Global)):
-        content[name] = tuple(kind(**_frozen(row)) for row in content[name])
-    return Structure(**{**content, "tables": _frozen(content["tables"])})
+    content = json.loads(text, object_hook=_frozen)
+    content["functions"] = tuple(Function(**row) for row in content["functions"])
+    content["globals"] = tuple(Global(**row) for row in content["globals"])
+    return Structure(**content)
 
 
 def _frozen(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,24 +136,26 @@ def _frozen(row: Mapping[str, Any]) -> dict[str, Any]:
 def from_tree(tree: Tree) -> Structure:
     """Return the structure of a version, from its sources: a tenth of a second."""
     paths = [path for path in tree.files if not path.endswith(".txt")]
-    units = [(Path(path).name, parsed(tree.content(path))) for path in paths]
-    listed = next(unit.text for file, unit in units if file == _LIST)
+    units = [parsed(Path(path).name, tree.content(path)) for path in paths]
+    listed = next(unit.text for unit in units if unit.file == _LIST)
     version = re.search(rb"#define INSTR_PROF_RAW_VERSION (\d+)", listed)
     record = _listed(listed, "INSTR_PROF_DATA")
-    types = {name: fields for _, unit in units for name, fields in _types(unit)}
-    pointers = [
-        field for fields in types.values() for field, kind in fields.items() if kind == _RECORD
-    ]
-    bodies = [body for file, unit in units for body in _bodies(file, unit)]
-    declared = [variable for file, unit in units for variable in _globals(file, unit)]
+    types = {name: fields for unit in units for name, fields in _types(unit)}
+    members = [member for fields in types.values() for member in fields.items()]
+    bodies = [(unit, *function) for unit in units for function in unit.functions]
+    declared = [variable for unit in units for variable in _globals(unit)]
+    # Each once: where it is defined, rather than where it is said to be.
+    variables: dict[str, Global] = {}
+    for variable in sorted(declared, key=lambda variable: variable.comes_from == _ELSEWHERE):
+        variables.setdefault(variable.name, variable)
     names = _Names(
         record=frozenset(record),
-        pointers=frozenset(pointers),
-        functions=frozenset(body.name for body in bodies),
-        variables=frozenset(variable.name for variable in declared),
+        pointers=frozenset(field for field, kind in members if kind == _RECORD),
+        functions=frozenset(unit.name(node) for unit, node, _ in bodies),
+        variables=frozenset(variables),
     )
     tables: dict[str, set[str]] = defaultdict(set)
-    for _, unit in units:
+    for unit in units:
         for slot, value in _slots(unit, types):
             if value in names.functions:
                 tables[slot].add(value)
@@ -165,8 +164,8 @@ def from_tree(tree: Tree) -> Structure:
         raw_version=int(version[1]) if version else 0,
         record=record,
         header=_listed(listed, "INSTR_PROF_RAW_HEADER"),
-        functions=tuple(_function(body, names) for body in bodies),
-        globals=_once(declared),
+        functions=tuple(_function(names, *body) for body in bodies),
+        globals=tuple(variables.values()),
         tables={slot: tuple(sorted(values)) for slot, values in sorted(tables.items())},
     )
 
@@ -185,57 +184,26 @@ def _listed(text: bytes, macro: str) -> tuple[str, ...]:
 def _types(unit: TranslationUnit) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the structs by name, each with its fields, in order, and the names of their types."""
     for struct in unit.nodes["struct_specifier"]:
-        body = struct.child_by_field_name("body")
-        if body is None:
-            continue
-        members = [node for node in body.named_children if node.type == "field_declaration"]
-        fields = {unit.name(member): unit.field(member, "type") for member in members}
-        yield unit.field(struct, "name"), fields
-        if struct.parent and struct.parent.type == "type_definition":
-            yield unit.field(struct.parent, "declarator"), fields
+        if body := child(struct, "body"):
+            members = [node for node in body.named_children if node.type == "field_declaration"]
+            fields = {unit.name(member): unit.field(member, "type") for member in members}
+            yield unit.field(struct, "name"), fields
+            if struct.parent and struct.parent.type == "type_definition":
+                yield unit.field(struct.parent, "declarator"), fields
 
 
-def _slots(
-    unit: TranslationUnit, types: Mapping[str, Mapping[str, str]]
-) -> Iterator[tuple[str, str]]:
+def _slots(unit: TranslationUnit, types: dict[str, dict[str, str]]) -> Iterator[tuple[str, str]]:
     """Yield what is put where: a field's or a global's name, and a name put there."""
     for assignment in unit.nodes["assignment_expression"]:
-        target = assignment.child_by_field_name("left")
-        if target is not None and target.type in ("field_expression", "identifier"):
+        target = child(assignment, "left")
+        if target and target.type in ("field_expression", "identifier"):
             value = unit.field(assignment, "right").lstrip("&")
             yield unit.field(target, "field") or unit.words(target), value
-    for kind in ("declaration", "parameter_declaration"):
-        for declaration in unit.nodes[kind]:
-            declarator = declaration.child_by_field_name("declarator")
-            initial = declarator.child_by_field_name("value") if declarator else None
-            if initial is not None and initial.type == "initializer_list":
-                values = [unit.words(n) for n in initial.named_children if n.type != "comment"]
-                fields = types.get(unit.field(declaration, "type"), ())
-                yield from zip(fields, values, strict=False)
-
-
-@dataclass(frozen=True)
-class _Body:
-    """A function with a name. It ends where the next begins, if C++ is read as one in another."""
-
-    file: str
-    unit: TranslationUnit
-    node: Node
-    end: int
-
-    @property
-    def name(self) -> str:
-        return self.unit.name(self.node)
-
-    def nodes(self, *kinds: str) -> Iterator[Node]:
-        return self.unit.between(self.node.start_byte, self.end, *kinds)
-
-
-def _bodies(file: str, unit: TranslationUnit) -> list[_Body]:
-    nodes = [node for node in unit.nodes["function_definition"] if unit.name(node)]
-    starts = [node.start_byte for node in nodes[1:]] + [len(unit.clean)]
-    pairs = zip(nodes, starts, strict=False)
-    return [_Body(file, unit, node, min(node.end_byte, start)) for node, start in pairs]
+    for declaration in (*unit.nodes["declaration"], *unit.nodes["parameter_declaration"]):
+        initial = child(declaration, "declarator", "value")
+        if initial and initial.type == "initializer_list":
+            values = [unit.words(n) for n in initial.named_children if n.type != "comment"]
+            yield from zip(types.get(unit.field(declaration, "type"), ()), values, strict=False)
 
 
 @dataclass(frozen=True)
@@ -248,60 +216,55 @@ class _Names:
     variables: frozenset[str]
 
 
-def _function(body: _Body, names: _Names) -> Function:
+def _function(names: _Names, unit: TranslationUnit, node: Node, end: int) -> Function:
     """Return what one function calls and uses; `names` are those of all files."""
-    unit, node = body.unit, body.node
+    inside = functools.partial(unit.between, node.start_byte, end)
+    name, digest = unit.name(node), _digest(unit, node, inside("comment"))
     uses: dict[str, dict[str, None]] = defaultdict(dict)
     local, records = set[str](), set[str]()
-    for typed in body.nodes("parameter_declaration", "declaration"):
+    for typed in inside("parameter_declaration", "declaration"):
         introduced = {unit.name(node) for node in typed.children_by_field_name("declarator")}
         local |= introduced
         if unit.field(typed, "type") == _RECORD:
             records |= introduced
-    for call in body.nodes("call_expression"):
+    for call in inside("call_expression"):
         kind, word = _called(unit, call, names)
         if word:
             uses[kind][word] = None
-    for field in body.nodes("field_expression"):
+    for field in inside("field_expression"):
         if _is_of_record(unit, field, names, records):
             kind = "writes" if _is_written(unit, field) else "reads"
             uses[kind][unit.field(field, "field")] = None
-    for identifier in body.nodes("identifier"):
+    for identifier in inside("identifier"):
         word = unit.words(identifier)
         if word in local:
             continue
-        if word in names.functions and word != body.name:
+        if word in names.functions and word != name:
             if identifier.parent is not None and identifier.parent.type != "call_expression":
                 uses["hands_on"][word] = None
         elif word in names.variables:
             uses["globals"][word] = None
-    return Function(
-        name=body.name,
-        file=body.file,
-        line=node.start_point[0] + 1,
-        lines=node.end_point[0] - node.start_point[0] + 1,
-        digest=_digest(body),
-        **{kind: tuple(words) for kind, words in uses.items()},
-    )
+    first, last = node.start_point[0] + 1, node.end_point[0] + 1
+    used = {kind: tuple(words) for kind, words in uses.items()}
+    return Function(name, unit.file, first, last - first + 1, digest, **used)
 
 
 def _called(unit: TranslationUnit, call: Node, names: _Names) -> tuple[str, str]:
     """Return what is called: by name ("calls") or pointer ("through"); "" for what has no name."""
-    target = call.child_by_field_name("function")
-    if target is not None and target.type == "field_expression":
+    target = child(call, "function")
+    if target and target.type == "field_expression":
         return "through", unit.field(target, "field")
-    word = unit.words(target) if target is not None and target.type == "identifier" else ""
+    word = unit.words(target) if target and target.type == "identifier" else ""
     pointer = word in names.variables and word not in names.functions
     return "through" if pointer else "calls", word
 
 
 def _is_of_record(unit: TranslationUnit, node: Node, names: _Names, records: set[str]) -> bool:
     """Return whether a field is one of a record, which a variable or a field points at."""
-    base = node.child_by_field_name("argument")
-    if base is None or unit.field(node, "field") not in names.record:
+    if unit.field(node, "field") not in names.record:
         return False
-    own = base.type == "identifier" and unit.words(base) in records
-    return own or unit.field(base, "field") in names.pointers
+    base = child(node, "argument")
+    return unit.words(base) in records or unit.field(base, "field") in names.pointers
 
 
 def _is_written(unit: TranslationUnit, node: Node) -> bool:
@@ -309,33 +272,29 @@ def _is_written(unit: TranslationUnit, node: Node) -> bool:
     while node.parent and node.parent.type == "subscript_expression":
         node = node.parent
     parent = node.parent
-    if parent is None:
-        return False
-    assigned = parent.type == "assignment_expression"
-    return unit.words(parent).startswith("&") or (
-        assigned and parent.child_by_field_name("left") == node
-    )
+    if parent and parent.type == "assignment_expression":
+        return child(parent, "left") == node
+    return unit.words(parent).startswith("&")
 
 
-def _digest(body: _Body) -> str:
+def _digest(unit: TranslationUnit, node: Node, comments: Iterable[Node]) -> str:
     """Return what changes with the code of a function, not with comments or layout."""
-    unit, node = body.unit, body.node
     text, place = b"", node.start_byte
-    for comment in body.nodes("comment"):
+    for comment in comments:
         text += unit.clean[place : comment.start_byte]
         place = comment.end_byte
     text += unit.clean[place : node.end_byte]
     return hashlib.sha256(re.sub(rb"\s+", b"", text)).hexdigest()[:16]
 
 
-def _globals(file: str, unit: TranslationUnit) -> Iterator[Global]:
+def _globals(unit: TranslationUnit) -> Iterator[Global]:
     """Yield the variables with static storage that a file defines, or says to be elsewhere."""
-    local = {node.id for body in _bodies(file, unit) for node in body.nodes("declaration")}
+    within = [unit.between(node.start_byte, end, "declaration") for node, end in unit.functions]
+    local = {node.id for node in itertools.chain(*within)}
     for node in unit.nodes["declaration"]:
-        declarator, name = node.child_by_field_name("declarator"), unit.name(node)
-        if node.parent is None or node.parent.type not in _OUTSIDE or node.id in local:
-            continue
-        if declarator is None or not name or _is_prototype(declarator):
+        outside = node.parent and node.parent.type in _OUTSIDE and node.id not in local
+        name = unit.name(node)
+        if not outside or not child(node, "declarator") or not name or _is_prototype(node):
             continue
         text = unit.text[node.start_byte : node.end_byte]
         where = _DEFINED
@@ -345,21 +304,13 @@ def _globals(file: str, unit: TranslationUnit) -> Iterator[Global]:
             where = "the linker: a section's bound" if section else _ELSEWHERE
         elif b"COMPILER_RT_WEAK" in unit.text[node.start_byte - 80 : node.end_byte]:
             where = "the runtime, unless an instrumented object has its own"
-        yield Global(name, file, where)
+        yield Global(name, unit.file, where)
 
 
-def _is_prototype(declarator: Node) -> bool:
-    """Return whether a declarator is that of a function, not of a pointer to one."""
-    node: Node | None = declarator
-    while node is not None and node.type != "function_declarator":
-        node = node.child_by_field_name("declarator")
-    inner = node.child_by_field_name("declarator") if node else None
+def _is_prototype(declaration: Node) -> bool:
+    """Return whether a declaration is that of a function, not of a pointer to one."""
+    node = child(declaration, "declarator")
+    while node and node.type != "function_declarator":
+        node = child(node, "declarator")
+    inner = child(node, "declarator")
     return inner is not None and inner.type != "parenthesized_declarator"
-
-
-def _once(declared: list[Global]) -> tuple[Global, ...]:
-    """Return each variable once: where it is defined, rather than where it is said to be."""
-    variables: dict[str, Global] = {}
-    for variable in sorted(declared, key=lambda one: one.comes_from == _ELSEWHERE):
-        variables.setdefault(variable.name, variable)
-    return tuple(variables.values())

@@ -1,8 +1,7 @@
 """Where the sources of LLVM's profile runtime are had from, and how they are known to be right.
 
-A release's come one file at a time from the public repository, or else out of Debian's
-source package; they are checked, kept in the cache, and never changed. A checkout is read
-where it is.
+A release's come one file at a time from the public repository, or else out of Debian's source
+package; they are checked, kept in the cache, and never changed. A checkout is read where it is.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from nbsupport.toolchains import apt, download
 
 #: Where the repository serves single files, below the name of a tag.
 _REPOSITORY = "https://raw.githubusercontent.com/llvm/llvm-project/llvmorg-"
-
 _RUNTIME, _HEADERS = "compiler-rt/lib/profile/", "compiler-rt/include/profile/"
 _LIST, _RECORD = f"{_RUNTIME}CMakeLists.txt", f"{_HEADERS}InstrProfData.inc"
 #: What a tree is made of. GCDAProfiling.c is gcov's, another runtime in the same folder.
@@ -35,11 +33,9 @@ _WANTED = re.compile(
 )
 #: How these name each other: CMakeLists.txt has a name on a line, the others include.
 _NAMED = re.compile(r'^(?: +|#include "(?:profile/)?)(\w+\.\w+)', re.M)
-
 #: Where a checkout states its version: since 19, and before.
 _STATED = ("cmake/Modules/LLVMVersion.cmake", "llvm/CMakeLists.txt")
 _NUMBER = re.compile(r"set\(LLVM_VERSION_(?:MAJOR|MINOR|PATCH) (\d{1,3})\)")
-
 _MOST = 4 * settings.MIB  # bytes of one file; the largest is under 0.1 MB
 _MANIFEST = "sources.json"
 _Got = tuple[str, dict[str, bytes]]  # from where; contents by path
@@ -96,8 +92,7 @@ def load(version: str) -> Tree:
             raise MissingError(f"sources of LLVM {version}", "no release known", _advice())
         version = releases[-1]
     target = settings.cache_dir() / "sources" / f"llvm-{version}"
-    files.once(target, lambda staging: _fill(version, staging))
-    return _kept(version, target)
+    return _kept(version, files.once(target, lambda staging: _fill(version, staging)))
 
 
 def known_versions() -> tuple[str, ...]:
@@ -159,8 +154,7 @@ def _complete(hashes: Mapping[str, str]) -> bool:
 
 
 def _checkout(name: str) -> Tree:
-    hashes: dict[str, str] = {}
-    versions: list[list[str]] = []
+    hashes, versions = dict[str, str](), list[list[str]]()
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         root = Path(name).expanduser().absolute()
         paths = (*root.glob(f"{_HEADERS}*"), *root.glob(f"{_RUNTIME}*"))
@@ -169,14 +163,11 @@ def _checkout(name: str) -> Tree:
         stated = (_NUMBER.findall((root / place).read_text()) for place in _hashes(root, _STATED))
         versions = [numbers for numbers in stated if len(numbers) == 3]
     if not versions or not _complete(hashes):
-        raise LabError(
-            f"sources of LLVM {name!r}",
-            "neither a version nor a folder with the profile runtime",
-            "give a major version (19), an exact one (19.1.7), or the folder of an llvm-project",
-        )
+        why = "neither a version nor a folder with the profile runtime"
+        do = "give a major version (19), an exact one (19.1.7), or the folder of an llvm-project"
+        raise LabError(f"sources of LLVM {name!r}", why, do)
     version = ".".join(versions[0])
-    pinned = hashes == _pins().get(version)
-    return Tree(version, root, f"the checkout {root}", hashes, pinned)
+    return Tree(version, root, f"the checkout {root}", hashes, hashes == _pins().get(version))
 
 
 def _fill(version: str, staging: Path) -> None:

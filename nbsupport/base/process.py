@@ -151,8 +151,8 @@ def _watch(
         kill_group(child.pid)
         if _drain(selector, buffers, limits.output) and limit is None:
             limit = "output"
-    kept = (buffer[: limits.output] for buffer in buffers.values())
-    return limit, [stream.decode(errors="replace") for stream in kept]
+    streams = (buffer[: limits.output] for buffer in buffers.values())
+    return limit, [stream.decode(errors="replace") for stream in streams]
 
 
 def _drain(

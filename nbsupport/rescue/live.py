@@ -189,18 +189,15 @@ def profile(image: LiveImage) -> tuple[bytes, value_sites.Nodes | None]:
     """
     sections = {name: (at, Path(path).read_bytes()) for name, (at, path) in image.copies.items()}
     home, data = sections["__llvm_prf_data"]
-    parts = {"data": data, "names": sections.get("__llvm_prf_names", (0, b""))[1]}
-    distances = {}
-    for part, name in (("counters", "__llvm_prf_cnts"), ("bitmaps", "__llvm_prf_bits")):
-        if name in sections:
-            address, parts[part] = sections[name]
-            distances[part] = address - home
+    roles = {"data": "data", "names": "names", "counters": "cnts", "bitmaps": "bits"}
+    empty = home, b""
+    parts = {part: sections.get(f"__llvm_prf_{role}", empty) for part, role in roles.items()}
     version = image.version
     runtime = layout.LAYOUTS.get(layout.split(version)[0])
     if runtime is None or not version >> 32:
-        size, start = len(parts.get("counters", b"")), distances.get("counters", 0)
-        span = start, start + size
-        text = names.decode(parts["names"])
+        address, counters = parts["counters"]
+        span = address - home, address - home + len(counters)
+        text = names.decode(parts["names"][1])
         runs = infer.find(infer.Section(data, text, span, image.bits, image.order)).runs
         runtime = runtime or layout.LAYOUTS[max(layout.LAYOUTS)]
         variants = [] if version else ["ir"]
@@ -211,7 +208,7 @@ def profile(image: LiveImage) -> tuple[bytes, value_sites.Nodes | None]:
     if image.valued and "__llvm_prf_vals" in sections and "__llvm_prf_vnds" in sections:
         values = *sections["__llvm_prf_vals"], *sections["__llvm_prf_vnds"]
         nodes = value_sites.Nodes(*values, image.order)
-    return raw(runtime, version, image.bits, image.order, parts, distances), nodes
+    return raw(runtime, version, image.bits, image.order, parts), nodes
 
 
 def _stdin() -> str:

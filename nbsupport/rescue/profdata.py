@@ -105,36 +105,33 @@ def _sites(
 
 
 def raw(
-    runtime: Layout,
-    version: int,
-    bits: Bits,
-    order: Order,
-    parts: Mapping[str, bytes],
-    distances: Mapping[str, int],
+    runtime: Layout, version: int, bits: Bits, order: Order, parts: Mapping[str, tuple[int, bytes]]
 ) -> bytes:
     """Return a raw profile of sections in memory, as a runtime would write it without values.
 
-    `parts` are `data`, `counters`, `names` and `bitmaps`; `distances` in bytes, from the records.
+    `parts` are where `data`, `names`, `counters` and `bitmaps` (if any) stand, and their bytes.
     """
+    (home, records), (_, names) = parts["data"], parts["names"]
     stride = runtime.record_size(bits)
-    data = parts["data"] + bytes(-len(parts["data"]) % stride)
+    content = [records + bytes(-len(records) % stride)]
     width = 1 if "byte-coverage" in layout.split(version)[1] else 8
     fields = dict.fromkeys(runtime.header, 0)
     fields |= {"Magic": int.from_bytes(MAGIC[bits], "big"), "Version": version}
-    fields |= {"NamesSize": len(parts["names"]), "ValueKindLast": runtime.value_kinds - 1}
+    fields |= {"NamesSize": len(names), "ValueKindLast": runtime.value_kinds - 1}
     # Up to raw version 8 these had other names. Source: INSTR_PROF_RAW_HEADER (InstrProfData.inc).
     new = "NumData" in fields
-    fields["NumData" if new else "DataSize"] = len(data) // stride
-    sizes = {"counters": "NumCounters" if new else "CountersSize", "bitmaps": "NumBitmapBytes"}
-    deltas, content = {"counters": "CountersDelta", "bitmaps": "BitmapDelta"}, [data]
-    for name, size in sizes.items():
+    fields["NumData" if new else "DataSize"] = len(content[0]) // stride
+    for name, size, unit, delta in (
+        ("counters", "NumCounters" if new else "CountersSize", width, "CountersDelta"),
+        ("bitmaps", "NumBitmapBytes", 1, "BitmapDelta"),
+    ):
         if size in fields:
-            part = parts.get(name, b"")
+            address, part = parts.get(name, (home, b""))
             content.append(part + bytes(-len(part) % 8))
-            fields[size] = len(content[-1]) // (width if name == "counters" else 1)
-            fields[deltas[name]] = distances.get(name, 0) % (1 << bits)
+            fields[size] = len(content[-1]) // unit
+            fields[delta] = (address - home) % (1 << bits)
     head = struct.pack(f"{order}{len(fields)}Q", *fields.values())
-    return b"".join([head, *content, parts["names"], bytes(-len(parts["names"]) % 8)])
+    return b"".join([head, *content, names, bytes(-len(names) % 8)])
 
 
 def parse(content: bytes) -> Profile:

@@ -123,18 +123,16 @@ def _whole(profile: Profile, binary: Path) -> Profile:
     if not image or not all(image.places.get(role) for role in ("data", "counters", "names")):
         raise LabError(str(binary), "no program with profile sections", "give the program itself")
     header = profile.header
-    own = {
-        "data": image.contents("data", data)[0],
-        "counters": bytes(header.part("counters")),
-        "bitmaps": bytes(header.part("bitmaps")),
-        "names": b"".join(image.contents("names", data)),
-    }
+    names = b"".join(image.contents("names", data))
     distance = image.places["counters"][0][0] - image.places["data"][0][0]
     same = header.signed(header.fields["CountersDelta"]) == distance
-    if not same or header.fields["NamesSize"] != len(own["names"]):
+    if not same or header.fields["NamesSize"] != len(names):
         raise LabError(str(binary), "it is not what wrote that profile", "give that very build")
-    distances = {"counters": distance, "bitmaps": header.fields.get("BitmapDelta", 0)}
+    own = {
+        "data": (0, image.contents("data", data)[0]),
+        "names": (0, names),
+        "counters": (distance, bytes(header.part("counters"))),
+        "bitmaps": (header.fields.get("BitmapDelta", 0), bytes(header.part("bitmaps"))),
+    }
     version = header.fields["Version"]
-    return profdata.parse(
-        profdata.raw(header.layout, version, header.bits, header.order, own, distances)
-    )
+    return profdata.parse(profdata.raw(header.layout, version, header.bits, header.order, own))

@@ -90,8 +90,8 @@ def test_memory_as_a_raw_profile_is_read_back(raw_version: int) -> None:
         rows[n]["NumCounters"] = n + 1
         rows[n]["CounterPtr"] = (1000 + 8 * n - n * kind.itemsize) % (1 << 64)
     counters = np.array([5, 6, 7], "<u8").tobytes()
-    held = {"data": rows.tobytes(), "counters": counters, "names": names}
+    held = {"data": (0, rows.tobytes()), "counters": (1000, counters), "names": (0, names)}
     version = raw_version | 1 << layout.VARIANTS["ir"]
-    made = profdata.parse(profdata.raw(known, version, 64, "<", held, {"counters": 1000}))
+    made = profdata.parse(profdata.raw(known, version, 64, "<", held))
     assert list(made.functions.rows()) == [(b"a", 0x12, [5]), (b"b", 0x34, [6, 7])]
     assert not [one for one in made.problems if "value" not in one.what]

@@ -59,10 +59,9 @@ def open_debugger(lldb: Path | None, gdb: Path | None) -> Debugger | None:
     `lldb` and `gdb` are their executables (None: there is none). LLDB is left out where it is
     broken, too, for example where it has no Python.
     """
-    backends: tuple[tuple[type[Lldb | Gdb], Path | None], ...] = ((Lldb, lldb), (Gdb, gdb))
-    for backend, path in backends:
-        if path is not None:
-            with contextlib.suppress(LabError):
+    for backend, path in ((Lldb, lldb), (Gdb, gdb)):
+        with contextlib.suppress(LabError):
+            if path is not None:
                 return Debugger(backend(path))
     return None
 

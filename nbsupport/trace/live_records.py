@@ -105,14 +105,14 @@ def at_crash(
     registers of the innermost frames do: of the records that they point at, the last one, for
     the writer starts at the first.
     """
+    if not records.slots:
+        return None
     frames = crash.stop["frames"][:3] if crash.stop else ()
     functions = {frame["function"].lstrip("_") for frame in frames}
     calls = [event for event in events if address_read(event)]
     if calls and calls[-1].function.lstrip("_") in functions and not calls[-1].last:
         address, *others = (address_read(event) for event in reversed(calls))
         return address, next((other for other in others if other != address), None)
-    if not records.slots:
-        return None
     size, starts = records.slots[0].layout.record_size(), {row.offset for row in records.records}
     places = {value - records.start for registers in crash.callers for value in registers}
     inside = (place for place in places if 0 <= place <= len(records.data) - size)

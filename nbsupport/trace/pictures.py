@@ -177,10 +177,10 @@ def _event(trace: Trace, event: Any) -> str:
     if event.kind == "crash" and (misread := misread_values(trace)):
         marks[places.label(places.memory.owner(misread[1]))] = "taken for Values"
     bands = (_memory_band(label, marks.get(label, "")) for label in places.bands)
-    frames = (element("li", frame) for frame in event.frames.split(" < ") if frame)
+    frames = "".join(element("li", frame) for frame in event.frames.split(" < ") if frame)
     first = 0 if event.kind == "crash" else 1  # else the innermost is the function itself
     head = element("p", element("b", f"{event.kind}: {event.function}"))
-    more = element("p", details(trace, event)), element("ol", *frames, start=first)
+    more = element("p", details(trace, event)), Html(f"<ol start={first}>{frames}</ol>")
     words = element("div", head, *more, style="width:26em")
     style = "display:flex;flex-wrap:wrap;gap:1em 3em;min-height:32em"
     return element("div", words, element("div", *bands), style=style)

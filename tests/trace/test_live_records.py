@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from nbsupport.audit.objects import BinaryPart
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.profile import names
 from nbsupport.studies import ruler
-from nbsupport.trace.trace import Trace
+from nbsupport.trace import tables
+from nbsupport.trace.trace import Trace, open_trace
 from nbsupport.trace.tracer import Tracer
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="apt-get install strace")
@@ -69,6 +72,24 @@ def test_a_stripped_program_tells_the_crash_and_the_record_and_what_was_not_seen
     assert (record["function"], record["offset"]) == ("library_step", offset)
     assert any("stripped" in note for note in found.manifest["notes"])
     assert "main" in set(found.events["kind"])
+
+
+def test_where_the_raw_version_is_not_known_no_record_is_said(
+    trial: Callable[..., Trace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = tables._part
+
+    def unknown(image: str) -> BinaryPart | None:
+        part = read(image)
+        return dataclasses.replace(part, runtime_raw_version=None) if part else None
+
+    monkeypatch.setattr(tables, "_part", unknown)
+    folder = Path(shutil.copytree(trial("cold", "19", "17").folder, tmp_path / "again"))
+    (folder / tables.MANIFEST).write_text("{}")  # as one that was killed
+    found = open_trace(folder)
+    assert found.manifest["ended"] == "SIGSEGV" and "record" not in found.manifest
+    assert any("cannot be told apart" in note for note in found.manifest["notes"])
+    assert found.table("records").empty
 
 
 def test_what_is_not_the_runtimes_crash_has_no_record(run: Callable[..., Trace]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError, first_line, from_os
+from nbsupport.base.process import Command
 from nbsupport.lab.programs import Unit
 from nbsupport.lab.trial import Instrument, Trial
 from nbsupport.toolchains.probe import Toolchain
@@ -41,16 +42,17 @@ class CompileJob:
     instrument: Instrument
 
     @property
-    def flags(self) -> tuple[str, ...]:
-        """The compiler's flags. Position-independent, so that any two objects link anywhere."""
+    def command(self) -> list[str | Path]:
+        """What compiles it, but for the object: position-independent, so that any two link."""
         how = _FLAGS.get((self.toolchain.kind, self.instrument), [])
-        return ("-O1", "-fPIC", *self.unit.flags, *how)
+        flags = ["-O1", "-fPIC", *self.unit.flags, *how]
+        return [self.toolchain.compiler, *flags, "-c", self.unit.source, "-o"]
 
     @property
     def digest(self) -> str:
         """What tells this object from any other."""
-        parts = [_OWN_DIGEST, self.unit.source, self.unit.inputs_digest, self.toolchain.identity]
-        return files.digest(*parts, *self.flags)
+        _, *words = map(str, self.command)
+        return files.digest(_OWN_DIGEST, self.unit.inputs_digest, self.toolchain.identity, *words)
 
 
 def jobs(trial: Trial) -> tuple[CompileJob, ...]:
@@ -66,8 +68,7 @@ def compiled(job: CompileJob, folder: Path) -> Path:
     """Return the object file, compiling it if it is not there; raises `BuildError`."""
     target = folder / "objects" / job.digest[:2] / f"{job.digest}.o"
     if not target.is_file():
-        command: process.Command = (job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o")
-        _make(target, command, job.unit.folder, job.toolchain, job.unit.source)
+        _make(target, job.command, job.unit.folder, job.toolchain, job.unit.source)
     return target
 
 
@@ -135,9 +136,7 @@ def linker_flags(toolchain: Toolchain) -> list[str]:
     return ["-fuse-ld=lld"] if (toolchain.prefix / "bin" / "ld.lld").exists() else []
 
 
-def _make(
-    target: Path, command: Sequence[str | Path], folder: Path, toolchain: Toolchain, what: str
-) -> None:
+def _make(target: Path, command: Command, folder: Path, toolchain: Toolchain, what: str) -> None:
     """Run a command that writes the file named after its last word; keep it when it is whole."""
     env = process.environment({"RUSTC_BOOTSTRAP": "1"} if toolchain.kind == "rustc" else {})
     try:

@@ -8,18 +8,18 @@ give it: rustc's -Cprofile-generate, CC, CFLAGS. The cc crate mirrors that flag 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from nbsupport.audit import evidence
 from nbsupport.base import files, process, progress, settings
@@ -33,9 +33,6 @@ from nbsupport.show.shown import Shown
 from nbsupport.toolchains import discovery, download
 from nbsupport.toolchains.probe import Toolchain
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 #: The first cargo that reads packages of the 2024 edition, as orjson is.
 _CARGO = (1, 85)
 
@@ -44,16 +41,6 @@ INSTRUMENT = ("-Cprofile-generate=profiles",)
 
 #: What a build sees of this process's environment: a reader's own CFLAGS are not the case's.
 _INHERITED = ("PATH", "HOME", "TMPDIR", "SDKROOT", "DEVELOPER_DIR")
-
-#: A row of a build that failed; `mirrored` is whether rustc's flag reached the C compiler.
-_NOTHING = {
-    "alike": None,
-    "mirrored": None,
-    "command": "",
-    "c_instrumented": 0,
-    "c_functions": 0,
-    "built_in": 0.0,
-}
 
 
 @dataclass(frozen=True)
@@ -86,10 +73,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Built:
-    """A case as built: `folder` holds what cargo made, and in `objects` those of its C part.
+    """A case as built, in `seconds`: `folder` holds what cargo made, `objects` in it the C part's.
 
-    `commands` compiled the C part, as cargo ran them; the build took `seconds`. `warnings` are
-    the first lines of what rustc and the C compiler warned of.
+    `commands` compiled those, as cargo ran them; `warnings` are first lines, rustc's and cc's.
     """
 
     case: Case
@@ -127,42 +113,36 @@ def get(name: str) -> Case:
             raise LabError(f"case {name}", "there is none", f"choose from {', '.join(names())}")
         path = settings.data_dir() / "cases" / f"{name}.toml"
     table = files.read_toml(path)
-    if "path" in table:
-        raise _not_a_case(path, "path is no key")
     case = files.load(Case, {**table, "path": path}, f"case {path.name}")
-    if sum(map(bool, (case.package, case.url, case.folder))) != 1:
-        raise _not_a_case(path, "it needs one of package, url, folder")
+    origins = [case.package, case.url, case.folder]
     needed = (case.folder or case.file, case.made, case.run_as, case.command)
-    if not all(needed) or "/" in case.file + case.run_as:
-        why = "it needs made, command, run_as and (to fetch) file, without a folder"
-        raise _not_a_case(path, why)
-    if "\\x00" in repr(table) or any("=" in key or not key for key in case.env):
-        raise _not_a_case(path, "it has a NUL, or a variable's name that is none")
-    if not re.fullmatch(r"(https?://[\w.-]+/|file:///)\S+|", case.url):
-        raise _not_a_case(path, "url is no address")
+    whole = all(needed) and "/" not in case.file + case.run_as
+    clean = "\\x00" not in repr(table) and all("=" not in key and key for key in case.env)
+    for holds, why in (
+        ("path" not in table, "path is no key"),
+        (origins.count("") == 2, "it needs one of package, url, folder"),
+        (whole, "it needs made, command, run_as and (to fetch) file, without a folder"),
+        (clean, "it has a NUL, or a variable's name that is none"),
+        (re.fullmatch(r"(https?://[\w.-]+/|file:///)\S+|", case.url), "url is no address"),
+    ):
+        if not holds:
+            raise LabError(f"case {path.name}", why, "data/cases/orjson.toml explains it")
     return case
-
-
-def _not_a_case(path: Path, why: str) -> LabError:
-    return LabError(f"case {path.name}", why, "data/cases/orjson.toml explains it")
 
 
 def source(case: Case) -> Path:
     """Return the folder of a case's sources, not to be changed; fetched and checked once.
 
-    An archive without `sha256` has to stay as it is at first. Raises `LabError` for a wrong
-    hash or no space, `MissingError` without network.
+    An archive without `sha256` has to stay as it is at first. Raises as `download.unpacked` does.
     """
     if case.folder:
         folder = case.path.parent / case.folder
         if not folder.is_dir():
             raise MissingError(f"case {case.name}", f"no folder {folder}", "check `folder`")
         return folder
-
     key = files.digest(case.sha256 or f"{case.package}{case.url}")[:8]
-    archive = download.Archive(
-        case.file, case.sha256, case.size, url=case.url, package=case.package
-    )
+    where = {"url": case.url, "package": case.package}
+    archive = download.Archive(case.file, case.sha256, case.size, **where)
     return download.unpacked(f"{case.name}-{key}", [archive])
 
 
@@ -177,27 +157,25 @@ def build(
 ) -> Built:
     """Build a case, for profiling unless `rustflags` say otherwise; once for all that makes it.
 
-    `profile` is an indexed one to optimize by; the cc crate mirrors that to a clang, too.
-    Raises `BuildError` where cargo says no, `MissingError` without a cargo that is new enough,
-    and what `source` and `programs.get` raise.
+    `profile` is an indexed one to optimize by; the cc crate mirrors that to a clang, too. Raises
+    `BuildError`, `MissingError` without a new enough cargo, what `source` and `programs.get` raise.
     """
     folder, cargo, main = source(case), _cargo(rustc), None
     env = {key: value.replace("{python}", sys.executable) for key, value in case.env.items()}
     if case.program:
-        linker = discovery.companion(rustc).compiler
-        program = programs.get(case.program, cc=linker)
+        program = programs.get(case.program, cc=discovery.companion(rustc).compiler)
         main, (below, *_) = program.main, program.library
         env |= {"C_FOLDER": str(below.folder), "C_SOURCE": below.source}
         env["C_FLAGS"] = "\n".join(below.flags)
     env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
-    env |= {
-        "CARGO_HOME": str(settings.cache_dir() / "cargo"),
-        "LC_ALL": "C",
-        "CC_ENABLE_DEBUG_OUTPUT": "1",
-    }
-    flags = "\x1f".join((*rustflags, *([f"-Cprofile-use={profile}"] if profile else [])))
+    env |= {"CARGO_HOME": str(settings.cache_dir() / "cargo"), "LC_ALL": "C"}
+    env["CC_ENABLE_DEBUG_OUTPUT"] = "1"
+    if profile:
+        rustflags += (f"-Cprofile-use={profile}",)
+    flags = "\x1f".join(rustflags)
     command = [str(cargo), "build", "--release", *case.cargo]
-    command += [] if case.network else ["--offline"]
+    if not case.network:
+        command.append("--offline")
     if case.vendored:
         crates = (source(get(case.vendor)) if case.vendor else folder) / case.vendored
         command += ["--config", 'source.crates-io.replace-with="vendored"', "--config"]
@@ -213,21 +191,19 @@ def build(
         own = {"LLVM_PROFILE_FILE": str(work / "profiles" / "%p.profraw")}
         own |= {"CARGO_ENCODED_RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(work / "target")}
         inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
-        start = time.monotonic()
         done = files.run_tool(command, work, {**inherited, **env, **own})
         if not done.ok:
             raise _failure(case, done)
-        _keep(case, work, staging, time.monotonic() - start, done.stderr)
+        _keep(case, work, staging, done)
         shutil.rmtree(work)
 
     parts = [files.sha256(Path(__file__)), sys.version, rustc.identity, cc.identity, flags]
     parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
     parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
-    digest = files.digest(*parts)
-    target = files.once(settings.cache_dir() / "cases" / f"{case.name}-{digest}", make)
-    note = files.read_json(target / "built.json")
-    commands, warnings = tuple(note["commands"]), tuple(note["warnings"])
-    return Built(case, rustc, target, commands, note["seconds"], warnings)
+    target = settings.cache_dir() / "cases" / f"{case.name}-{files.digest(*parts)}"
+    files.once(target, make)
+    note = {**files.read_json(target / "built.json"), "case": case, "rustc": rustc}
+    return files.load(Built, {**note, "folder": target}, f"case {case.name}")
 
 
 def _cargo(rustc: Toolchain) -> Path:
@@ -264,21 +240,20 @@ def _contents(case: Case, folder: Path, profile: Path | None) -> Iterator[str]:
         raise from_os(f"case {case.name}", error) from error
 
 
-def _keep(case: Case, work: Path, target: Path, seconds: float, stderr: str) -> None:
+def _keep(case: Case, work: Path, target: Path, done: process.Finished) -> None:
     """Keep of a build what was made, the C objects, the commands that made those, and warnings."""
-    binaries = [
-        path for name in case.made if (path := work / "target" / "release" / name).is_file()
-    ]
-    if not binaries:
+    paths = (work / "target" / "release" / name for name in case.made)
+    binary = next((path for path in paths if path.is_file()), None)
+    if binary is None:
         raise BuildError(f"case {case.name}", f"cargo made no {case.made[0]}", "check `made`")
-    binaries[0].rename(target / case.run_as)
+    binary.rename(target / case.run_as)
     (target / "objects").mkdir()
     commands = []
     for number, (words, path) in enumerate(_commands(work / "target")):
         path.rename(target / "objects" / f"{number}-{path.name}")
         commands.append(words.replace(f"{work}/", ""))
-    warnings = re.findall(r"^warning: (?!`.* generated )(.*)", stderr, re.MULTILINE)
-    note = {"commands": commands, "seconds": seconds, "warnings": warnings}
+    warnings = re.findall(r"^warning: (?!`.* generated )(.*)", done.stderr, re.MULTILINE)
+    note = {"commands": commands, "seconds": done.seconds, "warnings": warnings}
     files.write(target / "built.json", json.dumps(note))
 
 
@@ -294,9 +269,10 @@ def _commands(target: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _failure(case: Case, done: process.Finished) -> BuildError:
-    found = re.search(r"^error.*?(?=\n\n|\Z)", done.stderr, re.MULTILINE | re.DOTALL)
-    why = first_line(" ".join((found[0] if found else done.stderr).split()))
-    why = f"stopped at the {done.limit} limit" if done.limit else why
+    errors = re.findall(r"^error.*?(?=\n\n|\Z)", done.stderr, re.MULTILINE | re.DOTALL)
+    why = first_line(" ".join((errors[0] if errors else done.stderr).split()))
+    if done.limit:
+        why = f"stopped at the {done.limit} limit"
     do = "mend it, or choose another compiler"
     if re.search("--offline|network error|failed to download", done.stderr):
         other = "check that" if case.network else "say network = true"
@@ -313,23 +289,18 @@ def invocation(built: Built) -> Invocation:
 
 
 def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
-    """Run a case once; return what came of it, and the functions of its profile.
-
-    `ok` says that the profile merges: its counts are not compared with any.
-    """
+    """Run a case once; return what came of it (`ok`: the profile merges), and its functions."""
     outcome, text = lab.judge_command(invocation(built))
     profile = counts.parse(text)
     if outcome.kind == "ok":
-        detail = f"the profile merges: {len(profile)} functions"
-        detail += "" if built.commands else ", and no C part"
-        outcome = dataclasses.replace(outcome, detail=detail)
+        note = "" if built.commands else ", and no C part"
+        detail = f"the profile merges: {len(profile)} functions{note}"
+        outcome = replace(outcome, detail=detail)
     return outcome, profile
 
 
 def try_all(asked: Sequence[Sequence[str]]) -> pd.DataFrame:
     """Return the `trial` of each case that is `asked` for by name, rustc, cc and, maybe, cflags."""
-    import pandas as pd  # noqa: PLC0415 - not part of the base installation
-
     return pd.DataFrame([trial(*words) for words in progress.over(asked, "real projects")])
 
 
@@ -357,17 +328,20 @@ def trial(
     `c_instrumented` functions of the C part, `c_functions` of them in the profile, `built_in`
     seconds; then the columns of `Outcome.to_row`.
     """
-    row: dict[str, Any] = {"case": name, "rustc": rustc, "cc": cc, "cflags": cflags, **_NOTHING}
+    row: dict[str, Any] = {"case": name, "rustc": rustc, "cc": cc, "cflags": cflags}
+    row |= {"alike": None, "mirrored": None, "command": ""}
+    row |= {"c_instrumented": 0, "c_functions": 0, "built_in": 0.0}
     with contextlib.nullcontext(lab) if lab else Lab() as mine:
         try:
             main = discovery.find_rustc(rustc)
             foreign = discovery.find(cc)
             row["alike"] = same_stride(main.raw_version or 0, foreign.raw_version or 0)
             built = build(get(name), main, foreign, cflags)
-            theirs, commands = built.c_functions(), built.commands
+            theirs = built.c_functions()
             row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
-            if commands:
-                row |= {"mirrored": "-fprofile-generate" in commands[0], "command": commands[0]}
+            if built.commands:
+                command = built.commands[0]
+                row |= {"mirrored": "-fprofile-generate" in command, "command": command}
             outcome, profile = exercise(built, mine)
             row["c_functions"] = sum(function in theirs for function, _ in profile)
         except LabError as error:

@@ -240,9 +240,8 @@ class Lab:
                 raise LabError(what, f"{outcome.kind}: {outcome.detail}", do)
             runs.append(counts.parse(text))
         expected = counts.agreed(runs)
-        rows = [(*key, values) for key, values in expected.items()]
         with contextlib.suppress(OSError):  # a full or read-only cache costs time, nothing else
-            files.write(note, json.dumps(rows))
+            files.write(note, json.dumps([(*key, values) for key, values in expected.items()]))
         return expected
 
     def _crash(self, run: Invocation) -> tuple[Crash | None, str]:

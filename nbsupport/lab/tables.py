@@ -17,7 +17,6 @@ from nbsupport.lab.trial import Trial
 from nbsupport.show import look
 from nbsupport.show.shown import Shown, element, framed, table
 from nbsupport.show.widgets import Live, choice, control_row, page
-from nbsupport.toolchains.probe import Toolchain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,18 +30,15 @@ _BESIDE = 5  # so many LLVMs at most leave room for a second panel beside the fi
 
 def trial(built: Trial) -> Shown:
     """Show who builds which part of a trial, with the raw version that each writes."""
-    rows = [("main and runtime", built.main, built.main_instrument)]
-    rows += [(f"library ({built.program.name})", built.foreign, built.instrument)]
-    cells = [
-        (
-            part,
-            f"{'rustc' if t.kind == 'rustc' else t.kind} {t.name}, {t.version}",
-            {"ir": "by IR", "front-end": "by the front end", "none": "none"}[how],
-            "-" if how == "none" else str(t.raw_version),
-        )
-        for part, t, how in rows
-    ]
-    return table(("part", "compiled by", "instrumentation", "raw version"), cells)
+    rows = []
+    for part, tool, how in (
+        ("main and runtime", built.main, built.main_instrument),
+        (f"library ({built.program.name})", built.foreign, built.instrument),
+    ):
+        words = {"ir": "by IR", "front-end": "by the front end", "none": "none"}[how]
+        raw_version = "-" if how == "none" else str(tool.raw_version)
+        rows.append((part, f"{tool.kind} {tool.name}, {tool.version}", words, raw_version))
+    return table(("part", "compiled by", "instrumentation", "raw version"), rows)
 
 
 def outcome(result: Outcome) -> Shown:
@@ -71,8 +67,7 @@ def outcomes(results: pd.DataFrame, rows: str, columns: Sequence[str]) -> Shown:
     heads = [", ".join(map(_words, key)) for key in results[list(columns)].to_numpy()]
     cells = dict(zip(zip(results[rows], heads, strict=True), results["outcome"], strict=True))
     across = list(dict.fromkeys(heads))
-    down = dict.fromkeys(results[rows])
-    lines = [(str(r), *(cells.get((r, h), "-") for h in across)) for r in down]
+    lines = [(str(r), *(cells.get((r, h), "-") for h in across)) for r in results[rows].unique()]
     return table((rows, *across), lines)
 
 
@@ -86,15 +81,12 @@ def _words(value: object) -> str:
 def details(results: pd.DataFrame) -> Shown:
     """Show each trial of a sweep on a line, with its reason."""
     columns = ("program", "main", "foreign", "order", "instrument", "outcome", "detail")
-    lines = [tuple(str(cell) for cell in row) for row in results[list(columns)].to_numpy()]
+    lines = results[list(columns)].to_numpy().tolist()
     return table(columns, lines) if lines else Shown("none", "<p>none</p>")
 
 
 def grid(results: pd.DataFrame) -> Shown:
-    """Show a sweep over main x foreign as a figure: a panel for each program and order.
-
-    The caption states the finding, read off the outcomes themselves.
-    """
+    """Show a sweep over main x foreign, a panel for each program and order, above the finding."""
     programs, orders = (dict.fromkeys(results[column]) for column in ("program", "order"))
     wide = 2 if results["foreign"].nunique() <= _BESIDE else 1
     panels = list(itertools.product(programs, orders))
@@ -105,7 +97,8 @@ def grid(results: pd.DataFrame) -> Shown:
     for panel, (program, order) in zip(axes.flat, panels, strict=False):
         part = results[(results["program"] == program) & (results["order"] == order)]
         _panel(panel, part, f"{program}: {order.replace('-', ' ')}")
-    return framed(figure, _finding(results), _crosstab(results))
+    kinds = results["outcome"].value_counts(sort=True).items()
+    return framed(figure, _finding(results), "; ".join(f"{kind} {n}" for kind, n in kinds))
 
 
 def groups(results: pd.DataFrame, order: str) -> list[list[str]]:
@@ -147,44 +140,36 @@ def _panel(axes: Axes, part: pd.DataFrame, title: str) -> None:
     axes.set_title(title, **look.HEAD)
 
 
-def _crosstab(results: pd.DataFrame) -> str:
-    return "; ".join(
-        f"{kind} {count}" for kind, count in results["outcome"].value_counts(sort=True).items()
-    )
-
-
-#: The edge of a chosen cell, and of the others.
-_EDGES = ("3px solid transparent", f"3px solid {look.CHOSEN}")
-
-
 def grid_widget(results: pd.DataFrame, lab: Lab) -> Live:
     """Return a sweep over main x foreign as buttons; a click says what came of that pair.
 
     `results` is a sweep's table, `lab` the one that made it. A page without a kernel shows the
     figure, and each way to end with an example.
     """
-    rows = {tuple(row[k] for k in _CELL): row for row in results.to_dict("records")}
-    names = [list(dict.fromkeys(results[column])) for column in _CELL]
-    choices = [choice(k, values) for k, values in zip(_CELL, names, strict=False)][:2]
+    columns = ("program", "order", "main", "foreign")
+    rows = {tuple(row[column] for column in columns): row for row in results.to_dict("records")}
+    programs, orders, mains, foreigns = (results[c].unique().tolist() for c in columns)
+    choices = [choice("program", programs), choice("order", orders)]
     pane = ipywidgets.HTML(page("<p>Choose a cell: who compiles main, and who the library.</p>"))
-    pairs = list(itertools.product(*names[2:]))
-    shape = {"width": "auto", "height": "34px", "border": _EDGES[False]}
-    cells = {pair: ipywidgets.Button(layout=shape) for pair in pairs}
+    edge, chosen_edge = "3px solid transparent", f"3px solid {look.CHOSEN}"
+    shape = {"width": "auto", "height": "34px", "border": edge}
+    cells = {pair: ipywidgets.Button(layout=shape) for pair in itertools.product(mains, foreigns)}
     chosen: list[tuple[str, str]] = []
 
-    def key(pair: tuple[str, str]) -> tuple[str, ...]:
-        return (*(choice.value for choice in choices), *pair)
+    def row_of(pair: tuple[str, str]) -> Mapping[Any, Any] | None:
+        return rows.get((*(choice.value for choice in choices), *pair))
 
     def show(pair: tuple[str, str], _: object = None) -> None:
-        for other in (*chosen, pair):
-            cells[other].layout.border = _EDGES[other == pair]
+        for other in chosen:
+            cells[other].layout.border = edge
+        cells[pair].layout.border = chosen_edge
         chosen[:] = [pair]
-        row = rows.get(key(pair))
+        row = row_of(pair)
         pane.value = page(_explained(row, lab) if row else "<p>not run</p>")
 
     def colour(_: object = None) -> None:
         for pair, button in cells.items():
-            kind = rows.get(key(pair), {"outcome": "-"})["outcome"]
+            kind = (row_of(pair) or {"outcome": "-"})["outcome"]
             button.style.button_color, button.description = look.OUTCOMES.get(
                 kind, (look.PALE, "-")
             )
@@ -198,18 +183,14 @@ def grid_widget(results: pd.DataFrame, lab: Lab) -> Live:
     for control in choices:
         control.observe(colour, names="value")
     colour()
-    labels = _labels(results)
-    body = [_head("main \\ library"), *(_head(labels[name]) for name in names[3])]
-    for main in names[2]:
-        body += [_head(labels[main]), *(cells[main, other] for other in names[3])]
-    columns = f"minmax(7em, max-content) repeat({len(names[3])}, minmax(5.5em, 8em))"
-    layout = ipywidgets.Layout(grid_template_columns=columns, overflow="auto")
+    labels = {name: ipywidgets.HTML(element("b", word)) for name, word in _labels(results).items()}
+    body = [ipywidgets.HTML(element("b", "main \\ library")), *(labels[name] for name in foreigns)]
+    for main in mains:
+        body += [labels[main], *(cells[main, other] for other in foreigns)]
+    tracks = f"minmax(7em, max-content) repeat({len(foreigns)}, minmax(5.5em, 8em))"
+    layout = ipywidgets.Layout(grid_template_columns=tracks, overflow="auto")
     whole = ipywidgets.GridBox(body, layout=layout)
     return Live([control_row(choices), whole, pane], _ways(results))
-
-
-#: Columns of a sweep that tell the cells of its grids apart.
-_CELL = ("program", "order", "main", "foreign")
 
 
 def _labels(results: pd.DataFrame) -> dict[str, str]:
@@ -217,10 +198,6 @@ def _labels(results: pd.DataFrame) -> dict[str, str]:
     versions = dict(zip(results["main"], results["main_raw_version"], strict=True))
     versions |= dict(zip(results["foreign"], results["foreign_raw_version"], strict=True))
     return {name: f"{name.partition('@')[0]} (v{versions[name]:.0f})" for name in versions}
-
-
-def _head(words: str) -> Any:
-    return ipywidgets.HTML(element("b", words))
 
 
 def _explained(row: Mapping[Any, Any], lab: Lab) -> str:
@@ -239,10 +216,7 @@ def commands(trial: Trial) -> tuple[str, ...]:
     """Return the command lines that build a trial, without folders: its objects, and the link."""
     jobs = build.jobs(trial)
     objects = [Path(job.unit.source).with_suffix(".o") for job in jobs]
-    lines: list[tuple[Toolchain, Sequence[str | Path]]] = [
-        (job.toolchain, [job.toolchain.compiler, *job.flags, "-c", job.unit.source, "-o", out])
-        for job, out in zip(jobs, objects, strict=True)
-    ]
+    lines = [(job.toolchain, [*job.command, out]) for job, out in zip(jobs, objects, strict=True)]
     linker = trial.main if trial.program.language == "rust" else trial.linker
     lines.append((linker, [*build.link_line(trial, objects), trial.program.name]))
     words = ((toolchain.name, " ".join(map(str, line))) for toolchain, line in lines)
@@ -252,13 +226,13 @@ def commands(trial: Trial) -> tuple[str, ...]:
 def _ways(results: pd.DataFrame) -> Shown:
     """Show the figure of a sweep, and below it each way in which its programs end."""
     figure = grid(results)
-    rows: dict[tuple[str, str], tuple[str, ...]] = {}
-    for row in results.to_dict("records"):
+    rows = []
+    for row in results.drop_duplicates(["outcome", "function"]).to_dict("records"):
         # The C library's frames differ from machine to machine.
         own = re.match(r".*(?:[Pp]rof\w*|\bmain)(?= < |$)", row["frames"])
         main, other = (row[name].partition("@")[0] for name in ("main", "foreign"))
         pair = f"main {main}, library {other}, {row['order']}"
-        way = (row["program"], pair, row["outcome"], row["detail"], own[0] if own else "")
-        rows.setdefault((row["outcome"], row["function"]), way)
-    ways = table(("program", "for example", "outcome", "detail", "frames"), [*rows.values()])
+        frames = own[0] if own else ""
+        rows.append((row["program"], pair, row["outcome"], row["detail"], frames))
+    ways = table(("program", "for example", "outcome", "detail", "frames"), rows)
     return Shown(f"{figure.text}\n{ways.text}", figure.html + ways.html)

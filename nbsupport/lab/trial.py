@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,15 +59,14 @@ class Trial:
         main has no compiler of the foreign LLVM; there it is only left uninstrumented.
         """
         rust = self.program.language == "rust"
-        order = self.order if rust else "main-first"
-        whole = dataclasses.replace(self, order=order, link=())
+        whole = replace(self, order=self.order if rust else "main-first", link=())
         parts = []
         if self.main_instrument != "none":
-            parts.append(dataclasses.replace(whole, foreign=self.linker, instrument="none"))
+            parts.append(replace(whole, foreign=self.linker, instrument="none"))
         if self.instrument != "none":
-            own = dataclasses.replace(whole, linker=self.foreign, runtime=self.foreign)
+            own = replace(whole, linker=self.foreign, runtime=self.foreign)
             main = self.main if rust else self.foreign
-            parts.append(dataclasses.replace(own, main=main, main_instrument="none"))
+            parts.append(replace(own, main=main, main_instrument="none"))
         return tuple(parts)
 
     @property

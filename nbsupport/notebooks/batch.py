@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -17,11 +18,10 @@ import os
 import platform
 import re
 import shutil
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ from nbsupport import __version__
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, from_os
 from nbsupport.notebooks import document
-from nbsupport.notebooks.worker import Executor, NotebookJob, Workers
+from nbsupport.notebooks.worker import NotebookJob, Workers
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
@@ -51,69 +51,46 @@ _SHOWN = ("ipykernel", "ipywidgets", "matplotlib", "pandas", "papermill")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A notebook to execute."""
-
-    name: str
-    folder: Path
-    content: NotebookNode
-
-    @classmethod
-    def read(cls, path: Path) -> Source:
-        """Read it; raises `LabError` for what is no notebook."""
-        return cls(path.stem, path.absolute().parent, document.read(path))
-
-    def cells(self, parameters: Mapping[str, Sequence[object]]) -> list[Cell]:
-        """Return the notebook's cells, in the order of the values that were given."""
-        names = document.declared(self.content)
-        grid = {name: choices for name, choices in parameters.items() if name in names}
-        several = [name for name, choices in grid.items() if choices[1:]]
-        cells: dict[str, Cell] = {}
-        for combination in itertools.product(*grid.values()):
-            values = dict(zip(grid, combination, strict=True))
-            words = [re.sub(r"[^\w.@]+", "_", str(values[name])).strip("_") for name in several]
-            name = f"{self.name}--{'-'.join(words)}" if words else self.name
-            cells.setdefault(name, Cell(name, self, values))
-        return list(cells.values())
-
-
-@dataclass(frozen=True)
 class Cell:
-    """A notebook with one combination of its parameters."""
+    """A notebook (its `content`, read from `path`) with one combination of its parameters."""
 
     name: str
-    source: Source
+    path: Path
+    content: NotebookNode
     parameters: Mapping[str, object]
 
-    @property
-    def tags(self) -> dict[str, int]:
-        """What a machine must have for it: its LLVMs, by major version."""
-        names = (str(self.parameters.get(name, "")) for name in ("llvm", "foreign"))
-        majors = (re.match(r"\d+", name) for name in names)
-        return {f"llvm={major[0]}": 1 for major in majors if major}
+
+def _cells(path: Path, book: NotebookNode, values: Mapping[str, Sequence[object]]) -> list[Cell]:
+    declared = document.defaults(book)
+    grid = {name: choices for name, choices in values.items() if name in declared}
+    several = [name for name, choices in grid.items() if choices[1:]]
+    cells: dict[str, Cell] = {}
+    for combination in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, combination, strict=True))
+        words = [re.sub(r"[^\w.@]+", "_", str(chosen[name])).strip("_") for name in several]
+        name = f"{path.stem}--{'-'.join(words)}" if words else path.stem
+        cells.setdefault(name, Cell(name, path, book, chosen))
+    return list(cells.values())
 
 
-def _typed(
-    sources: Sequence[Source], parameters: Mapping[str, object]
-) -> dict[str, Sequence[object]]:
+def _typed(books: list[NotebookNode], parameters: Mapping[str, object]) -> dict[str, list[object]]:
     """Return the values of parameters, of the types that notebooks declare; refuse a strange one.
 
     Each command gives `llvm` and `foreign`, which not every notebook needs.
     """
     defaults: dict[str, object] = {}
-    for source in sources:
-        defaults |= document.defaults(source.content)
-    lists = {k: value if isinstance(value, list) else [value] for k, value in parameters.items()}
-    for name, values in lists.items():
+    for book in books:
+        defaults |= document.defaults(book)
+    typed: dict[str, list[object]] = {}
+    for name, value in parameters.items():
         if name not in {*defaults, "llvm", "foreign"}:
             names = ", ".join(sorted(defaults.keys() - {"run_folder"})) or "none"
             raise LabError(f"parameter {name}", "no notebook has it", f"choose from: {names}")
+        values = value if isinstance(value, list) else [value]
         if not values:
             raise LabError(f"parameter {name}", "it has no value", "give one, or leave it out")
-    return {
-        name: [_as_default(name, value, defaults.get(name)) for value in values]
-        for name, values in lists.items()
-    }
+        typed[name] = [_as_default(name, v, defaults.get(name)) for v in values]
+    return typed
 
 
 def _as_default(name: str, value: object, default: object) -> object:
@@ -133,19 +110,18 @@ class Done:
     """How one cell fared; `error` is one line, `path` the executed notebook."""
 
     cell: str
+    path: Path
     notebook: str
     parameters: Mapping[str, object]
     status: Status
     seconds: float
-    error: str | None
-    path: Path
-    fingerprint: str
     when: str
+    error: str | None
+    fingerprint: str
 
     def entry(self) -> dict[str, object]:
         """Return what the manifest, and the file beside the notebook, say of it."""
-        keys = ("notebook", "parameters", "status", "seconds", "when", "error", "fingerprint")
-        return {key: getattr(self, key) for key in keys}
+        return {key: value for key, value in vars(self).items() if key not in ("cell", "path")}
 
 
 def execute(
@@ -154,9 +130,7 @@ def execute(
     parameters: Mapping[str, object],
     *,
     jobs: int | None = None,
-    last: Collection[str] = LAST,
-    timeout: float = TIMEOUT,
-    executor: Executor | None = None,
+    executor: Workers | None = None,
     tell_folder: bool = True,
 ) -> tuple[Done, ...]:
     """Execute notebooks into the run's folder `out` and return how each cell fared, in order.
@@ -165,24 +139,22 @@ def execute(
     cell of its own (and gets `run_folder`, where it declares that, if we `tell_folder`). What did
     not change since it was executed there is reused. A cell that fails is kept as it is; the others
     go on. `executor` executes, if not processes here; `jobs` at once. Raises `LabError` for bad
-    input, a full disk, a folder that is no run's, or another run in it; an interrupt ends all
-    kernels, keeps what is done.
+    input, a full disk, a folder that is no run's, or another run in it. An interrupt ends all.
     """
-    sources = [Source.read(path) for path in notebooks]
-    if len({source.name for source in sources}) < len(sources):
+    books = [document.read(path) for path in notebooks]
+    if len({path.stem for path in notebooks}) < len(books):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
-    values = _typed(sources, parameters)
-    out = out.absolute()
-    paths = [str(path.absolute()) for path in notebooks]
+    values = _typed(books, parameters)
+    out, paths = out.absolute(), [path.absolute() for path in notebooks]
     arguments = {"notebooks": paths, "parameters": dict(values)}
     if tell_folder:
         values["run_folder"] = [str(out)]
-    cells = [cell for source in sources for cell in source.cells(values)]
+    pairs = zip(paths, books, strict=True)
+    cells = [cell for path, book in pairs for cell in _cells(path, book, values)]
     try:
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
-            run = _Run(out, Path(work), arguments, cells, timeout, executor or Workers())
-            run.jobs = jobs or os.cpu_count() or 1
-            return run.all(last)
+            workers, count = executor or Workers(), jobs or os.cpu_count() or 1
+            return _Run(out, Path(work), arguments, cells, workers, count).all()
     except OSError as error:
         raise from_os(f"running notebooks into {out}", error) from error
 
@@ -193,7 +165,7 @@ def resume(
     parameters: Mapping[str, object] | None = None,
     *,
     jobs: int | None = None,
-    executor: Executor | None = None,
+    executor: Workers | None = None,
 ) -> tuple[Done, ...]:
     """Go on with the run in a folder, as it was begun; only what is not whole is done again.
 
@@ -210,9 +182,9 @@ def resume(
         values = dict(manifest["arguments"]["parameters"])
     except (ValueError, LookupError, TypeError) as error:
         raise LabError(str(path), f"not a readable manifest ({error})", do) from error
-    sources = [Source.read(path) for path in paths]
-    begun = {"notebooks": paths, **_typed(sources, values)}
-    again = _typed(sources, parameters or {})
+    books = [document.read(path) for path in paths]
+    begun = _typed(books, values) | {"notebooks": [*paths]}
+    again = _typed(books, parameters or {})
     if notebooks:
         again["notebooks"] = [path.absolute() for path in notebooks]
     differences = []
@@ -235,11 +207,10 @@ class _Run:
     work: Path
     arguments: Mapping[str, object]
     cells: Sequence[Cell]
-    timeout: float
-    executor: Executor
-    jobs: int = 1
+    executor: Workers
+    jobs: int
     toolchains: Sequence[Toolchain] = ()
-    surroundings: Sequence[object] = ()
+    surroundings: Sequence[object] = ()  # what outputs depend on besides the notebook
     before: Sequence[object] = ()  # what a cell depends on that comes last
     end: float = 0.0  # by which all should be done
 
@@ -251,25 +222,24 @@ class _Run:
         self.running: list[str] = []
         self.write_manifest()  # before anything takes its time: what is killed can be resumed
 
-    def all(self, last: Collection[str]) -> tuple[Done, ...]:
-        """Bring every cell up to date, those of the notebooks `last` after all others."""
+    def all(self) -> tuple[Done, ...]:
+        """Bring every cell up to date, those of the notebooks `LAST` after all others."""
         self.toolchains = discovery.discover()
-        self.surroundings = _surroundings(self.toolchains)
+        packages = [(name, importlib.metadata.version(name)) for name in _SHOWN]
+        compilers = sorted((t.name, t.identity) for t in self.toolchains)
+        self.surroundings = [own_digest(), platform.python_version(), packages, compilers]
         count = len(self.cells)
         what = "1 notebook" if count == 1 else f"{count} notebooks"
         progress.say(f"executing {what}, {self.jobs} at once, into {self.out}")
-        first = [cell for cell in self.cells if cell.source.name not in last]
+        first = [cell for cell in self.cells if cell.path.stem not in LAST]
         with progress.bar("notebooks", count, self.now) as step:
-
-            def some(cells: Sequence[Cell], jobs: int) -> None:
-                stop = self.executor.stop
-                progress.each(cells, self.bring, "", jobs=jobs, step=step, stop=stop)
-
-            some([cell for cell in first if cell.source.name not in ALONE], self.jobs)
-            some([cell for cell in first if cell.source.name in ALONE], 1)
+            stop = self.executor.stop
+            some = functools.partial(progress.each, work=self.bring, what="", step=step, stop=stop)
+            some([cell for cell in first if cell.path.stem not in ALONE], jobs=self.jobs)
+            some([cell for cell in first if cell.path.stem in ALONE], jobs=1)
             done = [self.done[cell.name] for cell in first]
             self.before = [(cell.cell, cell.fingerprint, cell.when) for cell in done]
-            some([cell for cell in self.cells if cell.source.name in last], self.jobs)
+            some([cell for cell in self.cells if cell.path.stem in LAST], jobs=self.jobs)
         self.write_manifest(finished=True)
         self.executor.stop()
         return tuple(self.done[cell.name] for cell in self.cells)
@@ -289,16 +259,18 @@ class _Run:
 
     def one(self, cell: Cell) -> Done:
         """Reuse or execute one cell."""
-        source, values = cell.source, cell.parameters
-        fingerprint = document.digest(source.content, values, self.surroundings, self.before)
+        content, values = cell.content, cell.parameters
+        fingerprint = document.digest(content, values, self.surroundings, self.before)
         path = self.out / "notebooks" / f"{cell.name}.ipynb"
         if reused := _reused(cell, path, fingerprint):
             return reused
         folder = self.work / cell.name
         folder.mkdir()
-        (folder / "input.ipynb").write_text(document.dump(source.content))
-        count = len(document.code(source.content))
-        job = NotebookJob(folder, source.folder, values, self.timeout, count, cell.tags)
+        (folder / "input.ipynb").write_text(document.dump(content))
+        count = len(document.code(content))
+        majors = (re.match(r"\d+", str(values.get(name, ""))) for name in ("llvm", "foreign"))
+        tags = {f"llvm={major[0]}": 1 for major in majors if major}
+        job = NotebookJob(folder, cell.path.parent, values, TIMEOUT, count, tags)
         self.running.append(cell.name)
         start = time.monotonic()
         try:
@@ -307,7 +279,7 @@ class _Run:
             self.running.remove(cell.name)
         done = Done(
             cell=cell.name,
-            notebook=source.name,
+            notebook=cell.path.stem,
             parameters={name: value for name, value in values.items() if name != "run_folder"},
             status="failed" if error else "executed",
             seconds=round(time.monotonic() - start, 3),
@@ -318,7 +290,12 @@ class _Run:
         )
         # Until the new one is there, the two do not belong together.
         path.with_suffix(".json").unlink(missing_ok=True)
-        files.write(path, document.dump(_result(folder, source, done.status)))
+        result = content  # where the process was killed before it could write another
+        with contextlib.suppress(LabError):
+            result = document.read(folder / "output.ipynb")
+            if not error:
+                result = document.with_prose(result, content)
+        files.write(path, document.dump(result))
         files.write(path.with_suffix(".json"), json.dumps(done.entry(), indent=1, default=str))
         return done
 
@@ -328,7 +305,7 @@ class _Run:
         times = [done.seconds for done in self.done.values() if done.status != "reused"]
         if not left or not times:
             return ""
-        seconds = statistics.mean(times) * -(-left // self.jobs)
+        seconds = sum(times) / len(times) * -(-left // self.jobs)
         self.end = time.monotonic() + seconds
         return f" ({left} left, about {seconds:.0f} s)"
 
@@ -339,10 +316,7 @@ class _Run:
         return f"{words}; about {left:.0f} s left" if left > 0 else words
 
     def write_manifest(self, *, finished: bool = False) -> None:
-        """Write what is known so far: a run that is killed can be read, and resumed.
-
-        Other notebooks, of an earlier batch into this folder, stay in it.
-        """
+        """Write what is known so far, by which a killed run can be read, and resumed."""
         entries = {name: done.entry() for name, done in self.done.items()}
         manifest = {
             "what": f"PGO Crash Lab {__version__}",
@@ -363,21 +337,12 @@ class _Run:
 
 
 def _earlier(manifest: Path, cells: Sequence[Cell]) -> dict[str, Mapping[str, object]]:
-    """Return what a manifest says of other notebooks than those of these cells."""
-    names = {cell.source.name for cell in cells}
+    """Return what a manifest says of other notebooks, of an earlier batch: they stay in it."""
+    names = {cell.path.stem for cell in cells}
     with contextlib.suppress(LabError, LookupError, TypeError, AttributeError):
         entries = files.read_json(manifest)["notebooks"]
         return {name: entry for name, entry in entries.items() if entry["notebook"] not in names}
     return {}
-
-
-def _result(folder: Path, source: Source, status: Status) -> NotebookNode:
-    """Return what came out; the input where the process was killed before it could write that."""
-    try:
-        output = document.read(folder / "output.ipynb")
-    except LabError:
-        return source.content
-    return output if status == "failed" else document.with_prose(output, source.content)
 
 
 def _reused(cell: Cell, path: Path, fingerprint: str) -> Done | None:
@@ -390,7 +355,7 @@ def _reused(cell: Cell, path: Path, fingerprint: str) -> Done | None:
         executed = document.read(path)
     except (LabError, LookupError, TypeError):
         return None
-    current = document.with_prose(executed, cell.source.content)
+    current = document.with_prose(executed, cell.content)
     if current != executed:
         files.write(path, document.dump(current))
     return done
@@ -402,25 +367,15 @@ def _alone(out: Path) -> Iterator[None]:
     names = {path.name for path in out.iterdir()}
     if names and not names & {"manifest.json", ".lock"}:
         raise LabError(str(out), "not a run's folder, and not empty", "choose another (-o)")
-    lock = filelock.FileLock(out / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock = filelock.FileLock(out / ".lock").acquire(timeout=0)
     except filelock.Timeout:
         do = "wait for it, or choose another folder (-o)"
         raise LabError(str(out), "another run is writing there", do) from None
-    try:
+    with lock:
         for folder in out.glob(".work-*"):  # by a run that was killed: we hold the lock
             shutil.rmtree(folder, ignore_errors=True)
         yield
-    finally:
-        lock.release()
-
-
-def _surroundings(toolchains: Sequence[Toolchain]) -> list[object]:
-    """Return what the outputs depend on besides the notebook: code, data, compilers, packages."""
-    packages = [(name, importlib.metadata.version(name)) for name in _SHOWN]
-    compilers = sorted((t.name, t.identity) for t in toolchains)
-    return [own_digest(), platform.python_version(), packages, compilers]
 
 
 def own_digest() -> str:

@@ -32,15 +32,15 @@ from distributed import CancelledError, Client, Future, Status
 from nbsupport import __version__
 from nbsupport.base import progress, settings
 from nbsupport.base.errors import LabError, first_line
-from nbsupport.notebooks import batch, worker
-from nbsupport.notebooks.worker import NotebookJob, StoppedError
+from nbsupport.notebooks import batch
+from nbsupport.notebooks.worker import NotebookJob, StoppedError, Workers
 from nbsupport.toolchains import discovery
 
 #: Seconds: for a scheduler to answer, between looks at who suits a job, and at who still wants it.
 _CONNECT, _LOOK, _TICK = 8.0, 5.0, 0.5
 
 
-class DaskWorkers(worker.Executor):
+class DaskWorkers(Workers):
     """Workers of a Dask cluster that execute notebooks.
 
     Raises `LabError` where no scheduler answers. A job that no worker suits is said once, and
@@ -49,16 +49,15 @@ class DaskWorkers(worker.Executor):
     """
 
     def __init__(self, address: str, *, patience: float = 600.0) -> None:
+        super().__init__()
         self._client = _connected(address)
         self._address, self._patience = address, patience
-        self._here = worker.Workers()
-        self._stopped = False
         self._messages: set[str] = set()
 
     def execute(self, job: NotebookJob) -> str | None:
         """Execute a notebook on a worker (one that reads the run's folder: here, where that is)."""
         if "run_folder" in job.parameters:
-            return self._here.execute(job)
+            return super().execute(job)
         request = {
             "project": identity(),
             "notebook": (job.folder / "input.ipynb").read_bytes(),
@@ -113,8 +112,7 @@ class DaskWorkers(worker.Executor):
 
     def stop(self) -> None:
         """End all that is executed, there and here, and start no more."""
-        self._stopped = True
-        self._here.stop()
+        super().stop()
         with contextlib.suppress(Exception):  # a scheduler that is gone has ended it all
             self._client.close(timeout=_CONNECT)
 
@@ -152,20 +150,17 @@ def _perform(request: Mapping[str, Any]) -> tuple[str | None, bytes | None]:
     dask_worker = distributed.get_worker()
     key = dask_worker.get_current_task()
     if (mine := identity()) != request["project"]:
-        why = (
-            f"the project here is {request['project']}, on the worker {dask_worker.address} {mine}"
-        )
-        return f"{why}; check out the same commit there", None
+        why = f"the project here is {request['project']}, on the worker {dask_worker.address} "
+        return f"{why}{mine}; check out the same commit there", None
     with (
         tempfile.TemporaryDirectory(prefix="pgo-lab-", dir=dask_worker.local_directory) as name,
         futures.ThreadPoolExecutor(1) as pool,
     ):
         folder, notebooks = Path(name), settings.notebooks_dir()
         (folder / "input.ipynb").write_bytes(request["notebook"])
-        job = NotebookJob(
-            folder, notebooks if notebooks.is_dir() else folder, *json.loads(request["job"])
-        )
-        workers = worker.Workers()
+        cwd = notebooks if notebooks.is_dir() else folder
+        job = NotebookJob(folder, cwd, *json.loads(request["job"]))
+        workers = Workers()
         running = pool.submit(workers.execute, job)
         while futures.wait([running], timeout=_TICK).not_done:
             task = dask_worker.state.tasks.get(key)

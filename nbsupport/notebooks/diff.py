@@ -1,8 +1,8 @@
 """What changed between two runs, by what they claimed and recorded; never a byte diff.
 
-A row is known by what it is about (`_TABLES`), so that order, places, times and the provider of
-a compiler (19@wheel, 19@debian) do not count. Tables become text; an outer merge on what their rows
-are about tells what is new, gone, or answers otherwise.
+A row is known by what it is about (data/diff.toml), so that order, places, times and the provider
+of a compiler (19@wheel, 19@debian) do not count. Tables become text; an outer merge on what their
+rows are about tells what is new, gone, or answers otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.notebooks import results
 from nbsupport.notebooks.results import Run
@@ -34,10 +35,7 @@ _CLAIM, _CLAIMED = ["name", "at"], ["holds", "observed"]
 
 @dataclass(frozen=True)
 class _Table:
-    """Which columns say what a row is about (`what`, at `key`), and which ones answer.
-
-    Without `value`, each column answers for itself, `prose` aside.
-    """
+    """What is compared of a table; data/diff.toml says what the fields mean."""
 
     kind: str
     what: str
@@ -47,46 +45,10 @@ class _Table:
     prose: tuple[str, ...] = ()
 
 
-_AT = ("main", "foreign", "order", "instrument", "main_instrument")
-_TRIALS = _Table("outcome", "program", _AT, ("outcome", "function"), " in ")
-_TABLES = {
-    "ledger": _Table("hypothesis", "hypothesis", value=("verdict",)),
-    "trials": _TRIALS,
-    "allocators": _TRIALS,
-    "versions": _TRIALS,
-    "mechanisms": _Table("mechanism", "mechanism", prose=("source", "what", "why")),
-    "workarounds": _Table("workaround", "workaround", ("program",), ("verdict",)),
-    "cases": _Table("project", "case", ("rustc", "cc", "cflags"), ("outcome",)),
-    "benefit": _Table("build", "program", (), ("program",)),  # the rest is measured
-    "layouts": _Table("layout", "field", ("raw_version", "bits"), ("offset", "size"), " + "),
-    "runtime": _Table("runtime", "function", ("llvm", "file"), ("digest",)),
-    " notebooks": _Table("notebook", "notebook", value=("status",)),
-    " made": _Table("platform", "what", value=("value",)),
-    " toolchains": _Table("toolchain", "name", (), ("version", "raw_version"), ", raw version "),
-}
-
+_DATA = files.read_toml(settings.data_dir() / "diff.toml")
+_TABLES = {name: files.load(_Table, entry, name) for name, entry in _DATA["tables"].items()}
 #: What may change, most important first, and how its line begins.
-KINDS = {
-    "claim-lost": "no longer holds",
-    "claim-unheld": "new claim, does not hold",
-    "claim-regained": "holds now",
-    "claim-observed": "observed otherwise",
-    "claim-gone": "claim",
-    "claim-new": "claim that holds",
-    "hypothesis": "verdict on",
-    "outcome": "outcome of",
-    "mechanism": "mechanism",
-    "workaround": "workaround",
-    "layout": "record layout",
-    "runtime": "function of the runtime",
-    "table": "rows of",
-    "notebook": "notebook",
-    "platform": "made with",
-    "toolchain": "toolchain",
-    "seconds": "seconds of",
-    "project": "outcome of project",
-    "build": "builds of",
-}
+KINDS: dict[str, str] = _DATA["kinds"]
 #: What may explain a difference, and is none.
 SURROUNDINGS = ("platform", "toolchain")
 #: Many at a time, and with values that say little: people see how many.
@@ -168,7 +130,6 @@ def _grouped(changes: Iterable[RunChange]) -> list[tuple[str, int]]:
 
 
 def _line(group: Sequence[RunChange]) -> str:
-    """Say what changed and how, and at which parameters."""
     first, names = group[0], list(dict.fromkeys(change.what for change in group))
     line = f"{KINDS[first.kind]} {_list(names, 6)}"
     if len(names) < len(group):
@@ -250,9 +211,7 @@ def _read(name: str) -> _Text:
 
 def _as_text(name: str, run: Run) -> _Text:
     claims = _texts("", run.claims)
-    about: dict[str, Any] = {
-        key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")
-    }
+    machine = {key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")}
     status = dict.fromkeys(claims["notebook"], "executed")
     notebooks, seconds = {*status}, {}
     parameters: dict[str, set[str]] = {}
@@ -269,11 +228,11 @@ def _as_text(name: str, run: Run) -> _Text:
     columns = ("name", "version", "raw_version")
     tables = {title: _texts(title, table) for title, table in run.tables.items()}
     tables[" notebooks"] = pd.DataFrame(status.items(), columns=["notebook", "status"])
-    tables[" made"] = pd.DataFrame(about.items(), columns=["what", "value"])
+    tables[" made"] = pd.DataFrame(machine.items(), columns=["what", "value"])
     tables[" toolchains"] = pd.DataFrame({c: [str(t[c]) for t in toolchains] for c in columns})
     claims = _places(claims, _CLAIM, _CLAIMED)
     finished = str(run.manifest.get("finished") or "")
-    about = {"run": name, **about, "finished": finished, "claims": len(claims)}
+    about = {"run": name, **machine, "finished": finished, "claims": len(claims)}
     return _Text(about, notebooks, claims, tables, parameters, seconds)
 
 
@@ -313,11 +272,11 @@ def _places(table: pd.DataFrame, key: Sequence[str], answers: Sequence[str]) -> 
     again = rows.duplicated(key, keep=False)
     if not again.any():
         return rows
-    several = rows[again]
-    groups = [*several.groupby(list(key)).indices.values()]
-    texts = several[list(answers)].to_numpy()
-    joined = several.iloc[[group[0] for group in groups]].copy()
-    joined[answers] = [[" | ".join(sorted({*v})) for v in texts[group].T] for group in groups]
+
+    def join(texts: pd.Series[str]) -> str:
+        return " | ".join(sorted({*texts}))
+
+    joined = rows[again].groupby(list(key), as_index=False)[list(answers)].agg(join)
     return pd.concat([rows[~again], joined])
 
 
@@ -332,8 +291,7 @@ def _merged(
     if before.equals(after):
         return []
     old, new = (_places(table, key, answers) for table in (before, after))
-    ends = (" before", " after")
-    both = old.merge(new, "outer", list(key), suffixes=ends, indicator="side")
+    both = old.merge(new, "outer", list(key), suffixes=(" before", " after"), indicator="side")
     changed = both["side"] != "both"
     for answer in answers:
         changed |= both[f"{answer} before"] != both[f"{answer} after"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
-import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from nbsupport.base import files
 from nbsupport.base.errors import LabError
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -21,11 +22,8 @@ SOURCE = 'class="source"'  # in HTML that holds lines of LLVM's
 _EXCERPT = re.compile(rf"(<(\w+) {SOURCE}>.*?<pre>).*?(</pre></\2>)", re.DOTALL)
 #: What stands for LLVM's own lines in a committed notebook.
 LEFT_OUT = "… LLVM's own lines: run the cell, or make report, to read them"
-PARAMETERS, INJECTED, PAPERMILL_ERROR = (
-    "parameters",
-    "injected-parameters",
-    "papermill-error-cell-tag",
-)
+PARAMETERS, INJECTED = "parameters", "injected-parameters"
+PAPERMILL_ERROR = "papermill-error-cell-tag"
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -44,9 +42,8 @@ def read(path: Path) -> NotebookNode:
         why = error.strerror or str(error)
         raise LabError(str(path), why, "give the path of a notebook (.ipynb)") from error
     except (ValueError, LookupError, TypeError, AttributeError, nbformat.ValidationError) as error:
-        raise LabError(
-            str(path), f"not a notebook ({type(error).__name__})", "restore it from git"
-        ) from error
+        why = f"not a notebook ({type(error).__name__})"
+        raise LabError(str(path), why, "restore it from git") from error
     return notebook
 
 
@@ -66,16 +63,10 @@ def code(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def declared(notebook: NotebookNode) -> tuple[str, ...]:
-    """Return the parameters that a notebook takes: what its parameters cell assigns."""
-    return tuple(defaults(notebook))
-
-
 def defaults(notebook: NotebookNode) -> dict[str, object]:
     """Return the parameters that a notebook takes, each with its default (None: not a literal).
 
-    Read as Python, since papermill's own inspection overlooks annotations like
-    ``str | None`` and values with ``=`` in them.
+    Papermill's own inspection overlooks annotations like ``str | None``, and values with a ``=``.
     """
     return {name: literal for name, literal, _ in _assigned(notebook)}
 
@@ -86,20 +77,16 @@ def comments(notebook: NotebookNode) -> dict[str, str]:
 
 
 def _assigned(notebook: NotebookNode) -> Iterator[tuple[str, object, str]]:
-    """Yield the name, the literal and the comment of each parameter."""
     source = "\n".join(cell.source for cell in code(notebook) if PARAMETERS in tags(cell))
     try:
         body = ast.parse(source).body
     except SyntaxError:  # the kernel will say so, at the right line
         return
     for statement in body:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        value = getattr(statement, "value", None)
-        literal = value.value if isinstance(value, ast.Constant) else None
+        if not isinstance(statement, ast.Assign | ast.AnnAssign):
+            continue
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        literal = statement.value.value if isinstance(statement.value, ast.Constant) else None
         line = source.splitlines()[(statement.end_lineno or 1) - 1].encode()
         comment = line[statement.end_col_offset :].decode().strip(" #")
         for target in targets:
@@ -108,13 +95,9 @@ def _assigned(notebook: NotebookNode) -> Iterator[tuple[str, object, str]]:
 
 
 def digest(notebook: NotebookNode, parameters: Mapping[str, object], *rest: object) -> str:
-    """Return what an executed notebook is known by: its code cells, its parameters, and `rest`.
-
-    Prose is not part of it (see `with_prose`).
-    """
+    """Return what an executed notebook is known by: code, parameters, and `rest`; not its prose."""
     cells = [(cell.source, tags(cell)) for cell in code(notebook)]
-    text = json.dumps([cells, dict(parameters), rest], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return files.digest(json.dumps([cells, dict(parameters), rest], sort_keys=True, default=str))
 
 
 def with_prose(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
@@ -136,10 +119,9 @@ def with_prose(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
 def normalize(notebook: NotebookNode, *, excerpts: bool = False) -> NotebookNode:
     """Return what of an executed notebook is committed: the same run, the same bytes.
 
-    Kept: kernel name, sources, tags, execution counts, outputs. Dropped: times, papermill's
-    notes, widget views and their state, versions of the language, and the lines of `excerpts` of
-    LLVM's sources unless they are asked for (a note stands for them; what names them
-    stays). Ids are numbers in order.
+    Kept: kernel name, sources, tags, execution counts, outputs. Dropped: times, papermill's notes,
+    widget views and their state, versions of the language, and, unless `excerpts` are asked for,
+    LLVM's own lines (a note stands for them). Ids are numbers in order.
     """
     metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
     cells = [_normal_cell(cell, n, excerpts) for n, cell in enumerate(notebook.cells, start=1)]
@@ -163,34 +145,27 @@ def _normal_cell(cell: NotebookNode, number: int, excerpts: bool) -> dict[str, A
     return normal
 
 
-def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[NotebookNode]:
+def _normal_outputs(outputs: list[NotebookNode], excerpts: bool) -> list[dict[str, Any]]:
     """Merge the streams between two displays, stdout first: their interleaving is chance."""
-    normal: list[NotebookNode] = []
-    streams: dict[str, str] = {}
-    for output in outputs:
-        if output.output_type == "stream":
-            streams[output.name] = streams.get(output.name, "") + output.text
+    normal: list[dict[str, Any]] = []
+    for kind, group in itertools.groupby(outputs, key=lambda output: output.output_type):
+        if kind == "stream":
+            by_name = sorted(group, key=lambda output: output.name, reverse=True)
+            for name, parts in itertools.groupby(by_name, key=lambda output: output.name):
+                text = "".join(part.text for part in parts)
+                normal.append({"output_type": kind, "name": name, "text": text})
             continue
-        normal += _streams(streams)
-        streams = {}
-        copied = copy.deepcopy(output)
-        data = copied.get("data", {})
-        data.pop(WIDGET, None)
-        if not excerpts and SOURCE in data.get("text/html", ""):
-            data["text/html"], left_out = _EXCERPT.subn(rf"\1{LEFT_OUT}\3", data["text/html"])
-            if data["text/html"].count(SOURCE) != left_out:
-                del data["text/html"]  # not as our excerpts are: nothing of it is sure to be ours
-        if copied.get("data", True):
-            normal.append(copied)
-    return normal + _streams(streams)
-
-
-def _streams(texts: Mapping[str, str]) -> list[NotebookNode]:
-    new = nbformat.v4.new_output
-    return [
-        new("stream", name=name, text=texts[name])  # type: ignore[no-untyped-call]
-        for name in sorted(texts, reverse=True)
-    ]
+        for output in copy.deepcopy(list(group)):
+            data = output.get("data", {})
+            data.pop(WIDGET, None)
+            if not excerpts and SOURCE in data.get("text/html", ""):
+                data["text/html"], left_out = _EXCERPT.subn(rf"\1{LEFT_OUT}\3", data["text/html"])
+                if data["text/html"].count(SOURCE) != left_out:
+                    # Not as our excerpts are: nothing of it is sure to be ours.
+                    del data["text/html"]
+            if output.get("data", True):
+                normal.append(output)
+    return normal
 
 
 def machine_paths(notebook: NotebookNode) -> tuple[tuple[int, str], ...]:

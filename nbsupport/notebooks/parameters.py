@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from nbsupport.lab import programs
 from nbsupport.lab.lab import INSTRUMENTS, ORDERS
 from nbsupport.notebooks import document
 from nbsupport.show import shown, widgets
-from nbsupport.show.shown import element
+from nbsupport.show.shown import element, escape
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
@@ -93,7 +92,7 @@ def form(name: str, namespace: dict[str, Any]) -> widgets.Live:
     controls = {key: _control(key, value, compilers) for key, value in values.items()}
     lines = []
     for key, control in controls.items():
-        parts = [control, ipywidgets.HTML(html.escape(comments.get(key, "")))]
+        parts = [control, ipywidgets.HTML(escape(comments.get(key, "")))]
         lines.append(ipywidgets.HBox(parts, layout={"flex_flow": "row wrap"}))
     status = _status(defaults, controls, namespace)
     return widgets.Live([*lines, status], shown.table(columns, rows, marked=False))

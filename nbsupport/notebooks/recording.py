@@ -1,8 +1,4 @@
-"""What comes with the project: the recorded run, and the committed notebooks.
-
-``pgo-lab dev record RUN`` makes a run the recorded one, ``pgo-lab dev refresh notebooks``
-executes the notebooks again.
-"""
+"""What comes with the project, made anew: the recorded run, and the committed notebooks."""
 
 from __future__ import annotations
 
@@ -35,9 +31,7 @@ def record(run: Path) -> None:
     results.save(whole, recorded)
     manifest = {key: value for key, value in whole.manifest.items() if key != "arguments"}
     keep = ("notebook", "parameters", "status", "seconds")  # and no place on this machine
-    manifest["notebooks"] = {
-        name: {key: entry[key] for key in keep} for name, entry in entries.items()
-    }
+    manifest["notebooks"] = {name: {k: entry[k] for k in keep} for name, entry in entries.items()}
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     if not several:
         files.write(recorded / "grid.svg", shown.svg(tables.grid(whole.tables["trials"])))
@@ -47,17 +41,16 @@ def record(run: Path) -> None:
 def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ...]:
     """Execute committed notebooks with their default parameters, and normalize them in place.
 
-    `paths` are notebooks, or folders of them.
-    Says what changed of what they claim and record before anything is written; a file is
-    written only when it changed. Raises `LabError` where an output shows a place on this
-    machine; a notebook that fails stays as it was.
+    `paths` are notebooks, or folders of them. Says what changed of what they claim and record
+    before anything is written; what fails, or did not change, is not. Raises `LabError` where an
+    output shows a place on this machine.
     """
     folders = [sorted(path.glob("*.ipynb")) if path.is_dir() else [path] for path in paths]
     paths = [path for folder in folders for path in folder]
     try:
         with tempfile.TemporaryDirectory(prefix="pgo-lab-refresh-") as folder:
             before, after = Path(folder, "before"), Path(folder, "after")
-            done = batch.execute(paths, after, {}, jobs=jobs, last=(), tell_folder=False)
+            done = batch.execute(paths, after, {}, jobs=jobs, tell_folder=False)
             (before / "notebooks").mkdir(parents=True)
             for path in paths:
                 shutil.copy(path, before / "notebooks")
@@ -71,7 +64,6 @@ def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ..
 
 
 def _tell(before: Path, after: Path) -> None:
-    """Say what changed from the committed notebooks to those just executed."""
     with contextlib.suppress(LabError):  # nothing was committed that claims anything
         found = dataclasses.replace(diff.diff(str(before), str(after)), surroundings=())
         for line in found.lines():
@@ -81,10 +73,8 @@ def _tell(before: Path, after: Path) -> None:
 def _commit(executed: Path, path: Path) -> None:
     normal = document.normalize(document.read(executed))
     if shown := document.machine_paths(normal):
-        number, place = shown[0]
-        raise LabError(
-            str(path), f"cell {number} shows the path {place}", "print names, not places"
-        )
+        why = f"cell {shown[0][0]} shows the path {shown[0][1]}"
+        raise LabError(str(path), why, "print names, not places")
     text = document.dump(normal)
     if text != path.read_text():
         files.write(path, text)

@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from IPython.core.getipython import get_ipython
+from IPython.display import display
 from nbformat import NotebookNode
 
 from nbsupport.base import settings
@@ -42,8 +44,6 @@ def start(name: str, namespace: dict[str, Any], *, replayed: bool = True) -> Any
     _recorded.clear()
     if namespace.get("source", "live") == "live" or not replayed:
         return form
-    from IPython.display import display  # noqa: PLC0415 - only a kernel shows anything
-
     note = _replay(name, namespace)
     display(form)  # type: ignore[no-untyped-call]
     return note
@@ -60,8 +60,6 @@ def _replay(name: str, values: Mapping[str, object]) -> Shown:
         if values.get(key) != defaults[key]:
             what, why = f"{key} {values.get(key)!r}", f"recorded with {defaults[key]!r} only"
             raise LabError(what, why, 'leave it out, or take source = "live"')
-    from IPython.core.getipython import get_ipython  # noqa: PLC0415 - only a kernel has it
-
     shell = get_ipython()
     if shell is None:
         raise LabError("a recording", "only a notebook can show it", "open it in JupyterLab")
@@ -121,8 +119,6 @@ def _replayed(lines: list[str]) -> list[str]:
 
 def show(text: str) -> None:
     """Show the recorded outputs of a cell."""
-    from IPython.display import display  # noqa: PLC0415
-
     for output in _recorded[text]:
         if output["output_type"] == "stream":
             print(output["text"], end="")  # noqa: T201 - as it was

@@ -1,28 +1,24 @@
 """One run on disk: what its notebooks claimed and recorded, and how to read that back.
 
-Claims and tables travel in the notebooks themselves, as outputs of MIME types of our
-own, so that a notebook executed by any runner can be read. `collect` gathers them into
-Parquet tables beside the notebooks; `data/recorded` holds those of one real run.
+Claims and tables travel in the notebooks themselves, as outputs of MIME types of our own, so that a
+notebook executed by any runner can be read. `collect` gathers them into Parquet tables beside the
+notebooks; `data/recorded` holds those of one real run.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from nbsupport import __version__
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.show.shown import Shown, element, table
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 CLAIM = "application/vnd.pgo-lab.claim+json"
 TABLE = "application/vnd.pgo-lab.table+json"
@@ -30,9 +26,6 @@ TABLE = "application/vnd.pgo-lab.table+json"
 #: What this process has claimed and recorded.
 _claims: list[dict[str, Any]] = []
 _tables: dict[str, pd.DataFrame] = {}
-
-#: Columns that differ from run to run, and so stay out of what a notebook records.
-_MEASURED = ("seconds",)
 
 
 @dataclass(frozen=True)
@@ -62,17 +55,15 @@ def claim(name: str, predicted: object, observed: object, /, **parameters: objec
     """State a claim: what was predicted, what was observed.
 
     Shows one stable line and records the claim in the notebook. `name` is its id in
-    data/claims.toml, where its sentence is. `predicted` and `observed` may be anything that is
-    told as text; several things in a tuple are told with commas between them, or as `values`
-    there says; a frozenset of predictions is kept by any of its members. `parameters` are those
-    that the claim was made for, but for the words that its sentence names. A claim that does not
-    hold is news to report, not an error. Raises `LabError` for an id that is not there, or a word
-    that is missing.
+    data/claims.toml, where its sentence is. `predicted` and `observed` are told as text, several
+    things in a tuple with commas between them, or as `values` there says; a frozenset of
+    predictions is kept by any of its members. `parameters` are those that the claim was made for,
+    but for the words that its sentence names. A claim that does not hold is news to report, not an
+    error. Raises `LabError` for an id that is not there, or a word that is missing.
     """
-    claims = load_claims()
-    if name not in claims:
+    text = load_claims().get(name)
+    if text is None:
         raise LabError(f"claim {name!r}", "there is none", "add its sentence to data/claims.toml")
-    text = claims[name]
     at = {key: v for key, v in parameters.items() if f"{{{key}}}" not in text.sentence}
     predictions = predicted if isinstance(predicted, frozenset) else [predicted]
     try:
@@ -82,14 +73,8 @@ def claim(name: str, predicted: object, observed: object, /, **parameters: objec
     except LookupError as error:
         why = f"its text needs {error}, which is not given"
         raise LabError(f"claim {name!r}", why, "give it, or mend data/claims.toml") from error
-    record = {
-        "name": name,
-        "sentence": sentence,
-        "holds": outcome in expected,
-        "predicted": " or ".join(expected),
-        "observed": outcome,
-        "at": _said(at),
-    }
+    record: dict[str, Any] = {"name": name, "sentence": sentence, "holds": outcome in expected}
+    record |= {"predicted": " or ".join(expected), "observed": outcome, "at": _said(at)}
     _claims.append({"notebook": "", **record, "at": json.dumps(record["at"], sort_keys=True)})
     verb = "holds" if record["holds"] else "DOES NOT HOLD"
     values = f"predicted: {record['predicted']}; observed: {outcome}"
@@ -104,9 +89,9 @@ def _said(parameters: Mapping[str, object]) -> dict[str, str]:
 
 def keep_table(name: str, table: pd.DataFrame) -> None:
     """Record a table in the notebook under a name; shows one line that says so."""
-    kept = table.drop(columns=[c for c in _MEASURED if c in table])
-    rows = json.loads(kept.to_json(orient="records"))
+    kept = table.drop(columns="seconds", errors="ignore")  # it differs from run to run
     _tables[name] = kept
+    rows = json.loads(kept.to_json(orient="records"))
     line = f"recorded: {name}, {len(table)} rows"
     _display({"text/plain": line, TABLE: {"name": name, "rows": rows}})
 
@@ -159,15 +144,12 @@ class Run:
         if held < total:
             names = ", ".join(self.claims.loc[~self.claims["holds"], "name"])
             return f"{held} of {total} claims hold; not so: {names}"
-        return (
-            f"all {total} claims hold: the crash comes from linking objects of two LLVMs whose "
-            "raw profiles are laid out differently"
-        )
+        why = "linking objects of two LLVMs whose raw profiles are laid out differently"
+        return f"all {total} claims hold: the crash comes from {why}"
 
     def changed(self, baseline: Run) -> tuple[str, ...]:
         """Return the names of claims that came out otherwise, at equal parameters."""
-        key = ["name", "at"]
-        both = self.claims.merge(baseline.claims, on=key, suffixes=("", "_before"))
+        both = self.claims.merge(baseline.claims, on=["name", "at"], suffixes=("", "_before"))
         return tuple(both.loc[both["holds"] != both["holds_before"], "name"])
 
 
@@ -179,11 +161,8 @@ def open_run(run: str) -> Run:
 def read(run: Path) -> Run:
     """Read a run from its executed notebooks; raises `LabError` where there are none.
 
-    A table that several cells have recorded is one table, with a column `at`: the parameters of
-    its cell, as JSON.
+    A table of several cells is one, with a column `at`: the parameters of its cell, as JSON.
     """
-    import pandas as pd  # noqa: PLC0415
-
     manifest = _manifest(run)
     entries = manifest.get("notebooks", {})
     claims: list[dict[str, Any]] = []
@@ -217,16 +196,13 @@ def executed(run: Path, manifest: Mapping[str, Any]) -> list[Path]:
 
 
 def _claim_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    import pandas as pd  # noqa: PLC0415
-
     columns = ["notebook", "name", "sentence", "holds", "predicted", "observed", "at"]
     return pd.DataFrame(claims, columns=columns).astype({"holds": bool})
 
 
 def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        cells = json.loads(path.read_text())["cells"]
-        for cell in cells:
+        for cell in json.loads(path.read_text())["cells"]:
             for output in cell.get("outputs", ()):
                 for kind in (CLAIM, TABLE):
                     if kind in output.get("data", {}):
@@ -236,10 +212,7 @@ def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def collect(run: Path) -> Run:
-    """Write the tables of a run's notebooks beside them; return the run.
-
-    Tables of an earlier batch that are no more are removed.
-    """
+    """Return a run, its tables written beside its notebooks, in place of any that are there."""
     whole = read(run)
     for old in set(run.glob("*.parquet")) - {run / f"{name}.parquet" for name in whole.tables}:
         old.unlink()
@@ -250,15 +223,11 @@ def collect(run: Path) -> Run:
 def save(run: Run, folder: Path) -> None:
     """Write claims and tables as Parquet, each file atomically."""
     for name, frame in {"claims": run.claims, **run.tables}.items():
-        content = BytesIO()
-        frame.to_parquet(content, index=False)
-        files.write(folder / f"{name}.parquet", content.getvalue())
+        files.write(folder / f"{name}.parquet", frame.to_parquet(index=False))
 
 
 def load(folder: Path) -> Run:
     """Read a run from its Parquet tables, without its notebooks."""
-    import pandas as pd  # noqa: PLC0415
-
     try:
         tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
         claims = tables.pop("claims")
@@ -269,16 +238,14 @@ def load(folder: Path) -> Run:
 
 def recorded() -> Run:
     """Return the run that came with the project (data/recorded); its manifest says of when."""
-    return dataclasses.replace(load(settings.data_dir() / "recorded"), recorded=True)
+    return replace(load(settings.data_dir() / "recorded"), recorded=True)
 
 
 def baseline() -> Run:
     """Return the recorded run with the claims of all LLVMs (data/recorded/versions), too."""
-    import pandas as pd  # noqa: PLC0415
-
     run, versions = recorded(), load(settings.data_dir() / "recorded" / "versions")
     claims = pd.concat([run.claims, versions.claims]).drop_duplicates(["name", "at"])
-    return dataclasses.replace(run, claims=claims.reset_index(drop=True))
+    return replace(run, claims=claims.reset_index(drop=True))
 
 
 def _manifest(run: Path) -> dict[str, Any]:

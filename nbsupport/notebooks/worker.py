@@ -1,7 +1,7 @@
 """One notebook in a process of its own: the job, its process, and how that is ended.
 
-papermill works here and nowhere else. A process, because a kernel may die and a notebook
-may hang; its own session, so that Ctrl-C reaches us first and we end it in good order.
+papermill works here only. A process, because a kernel may die and a notebook may hang; a session of
+its own, so that Ctrl-C reaches us first and we end it in good order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
@@ -35,7 +35,7 @@ _NOT_STARTED, _STARTS = "Kernel died before replying to kernel_info", 3
 
 
 class StoppedError(Exception):
-    """`Executor.stop` came before this notebook was done."""
+    """`Workers.stop` came before this notebook was done."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,8 @@ class NotebookJob:
     tags: Mapping[str, int] = field(default_factory=dict)
 
 
-class Executor(Protocol):
-    """What executes jobs, several at once: here (`Workers`), or on a cluster (`DaskWorkers`)."""
-
-    def execute(self, job: NotebookJob) -> str | None:
-        """Execute a notebook to its end; return what went wrong, in one line, or None.
-
-        Raises `StoppedError` when `stop` ended it.
-        """
-
-    def stop(self) -> None:
-        """End all that is executed, and start no more."""
-
-
-class Workers(Executor):
-    """The processes that execute notebooks; they end together."""
+class Workers:
+    """The processes that execute notebooks, several at once; they end together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -76,10 +63,19 @@ class Workers(Executor):
         self._stopped = False
 
     def execute(self, job: NotebookJob) -> str | None:
-        """Execute a notebook in a process; see `Executor`."""
+        """Execute a notebook to its end; return what went wrong, in one line, or None.
+
+        Raises `StoppedError` when `stop` ended it.
+        """
         (job.folder / "job.json").write_text(json.dumps(asdict(job), default=str))
+        env = process.environment(_environment(job.folder))
+        command = (sys.executable, "-m", __name__, str(job.folder))
         with (job.folder / "log").open("wb") as log:
-            child = self._start(job, log.fileno())
+            with self._lock:
+                if self._stopped:
+                    raise StoppedError
+                child = process.Child(command, cwd=job.folder, env=env, output=log.fileno())
+                self._live.add(child)
             try:
                 code = child.wait(job.timeout * max(job.cells, 1) + _OVERHEAD)
             finally:
@@ -91,16 +87,6 @@ class Workers(Executor):
         if code is None:
             return "it hangs, though none of its cells does; it was ended"
         return _answer(job.folder, code)
-
-    def _start(self, job: NotebookJob, log: int) -> process.Child:
-        with self._lock:
-            if self._stopped:
-                raise StoppedError
-            env = process.environment(_environment(job.folder))
-            command = (sys.executable, "-m", __name__, str(job.folder))
-            child = process.Child(command, cwd=job.folder, env=env, output=log)
-            self._live.add(child)
-            return child
 
     def stop(self) -> None:
         """End every process and its kernel, and start no more.

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import jinja2
 
 from nbsupport.base import files, settings
 from nbsupport.notebooks.results import Run
-from nbsupport.report.pages import anchor, find
+from nbsupport.report.pages import anchor, find, link_to
 from nbsupport.show.shown import Html, element, escape
 from nbsupport.studies import hypotheses
 
@@ -23,15 +26,20 @@ def term_id(name: str) -> str:
     return "term-" + re.sub(r"[^a-zA-Z0-9]+", "-", name).strip("-")
 
 
+def templates(folder: Path) -> jinja2.Environment:
+    """Return the templates in a folder: of Markdown, so nothing is escaped that they put in."""
+    return jinja2.Environment(  # noqa: S701
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
 def render(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
     """Return the pages that are not notebooks, as Markdown by file; `titles` are the notebooks'."""
-    import jinja2  # noqa: PLC0415 - only reports need it
-
-    loader = jinja2.FileSystemLoader(settings.data_dir() / "site")
-    templates = jinja2.Environment(  # noqa: S701 - Markdown; what is put in is escaped here
-        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    terms = files.read_toml(settings.data_dir() / "site" / GLOSSARY)["term"]
+    folder = settings.data_dir() / "site"
+    terms = files.read_toml(folder / GLOSSARY)["term"]
     facts = {
         "run": run,
         "titles": titles,
@@ -40,8 +48,8 @@ def render(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
         "terms": sorted(terms, key=lambda term: str(term["name"]).lower()),
         "claim": lambda name: _link(run, titles, name),
     }
-    names = (path.name for path in (settings.data_dir() / "site").glob("*.md"))
-    return {name: templates.get_template(name).render(facts) for name in names}
+    names = (path.name for path in folder.glob("*.md"))
+    return {name: templates(folder).get_template(name).render(facts) for name in names}
 
 
 def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -62,10 +70,7 @@ def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
 def _row(line: str, titles: Mapping[str, str]) -> Html:
     """Return what a mechanism, made to happen, shows or contradicts; linked to where it was."""
     name, _, rest = line.partition(" ")
-    code = element("code", name)
-    page = find("06-hypotheses", titles)
-    link = element("a", code, href=f"{page}.html") if page else code
-    return Html(f"{link} {escape(rest)}")
+    return Html(f"{link_to(element('code', name), '06-hypotheses', titles)} {escape(rest)}")
 
 
 def _claims(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -81,10 +86,7 @@ def _claims(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _link(run: Run, titles: Mapping[str, str], name: str, *, observed: bool = False) -> Html:
-    """Return a claim's sentence, marked with whether it holds, as a link to the cell that shows it.
-
-    A claim that the run has not made is said to be that.
-    """
+    """Return a claim's sentence, marked with whether it holds, as a link to where it is shown."""
     claims = run.claims[run.claims["name"] == name].to_dict("records")
     if not claims:
         return element("span", "not tried in this run: ", element("code", name), class_="claimed")
@@ -94,7 +96,6 @@ def _link(run: Run, titles: Mapping[str, str], name: str, *, observed: bool = Fa
     mark = element("span", "✗", class_="mark fails", title="does not hold")
     if run.holds(name):
         mark = element("span", "✓", class_="mark holds", title="holds")
-    page = find(notebook, titles)
-    link = element("a", sentence, href=f"{page}.html#{anchor(name)}") if page else sentence
+    link = link_to(sentence, notebook, titles, f"#{anchor(name)}")
     number = element("small", notebook.partition("-")[0])
     return element("span", mark, " ", link, " ", number, class_="claimed")

@@ -15,7 +15,7 @@ from nbsupport.show.shown import Html, element
 
 #: A link of Markdown, or of HTML, to a notebook: what is before it, its stem, and an anchor.
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-_HREF = re.compile(r'<a href="([\w.@-]+)\.ipynb(#[^"]*)?">(.*?)</a>')
+_HREF = re.compile(r'<a href="([\w.@-]+)\.ipynb((?:#[^"]*)?)">(.*?)</a>')
 #: Cells that set a notebook up; the latter two in runs of before there was `start`.
 _SET_UP = re.compile(r"^(start|parameters\.form|replay\.start)\(", re.MULTILINE)
 
@@ -33,15 +33,13 @@ def title(book: NotebookNode, name: str) -> str:
     return f"{head} ({variant})" if variant else head
 
 
-def page(
-    executed: NotebookNode, names: Collection[str], *, error: str | None = None
-) -> NotebookNode:
+def page(book: NotebookNode, names: Collection[str], *, error: str | None = None) -> NotebookNode:
     """Return an executed notebook as a page of the site that has notebooks of these `names`.
 
     Outputs that only a live notebook can show are left out; links to what is not in the
     site become text; what went wrong (`error`) is said below the title.
     """
-    cells = [cell for cell in executed.cells if document.PAPERMILL_ERROR not in document.tags(cell)]
+    cells = [cell for cell in book.cells if document.PAPERMILL_ERROR not in document.tags(cell)]
     claimed: set[str] = set()
     formed = any(_SET_UP.search(cell.source) for cell in cells)
     for cell in cells:
@@ -51,11 +49,12 @@ def page(
             cell.metadata["tags"] = [*document.tags(cell), *_folded(cell, formed=formed)]
             cell.outputs = list(_outputs(cell.outputs, names, claimed))
     if error:
-        words = f":::{{error}}\nThis notebook failed: {_literal(error)}\n:::"
-        new = nbformat.v4.new_markdown_cell
-        cells.insert(1, new(words))  # type: ignore[no-untyped-call]
-    executed.cells = cells
-    return executed
+        # Markdown does not read code, which ends at a fence that it does not hold.
+        fence = "`" * (max(map(len, re.findall("`+", error)), default=0) + 1)
+        words = f":::{{error}}\nThis notebook failed: {fence} {error} {fence}\n:::"
+        cells.insert(1, nbformat.v4.new_markdown_cell(words))  # type: ignore[no-untyped-call]
+    book.cells = cells
+    return book
 
 
 def _folded(cell: NotebookNode, *, formed: bool) -> list[str]:
@@ -77,7 +76,7 @@ def linked(text: str, names: Collection[str]) -> str:
     """
 
     def link(match: re.Match[str]) -> str:
-        words, target, at = match[1], match[2], match[3] or ""
+        words, target, at = match.groups(default="")
         if re.match(r"[a-z]+:", target) or target.endswith(".md"):
             return match[0]
         name = find(target.removesuffix(".ipynb"), names) if target.endswith(".ipynb") else None
@@ -91,10 +90,10 @@ def find(stem: str, names: Collection[str]) -> str | None:
     return next((name for name in sorted(names) if name.partition("--")[0] == stem), None)
 
 
-def _literal(text: str) -> str:
-    """Return text that Markdown does not read: as code, with a fence that it does not hold."""
-    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
-    return f"{fence} {text} {fence}"
+def link_to(inside: str, stem: str, names: Collection[str], at: str = "") -> str:
+    """Return what is `inside` as a link to a notebook's page; as it is where there is none."""
+    page = find(stem, names)
+    return element("a", inside, href=f"{page}.html{at}") if page else inside
 
 
 def _outputs(
@@ -107,21 +106,14 @@ def _outputs(
         if claim := data.pop(results.CLAIM, None):
             data["text/html"] = _claim(claim, first=claim["name"] not in claimed)
             claimed.add(claim["name"])
-        if "text/html" in data:
-            data["text/html"] = _HREF.sub(lambda m: _href(m, names), data["text/html"])
+        if html := data.get("text/html"):
+            data["text/html"] = _HREF.sub(lambda m: link_to(Html(m[3]), m[1], names, m[2]), html)
         if output.output_type == "error" and hasattr(errors, output.ename):
             box = element("div", element("p", output.evalue), class_="admonition error advice")
             data = {"text/html": box, "text/plain": output.evalue}
-            new = nbformat.v4.new_output
-            yield new("display_data", data=data)  # type: ignore[no-untyped-call]
+            yield nbformat.v4.new_output("display_data", data=data)  # type: ignore[no-untyped-call]
             continue
         yield output
-
-
-def _href(match: re.Match[str], names: Collection[str]) -> str:
-    page = find(match[1], names)
-    inside = Html(match[3])
-    return element("a", inside, href=f"{page}.html{match[2] or ''}") if page else inside
 
 
 def _claim(claim: Mapping[str, Any], *, first: bool) -> Html:

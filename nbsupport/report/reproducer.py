@@ -9,7 +9,6 @@ import atexit
 import gzip
 import io
 import re
-import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -39,18 +38,15 @@ def archive() -> bytes:
 
 def unpack() -> Path:
     """Return the folder of the reproducer, unpacked for as long as this process lives."""
-    place = tempfile.mkdtemp(prefix="pgo-lab-")
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    place = tempfile.TemporaryDirectory(prefix="pgo-lab-", ignore_cleanup_errors=True)
+    atexit.register(place.cleanup)
     with tarfile.open(fileobj=io.BytesIO(archive())) as packed:
-        packed.extractall(place, filter="data")
-    return Path(place, ARCHIVE.partition(".")[0])
+        packed.extractall(place.name, filter="data")
+    return Path(place.name, ARCHIVE.partition(".")[0])
 
 
 def make(folder: Path, main: Toolchain, foreign: Toolchain) -> str:
-    """Make and run its programs in a folder, and return what is printed.
-
-    `main` is CC, `foreign` CC2. Nothing but PATH is in the environment.
-    """
+    """Make its programs by `main` (CC) and `foreign` (CC2), run them; return what is printed."""
     compilers = (f"CC={main.compiler}", f"CC2={foreign.compiler}")
     command = ("make", "mixed", "swapped", "uniform", *compilers)
     env = {"PATH": "/usr/bin:/bin"}

@@ -1,7 +1,6 @@
 """The site of a run: pages that need nothing from the web, built by Sphinx from executed notebooks.
 
-A front page with the ledger, tours and a glossary stand around the notebooks (templates and
-looks are in `data/site`).
+Around the notebooks stand the pages of `front`; what all look like is in `data/site`.
 """
 
 from __future__ import annotations
@@ -80,8 +79,8 @@ def _stage(notebooks: list[Path], run: Run, source: Path) -> None:
         files.write(source / path.name, document.dump(page))
     for name, text in front.render(run, titles).items():
         files.write(source / name, pages.linked(text, names))
-    sources = {n: entry.get("parameters", {}).get("source") for n, entry in entries.items()}
-    replayed = [name for name, origin in sources.items() if origin == "recorded"]
+    values = {name: entry.get("parameters", {}) for name, entry in entries.items()}
+    replayed = [name for name in values if values[name].get("source") == "recorded"]
     notes = {"when": when(run), "recorded": names if run.recorded else replayed}
     files.write(source / "site.json", json.dumps({**notes, "live": not run.recorded}))
 

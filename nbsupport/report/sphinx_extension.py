@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +37,10 @@ class Terms(SphinxPostTransform):
         either = "|".join(sorted(map(re.escape, self.terms), key=len, reverse=True))
         self.pattern = re.compile(rf"(?<![\w-])({either})(s?)(?![\w-])")
         self.linked: set[str] = set()
+        apart = self.document.findall(lambda node: isinstance(node, _APART))
+        left_out = {id(text) for node in apart for text in node.findall(nodes.Text)}
         for text in list(self.document.findall(nodes.Text)):
-            if not _in_html_link(text) and not any(isinstance(a, _APART) for a in _above(text)):
+            if id(text) not in left_out and not _in_html_link(text):
                 self._link(text)
 
     def _link(self, text: nodes.Text) -> None:
@@ -60,12 +60,6 @@ class Terms(SphinxPostTransform):
             text.parent.replace(text, [*parts, nodes.Text(words[at:])])
 
 
-def _above(node: nodes.Node) -> Iterator[nodes.Node]:
-    while node.parent is not None:
-        node = node.parent
-        yield node
-
-
 def _in_html_link(text: nodes.Text) -> bool:
     """Return whether a link that was written as HTML is open at a text."""
     before = text.parent.children[: text.parent.index(text)]
@@ -73,11 +67,9 @@ def _in_html_link(text: nodes.Text) -> bool:
     return raw.count("<a ") > raw.count("</a>")
 
 
-def _tell_of_page(
-    app: Sphinx, name: str, template: str, context: dict[str, Any], _: nodes.document
-) -> None:
+def _tell_of_page(app: Sphinx, name: str, template: str, context: dict[str, Any], _: Any) -> None:
     """Hand the page's template what its run was, and whether it was here and now."""
-    site = json.loads(Path(app.srcdir, "site.json").read_text(encoding="utf-8"))
+    site = files.read_json(Path(app.srcdir, "site.json"))
     recorded = name in site["recorded"] or not site["live"]
     context |= {"kind": "recorded" if recorded else "live", "when": site["when"]}
     # What a screen reader would stumble over: a heading without a level, a label unlike its words.

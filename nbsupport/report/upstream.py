@@ -11,18 +11,18 @@ import math
 import re
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jinja2
+import pandas as pd
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError, from_os
 from nbsupport.notebooks import results
 from nbsupport.notebooks.results import Run
 from nbsupport.profile.layout import LAYOUTS, Layout, changes, llvm_of
-from nbsupport.report import reproducer
+from nbsupport.report import front, reproducer
 from nbsupport.studies import hypotheses
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: The claims that a report rests on, with the notebooks that make them.
 _SHOWN, _PROJECTS = "mixed-layouts-decide", "real-projects-crash-and-are-cured"
@@ -40,13 +40,13 @@ _RANKS = ("cures", "survives, loses [0-9]", "survives", "not needed", "does not 
 _READ = ("NumValueSites", "Values")
 
 
-def write(run: Path | Run, to: str, out: Path) -> Path:
+def write(run: Run, to: str, out: Path) -> Path:
     """Write a report of a finished run, and the reproducer's archive beside it; return `out`.
 
-    `to` is llvm, cc-rs, cargo-pgo or analysis; `run` may be a run's folder (or `recorded`). Raises
-    `LabError` where the run has nothing to report, or does not show what the report rests on.
+    `to` is llvm, cc-rs, cargo-pgo or analysis. Raises `LabError` where the run has nothing to
+    report, or does not show what the report rests on.
     """
-    text = render(run if isinstance(run, Run) else results.open_run(str(run)), to)
+    text = render(run, to)
     try:
         files.write(out, text)
         files.write(out.with_name(reproducer.ARCHIVE), reproducer.archive())
@@ -57,22 +57,17 @@ def write(run: Path | Run, to: str, out: Path) -> Path:
 
 def render(run: Run, to: str) -> str:
     """Return a report from a run as Markdown; raises `LabError` as `write` does."""
-    import jinja2  # noqa: PLC0415 - only reports need it
-
     if to not in _RESTS:
         raise LabError(f"a report to {to!r}", "not known", f"choose one of {', '.join(_RESTS)}")
     what = f"report --to {to}"
     _check(run, to, what)
-    loader = jinja2.FileSystemLoader(settings.data_dir() / "upstream")
-    strict = jinja2.StrictUndefined
-    templates = jinja2.Environment(loader=loader, undefined=strict, trim_blocks=True)  # noqa: S701
-    templates.keep_trailing_newline = True
     try:
         facts = _facts(run)
         if to != "analysis" and facts["crash"] is None:
             why = f"no link of two LLVMs crashed in this run ({facts['outcomes']})"
             raise LabError(what, why, "run it again with LLVMs of different raw versions")
-        return templates.get_template(f"{to}.md").render(facts)
+        template = front.templates(settings.data_dir() / "upstream").get_template(f"{to}.md")
+        return template.render(facts)
     except (LookupError, TypeError, ValueError, jinja2.TemplateError) as error:
         raise LabError(what, f"not a run of this version ({error!r})", "run it again") from error
 
@@ -96,8 +91,6 @@ def pairs(run: Run) -> pd.DataFrame:
     Rows are as `lab.sweep` has them, one for each pair, order and program. Of the recorded run
     they are those of all LLVMs (data/recorded/versions). Raises `MissingError` where it has none.
     """
-    import pandas as pd  # noqa: PLC0415 - a quarter of a second, only here
-
     if run.recorded:
         run = results.load(settings.data_dir() / "recorded" / "versions")
     tables = [run.tables[name] for name in ("versions", "trials") if name in run.tables]
@@ -117,9 +110,8 @@ def _check(run: Run, to: str, what: str) -> None:
         if not observed:
             raise MissingError(what, f"nothing is claimed of {name}", f"run {notebook} in it, too")
         if to != "analysis" and not run.holds(name):
-            raise LabError(
-                what, f"{name} does not hold ({observed})", f"see {notebook} of that run"
-            )
+            why = f"{name} does not hold ({observed})"
+            raise LabError(what, why, f"see {notebook} of that run")
         if name == _PROJECTS and "crash" not in observed:
             why = f"no cargo project crashed in this run ({observed})"
             raise LabError(what, why, f"run {notebook} with a clang of another raw version")
@@ -132,6 +124,9 @@ def _facts(run: Run) -> dict[str, Any]:
     versions = {tool["name"]: tool["version"] for tool in manifest.get("toolchains", ())}
     names = (*cold["main"], *cold["foreign"])
     releases = {name: versions.get(name, _major(name)) for name in names}
+    none = pd.DataFrame(columns=["case", "verdict"])
+    cases = ", ".join(run.tables.get("cases", none)["case"].unique())
+    workarounds = run.tables.get("workarounds", none).to_dict("records")
     # "crash, then ok" before "ok, then ok"
     claims = run.claims.sort_values("observed", kind="stable").set_index("name")
     facts: dict[str, Any] = {
@@ -143,11 +138,11 @@ def _facts(run: Run) -> dict[str, Any]:
         "outcomes": ", ".join(f"{n} {kind}" for kind, n in table["outcome"].value_counts().items()),
         "layouts": _described(set(cold["main_raw_version"])),
         "matrix": _matrix(cold),
-        "projects": ", ".join(_projects(run)),
+        "projects": cases.replace("rust-cc-", "a Rust program with "),  # our own, by their C part
         "archive": reproducer.ARCHIVE,
         "test": reproducer.TEST,
         "ledger": hypotheses.ledger(run).to_dict("records"),
-        "workarounds": sorted(_rows(run, "workarounds"), key=_rank),
+        "workarounds": sorted(workarounds, key=_rank),
         "crash": None,
     }
     if crash := _mixed(run, cold):
@@ -170,20 +165,8 @@ def _facts(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _rows(run: Run, name: str) -> list[dict[Any, Any]]:
-    """Return the rows of a table of a run, none where it has no such table."""
-    return run.tables[name].to_dict("records") if name in run.tables else []
-
-
 def _rank(row: dict[Any, Any]) -> int:
-    """Return how far from the best the verdict on a workaround is."""
     return [bool(re.match(rank, row["verdict"])) for rank in _RANKS].index(True)
-
-
-def _projects(run: Run) -> list[str]:
-    """Return the projects that were built, the lab's own by what their C part is."""
-    names = dict.fromkeys(row["case"] for row in _rows(run, "cases"))
-    return [name.replace("rust-cc-", "a Rust program with ") for name in names]
 
 
 def _mixed(run: Run, cold: pd.DataFrame) -> dict[Any, Any] | None:
@@ -235,10 +218,9 @@ def _extents(layout: Layout) -> dict[str, tuple[int, int]]:
 def _matrix(cold: pd.DataFrame) -> str:
     """Return the outcomes as a Markdown table, main by foreign: `main first / foreign first`."""
     versions = dict(zip(cold["main"], cold["main_raw_version"], strict=True))
-    cells: dict[tuple[str, str], dict[str, None]] = {}
-    for main, foreign, kind in cold[["main", "foreign", "outcome"]].itertuples(index=False):
-        cells.setdefault((main, foreign), {})[kind.replace("version-mismatch", "message")] = None
+    kinds = cold["outcome"].replace("version-mismatch", "message")
+    cells = kinds.groupby([cold["main"], cold["foreign"]]).agg(lambda k: " / ".join(k.unique()))
     names = {name: f"{_major(name)} (v{version})" for name, version in versions.items()}
     lines = [["", *names.values()], ["---"] * (len(names) + 1)]
-    lines += [[names[m], *(" / ".join(cells.get((m, f), "-")) for f in names)] for m in names]
+    lines += [[names[main], *(cells.get((main, other), "-") for other in names)] for main in names]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -20,11 +20,11 @@ import pytest
 from nbsupport.base import progress, settings
 from nbsupport.base.errors import LabError
 from nbsupport.notebooks import batch, document
-from nbsupport.notebooks.worker import Executor, NotebookJob
+from nbsupport.notebooks.worker import NotebookJob, Workers
 from tests.support.notebooks import TAKES, cell, printed, write
 
 
-class Instant(Executor):
+class Instant(Workers):
     """Executes nothing: what comes out is what went in; `work` does something meanwhile."""
 
     def __init__(self, work: Callable[[NotebookJob], object] = lambda _: None) -> None:
@@ -58,7 +58,9 @@ def finished(
         write(source / "04-hangs.ipynb", "import time; time.sleep(1000)"),
     ]
     given = {"llvm": "18.10", "count": "3", "foreign": "not passed on"}
-    done = batch.execute(books, out, given, timeout=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch, "TIMEOUT", 8.0)
+        done = batch.execute(books, out, given)
     assert [one.notebook for one in done] == [path.stem for path in books]
     yield out, {one.notebook: one for one in done}
 

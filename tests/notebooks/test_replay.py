@@ -48,7 +48,7 @@ def bundles(cell: nbformat.NotebookNode) -> list[Any]:
 
 def test_every_notebook_needs_no_compiler_or_says_so() -> None:
     for path, book in BOOKS.items():
-        assert {"source", "run_folder"} & set(document.declared(book)), path
+        assert {"source", "run_folder"} & document.defaults(book).keys(), path
 
 
 @pytest.mark.parametrize("path", REPLAYED, ids=[path.stem for path in REPLAYED])

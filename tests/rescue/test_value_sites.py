@@ -27,9 +27,9 @@ def test_value_counters_on_the_heap_are_left_alone(
     out, objects = tmp_path / "dynamic", list[Path]()
     for job in build.jobs(trial):
         objects.append(tmp_path / f"{len(objects)}.o")
-        flags = (*job.flags, "-mllvm", "-vp-static-alloc=false")
-        compile = (job.toolchain.compiler, *flags, "-c", job.unit.source, "-o", objects[-1])
-        command(*compile, cwd=job.unit.folder)
+        compiler, *words = job.command
+        flags = ("-mllvm", "-vp-static-alloc=false")
+        command(compiler, *flags, *words, objects[-1], cwd=job.unit.folder)
     command(toolchain("19").compiler, "-fuse-ld=lld", "-fprofile-generate", *objects, "-o", out)
     found, seen = saved(out)
     assert found.lost == (VALUES,) and not found.notes

@@ -8,6 +8,7 @@ InstrProfilingVersionVar.c); here objects (ELF) are rewritten, and one stands be
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import shlex
@@ -83,9 +84,8 @@ def link(lab: Lab, main: str, foreign: str, *, order: str = "main-first") -> dic
             objects.append(folder / f"{len(objects)}.o")
             require(build.compiled(job, lab.cache), objects[-1], job.toolchain)
         provide(trial.runtime, folder / "give.o")
-        objects = objects if order == "main-first" else objects[::-1]
-        command: process.Command = (*_clang(trial.linker), "-fprofile-generate", *objects, "give.o")
-        done = process.run([*command, "-o", "program"], cwd=folder, limits=settings.COMPILER)
+        command = build.link_line(dataclasses.replace(trial, link=("give.o",)), objects)
+        done = process.run([*command, "program"], cwd=folder, limits=settings.COMPILER)
         if done.ok:
             run = Invocation([folder / "program"], trial.runtime, lab.limits)
             expected = counts.together(lab.reference(part) for part in trial.references)

@@ -1,7 +1,5 @@
 """What to do about a mixed link, as a line to run."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Sequence

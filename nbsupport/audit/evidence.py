@@ -1,7 +1,5 @@
 """What files say of their own instrumentation: read, and not judged yet."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """What becomes of a link of instrumented objects: predicted from layouts and versions alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

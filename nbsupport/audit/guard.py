@@ -10,8 +10,6 @@ version symbols, or what it does not read (front-end instrumentation, bitcode, t
 but 64-bit little-endian ELF), it asks the audit.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -3,8 +3,6 @@
 LIEF reads the formats; what is kept is copied out, for its objects die with their parent.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Object files and images of any format, reduced to what the profile is made of."""
 
-from __future__ import annotations
-
 import os
 import re
 import stat

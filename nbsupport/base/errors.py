@@ -1,7 +1,5 @@
 """What goes wrong, said so that the reader knows what to do next."""
 
-from __future__ import annotations
-
 import textwrap
 
 

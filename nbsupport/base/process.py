@@ -8,8 +8,6 @@ own hook for that (`preexec_fn`) is unsafe in a process with threads, as a kerne
 A program that we talk to for long, as LLDB, is a `Child`. `end_all` ends both kinds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import selectors

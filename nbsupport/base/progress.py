@@ -3,8 +3,6 @@
 In a notebook that a tool executes nothing is shown, so that outputs stay the same.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Defaults, in one place: where things are kept, and how far a child process may go."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A command imports what it needs: `pgo-lab --help` must not wait for NumPy or Jup
 """
 # ruff: noqa: PLC0415
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json

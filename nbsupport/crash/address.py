@@ -4,8 +4,6 @@ Reads what LLDB and gdb print: Intel and AT&T syntax of x86-64, and aarch64's. I
 one faulting instruction, so where the text leaves a doubt the answer is None.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 

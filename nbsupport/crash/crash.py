@@ -6,8 +6,6 @@ a general protection fault, which does not carry the address; Linux then reports
 where there is no siginfo, the address is computed from instruction and registers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

@@ -4,8 +4,6 @@ LLDB comes first: it is kept alive and answers in about 50 ms (lldb.py). Without
 once per crash (gdb.py).
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import selectors

@@ -1,7 +1,5 @@
 """What a crash report shows: the fault of mixed records, and with which face, or another fault."""
 
-from __future__ import annotations
-
 import bisect
 import functools
 import itertools

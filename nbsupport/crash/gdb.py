@@ -3,8 +3,6 @@
 Plain commands only, because a gdb may be built without Python.
 """
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """LLDB kept alive as a child process, asked over a socket; its side is in inside_lldb."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

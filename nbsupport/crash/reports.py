@@ -6,8 +6,6 @@ The macOS formats are from Apple's documentation ("Interpreting the JSON format 
 report", "Examining the fields in a crash report"): untested with a report of a real Mac.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 Objects are kept by what made them, programs by their trial; both are whole, or not there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import sys

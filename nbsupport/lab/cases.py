@@ -5,8 +5,6 @@ give it: rustc's -Cprofile-generate, CC, CFLAGS. The cc crate mirrors that flag 
 (rust-lang/cc-rs, pull requests 1279 and 1363), as the compiler's command lines show.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Execution counts of a profile, and whether they are the right ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from nbsupport.toolchains import profdata

@@ -1,7 +1,5 @@
 """Many trials: a grid of them in parallel, as one table."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Objects, programs and reference counts are kept in the cache; a run is never used again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

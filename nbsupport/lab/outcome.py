@@ -1,7 +1,5 @@
 """What came of a trial: the closed set of outcomes, and the rules that tell them apart."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 

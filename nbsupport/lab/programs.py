@@ -4,8 +4,6 @@ What there is, is data (`data/programs/programs.toml`). A program is a main and 
 each of translation units; a trial chooses the compilers, optimization and instrumentation.
 """
 
-from __future__ import annotations
-
 import platform
 import shutil
 import sys

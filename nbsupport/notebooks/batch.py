@@ -6,8 +6,6 @@ is a notebook with one combination of the parameters that it declares: its name 
 notebook, with the values of those parameters that have several (``01-reproduction--19-17``).
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import functools

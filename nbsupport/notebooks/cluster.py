@@ -11,8 +11,6 @@ A job's tag ``llvm=23`` is the resource ``llvm:23`` here: Dask's ``--resources``
 on the workers: keep it on loopback or a private network, or use Dask's TLS.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

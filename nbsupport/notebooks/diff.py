@@ -5,8 +5,6 @@ of a compiler (19@wheel, 19@debian) do not count. Tables become text; an outer m
 rows are about tells what is new, gone, or answers otherwise.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import statistics

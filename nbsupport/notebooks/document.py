@@ -1,7 +1,5 @@
 """A notebook as a value: what it declares, what it is known by, what of it is committed."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import itertools

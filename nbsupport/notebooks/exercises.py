@@ -5,8 +5,6 @@
 which must end with a check of what it finds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

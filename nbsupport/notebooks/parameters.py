@@ -1,7 +1,5 @@
 """The parameters of a notebook: what each may be, and a form that sets them for the cells below."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,7 +1,5 @@
 """What comes with the project, made anew: the recorded run, and the committed notebooks."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -4,8 +4,6 @@ The recording is the committed notebook, executed with its default parameters. A
 there as it was written shows its outputs; any other is executed.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

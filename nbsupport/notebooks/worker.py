@@ -4,8 +4,6 @@ papermill works here only. A process, because a kernel may die and a notebook ma
 its own, so that Ctrl-C reaches us first and we end it in good order.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import json

@@ -4,8 +4,6 @@ Source: __llvm_profile_raw_header (InstrProfData.inc), RawInstrProfReader::readH
 (InstrProfReader.cpp), lprofWriteDataImpl (InstrProfilingWriter.c).
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field

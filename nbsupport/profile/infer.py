@@ -5,8 +5,6 @@ the file holds, and its CounterPtr, relative to the record, lands among the coun
 between starts are the strides.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

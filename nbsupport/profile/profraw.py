@@ -1,7 +1,5 @@
 """Raw profiles (`*.profraw`): what the profile runtime wrote, read where it lies in the file."""
 
-from __future__ import annotations
-
 import functools
 import mmap
 import os

@@ -1,7 +1,5 @@
 """The records of a raw profile, and what they refer to: as the header says, or as recognized."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Records as compilers wrote them, and as a runtime of one stride takes them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

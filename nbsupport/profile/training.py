@@ -4,8 +4,6 @@ Observed with LLVM 17 to 23, and so tested; source: loadInput, mergeInstrProfile
 (llvm-profdata.cpp), InstrProfWriter::addRecord, InstrProfRecord::merge (InstrProf.cpp).
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Templates are in `data/site` (Jinja2, then Markdown); what they say of claims comes from the run.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An executed notebook as a page: its claims can be linked to, its errors are advice."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any

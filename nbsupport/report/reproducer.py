@@ -3,8 +3,6 @@
 Its files are in `data/upstream/reproducer`; LLVM's test of it is in `data/lit`.
 """
 
-from __future__ import annotations
-
 import atexit
 import gzip
 import io

@@ -3,8 +3,6 @@
 Around the notebooks stand the pages of `front`; what all look like is in `data/site`.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import shutil

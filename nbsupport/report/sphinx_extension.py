@@ -1,7 +1,5 @@
 """What Sphinx does besides: terms lead to the glossary, each page says of when it is."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

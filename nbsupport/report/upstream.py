@@ -4,8 +4,6 @@ Templates (Markdown, for Jinja2) are in `data/upstream`. Numbers, versions and o
 come from the run, or (records, of 64-bit programs) from `profile.layout`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

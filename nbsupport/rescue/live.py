@@ -7,8 +7,6 @@ saw is lost. The writer returns at once in any case: records, counters and value
 copied from memory instead, when the program would have written them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

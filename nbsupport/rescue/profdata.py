@@ -5,8 +5,6 @@ the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedIns
 (InstrProfReader.cpp), ProfVersion (InstrProf.h).
 """
 
-from __future__ import annotations
-
 import itertools
 import struct
 import tempfile

@@ -6,8 +6,6 @@ them. Here records are recognized by their names, and a profile is written for e
 A running program keeps what its value sites saw, too (live.py); a file does not.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """What a rescue writes: the profile out of a run's memory, or out of a malformed file."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import tempfile

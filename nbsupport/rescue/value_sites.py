@@ -6,8 +6,6 @@ Source: ValueProfNode, INSTR_PROF_VALUE_NODE (InstrProfData.inc), instrumentTarg
 (InstrProfilingValue.c), getOrCreateRegionCounters (InstrProfiling.cpp).
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ All are made alike: labelled controls, panes of HTML, and `observe`. What is sho
 widgets' own traits, so a saved notebook restores it. No handler builds or runs a program.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

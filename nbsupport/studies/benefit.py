@@ -5,8 +5,6 @@ prints a checksum and the seconds of its fastest round; data/benefit/documents.p
 What a program is trained with, it is not measured with.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shutil

@@ -3,8 +3,6 @@
 Which there are is data: `data/workarounds/workarounds.toml`, `data/hypotheses/mechanisms.toml`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from dataclasses import dataclass

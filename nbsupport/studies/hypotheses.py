@@ -3,8 +3,6 @@
 What is on trial is data (`data/hypotheses/hypotheses.toml`); verdicts come from a run alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal
 

@@ -6,8 +6,6 @@ runtime of that raw version defines. LLVM would emit both where it emits
 InstrProfilingVersionVar.c); here objects (ELF) are rewritten, and one stands beside the runtime.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import re

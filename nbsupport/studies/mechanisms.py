@@ -4,8 +4,6 @@ What there is to make happen is data (`data/hypotheses/mechanisms.toml`). A sign
 one program for each observation of the user's, changed in the same way, and run.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

@@ -5,8 +5,6 @@ record or a counter: __llvm_profile_get_num_data and __llvm_profile_get_num_coun
 (InstrProfilingBuffer.c), declared without arguments, divide what two registers happen to hold.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

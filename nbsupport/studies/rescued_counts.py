@@ -1,7 +1,5 @@
 """Whether what is rescued is what the same objects count in a uniform build: by experiment."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import tempfile

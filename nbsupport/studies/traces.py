@@ -1,7 +1,5 @@
 """What happens in time: the traces of the lab's own trials, made now or recorded."""
 
-from __future__ import annotations
-
 import atexit
 import shutil
 import tempfile

@@ -4,8 +4,6 @@ What each changes is data (`data/workarounds/workarounds.toml`); how it fares is
 of the case with the change, and of the same change where one LLVM makes all (the control).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

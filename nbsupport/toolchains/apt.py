@@ -4,8 +4,6 @@ apt-get gets its lists, state and cache in a folder of ours. Where the archive i
 trust, is the system's configuration; its source packages, which most leave out, are asked for too.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

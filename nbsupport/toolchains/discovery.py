@@ -1,7 +1,5 @@
 """Which compilers there are, and which one a name means."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

@@ -3,8 +3,6 @@
 Each file is pinned by SHA-256 (`data/sources.toml`), checked, unpacked into the cache, not kept.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno

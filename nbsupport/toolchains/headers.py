@@ -5,8 +5,6 @@ hands what the compiler knows of every field (name, offset, sizes) to inline ass
 then stands in the LLVM IR. Nothing is assembled, linked or run, so any target will do.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import NamedTuple, get_args

@@ -1,7 +1,5 @@
 """What one compiler is: asked, not looked up; its answers are kept in the cache."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

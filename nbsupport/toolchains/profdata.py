@@ -5,8 +5,6 @@ that made it and by newer ones, a text profile by each. Source: RawInstrProfRead
 IndexedInstrProfReader, TextInstrProfReader (InstrProfReader.cpp), ProfVersion (InstrProf.h).
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Sequence

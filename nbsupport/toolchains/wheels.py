@@ -1,7 +1,5 @@
 """LLVM from PyPI wheels (`data/toolchains.toml`), each version in an environment of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import platform
 import re

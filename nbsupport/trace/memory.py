@@ -1,7 +1,5 @@
 """Who owns which address: the memory map of a program, and the pointers of its profile."""
 
-from __future__ import annotations
-
 import bisect
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Runs a program under LLDB, then under a tracer of system calls, and keeps what they see."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime

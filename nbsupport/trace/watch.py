@@ -1,7 +1,5 @@
 """What a trace watches (data/watched.toml), and what the arguments of these functions mean."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 Nothing is said that differs between two runs on one machine: addresses are said as whose they are.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """What changed in the profile runtime between two versions: a summary first, details folded."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass
 

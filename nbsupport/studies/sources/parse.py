@@ -1,7 +1,5 @@
 """The profile runtime's C as syntax trees, and excerpts of it by symbol."""
 
-from __future__ import annotations
-
 import bisect
 import functools
 import itertools

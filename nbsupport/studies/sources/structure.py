@@ -3,8 +3,6 @@
 Of its text only digests are kept, so that a structure can be recorded and committed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

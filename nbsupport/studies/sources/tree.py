@@ -4,8 +4,6 @@ A release's come one file at a time from the public repository, or else out of D
 package; they are checked, kept in the cache, and never changed. A checkout is read where it is.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import lzma

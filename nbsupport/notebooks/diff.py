@@ -5,6 +5,8 @@ of a compiler (19@wheel, 19@debian) do not count. Tables become text; an outer m
 rows are about tells what is new, gone, or answers otherwise.
 """
 
+from __future__ import annotations  # pd.Series[str] is for mypy alone
+
 import json
 import re
 import statistics

@@ -50,6 +50,7 @@ def papermill(
     *given: str,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
+    seconds: float = 300,
 ) -> tuple[subprocess.CompletedProcess[str], list[NotebookNode]]:
     """Execute a notebook with parameters; return how it ended, and its code cells."""
     source, out = folder / "in.ipynb", folder / "out.ipynb"
@@ -60,7 +61,7 @@ def papermill(
         env=env or {**os.environ, progress.QUIET: "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=seconds,
         check=False,
     )
     cells = document.code(document.read(out)) if out.exists() else []

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tarfile
 import threading
 import tomllib
@@ -82,6 +83,7 @@ def web(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         site.address = f"http://127.0.0.1:{running.server_port}"
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         monkeypatch.setattr(tree, "_REPOSITORY", f"{site.address}/llvmorg-")
+        shutil.copy(settings.data_dir() / "apt.conf", tmp_path)
         monkeypatch.setattr(settings, "data_dir", lambda: tmp_path)
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         pin(tmp_path)

@@ -146,7 +146,7 @@ def test_apples_numbers_are_not_llvms(
     compiler = stand_in(tmp_path / "usr" / "bin", clang, says)
     found = probe.probe(compiler, "system")
     assert (found.name, found.version, found.raw_version) == ("16@apple", "16.0.0", 10)
-    monkeypatch.setattr(discovery, "_places", lambda: [(compiler, "system")])
+    monkeypatch.setattr(discovery, "_candidates", lambda: [(compiler, "system")])
     with pytest.raises(MissingError):  # not LLVM 16
         discovery.find("16")
 

@@ -50,28 +50,39 @@ def test_each_notebook_asks_three_things_and_each_kept_answer_is_asked_for() -> 
 
 
 def needed(cells: Sequence[NotebookNode], code: str) -> list[NotebookNode]:
-    """Return the cells without whose names the code, or a cell that it needs, does not run.
+    """Return the cells with those statements only on whose values the code depends.
 
     nbval executes them all; executing them once more would show nothing.
     """
     kept: list[NotebookNode] = []
-    missing = names(code, ast.Load)
+    solutions = ast.parse(code)
+    missing = names(solutions, ast.Load) - names(solutions, ast.Store)
     for cell in reversed(cells):
-        always = "parameters" in cell.metadata.get("tags", ()) or "start(" in cell.source
-        if always or names(cell.source, ast.Store) & missing:
+        statements = ast.parse(cell.source).body
+        if "parameters" not in cell.metadata.get("tags", ()) and "start(" not in cell.source:
+            statements = []
+            for statement in reversed(ast.parse(cell.source).body):
+                bound = names(statement, ast.Store)
+                if bound & missing:
+                    statements.insert(0, statement)
+                    if isinstance(statement, ast.Assign):  # anew, whatever it was
+                        missing -= bound
+                    missing |= names(statement, ast.Load)
+            cell.source = "\n".join(map(ast.unparse, statements))
+        if statements:
             kept.insert(0, cell)
-            missing |= names(cell.source, ast.Load)
     return kept
 
 
-def names(code: str, context: type[ast.expr_context]) -> set[str]:
-    nodes = [*ast.walk(ast.parse(code))]
+def names(code: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    nodes = [*ast.walk(code)]
     imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
     bound = {
         alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names
     }
+    augmented = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
     used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
-    return used | bound if context is ast.Store else used
+    return used | (bound if context is ast.Store else augmented)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

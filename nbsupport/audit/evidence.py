@@ -238,7 +238,9 @@ def _records(
         byte = relative and bool(((targets - section.counters[0]) % 8).any())
         byte = byte or any(run.counter_size == 1 for run in runs)
         widths = tuple(width for width, used in ((1, byte), (8, bool(eight.any()))) if used)
-    name, size, bitmaps = "NumBitmapBytes", runs[0].record_size, list[int]()
+    name = "NumBitmapBytes"
+    size = runs[0].record_size
+    bitmaps: list[int] = []
     for own in (layout.LAYOUTS[version] for version in versions):
         if name in own.offsets() and section.column(name, offsets, own).any():
             bitmaps.append(own.raw_version)

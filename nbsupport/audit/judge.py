@@ -50,8 +50,8 @@ class Blame:
                 references = references[np.isin(run.keys, among)]
             count += len(references)
             if len(names) < _SHOWN:
-                places = run.names.index(references[:_SHOWN])
-                names += [run.names.text[n].decode(errors="replace") for n in places if n >= 0]
+                known = filter(None, run.names.resolve(references[:_SHOWN]))
+                names += [name.decode(errors="replace") for name in known]
         return cls(path, count, tuple(names[:_SHOWN]))
 
 
@@ -303,7 +303,8 @@ def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     if foreign and not objects:
         beside = map(read, _beside(image.path))
         objects = [evidence for evidence in beside if isinstance(evidence, Evidence)]
-    keys, blame = {run.record_size: run.keys for run in foreign}, []
+    keys = {run.record_size: run.keys for run in foreign}
+    blame = []
     for file, (size, among) in itertools.product(objects, keys.items()):
         same = [run for own in file.parts for run in own.records if run.record_size == size]
         blame.append(Blame.from_records(file.path, same, among))

@@ -87,7 +87,8 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
     data = _content(path)
     if data is None:
         return None
-    parts, problems = list[BinaryPart](), list[str]()
+    parts: list[BinaryPart] = []
+    problems: list[str] = []
     for name, content in _units(path, data, problems):
         try:
             if content[:4] in _BITCODE:
@@ -186,7 +187,8 @@ def _units(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, 
 
 
 def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
-    entry, room = _FAT[data[:4]], len(data)
+    entry = _FAT[data[:4]]
+    room = len(data)
     for index in range(int.from_bytes(data[4:8])):
         here = 8 + index * entry.size
         row = data[here : here + entry.size]

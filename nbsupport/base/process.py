@@ -88,7 +88,8 @@ def run(
     # The processor time limit is a second fence, for a child that outlives this process.
     fence = str(int(limits.seconds * (os.cpu_count() or 1)) + 2)
     limiter = ("/bin/sh", "-c", _LIMITER, "sh", fence, str(limits.file // 512))
-    start, pipe = time.monotonic(), subprocess.PIPE
+    start = time.monotonic()
+    pipe = subprocess.PIPE
     try:
         child = Child([*limiter, *command], cwd=cwd, env=env, stdin=pipe, output=pipe)
     except OSError as error:
@@ -123,7 +124,8 @@ def _watch(
     assert child.stdout and child.stderr
     buffers: dict[IO[bytes], bytearray] = {child.stdout: bytearray(), child.stderr: bytearray()}
     limit: Limit | None = None
-    next_look, wait = start + _TICK, 0.005
+    next_look = start + _TICK
+    wait = 0.005
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for stream in buffers:

@@ -154,7 +154,8 @@ def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
         done += 1
         now = time.monotonic()
         if done == total or now - last > 0.5:
-            last, left = now, (now - start) / done * (total - done)
+            last = now
+            left = (now - start) / done * (total - done)
             line = f"{what}: {done} of {total}, {left:.0f} s left" if done < total else ""
             shown.update({"text/plain": line}, raw=True)
 
@@ -171,7 +172,8 @@ def growing(what: str, folder: Path, expected: int) -> Iterator[None]:
     size, elapsed = bars.DownloadColumn(), bars.TimeElapsedColumn()
     columns = ("{task.description}", bars.BarColumn(), size, elapsed)
     with bars.Progress(*columns, console=shown, transient=True) as progress:
-        task, stop = progress.add_task(what, total=expected), threading.Event()
+        task = progress.add_task(what, total=expected)
+        stop = threading.Event()
 
         def watch() -> None:
             while not stop.wait(0.5):

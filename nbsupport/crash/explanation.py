@@ -83,7 +83,8 @@ def explain(path: Path, binary: Path | None = None) -> Explanation:
     if rule is None:
         raise LabError(f"explaining {path}", "no crash in it that we know", reports.GIVE)
     face = (rule.face or facts["face"] or None) if rule.verdict == "ours" else None
-    record, problems = None, image.problems if image else ()
+    record = None
+    problems = image.problems if image else ()
     if crash and binary and image and face and facts["face"]:
         parts = (part for file in image.files for part in file.parts)
         try:
@@ -216,10 +217,10 @@ def _record(crash: Crash, binary: Path, runtime: Layout) -> dict[str, Any]:
             # Images move by whole pages.
             if word in values and any((value - start - slot) % 4096 == 0 for value in values):
                 n = bisect.bisect_right(offsets, place) - 1
-                length, names = int(records.sizes[n]), [*section.names.text, b""]  # none: -1
-                (name,) = section.names.index(section.column("NameRef", records.offsets[[n]]))
+                length = int(records.sizes[n])
+                (name,) = section.names.resolve(section.column("NameRef", records.offsets[[n]]))
                 return {
-                    "function": names[name].decode(errors="replace"),
+                    "function": name.decode(errors="replace"),
                     "offset": offsets[n],
                     "record_size": length,
                     "raw_versions": list(layout.sizes().get(length, ())),

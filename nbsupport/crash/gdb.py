@@ -114,8 +114,10 @@ def _frames(text: str) -> Iterator[StackFrame]:
     for place, name in zip(places.splitlines(), names, strict=False):
         if place == previous:
             continue
-        before, previous = 1 if previous else 0, place  # gdb was asked for the address before
-        pc, symbol = int(place.split()[1], 16), _SYMBOL.match(name)
+        before = 1 if previous else 0  # gdb was asked for the address before
+        previous = place
+        pc = int(place.split()[1], 16)
+        symbol = _SYMBOL.match(name)
         yield {
             "function": symbol[1] if symbol else "",
             "offset": int(symbol[2] or "0") + before if symbol else None,

@@ -14,6 +14,8 @@ from nbsupport.base import process, settings
 from nbsupport.base.errors import LabError
 from nbsupport.crash.inside_lldb.protocol import Note, Request, Stop
 
+#: What to do where a program does not start under LLDB.
+ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 _START = 20.0  # seconds for LLDB to start, which takes 0.3 on an idle machine
 _MARGIN = 5.0  # seconds that LLDB may take on top of the program's
 
@@ -25,7 +27,9 @@ class Lldb:
     """
 
     def __init__(self, lldb: Path) -> None:
-        self._lldb, self._lock, self._agent = lldb, threading.Lock(), _Agent(lldb)
+        self._lldb = lldb
+        self._lock = threading.Lock()
+        self._agent = _Agent(lldb)
         self.name = self._agent.name
 
     def stop(
@@ -61,8 +65,7 @@ class Lldb:
                     return None
                 raise
         if "error" in reply:
-            do = "check that it is built for this machine, and that ptrace is allowed"
-            raise LabError(argv[0], f"LLDB says: {reply['error']}", do)
+            raise LabError(argv[0], f"LLDB says: {reply['error']}", ALLOW)
         stop: Stop | None = reply["crash"]
         return stop
 

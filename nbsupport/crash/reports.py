@@ -167,7 +167,8 @@ def _read(raw: str) -> tuple[str, Crash | None]:
 
 def _siginfo(text: str, instruction: str, registers: dict[str, int]) -> Siginfo | None:
     """Return what the kernel said of the fault; None where nothing tells it."""
-    match, far = _ADDRESS.search(text), registers.get("far")
+    match = _ADDRESS.search(text)
+    far = registers.get("far")
     address = (int(match[1], 16) if match else 0) or far or 0
     shown = bool(match) or far is not None
     # LLDB before 20 prints 0 for an address that the processor does not tell.

@@ -90,8 +90,8 @@ class Built:
             seen = evidence.read(path)
             parts = seen.parts if isinstance(seen, evidence.Evidence) else ()
             for run in (run for part in parts for run in part.records):
-                places = run.names.index(run.references)
-                found |= {run.names.text[n].decode(errors="replace") for n in places if n >= 0}
+                known = filter(None, run.names.resolve(run.references))
+                found |= {name.decode(errors="replace") for name in known}
         return found
 
 

@@ -122,7 +122,8 @@ def _configure(sources: Path, staging: Path, library: dict[str, Any], cc: Path) 
     command = ("/bin/sh", "configure", *variables, *library["configure"])
     done = process.run(command, cwd=work, limits=settings.COMPILER)
     if not done.ok:
-        output, do = done.stdout + done.stderr, f"check that {cc} compiles and links a program"
+        output = done.stdout + done.stderr
+        do = f"check that {cc} compiles and links a program"
         why = " ".join(output.strip().splitlines()[-2:]) or f"ended at the {done.limit} limit"
         raise BuildError(f"configuring {sources.name}", why, do, output)
     # What else configure leaves (its log, makefiles) names folders of this machine.

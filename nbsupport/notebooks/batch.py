@@ -143,7 +143,8 @@ def execute(
     if len({path.stem for path in notebooks}) < len(books):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
     values = _typed(books, parameters)
-    out, paths = out.absolute(), [path.absolute() for path in notebooks]
+    out = out.absolute()
+    paths = [path.absolute() for path in notebooks]
     arguments = {"notebooks": paths, "parameters": dict(values)}
     if tell_folder:
         values["run_folder"] = [str(out)]
@@ -151,7 +152,8 @@ def execute(
     cells = [cell for path, book in pairs for cell in _cells(path, book, values)]
     try:
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
-            workers, count = executor or Workers(), jobs or os.cpu_count() or 1
+            workers = executor or Workers()
+            count = jobs or os.cpu_count() or 1
             return _Run(out, Path(work), arguments, cells, workers, count).all()
     except OSError as error:
         raise from_os(f"running notebooks into {out}", error) from error

@@ -75,6 +75,11 @@ class Names:
         index[turn] = np.where(ordered[place] == hashes, order[place], -1)
         return index
 
+    def resolve(self, references: np.ndarray) -> list[bytes]:
+        """Return for each NameRef its name, b"" where there is none."""
+        text = [*self.text, b""]  # the last one, which -1 is
+        return [text[n] for n in self.index(references).tolist()]
+
 
 def decode(blobs: bytes | memoryview) -> Names:
     r"""Read what one or more objects' names became when they were linked.

@@ -101,7 +101,8 @@ class Profile:
     @functools.cached_property
     def _values(self) -> tuple[int, list[Problem]]:
         """Where the value data ends, from its start, and what is malformed in it."""
-        records, blocks = self.records, 0
+        records = self.records
+        blocks = 0
         # The runtime that misread records misread their numbers of sites, too.
         if len(records.offsets) and not records.mixed:
             blocks = int(np.count_nonzero(records.column("NumValueSites").any(axis=1)))

@@ -186,7 +186,9 @@ class RecordTable:
 
     def mixture(self) -> Problem:
         """Say which sizes of records follow one another."""
-        main, start, parts = self.header.layout, self.header.places["data"][0], []
+        main = self.header.layout
+        start = self.header.places["data"][0]
+        parts = []
         for block in self.blocks:
             size = block.rows.itemsize
             versions = layout.sizes(self.header.bits)[size]

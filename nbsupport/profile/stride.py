@@ -40,11 +40,11 @@ def lay(
 
     `layouts` are by size of a record, in bytes; records of other sizes are left out.
     """
-    whole, names = infer.find(section), [*section.names.text, b""]  # -1, for none, is the last one
-    index = section.names.index(section.column("NameRef", whole.offsets)).tolist()
+    whole = infer.find(section)
+    names = section.names.resolve(section.column("NameRef", whole.offsets))
     records = tuple(
-        Record(at, names[n].decode(errors="replace"), layouts[size])
-        for at, n, size in zip(whole.offsets.tolist(), index, whole.sizes.tolist(), strict=True)
+        Record(at, name.decode(errors="replace"), layouts[size])
+        for at, name, size in zip(whole.offsets.tolist(), names, whole.sizes.tolist(), strict=True)
         if size in layouts
     )
     starts = {record.offset: record.name for record in records}

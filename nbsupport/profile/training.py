@@ -151,7 +151,8 @@ def _file(path: Path) -> tuple[TrainingFile, Array]:
         kind: State = "unreadable" if error.__cause__ else "not-a-profile"
         return TrainingFile(path, kind, problems=(Problem(0, error.why),)), np.zeros(0, _KEY)
     content = raw.raw_version, raw.variants, raw.functions, raw.counters, raw.problems
-    file, tables = TrainingFile(path, state(raw), len(raw.data), *content), [np.zeros(0, _KEY)]
+    file = TrainingFile(path, state(raw), len(raw.data), *content)
+    tables = [np.zeros(0, _KEY)]
     for records in (profile.records for profile in raw.profiles if file.merges):
         keys = np.zeros(len(records.numbers), _KEY)
         keys["ref"] = records.column("NameRef")[records.sound]

@@ -15,6 +15,7 @@ from nbsupport.base import process, settings
 from nbsupport.crash.crash import Crash
 from nbsupport.lab.lab import ORDERS, Invocation, Lab
 from nbsupport.studies import hypotheses
+from nbsupport.toolchains import download
 from nbsupport.toolchains.probe import Toolchain
 
 #: What goes beside a report, and in that, for LLVM's lit.
@@ -39,7 +40,7 @@ def unpack() -> Path:
     place = tempfile.TemporaryDirectory(prefix="pgo-lab-", ignore_cleanup_errors=True)
     atexit.register(place.cleanup)
     with tarfile.open(fileobj=io.BytesIO(archive())) as packed:
-        packed.extractall(place.name, filter="data")
+        download.extract(packed, Path(place.name))
     return Path(place.name, ARCHIVE.partition(".")[0])
 
 

@@ -20,7 +20,7 @@ from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import output_pipe
 from nbsupport.crash.inside_lldb.protocol import Note, Request, RescueEvent, RescuePlan, Stop
-from nbsupport.crash.lldb import Lldb
+from nbsupport.crash.lldb import ALLOW, Lldb
 from nbsupport.profile import infer, layout, names
 from nbsupport.rescue import value_sites
 from nbsupport.rescue.profdata import raw
@@ -31,7 +31,6 @@ _VALUES = tuple(f"__llvm_profile_instrument_{kind}" for kind in ("target", "memo
 _WRITER, _BUFFER = "__llvm_profile_write_file", "__llvm_profile_write_buffer"
 #: Mach-O's sections have the same names, in the segment __DATA.
 _ROLES = ("data", "cnts", "bits", "names", "vals", "vnds")
-_ALLOW = "check that it is built for this machine, and that ptrace is allowed"
 #: What the signals to this process ask for.
 _SIGNALS: dict[int, str] = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
 
@@ -121,7 +120,7 @@ def run(
         try:
             debugger.stop(*command, more, see)
         except LabError as error:
-            raise LabError(error.what, error.why, _ALLOW) from error
+            raise LabError(error.what, error.why, ALLOW) from error
     return state
 
 

@@ -30,7 +30,9 @@ def slots(image: BinaryPart, runtime: int | None) -> tuple[list[int], list[int]]
     stepping = layout.LAYOUTS.get(runtime or 0)
     if stepping is None or len(image.sections) != 1 or image.bits != 64:
         return None
-    section, stride, place = image.sections[0], stepping.record_size(), stepping.offsets()["Values"]
+    section = image.sections[0]
+    stride = stepping.record_size()
+    place = stepping.offsets()["Values"]
     records = infer.find(section)
     own = records.offsets[records.sizes == stride] + place
     looked, written = np.zeros(0, np.int64), np.zeros(0, np.int64)

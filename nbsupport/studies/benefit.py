@@ -235,7 +235,8 @@ def summarize(runs: pd.DataFrame, counted: Counted) -> pd.DataFrame:
     of whole blocks, so that what slows a block does so on both sides. `instructions` is a ratio too
     (NaN: not counted). `note` says when noise wins.
     """
-    chance, rows = np.random.default_rng(_SEED), []
+    chance = np.random.default_rng(_SEED)
+    rows = []
     for program, part in runs.groupby("program"):
         table = part.pivot(index="block", columns="build", values="seconds")
         sample = chance.integers(len(table), size=(_SAMPLES, len(table)))

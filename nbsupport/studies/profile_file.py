@@ -242,7 +242,8 @@ def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) 
     lines = (line for run in done for line in run.stderr.splitlines())
     messages = [_stable(line, pattern) for line in lines if line.startswith("LLVM Profile")]
     ends = (run.limit or run.signal_name or f"exit code {run.exit_code}" for run in done)
-    verdict, whole = "; ".join(sorted(verdicts)) or "no file", counts.together(parts)
+    verdict = "; ".join(sorted(verdicts)) or "no file"
+    whole = counts.together(parts)
     return Written(tuple(files), verdict, whole, tuple(ends), tuple(dict.fromkeys(messages)))
 
 

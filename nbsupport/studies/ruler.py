@@ -249,7 +249,8 @@ def list_fields(layouts: Collection[Layout]) -> pd.DataFrame:
 
 def show_history(layouts: Mapping[str, Layout]) -> Shown:
     """Show layouts by the LLVM that has them, older ones first: what each moved in the record."""
-    rows, versions = [], list(layouts.values())
+    rows = []
+    versions = list(layouts.values())
     for name, old, new in zip(layouts, versions[:1] + versions, versions, strict=False):
         moved = "; ".join(str(change) for change in changes(old, new) if change.part == "record")
         sizes = new.record_size(), new.header_size

@@ -66,7 +66,8 @@ def steps(structure: Structure, run: Trace) -> tuple[ReadStep, ...]:
     Which fields of a record a function reads is from the sources (`structure`); what it finds
     there is from the trace of the `run`, which lists the first calls only.
     """
-    word_for, steps = run.memory_map.words, list[ReadStep]()
+    word_for = run.memory_map.words
+    steps: list[ReadStep] = []
     fields: dict[int, dict[str, Any]] = defaultdict(dict)
     for row in run.rows("records"):
         fields[row.n][row.field] = row

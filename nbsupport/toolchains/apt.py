@@ -69,8 +69,10 @@ def _ask(ask: tuple[str, ...], folder: Path | None = None) -> str:
     home = settings.cache_dir() / "apt"
     home.mkdir(parents=True, exist_ok=True)
     with files.alone(home):
-        command, place = ("apt-get", "-q", "-c", _configure(home)), folder or home
-        done, update_errors = files.run_tool((*command, *ask), place), ""
+        command = ("apt-get", "-q", "-c", _configure(home))
+        place = folder or home
+        done = files.run_tool((*command, *ask), place)
+        update_errors = ""
         stamp = home / "updated"
         age = time.time() - stamp.stat().st_mtime if stamp.exists() else _FRESH
         if not done.ok and age >= _FRESH:

@@ -217,15 +217,20 @@ def _untar(archive: Path, work: Path, folder: Path) -> None:
     """Unpack a tar archive into a folder, without its single top folder."""
     try:
         with tarfile.open(archive) as tar:
-            # Debian 12's Python 3.11.2 has no filter yet, 3.12 asks for one.
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)
-            tar.extractall(work)  # noqa: S202 - it is built and run, too
+            extract(tar, work)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         why = first_line(str(error))
         raise LabError(f"unpacking {archive.name}", why, "check it") from error
     (top,) = work.iterdir()
     for part in top.iterdir():
         part.rename(folder / part.name)
+
+
+def extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpack a tar archive into a folder; raises tarfile.TarError for what would leave it."""
+    # Debian 12's Python 3.11.2 has no filter yet, 3.12 asks for one.
+    tar.extraction_filter = getattr(tarfile, "data_filter", None)
+    tar.extractall(folder)  # noqa: S202 - pinned by hash, or our own
 
 
 def _undeb(archive: Path, folder: Path) -> None:

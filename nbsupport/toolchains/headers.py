@@ -114,7 +114,8 @@ def _compile(toolchain: Toolchain, bits: Bits, header: Path | None) -> _Lists:
     header = header or _header(toolchain)
     if not header.is_file():
         raise LabError(str(header), "No such file or directory", "check that path")
-    program, include = settings.data_dir() / "record_abi.c", f'-DINC="{header.absolute()}"'
+    program = settings.data_dir() / "record_abi.c"
+    include = f'-DINC="{header.absolute()}"'
     flags = ("-S", "-emit-llvm", "-O0", "-w", "-ffreestanding", f"--target={_TARGETS[bits]}")
     command = (toolchain.compiler, *flags, include, program, "-o", "-")
     done = process.run(command, cwd=Path("/"), limits=settings.COMPILER)

@@ -97,7 +97,8 @@ def emitted(command: process.Command, name: str = "probe.c") -> str:
 
 
 def _ask_clang(compiler: Path, provider: str) -> Toolchain:
-    version_text, prefix = ask([compiler, "--version"]), compiler.parent.parent
+    version_text = ask([compiler, "--version"])
+    prefix = compiler.parent.parent
     match = re.search(r"clang version (\d+\.\d+\.\d+)", version_text)
     if match is None and re.match(r"\S*(gcc|GCC)\S* \(", version_text):
         number = re.search(r"\d+\.\d+(\.\d+)?", version_text.partition(")")[2] or version_text)

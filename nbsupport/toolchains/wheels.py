@@ -80,7 +80,8 @@ def install(version: str) -> Path:
     network or space, or where a file's hash is not the pinned one.
     """
     release = find(version)
-    target, major = folder() / f"llvm-{release.version}", release.major
+    target = folder() / f"llvm-{release.version}"
+    major = release.major
     if not target.is_dir():
         packages = f"brew install llvm@{major}, apt-get install clang-{major} llvm-{major}"
         do = f"install it with the system's packages ({packages})"

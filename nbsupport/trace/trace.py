@@ -91,7 +91,8 @@ class Trace:
         """Function, offset and record of a crash, in words that are the same in each run."""
         if "crash" not in self.manifest:
             return "nowhere"
-        frame, record = self.manifest["crash"]["frames"][0], self.manifest.get("record")
+        frame = self.manifest["crash"]["frames"][0]
+        record = self.manifest.get("record")
         read = f", record at byte {record['offset']}" if record else ""
         return f"{frame['function'] or '?'}+{frame['offset']}{read}"
 

@@ -54,6 +54,17 @@ def test_json_is_the_contract(target: Path) -> None:
     }
 
 
+def test_each_link_and_each_file_to_blame_has_the_keys_that_scripts_know(target: Path) -> None:
+    document = json.loads(pgo_lab("audit", target, "--json").stdout)
+    keys = ["verdict", "why", "outcomes", "links", "blame", "advice", "files", "problems"]
+    assert list(document) == keys
+    for link in document["links"]:
+        assert list(link) == ["runtime_raw_version", "first", "outcomes", "why", "loss"]
+    for blame in document["blame"]:
+        assert list(blame) == ["path", "count", "functions"]
+    assert document["links"] and document["blame"]
+
+
 def test_people_read_the_verdict_first(target: Path) -> None:
     done = pgo_lab("audit", target)
     assert done.returncode == 1

@@ -57,6 +57,14 @@ def linked(lab: Lab, program: str, foreign: str = "17", **options: str) -> Path:
     return build.linked(lab.trial(program, "19", foreign, **options), settings.cache_dir())
 
 
+def test_a_script_finds_these_keys(tmp_path: Path) -> None:
+    message = "Runtime and instrumentation version mismatch : expected 8, but get 10"
+    assert list(judged(tmp_path, message).to_json()) == [
+        "verdict", "certainty", "face", "why", "advice", "record", "problems",
+        "signal", "frames", "instruction", "registers", "fault_address", "fault_address_from",
+    ]  # fmt: skip
+
+
 def judged(folder: Path, text: str, binary: Path | None = None) -> Explanation:
     (folder / "report").write_text(text)
     return explain(folder / "report", binary)

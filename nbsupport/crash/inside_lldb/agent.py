@@ -173,7 +173,8 @@ def _launch(request: Request, listener: Any, at_entry: bool) -> Any:
 
 def _fatal_stop(watcher: Watcher, listener: Any, deadline: float) -> tuple[Any, str] | None:
     """Let the program run; return the thread that a fatal signal stopped, and the signal's name."""
-    process, event = watcher.process, lldb.SBEvent()
+    process = watcher.process
+    event = lldb.SBEvent()
     state_bit = lldb.SBProcess.eBroadcastBitStateChanged
     ended = (lldb.eStateExited, lldb.eStateDetached, lldb.eStateInvalid, lldb.eStateUnloaded)
     while time.monotonic() < deadline:
@@ -231,7 +232,8 @@ def _frames(thread: Any) -> list[StackFrame]:
     LLDB shows inlined functions as frames of their own before the function they are in,
     whose frame then has another address: the first of such a group has the true one.
     """
-    frames, inside = [], False
+    frames = []
+    inside = False
     for n in range(FRAMES):
         frame = thread.GetFrameAtIndex(n)
         if frame.IsValid() and not inside:

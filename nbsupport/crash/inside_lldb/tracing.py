@@ -165,7 +165,8 @@ class EventTracer(Watcher):
         one address.
         """
         if pc not in group.by_address:
-            module, code = frame.GetModule(), lldb.eSymbolTypeCode
+            module = frame.GetModule()
+            code = lldb.eSymbolTypeCode
             names = (name for name in group.names if pc in self.addresses(module, name, code))
             unnamed = "" if group.names else self.place(pc)[0] or hex(pc)
             group.by_address[pc] = next(names, unnamed)
@@ -239,7 +240,8 @@ class EventTracer(Watcher):
         self.snapshot(thread)
         frames = [thread.GetFrameAtIndex(n) for n in range(CALLERS)]
         callers = tuple(tuple(registers_of(f).values()) for f in frames if f.IsValid())
-        signal, caller = stop["signal"], self.place(stop["pc"])
+        signal = stop["signal"]
+        caller = self.place(stop["pc"])
         self.tell("crash", thread, function=signal, caller=caller, stop=stop, callers=callers)
 
     def exited(self, code: int, why: str) -> None:

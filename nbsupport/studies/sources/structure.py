@@ -217,7 +217,8 @@ class _Names:
 def _function(names: _Names, unit: TranslationUnit, node: Node, end: int) -> Function:
     """Return what one function calls and uses; `names` are those of all files."""
     inside = functools.partial(unit.between, node.start_byte, end)
-    name, digest = unit.name(node), _digest(unit, node, inside("comment"))
+    name = unit.name(node)
+    digest = _digest(unit, node, inside("comment"))
     uses: dict[str, dict[str, None]] = defaultdict(dict)
     local, records = set[str](), set[str]()
     for typed in inside("parameter_declaration", "declaration"):

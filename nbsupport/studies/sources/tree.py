@@ -152,7 +152,8 @@ def _complete(hashes: Mapping[str, str]) -> bool:
 
 
 def _checkout(name: str) -> Tree:
-    hashes, versions = dict[str, str](), list[list[str]]()
+    hashes: dict[str, str] = {}
+    versions: list[list[str]] = []
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         root = Path(name).expanduser().absolute()
         paths = (*root.glob(f"{_HEADERS}*"), *root.glob(f"{_RUNTIME}*"))

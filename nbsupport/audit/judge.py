@@ -50,8 +50,8 @@ class Blame:
                 references = references[np.isin(run.keys, among)]
             count += len(references)
             if len(names) < _SHOWN:
-                known = filter(None, run.names.resolve(references[:_SHOWN]))
-                names += [name.decode(errors="replace") for name in known]
+                resolved = filter(None, run.names.resolve(references[:_SHOWN]))
+                names += [name.decode(errors="replace") for name in resolved]
         return cls(path, count, tuple(names[:_SHOWN]))
 
 

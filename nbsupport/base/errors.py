@@ -56,6 +56,11 @@ def first_line(text: str, *, limit: int = 200) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def visible(text: str) -> str:
+    """Return text for one line of a terminal: what would control that is a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def from_os(what: str, error: OSError) -> LabError:
     """Turn an operating system's refusal (full disk, read-only folder) into advice."""
     name = str(error.filename or "")

@@ -19,6 +19,7 @@ from rich.errors import LiveError
 from rich.text import Text
 
 from nbsupport.base import process
+from nbsupport.base.errors import visible
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,7 +41,7 @@ def console() -> Console:
 def say(line: str) -> None:
     """Print one line of progress."""
     if not quiet():
-        console().print(line, markup=False)
+        console().print(visible(line), markup=False)
 
 
 def over(items: Sequence[Item], what: str) -> Iterator[Item]:

@@ -20,7 +20,7 @@ from typer import Argument, Option
 
 from nbsupport import __version__
 from nbsupport.base import process
-from nbsupport.base.errors import LabError, from_os
+from nbsupport.base.errors import LabError, from_os, visible
 from nbsupport.cli import terminal
 
 app = typer.Typer(
@@ -49,17 +49,20 @@ def main(args: list[str] | None = None) -> int:
         return _fail(str(error), 2)
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "pgo-lab"
-        return _fail(f"usage: {error.format_message().rstrip('.')}; see {command} --help", 2)
+        message = error.format_message().rstrip(".")
+        # Without arguments, typer has printed the help, and there is no message.
+        return _fail(f"usage: {message}; see {command} --help", 2) if message else 2
     except ModuleNotFoundError as error:
         if str(error.name).startswith("nbsupport"):
             raise
         extra = "cluster" if error.name == "distributed" else "notebooks,site"
         do = f"pip install 'pgo-crash-lab[{extra}]'"
         return _fail(f"this command: it needs {error.name}, which is not installed; {do}", 2)
-    except BrokenPipeError:
-        # The reader of our output has gone; Python must not find that out again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except SystemExit as error:
+        # So typer and rich end where the reader of our output has gone; 1 would be a verdict.
+        if isinstance(error.__context__, BrokenPipeError):
+            return 141
+        raise
     except OSError as error:  # no temporary folder, a folder in the way: not ours to foresee each
         return _fail(str(from_os("this command", error)), 2)
     if result == 130:  # what typer returns after Ctrl-C
@@ -69,7 +72,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    typer.echo(f"pgo-lab: {' '.join(line.split())}", err=True)
+    typer.echo(f"pgo-lab: {visible(' '.join(line.split()))}", err=True)
     return code
 
 
@@ -395,6 +398,9 @@ def offer() -> None:
 def entry() -> None:
     """Exit with the command line's code; what `pgo-lab` runs."""
     process.heed_interrupts()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us: the exit code is the answer
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for the whole life
     # Whoever asks us to end gets the same clean end as Ctrl-C: children first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

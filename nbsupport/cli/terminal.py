@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nbsupport.base.errors import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,9 +26,18 @@ if TYPE_CHECKING:
 _SHOWN = 30
 
 
+class _Lines(Console):
+    """Standard output; nothing that a file or its name holds controls the terminal."""
+
+    def print(self, *parts: Any, **options: Any) -> None:
+        """Print texts, in visible characters, and tables, whose cells are such already."""
+        lines = ("\n".join(map(visible, p.split("\n"))) if isinstance(p, str) else p for p in parts)
+        super().print(*lines, **options)
+
+
 def _console() -> Console:
     """Return a console; paths stay whole where no terminal forces a width."""
-    return Console(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    return _Lines(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def toolchains(compilers: Iterable[Toolchain]) -> None:
@@ -75,7 +86,7 @@ def audit(report: AuditReport) -> None:
     for blame in judgement.blame[:_SHOWN]:
         names = ", ".join(blame.functions) + (", …" if blame.count > len(blame.functions) else "")
         what = f": {blame.count} functions: {names}" if blame.count else ""
-        out.print(f"foreign: {blame.path}{what}", markup=False)
+        out.print(f"foreign: {visible(str(blame.path))}{what}", markup=False)
     if rest := len(judgement.blame[_SHOWN:]):
         out.print(f"foreign: {rest} more files (--json lists all)")
     if judgement.advice:
@@ -92,13 +103,13 @@ def _audited(files: Iterable[Audited]) -> Table:
         versions = ", ".join(map(str, row["raw_versions"])) or "?"
         layouts = ", ".join(f"{size} x {count}" for size, count in file.layouts[:6])
         runtime = str(row["runtime_raw_version"] or "-")
-        table.add_row(row["verdict"], versions, runtime, layouts, escape(row["path"]))
+        table.add_row(row["verdict"], versions, runtime, layouts, escape(visible(row["path"])))
     return table
 
 
 def _problems(*problems: str) -> None:
     for problem in problems:
-        typer.echo(f"pgo-lab: {problem}", err=True)
+        typer.echo(f"pgo-lab: {visible(problem)}", err=True)
 
 
 def profile(document: dict[str, Any]) -> None:
@@ -108,7 +119,7 @@ def profile(document: dict[str, Any]) -> None:
     table.add_column("file", overflow="fold")
     for file in document.pop("files", ()):
         numbers = (str(file[key] or "-") for key in ("raw_version", "functions", "counters"))
-        table.add_row(file["state"], *numbers, escape(file["path"]))
+        table.add_row(file["state"], *numbers, escape(visible(file["path"])))
         document["problems"] += [{**own, "file": file["path"]} for own in file["problems"]]
     if table.row_count:
         out.print(table)

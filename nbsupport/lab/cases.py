@@ -90,8 +90,8 @@ class Built:
             seen = evidence.read(path)
             parts = seen.parts if isinstance(seen, evidence.Evidence) else ()
             for run in (run for part in parts for run in part.records):
-                known = filter(None, run.names.resolve(run.references))
-                found |= {name.decode(errors="replace") for name in known}
+                resolved = filter(None, run.names.resolve(run.references))
+                found |= {name.decode(errors="replace") for name in resolved}
         return found
 
 

@@ -98,7 +98,8 @@ def _as_default(name: str, value: object, default: object) -> object:
     with contextlib.suppress(ValueError):
         if not isinstance(default, bool):
             return type(default)(value)
-        return {"true": True, "false": False}.get(value.lower(), "") or bool(int(value))
+        words = {"true": True, "false": False}
+        return words[value.lower()] if value.lower() in words else bool(int(value))
     kind = type(default).__name__
     raise LabError(f"parameter {name}", f"{value!r} is no {kind}", f"give a {kind}")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from nbsupport.base import files, settings
-from nbsupport.base.errors import LabError, first_line
+from nbsupport.base.errors import LabError, first_line, visible
 from nbsupport.notebooks import results
 from nbsupport.notebooks.results import Run
 
@@ -154,7 +154,7 @@ def _list(names: Sequence[str], most: int) -> str:
 
 def _clean(text: str) -> str:
     """Return text for one line of a terminal: short, and without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in first_line(text, limit=160))
+    return visible(first_line(text, limit=160))
 
 
 def diff(a: str, b: str) -> Difference:

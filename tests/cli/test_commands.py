@@ -156,6 +156,37 @@ def test_a_closed_pipe_is_no_error(lab: Lab) -> None:
     assert done.stderr == ""
 
 
+SHELL = f"{sys.executable} -c 'from nbsupport.cli.commands import entry; entry()'"
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-c", line]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_reader_that_has_gone_makes_no_verdict(tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("version mismatch : expected 8, but get 10")
+    command = f"{SHELL} explain {tmp_path / 'report'}"
+    assert shell(f"{command} | true; exit ${{PIPESTATUS[0]}}").returncode == 141
+    done = shell(f"{command} >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nothing_in_a_report_controls_the_terminal(tmp_path: Path) -> None:
+    name = "evil\x1b]0;x\x07\x9b31m"
+    frames = f"* thread #1, stop reason = SIGSEGV\n    frame #0: 0x1 app`{name}\n"
+    (tmp_path / "report").write_text(frames)
+    done = pgo_lab("explain", str(tmp_path / "report"))
+    assert "evil?]0;x" in done.stdout
+    assert all(c.isprintable() or c == "\n" for c in done.stdout + done.stderr)
+
+
+def test_without_arguments_there_is_help_and_no_complaint() -> None:
+    done = pgo_lab()
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Usage:" in done.stdout
+
+
 def test_version_and_help() -> None:
     assert pgo_lab("--version").stdout.startswith("pgo-lab 0.")
     shown = pgo_lab("--help")

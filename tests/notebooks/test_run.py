@@ -121,6 +121,13 @@ def test_parameters_have_the_types_of_the_notebook(books: list[Path], tmp_path: 
     assert [one.cell for one in done] == ["01-plain--2", "01-plain--3"]
 
 
+@pytest.mark.parametrize(("text", "value"), [("false", False), ("True", True), ("0", False)])
+def test_a_truth_is_written_as_people_write_it(tmp_path: Path, text: str, value: bool) -> None:
+    flag = write(tmp_path / "01-flag.ipynb", cell("flag: bool = True", "parameters"))
+    (done,) = batch.execute([flag], tmp_path / "run", {"flag": text})
+    assert done.parameters["flag"] is value
+
+
 def test_another_grid_in_the_same_folder_leaves_the_old_cells_out(
     books: list[Path], tmp_path: Path
 ) -> None:

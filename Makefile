@@ -5,34 +5,50 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 STAMP := .venv/.installed
-NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=300 \
-	--nbval-sanitize-with tests/notebooks/sanitize.cfg -p no:assertion -p tests.notebooks.brief
+# The notebooks are compared in copies that have the solutions of their exercises, too.
+SOLVED = $(RUN) tests.support.solved build/solved
+NBVAL = PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope --nbval --nbval-current-env \
+	--nbval-cell-timeout=300 --nbval-sanitize-with tests/notebooks/sanitize.cfg -p no:assertion -p tests.notebooks.brief build/solved
 
-# `make test` leaves the slow ones out.
-MARKED := -m 'not slow'
+# `make test` leaves out the slow ones, and those of what only `make report-all` does.
+# tests/conftest.py says which files come first.
+MARKED := -m 'not slow and not whole'
+PYTEST = $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(MARKED)
 
 # What a recipe says when something of the system is missing: what, and four ways to get it.
 missing = { printf '%s\n' "make: missing: $(1)" "  Debian, Ubuntu: apt-get install $(2)" \
 	"  Fedora:         dnf install $(3)" "  macOS:          $(4)" >&2; exit 1; }
 
+# Modules stay compiled, whatever the caller's environment says: a report starts some forty Pythons,
+# and each would compile pandas anew, in 1.5 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help report site test test-all lint pytest nbval bench fuzz wheel lab refresh record lock clean install toolchains again
+.PHONY: help report report-all site test test-all quick lint pytest nbval bench fuzz wheel lab refresh record lock clean install toolchains again
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
+# 1: claims changed, which is news and in the report; 3: a notebook failed.
+run = code=0; $(BIN)/pgo-lab run $(1) -o build/run --site build/site || code=$$?; \
+	if test $$code -ne 1; then exit $$code; fi
+
 report: toolchains ## Run the notebooks, build the site, print where it is and the verdict
-	@code=0; $(BIN)/pgo-lab run -o build/run || code=$$?; \
-	case $$code in \
-	0 | 1) $(BIN)/pgo-lab report build/run -o build/site ;; \
-	3) $(BIN)/pgo-lab report build/run -o build/site; exit 3 ;; \
-	*) exit $$code ;; \
-	esac  # 1: claims changed, which is news and in the report; 3: a notebook failed
+	@$(call run)
 
 test: lint pytest nbval ## Check style and types, run the tests, then the notebooks (nbval)
 
+quick: lint toolchains ## The same of what changed since the last commit only: in 90 s, before a commit
+	@tests=$$($(RUN) tests.support.changed tests) || exit; \
+	notebooks=$$($(RUN) tests.support.changed notebooks) || exit; set -e; \
+	test -z "$$tests" || $(PYTEST) $$tests; \
+	test -z "$$notebooks" || { $(SOLVED) $$notebooks; $(NBVAL); }
+
 test-all: MARKED :=
 test-all: test ## The same, and the tests that take longer
+
+report-all: toolchains ## The same with all that takes long: each allocator, orjson, each rustc
+	@$(call run,-p scope=whole)
 
 site: install ## Build the site of the last run (build/run), or of the recorded one
 	@$(BIN)/pgo-lab report $(if $(wildcard build/run/manifest.json),build/run,recorded) -o build/site
@@ -46,10 +62,11 @@ lint: install ## Check style, types, floors and unused code only
 	$(BIN)/shellcheck data/build_pgo.sh .ci/run
 
 pytest: toolchains ## Run the tests only
-	$(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(MARKED)
+	$(PYTEST)
 
 nbval: toolchains ## Compare the committed notebooks with a fresh execution only
-	PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope $(NBVAL) notebooks
+	$(SOLVED)
+	$(NBVAL)
 
 bench: toolchains ## Measure what the project promises to be fast at
 	@$(BIN)/pgo-lab toolchains --install all >/dev/null
@@ -72,7 +89,7 @@ lab: toolchains ## Open JupyterLab on the notebooks (this machine only, with a t
 refresh: toolchains ## Execute the committed notebooks again, and normalize them
 	$(BIN)/pgo-lab dev refresh notebooks
 
-record: report ## Make this machine's run the recorded one (data/recorded)
+record: report-all ## Make this machine's run the recorded one (data/recorded)
 	$(BIN)/pgo-lab dev record build/run
 
 # rfc3987-syntax: an optional check of JSON schemas, that takes a second of every process

@@ -189,7 +189,7 @@ train() {
 		>/dev/null || status=$?
 	[[ $status -ne 130 ]] || exit 130
 	[[ $status -le 128 || $status -ge 192 ]] ||
-		die 4 "the training died of SIG$(kill -l $((status - 128))); if it lives without instrumentation, it may hold C of another LLVM that CFLAGS did not reach"
+		die 4 "the training died of SIG$(kill -l $((status - 128))); if it lives without instrumentation, it may hold C of another LLVM that CFLAGS did not reach; pgo-lab rescue -o FILE -- the same command keeps its profile"
 	[[ $status -eq 0 ]] || die 4 "the training ended with exit code $status, not 0"
 	[[ ! $dry ]] || return 0
 	[[ $(find "$raw" -type f) ]] || die 4 'the training wrote no profile; it must run the binary to its end'

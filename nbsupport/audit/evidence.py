@@ -4,11 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import multiprocessing
-import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +13,39 @@ import numpy as np
 
 from nbsupport.audit import objects
 from nbsupport.audit.fate import How, LinkPiece
-from nbsupport.base import process, progress
+from nbsupport.base import settings
 from nbsupport.base.errors import LabError
 from nbsupport.profile import infer, layout
 from nbsupport.profile.infer import Array
-from nbsupport.profile.names import Names
+from nbsupport.profile.names import SEPARATOR, Names
 
-#: Bytes to read that are worth other processes, which start in half a second.
-_PARALLEL = 200 << 20
+#: Bytes to read that are worth other processes, which start in half a second; what a file costs
+#: besides, as bytes.
+_PARALLEL, _OVERHEAD = 500 << 20, 200 << 10
+#: Bytes that a process is given at a time: it ends them even after Ctrl-C.
+_CHUNK = 10 << 20
 #: Record sizes in a section that are looked at; more is no section that a compiler made.
 _MOST_SIZES = 16
+
+
+class RecordNames:
+    """The names that records refer to, which travel from process to process as one text."""
+
+    def __init__(self, names: Names) -> None:
+        self._names: Names | None = names
+        self._text = b""
+
+    def resolve(self, references: Array) -> list[bytes]:
+        """Return for each NameRef its name, b"" where there is none."""
+        if self._names is None:
+            self._names = Names(self._text.split(SEPARATOR) if self._text else [])
+        return self._names.resolve(references)
+
+    def __getstate__(self) -> bytes:
+        return self._text if self._names is None else SEPARATOR.join(self._names.text)
+
+    def __setstate__(self, text: bytes) -> None:
+        self._names, self._text = None, text
 
 
 @dataclass(frozen=True)
@@ -41,7 +61,7 @@ class RecordEvidence:
     raw_versions: tuple[int, ...]
     references: Array
     keys: Array
-    names: Names
+    names: RecordNames
     counter_sizes: tuple[int, ...] = ()
     bitmaps: tuple[int, ...] = ()
 
@@ -50,12 +70,28 @@ class RecordEvidence:
 class PartEvidence:
     """A part of a file, without its bytes: its records by size, and its runs.
 
-    `layouts` are record size and number of records of each run, in order.
+    `layouts` are record size and number of records of each run, in order; `missed` is how many
+    bytes of its sections of records are none that was found.
     """
 
     binary: objects.BinaryPart
     records: tuple[RecordEvidence, ...]
     layouts: tuple[tuple[int, int], ...]
+    missed: int = 0
+
+    @property
+    def unread(self) -> str:
+        """What was not read of it, and why; "" where nothing is missed."""
+        if self.missed and not self.binary.note:
+            return f"{self.missed} bytes of its section of records are no record that we know"
+        lost = self.binary.instrumented and not self.seen
+        return self.binary.note or ("its records are not to be found" if lost else "")
+
+    @property
+    def seen(self) -> bool:
+        """Whether records were seen; of bitcode, which has none yet, its version symbol."""
+        bitcode = self.binary.format == "bitcode" and bool(self.pieces)
+        return bitcode or any(len(run.references) for run in self.records)
 
     @property
     def linked(self) -> bool:
@@ -111,7 +147,8 @@ class PartEvidence:
             return run.bitmaps
         newer = max(layout.LAYOUTS) + 1
         for version in (self.symbol[0] or 0, self.runtime or 0):
-            if version in run.raw_versions or (version >= newer and not run.raw_versions):
+            old = 0 < version < min(layout.LAYOUTS)  # how long such a record is, is not known
+            if old or version in run.raw_versions or (version >= newer and not run.raw_versions):
                 return (version,)
         return run.raw_versions[-1:] or (newer,)
 
@@ -127,7 +164,10 @@ class PartEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One file and what was found in it; `container` is as in `objects.BinaryFile`."""
+    """One file and what was found in it; `container` is as in `objects.BinaryFile`.
+
+    `problems` say what was not read, also inside a part.
+    """
 
     path: Path
     container: str
@@ -154,44 +194,68 @@ class Evidence:
 
 def read_all(
     paths: Iterable[Path], disassemble: objects.Disassemble | None, jobs: int | None
-) -> tuple[list[Evidence], list[str]]:
+) -> tuple[list[Evidence], dict[Path, str]]:
     """Read the files below the paths, by several processes when there is much to read.
 
-    Returns what is in them, and what is amiss; says how far it is. `disassemble` is as in
-    `objects.read`, and picklable. Raises `LabError` when a process dies.
+    Returns what is in them, and by its path why something was not read; says how far it is.
+    `disassemble` is as in `objects.read`, and picklable. Raises `LabError` when a process dies.
     """
-    problems: list[str] = []
-    files = list(objects.find(paths, problems))
-    look = functools.partial(read, disassemble=disassemble)
-    jobs = min(jobs or os.cpu_count() or 1, len(files))
+    unread: dict[Path, str] = {}
+    files = list(objects.find(paths, unread))
     evidence = []
-    with contextlib.ExitStack() as stack:
-        answers: Iterator[Evidence | str | None] = map(look, files)
-        if jobs > 1 and sum(map(_size, files)) > _PARALLEL:
-            # spawn: what is forked from a process with threads may hang.
-            spawn = multiprocessing.get_context("spawn")
-            pool = ProcessPoolExecutor(jobs, spawn, layout.learn, tuple(layout.LAYOUTS.values()))
-            stack.callback(pool.shutdown, cancel_futures=True)
-            # Ctrl-C is left to this process: what it starts meanwhile never sees it.
-            with process.handling({signal.SIGINT: signal.SIG_IGN}):
-                answers = pool.map(look, files)
-        for path in progress.over(files, "reading files"):
+    steps: Iterable[Path] = files
+    if len(files) > 1:  # rich need not be imported for one
+        from nbsupport.base import progress  # noqa: PLC0415
+
+        steps = progress.over(files, "reading files")
+    look = functools.partial(read, disassemble=disassemble)
+    with contextlib.closing(_answers(files, look, jobs)) as answers:
+        for path in steps:
+            answer = next(answers)
+            if isinstance(answer, str):
+                unread[path] = answer
+            elif answer:
+                evidence.append(answer)
+    return evidence, unread
+
+
+def _answers(
+    files: Sequence[Path], look: Callable[[Path], Evidence | str | None], jobs: int | None
+) -> Generator[Evidence | str | None, None, None]:
+    """Yield what `look` returns for each file."""
+    jobs = min(jobs or settings.cores(), len(files))
+    size = sum(map(_size, files))
+    if jobs < 2 or size <= _PARALLEL:
+        yield from map(look, files)
+        return
+    import multiprocessing  # noqa: PLC0415 - and what follows, when it is worth it
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor  # noqa: PLC0415
+
+    from nbsupport.base import process  # noqa: PLC0415
+
+    # spawn: what is forked from a process with threads may hang.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, spawn, layout.learn, tuple(layout.LAYOUTS.values()))
+    try:
+        # Ctrl-C is left to this process: what it starts meanwhile never sees it.
+        with process.handling({signal.SIGINT: signal.SIG_IGN}):
+            chunk = 1 + _CHUNK * len(files) // (size + 1)
+            answers = pool.map(look, files, chunksize=chunk)
+        for path in files:
             try:
-                answer = next(answers)
+                yield next(answers)
             except BrokenExecutor as error:
                 why = "a process that read files died"
                 raise LabError(f"audit of {path}", why, "give files one by one") from error
-            if isinstance(answer, str):
-                problems.append(f"{path}: {answer}")
-            elif answer:
-                evidence.append(answer)
-    return evidence, problems
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _size(path: Path) -> int:
+    """Return the bytes to read that are as much work as a file."""
     with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return 0
+        return _OVERHEAD + path.stat().st_size
+    return _OVERHEAD
 
 
 def read(path: Path, disassemble: objects.Disassemble | None = None) -> Evidence | str | None:
@@ -206,19 +270,25 @@ def read(path: Path, disassemble: objects.Disassemble | None = None) -> Evidence
 def from_file(file: objects.BinaryFile) -> Evidence:
     """Return what the parts of a file say; its bytes may then go."""
     parts = tuple(_from_part(part) for part in file.parts)
-    return Evidence(file.path, file.container, parts, file.problems)
+    notes = [": ".join(filter(None, (p.binary.name, p.unread))) for p in parts if p.unread]
+    return Evidence(file.path, file.container, parts, (*file.problems, *notes))
 
 
 def _from_part(part: objects.BinaryPart) -> PartEvidence:
     records, layouts = list[RecordEvidence](), list[tuple[int, int]]()
+    missed = 0
     for section in part.sections:
-        found = infer.find(section)
-        layouts += [(run.record_size, run.records) for run in found.runs]
+        inferred = infer.find(section)
+        layouts += [(run.record_size, run.records) for run in inferred.runs]
+        if part.format != "pe":  # where records may be among other data
+            total = sum(run.record_size * run.records for run in inferred.runs)
+            missed += len(section.data) - total
         for size in list(dict.fromkeys(size for size, _ in layouts))[:_MOST_SIZES]:
-            runs = [run for run in found.runs if run.record_size == size]
+            runs = [run for run in inferred.runs if run.record_size == size]
             if runs:
-                records.append(_records(section, found.offsets[found.sizes == size], runs))
-    return PartEvidence(dataclasses.replace(part, sections=()), tuple(records), tuple(layouts))
+                records.append(_records(section, inferred.offsets[inferred.sizes == size], runs))
+    binary = dataclasses.replace(part, sections=())
+    return PartEvidence(binary, tuple(records), tuple(layouts), missed)
 
 
 def _records(
@@ -244,4 +314,5 @@ def _records(
     for own in (layout.LAYOUTS[version] for version in versions):
         if name in own.offsets() and section.column(name, offsets, own).any():
             bitmaps.append(own.raw_version)
-    return RecordEvidence(size, versions, references, keys, section.names, widths, tuple(bitmaps))
+    names = RecordNames(section.names)
+    return RecordEvidence(size, versions, references, keys, names, widths, tuple(bitmaps))

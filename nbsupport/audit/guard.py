@@ -5,12 +5,14 @@ link; so does `pgo-lab guard -- clang -fprofile-generate main.o lib.o`. No build
 break: what it does not understand is the linker's business. All members of an archive count,
 pulled in or not; sources that the same command compiles, and the system's folders, do not.
 
-LIEF and NumPy take longer to import than many a link: only where a first look finds several
+The audit and NumPy take longer to import than many a link: only where a first look finds several
 version symbols, or what it does not read (front-end instrumentation, bitcode, thin archives, all
 but 64-bit little-endian ELF), it asks the audit.
 """
 
 import contextlib
+import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -22,7 +24,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from nbsupport.base.errors import LabError
+from nbsupport.base.errors import LabError, visible_lines
 
 #: Names the linker that `pgo-lab-guard` becomes.
 LINKER = "PGO_LAB_LINKER"
@@ -79,7 +81,8 @@ def refused(argv: Sequence[str]) -> str:
     from nbsupport.audit.judge import audit  # noqa: PLC0415 - see above
 
     try:
-        report = audit([path for path, inside in values.items() if inside])
+        inputs = [path for path, inside in values.items() if inside]
+        report = audit(inputs, functools.partial(_assembly, argv[0]), image=_output(words))
     except LabError:  # nothing there to judge
         return ""
     judgement = report.judgement
@@ -89,19 +92,31 @@ def refused(argv: Sequence[str]) -> str:
         links = [link for link in judgement.links if link.first == first]
         # Of an archive nobody knows which member will be first.
         if not links or not file or file.container or not all(link.fate.fine for link in links):
-            blame = (
-                f"{b.path}: {b.count} functions: {', '.join(b.functions)}" for b in judgement.blame
-            )
-            what = f"guard: these must not be linked: {judgement.why}; {judgement.advice}"
-            return "\n  ".join([what, *blame])
+            what = "guard: not linked, for it would be a mix. Do this:"
+            foreign = (f"foreign: {origin}" for origin in report.origins)
+            return "\n".join([what, judgement.advice, f"why: {judgement.why}", *foreign])
         _say(f"guard: linked in this order: {judgement.advice}")
     elif judgement.verdict == "unknown":
-        _say(f"guard: linked, though it cannot tell what: {judgement.why}")
+        _say(f"guard: not judged, so left to the linker: {judgement.why}")
     return ""
 
 
+def _assembly(compiler: str, bitcode: Path) -> str | None:
+    """Return bitcode as LLVM assembly, by the llvm-dis beside the compiler, or that of PATH."""
+    from nbsupport.base import process, settings  # noqa: PLC0415
+
+    beside = Path(shutil.which(compiler) or compiler).resolve().with_name("llvm-dis")
+    limits = dataclasses.replace(settings.COMPILER, output=256 * settings.MIB)
+    for tool in filter(None, map(shutil.which, (str(beside), "llvm-dis"))):
+        command = (tool, "-o", "-", bitcode.absolute())
+        done = process.run(command, cwd=Path("/"), limits=limits)
+        if done.ok:
+            return done.stdout
+    return None
+
+
 def _say(text: str, code: int = 0) -> int:
-    print(f"pgo-lab: {text}", file=sys.stderr)  # noqa: T201
+    print(f"pgo-lab: {visible_lines(text)}", file=sys.stderr)  # noqa: T201
     return code
 
 
@@ -135,6 +150,13 @@ def _inputs(words: Iterable[str]) -> Iterator[Path]:
             paths = (folder / name for folder in folders for name in names)
             with contextlib.suppress(OSError):  # a name that is too long
                 yield from [path for path in paths if path.is_file()][:1]
+
+
+def _output(words: Sequence[str]) -> Path:
+    """Return what is linked: by where it is, an audit knows how to build it anew."""
+    names = [word[2:] or after for word, after in zip(words, [*words[1:], ""], strict=True)
+             if word[:2] == "-o"]  # fmt: skip
+    return Path(names[-1] if names else "a.out")
 
 
 def _runtime(linker: str) -> list[Path]:
@@ -188,6 +210,6 @@ def _version(data: bytes) -> set[int | None]:
                     return set(struct.unpack_from("<Q", data, place))
         low = sections[names][4]
         records = any(data.startswith(_RECORDS, low + section[0]) for section in sections)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):  # it is malformed: the audit says how
         return {None}
     return {None} if records else set()

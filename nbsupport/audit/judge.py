@@ -3,56 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
-from nbsupport.audit import objects
-from nbsupport.audit.advice import advise, cargo_target
-from nbsupport.audit.evidence import Evidence, PartEvidence, RecordEvidence, read, read_all
+from nbsupport.audit import blame as blaming
+from nbsupport.audit import objects, runtimes
+from nbsupport.audit.advice import advise
+from nbsupport.audit.blame import Blame, Origin, origins
+from nbsupport.audit.evidence import Evidence, PartEvidence, read, read_all
 from nbsupport.audit.fate import Fate, LinkPiece, alike, predict
+from nbsupport.audit.runtimes import RuntimesWarning
 from nbsupport.base.errors import LabError
 from nbsupport.profile import layout
-from nbsupport.profile.infer import Array
 
 #: A set of images is the first of these that one of them is.
 Verdict = Literal["mixed", "unknown", "consistent", "not-instrumented"]
-#: Files beside an image that may have been linked into it, and how many are looked at.
-_LINKABLE, _MOST_BESIDE = (".o", ".a", ".rlib", ".obj", ".lib", ".lo"), 2000
 #: Makes of objects that are tried as a link's first; there are not so many, but in a hostile file.
 _MOST_PIECES = 32
-#: Function names shown of each file.
-_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Blame:
-    """A file with foreign records: of how many functions, and the first few names."""
-
-    path: Path
-    count: int = 0
-    functions: tuple[str, ...] = ()
-
-    @classmethod
-    def from_records(
-        cls, path: Path, records: Iterable[RecordEvidence], among: Array | None = None
-    ) -> Blame:
-        """Count the functions that have records (with a key `among` these)."""
-        count, names = 0, list[str]()
-        for run in records:
-            references = run.references
-            if among is not None:
-                references = references[np.isin(run.keys, among)]
-            count += len(references)
-            if len(names) < _SHOWN:
-                resolved = filter(None, run.names.resolve(references[:_SHOWN]))
-                names += [name.decode(errors="replace") for name in resolved]
-        return cls(path, count, tuple(names[:_SHOWN]))
+#: Reasons shown of those for which not all was read.
+_MOST_WHYS = 3
 
 
 @dataclass(frozen=True)
@@ -90,13 +63,12 @@ class Judgement:
             }
             for link in self.links
         ]
-        blame = [{**vars(blame), "path": str(blame.path)} for blame in self.blame]
         return {
             "verdict": self.verdict,
             "why": self.why,
             "outcomes": self.outcomes,
             "links": links,
-            "blame": blame,
+            "blame": [file.to_json() for file in self.blame],
             "advice": self.advice,
         }
 
@@ -130,6 +102,7 @@ class AuditReport:
     judgement: Judgement
     files: tuple[Audited, ...]
     problems: tuple[str, ...]
+    warnings: tuple[RuntimesWarning, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -137,17 +110,29 @@ class AuditReport:
         return self.judgement.verdict
 
     @property
+    def origins(self) -> list[Origin]:
+        """The crates or build folders that foreign records came from."""
+        return origins(self.judgement.blame)
+
+    @property
     def telling(self) -> tuple[Audited, ...]:
         """The files that decide: bad images, else good ones, else the instrumented objects."""
         files = [file for file in self.files if file.judgement.verdict != "not-instrumented"]
         images = [file for file in files if file.linked]
         bad = [image for image in images if image.judgement.verdict != "consistent"]
+        if not bad and self.judgement.verdict == "mixed":
+            return tuple(file for file in files if not file.linked)
         return tuple(bad or images or files)
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `pgo-lab audit --json`."""
-        files = [file.to_json() for file in self.files]
-        return {**self.judgement.to_json(), "files": files, "problems": list(self.problems)}
+        return {
+            **self.judgement.to_json(),
+            "origins": [origin.to_json() for origin in self.origins],
+            "files": [file.to_json() for file in self.files],
+            "problems": list(self.problems),
+            "warnings": [warning.to_json() for warning in self.warnings],
+        }
 
 
 def audit(
@@ -155,41 +140,112 @@ def audit(
     disassemble: objects.Disassemble | None = None,
     jobs: int | None = None,
     learn: Callable[[], object] | None = None,
+    image: Path | None = None,
+    tell: Callable[[Judgement], None] | None = None,
 ) -> AuditReport:
     """Judge files and folders as they would be linked.
 
-    Images among the `paths` are judged each by itself; objects, archives and bitcode as one
-    link, and only where there is no image; all else is passed over. `disassemble` (picklable)
+    Images among the `paths` are judged each by itself. Objects, archives and bitcode that are named
+    are judged as one link; those of a folder are, too, where no instrumented image vouches for
+    them, which a build script does not; all else is passed over. What was not read makes no
+    verdict: `unknown` stands below `mixed` and above all else. `disassemble` (picklable)
     turns bitcode, by its path, into LLVM assembly, or None. Up to `jobs` processes read, by
     default one for each processor. `learn` is called once, before anything is judged, where a
-    raw version is unknown: what it adds to `LAYOUTS` then counts. Raises `LabError` when there
-    is nothing to judge.
+    raw version is unknown: what it adds to `LAYOUTS` then counts. `image` is what the objects
+    are about to be linked to, which is not there yet. `tell` is called with the verdict, as soon
+    as it is known: whom to blame, and so what to do, is found afterwards. Raises `LabError` when
+    there is nothing to judge.
     """
-    evidence, problems = read_all(paths, disassemble, jobs)
+    evidence, unread = read_all(paths, disassemble, jobs)
     versions = {version for file in evidence for version in file.raw_versions}
     if layout.learn_unknown(versions, learn):
-        evidence, problems = read_all(paths, disassemble, jobs)
-    files = [_judge(file) for file in evidence]
-    if not files:
-        why = problems[0] if problems else "no object file, archive or image there"
+        evidence, unread = read_all(paths, disassemble, jobs)
+    named = set(paths)
+    if not evidence and unread.keys() <= named:
+        why = next(iter(unread.values()), "no object file, archive or image there")
         what = ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
         raise LabError(f"audit of {what}", why, "give objects, programs or a folder of them")
-    if any(file.linked for file in files):
+    files = [_judge(file) for file in evidence]
+    parts = [part for file in files for part in file.parts]
+    linked = [file.judgement for file in files if file.linked]
+    vouching = any(_vouches(file) for file in files)
+    loose = [f for f in files if not f.linked and (f.path in named or not vouching)]
+    parts = [part for file in loose for part in file.parts]
+    judgement = _worst([*linked, *([_judge_objects(parts)] if loose or not linked else [])])
+    if judgement.verdict != "mixed" and (whys := _missed(files, unread, named)):
+        judgement = _unknown(judgement, whys)
+    if judgement.verdict == "consistent" and vouching and (rest := _unlinked(files, loose)):
+        judgement = dataclasses.replace(judgement, why=f"{judgement.why}; {rest}")
+    warnings = tuple(runtimes.warn(files, named))
+    if warnings and judgement.verdict == "consistent":
+        why = "the records of each image are laid out as its own runtime expects"
+        judgement = dataclasses.replace(judgement, why=why)
+    if tell:
+        tell(judgement)
+    if judgement.verdict == "mixed" and "mixed" in {own.verdict for own in linked}:
         files = [_explained(file, files) for file in files]
         judgement = _worst(file.judgement for file in files if file.linked)
-    else:
-        parts = [part for file in files for part in file.parts]
-        judgement = _judge_objects(parts)
-        if judgement.verdict == "mixed":
-            blame = _blame_objects(files, _usual(parts))
-            judgement = _advised(judgement, files[0].path, parts, blame)
-    return AuditReport(judgement, tuple(files), tuple(problems))
+    elif judgement.verdict == "mixed":
+        foreign = blaming.of_objects(loose, _usual(parts))
+        judgement = _advised(judgement, image or loose[0].path, parts, foreign)
+    problems = tuple(f"{path}: {why}" for path, why in unread.items())
+    return AuditReport(judgement, tuple(files), problems, warnings)
+
+
+def _vouches(file: Audited) -> bool:
+    """Return whether a file shows what its folder's objects came to: an instrumented image.
+
+    Build scripts run as cargo builds, and are linked of nothing that the program is.
+    """
+    built = file.linked and file.judgement.verdict != "not-instrumented"
+    return built and not re.match(r"build[-_]script", file.path.name)
+
+
+def _unlinked(files: Sequence[Audited], judged: Sequence[Audited]) -> str:
+    """Say which objects were not judged, and are laid out as no image of their folder."""
+    images = {version for file in files if file.linked for version in file.raw_versions}
+    foreign: dict[Path, set[int]] = {}
+    for file in files:
+        for part in () if file.linked or file in judged else file.parts:
+            if part.raw_versions and not part.raw_versions & images:
+                foreign.setdefault(file.path, set()).update(part.raw_versions)
+    if not foreign:
+        return ""
+    versions = ", ".join(map(str, sorted(set().union(*foreign.values()))))
+    what = f"{next(iter(foreign))}, of raw version {versions}, which no image there holds"
+    more = f" {len(foreign)} files such as" if len(foreign) > 1 else ""
+    return f"not judged:{more} {what}"
+
+
+def _missed(
+    files: Sequence[Audited], unread: dict[Path, str], named: Collection[Path]
+) -> list[str]:
+    """Return what was not read, and why, as far as it counts.
+
+    In a folder that is what may have been linked, where no image says what was.
+    """
+    alone = not any(map(_vouches, files))
+    whys = [f"{path}: {why}" for path, why in unread.items() if alone or path in named]
+    for file in files:
+        if alone or file.path in named:
+            whys += [f"{file.path}: {problem}" for problem in file.problems]
+    return whys
 
 
 def _judge(file: Evidence) -> Audited:
     """Judge a file by itself: each image, or all its objects as a link."""
     images = [judge_image(part) for part in file.parts if part.linked]
-    return Audited(**vars(file), judgement=_worst(images or [_judge_objects(file.parts)]))
+    judgement = _worst(images or [_judge_objects(file.parts)])
+    if file.problems and judgement.verdict != "mixed":
+        judgement = _unknown(judgement, file.problems)
+    return Audited(**vars(file), judgement=judgement)
+
+
+def _unknown(judgement: Judgement, whys: Sequence[str]) -> Judgement:
+    """Take a verdict back, for something was not read."""
+    more = f"; and {len(whys) - _MOST_WHYS} more" if len(whys) > _MOST_WHYS else ""
+    why = "; ".join(whys[:_MOST_WHYS]) + more
+    return dataclasses.replace(judgement, verdict="unknown", why=why)
 
 
 def _worst(judgements: Iterable[Judgement]) -> Judgement:
@@ -223,6 +279,7 @@ def _orders(pieces: Sequence[LinkPiece]) -> list[list[LinkPiece]]:
 def _settled(parts: Sequence[PartEvidence]) -> list[LinkPiece]:
     """Return the pieces of a link; what records leave open (9 or 10) is as the others are."""
     certain = {version for part in parts for version in (part.runtime, part.symbol[0]) if version}
+    certain |= {version for part in parts for run in part.records for version in run.bitmaps}
     pieces: dict[LinkPiece, None] = {}
     for part in parts:
         likely = certain & part.raw_versions
@@ -246,14 +303,14 @@ def _judged(
         worst = min(bad, key=lambda link: link.runtime != _usual(parts))
         why = "; ".join(filter(None, (worst.fate.why, worst.fate.loss)))
         return Judgement("mixed", why, links)
-    notes = {
-        part.binary.note or "its records are not to be found": None
-        for part in parts
-        if not part.pieces and (part.binary.instrumented or part.binary.note)
-    }
-    if notes:
-        return Judgement("unknown", "; ".join(notes), links)
+    unread = dict.fromkeys(part.unread for part in parts if part.unread)
+    if unread:
+        return Judgement("unknown", "; ".join(unread), links)
     if links:
+        old = [link.runtime for link in links if link.runtime < min(layout.LAYOUTS)]
+        if old:
+            what = f"raw version {old[0]} ({layout.llvm_of(old[0])})"
+            return Judgement("unknown", f"how {what} lays out records is not known", links)
         why = links[0].fate.why
         open_ = {v for part in parts for v in part.raw_versions if not part.binary.raw_version}
         if len(open_) > 1 and parts[0].linked:
@@ -276,22 +333,6 @@ def _usual(parts: Sequence[PartEvidence]) -> int:
     return max(votes, key=lambda version: (votes[version], version))
 
 
-def _blame_objects(files: Sequence[Audited], usual: int) -> list[Blame]:
-    """Return the objects that are not what most, or the runtime, are."""
-    pieces = [piece for file in files for part in file.parts for piece in part.pieces]
-    main = next((p.variants for p in pieces if p.raw_version == usual and p.has_symbol), None)
-    blame = []
-    for file in files:
-        parts = []
-        for part in file.parts:
-            others = {piece.variants for piece in part.pieces if piece.has_symbol} - {main}
-            if part.pieces and (usual not in part.raw_versions or (main is not None and others)):
-                parts.append(part)
-        records = [run for part in parts for run in part.records]
-        blame += [Blame.from_records(file.path, records)] if parts else []
-    return blame
-
-
 def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     """Add to a mixed image which objects its foreign records came from, and what to do."""
     if image.judgement.verdict != "mixed" or not image.linked:
@@ -299,28 +340,15 @@ def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     part = next(part for part in image.parts if judge_image(part).verdict == "mixed")
     usual = _usual([part])
     foreign = [run for run in part.records if not alike(part.versions(run)[0], usual)]
-    objects: Sequence[Evidence] = [file for file in files if not file.linked]
-    if foreign and not objects:
-        beside = map(read, _beside(image.path))
-        objects = [evidence for evidence in beside if isinstance(evidence, Evidence)]
-    keys = {run.record_size: run.keys for run in foreign}
-    blame = []
-    for file, (size, among) in itertools.product(objects, keys.items()):
-        same = [run for own in file.parts for run in own.records if run.record_size == size]
-        blame.append(Blame.from_records(file.path, same, among))
-    blame = [file for file in blame if file.count]
-    if foreign and not blame:
-        blame = [Blame.from_records(image.path, foreign)]
+    blame: list[Blame] = []
+    if foreign:
+        objects: Sequence[Evidence] = [file for file in files if not file.linked]
+        if not objects:
+            beside = map(read, blaming.beside(image.path))
+            objects = [evidence for evidence in beside if isinstance(evidence, Evidence)]
+        blame = blaming.of_image(image.path, foreign, objects)
     judgement = _advised(image.judgement, image.path, [part], blame)
     return dataclasses.replace(image, judgement=judgement)
-
-
-def _beside(image: Path) -> list[Path]:
-    """Return files near an image from which it may have been linked."""
-    near = list(image.parent.glob("*"))
-    if cargo_target(image):
-        near += [*image.parent.glob("deps/*"), *image.parent.glob("build/*/out/**/*")]
-    return sorted(path for path in near if path.suffix in _LINKABLE)[:_MOST_BESIDE]
 
 
 def _advised(

@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nbsupport.profile import layout
-
 if TYPE_CHECKING:
-    from nbsupport.audit.images import Image
+    from nbsupport.audit.image import Image
     from nbsupport.profile.infer import Array
 
 #: Source: PROF_ERR in InstrProfilingPort.h, which all of the runtime's messages go through.
@@ -38,6 +36,8 @@ _PASSED = re.compile(rb"[\xb8-\xba](.)\0\0\0", re.DOTALL)
 _REACH = 64
 #: At least so many of a function's calls follow a record's address, else it is another one.
 _SHARE = 0.2
+#: Smaller numbers that are compared and passed on are flags.
+_FIRST = 4
 #: Bytes of code that are searched at once: they stay in the processor's cache.
 _CHUNK = 1 << 20
 
@@ -51,13 +51,14 @@ def raw_version(image: Image, data: bytes) -> int | None:
     """Return the raw version of the runtime in a linked image; None when it is not certain."""
     numbers = set[int]().union(*(code.constants(use) for code, use in _uses(image, data)))
     # A 1 beside it is __fprintf_chk's, or lprofSuspendSigKill's.
-    numbers = {number for number in numbers if number >= min(layout.LAYOUTS)}
+    numbers = {number for number in numbers if number >= _FIRST}
     return numbers.pop() if len(numbers) == 1 else None
 
 
 def value_functions(image: Image, data: bytes) -> list[int]:
     """Return the addresses, as linked, of the functions that value sites call."""
-    records = [(address, address + size) for address, _, size in image.places.get("data", ())]
+    places = ((_signed(address), size) for address, _, size in image.places.get("data", ()))
+    records = [(address, address + size) for address, size in places]
     addresses: set[int] = set()
     for code in _codes(image, data) if records else ():
         arguments = code.second_arguments(min(records)[0], max(records)[1])
@@ -81,7 +82,9 @@ def _uses(image: Image, data: bytes) -> Iterator[tuple[_X86 | _Aarch64, int]]:
     """Yield the code that takes the message's address, and where, in bytes from its start."""
     text = data.find(_MISMATCH)
     places = [
-        base + text - start for base, start, n, _ in image.loaded if start <= text < start + n
+        _signed(base + text - start)
+        for base, start, n, _ in image.loaded
+        if start <= text < start + n
     ]
     for code in _codes(image, data) if places else ():
         for use in code.taking(places[0], places[0] + 1)[0].tolist():
@@ -93,7 +96,12 @@ def _codes(image: Image, data: bytes) -> Iterator[_X86 | _Aarch64]:
     decoder = decoders.get(image.target.partition("-")[0])
     for base, start, size, executable in image.loaded:
         if executable and decoder:
-            yield decoder(data, base, start, size)
+            yield decoder(data, _signed(base), start, size)
+
+
+def _signed(address: int) -> int:
+    """Return an address as NumPy adds it up: a kernel's are in the upper half."""
+    return (address + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 @dataclass(frozen=True)

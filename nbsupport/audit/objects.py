@@ -1,5 +1,6 @@
 """Object files and images of any format, reduced to what the profile is made of."""
 
+import contextlib
 import os
 import re
 import stat
@@ -11,12 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbsupport.audit import images, machine_code
-from nbsupport.audit.images import Format, Image, Kind
+from nbsupport.audit.image import Format, Image, Kind
+from nbsupport.audit.mach_o import CPUS
 from nbsupport.base.errors import LabError
 from nbsupport.profile import names
 from nbsupport.profile.infer import Section
 from nbsupport.profile.layout import ALIGNMENT, Bits, Order
 
+#: What objects and archives are called; and bytes that a file of any format has.
+_OBJECTS, _SHORTEST = (".o", ".obj", ".a", ".lib", ".rlib"), 8
 #: Turns bitcode (its path) into LLVM assembly; None where no llvm-dis can.
 Disassemble = Callable[[Path], str | None]
 
@@ -26,10 +30,10 @@ MOST_BYTES = 4 << 30
 _CONTAINERS = {b"!<arch>\n": "archive", b"!<thin>\n": "thin-archive"}
 #: Magic to an entry: processor, its kind, place, size, alignment. Source: mach-o/fat.h of Apple.
 _FAT = {b"\xca\xfe\xba\xbe": struct.Struct(">5I"), b"\xca\xfe\xba\xbf": struct.Struct(">2I2Q2I")}
-#: In all that is instrumented, and in the runtime: names of sections, or in bitcode of symbols.
-_MARK = b"__llvm_pr"
-#: Source: CPU_TYPE in Apple's mach/machine.h.
-_CPUS = {7: "i386", 0x1000007: "x86_64", 12: "arm", 0x100000C: "aarch64"}
+#: Archives are looked for so deep in others.
+_AIX_ARCHIVE, _MOST_DEEP = b"<bigaf>\n", 4
+#: An archive's index of symbols by its name: the numbers in it.
+_INDEX = {b"/": ">I", b"/SYM64/": ">Q"}
 #: In an archive; ends with a newline (GNU) or a zero (COFF).
 _LONG_NAME = re.compile(rb"[^\n\0]*")
 _BITCODE = (b"BC\xc0\xde", b"\xde\xc0\x17\x0b")
@@ -47,7 +51,8 @@ class BinaryPart:
     `sections` are its data sections (a linked image has one), `raw_version` the whole value
     of `__llvm_profile_raw_version` (None: no such symbol, or stripped). `instrumented` is
     True also where only symbols say so (bitcode without a tool), `runtime_raw_version` that of
-    the runtime in it (None: none, or not to be told). `note` says what could not be read, and why.
+    the runtime in it (None: none, or not to be told). `note` says what could not be read, and why;
+    `needed` are the names of libraries that are loaded with it.
     """
 
     name: str
@@ -62,6 +67,7 @@ class BinaryPart:
     runtime_raw_version: int | None = None
     stripped: bool = False
     note: str = ""
+    needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,9 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
     """
     data = _content(path)
     if data is None:
+        if path.suffix in _OBJECTS and path.stat().st_size < _SHORTEST:
+            why = f"no object: {path.stat().st_size} bytes, as a compiler leaves that was ended"
+            raise LabError(str(path), why, "build it again")
         return None
     parts: list[BinaryPart] = []
     problems: list[str] = []
@@ -93,7 +102,7 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
         try:
             if content[:4] in _BITCODE:
                 parts.append(_bitcode(name, content, disassemble))
-            elif image := images.parse(content):
+            elif (image := images.parse(content)) and (_tells(image) or content is data):
                 parts.append(_part(name, content, image))
         except (LabError, ValueError) as error:
             why = error.why if isinstance(error, LabError) else f"malformed ({error})"
@@ -106,18 +115,27 @@ def read(path: Path, disassemble: Disassemble | None = None) -> BinaryFile | Non
     return BinaryFile(path, container, tuple(parts), tuple(problems))
 
 
-def find(paths: Iterable[Path], problems: list[str]) -> Iterator[Path]:
+def _tells(image: Image) -> bool:
+    """Return whether a member of an archive says anything of instrumentation, or is not whole."""
+    return bool(image.places or image.version >= 0 or image.symbols or image.note)
+
+
+def find(paths: Iterable[Path], unread: dict[Path, str]) -> Iterator[Path]:
     """Yield the regular files at or below paths, each once, loops of links or not.
 
     Path by path, by depth, then name; of several links to one file the first. What cannot be
-    looked at is added to `problems`.
+    looked at is added to `unread`, with the reason.
     """
     visited: set[tuple[int, int]] = set()
     for path in paths:
-        if not path.is_dir() and not path.is_file():
-            what = "neither a regular file nor a folder" if path.exists() else "no such file"
-            problems.append(f"{path}: {what}")
+        try:
+            status = path.stat()
+        except (OSError, ValueError) as error:
+            gone = isinstance(error, FileNotFoundError)
+            unread[path] = "no such file" if gone else getattr(error, "strerror", str(error))
             continue
+        if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+            unread[path] = "neither a regular file nor a folder"
         waiting = deque([path])
         while waiting:
             here = waiting.popleft()
@@ -131,7 +149,7 @@ def find(paths: Iterable[Path], problems: list[str]) -> Iterator[Path]:
                 elif stat.S_ISREG(status.st_mode):
                     yield here
             except OSError as error:
-                problems.append(f"{here}: {error.strerror}")
+                unread[here] = error.strerror or str(error)
 
 
 def _content(path: Path) -> bytes | None:
@@ -159,31 +177,37 @@ def _content(path: Path) -> bytes | None:
 def _known(start: bytes) -> bool:
     if start[:4] in _FAT:  # or a Java class, whose version would be over 40 slices
         return 0 < int.from_bytes(start[4:8]) < 40
-    return start[:8] in _CONTAINERS or _single(start)
+    return start[:8] in _CONTAINERS or start[:8] == _AIX_ARCHIVE or _single(start)
 
 
 def _single(start: bytes) -> bool:
     return start[:4] in _BITCODE or images.recognize(start)
 
 
-def _units(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield what a file holds: itself, or its slices and members that may be instrumented.
-
-    Archives in a fat file are followed, no others.
-    """
+def _units(
+    path: Path, data: bytes, problems: list[str], depth: int = 0
+) -> Iterator[tuple[str, bytes]]:
+    """Yield what a file holds: itself, or its slices and members, also of archives in it."""
+    inside: Iterator[tuple[str, bytes]] = iter(())
     if data[:4] in _FAT:
-        for name, content in _slices(data, problems):
-            if content[:8] in _CONTAINERS:
-                for member, inside in _units(path, content, problems):
-                    yield f"{name}/{member}", inside
-            elif _single(content[:8]):
-                yield name, content
+        inside = _slices(data, problems)
     elif data[:8] in _CONTAINERS:
-        for name, content in _members(path, data, problems):
-            if name != "lib.rmeta" and _single(content[:8]) and _MARK in content:
-                yield name, content
-    else:
+        inside = _members(path, data, problems)
+    elif data[:8] == _AIX_ARCHIVE:
+        problems.append("an archive of AIX: not read")
+    elif depth == 0:
         yield "", data
+    for name, content in inside:
+        archive = content[:8] in _CONTAINERS or content[:8] == _AIX_ARCHIVE
+        if archive and depth == _MOST_DEEP:
+            problems.append(f"{name}: an archive in an archive that is not read")
+        elif archive:
+            within: list[str] = []
+            for member, bytes_ in _units(path, content, within, depth + 1):
+                yield f"{name}/{member}", bytes_
+            problems += [f"{name}: {problem}" for problem in within]
+        elif name != "lib.rmeta" and _single(content[:8]):
+            yield name, content
 
 
 def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -193,7 +217,7 @@ def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
         here = 8 + index * entry.size
         row = data[here : here + entry.size]
         cpu, _, start, length, *_ = entry.unpack(row.ljust(entry.size, b"\0"))
-        name = _CPUS.get(cpu, f"cpu {cpu}")
+        name = CPUS.get(cpu, f"cpu {cpu}")
         room -= length
         if len(row) < entry.size or start + length > len(data) or room < 0:
             problems.append(f"slice {name}: claims bytes {start} to {start + length}")
@@ -203,7 +227,8 @@ def _slices(data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
 
 def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str, bytes]]:
     """Yield the members of an archive: GNU, BSD, COFF or thin, which names files beside it."""
-    thin, long, here, room = data[:8] == b"!<thin>\n", b"", 8, MOST_BYTES
+    thin, long, here = data[:8] == b"!<thin>\n", b"", 8
+    beside = _Beside(path.parent)
     while here < len(data):
         head = data[here : here + 60]
         start, digits = here + 60, head[48:58].strip()
@@ -222,6 +247,8 @@ def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str
         if field == b"//":
             long = content
         if index:
+            if field in _INDEX and _beyond(content, _INDEX[field]) >= len(data):
+                problems.append("archive: its index names a member beyond its end")
             continue
         if field[:1] == b"/" and field[1:].isdigit():
             match = _LONG_NAME.match(long, int(field[1:]))
@@ -232,14 +259,47 @@ def _members(path: Path, data: bytes, problems: list[str]) -> Iterator[tuple[str
         name = os.fsdecode(field.removesuffix(b"/"))
         if thin:
             try:
-                content = _content(path.parent / name) or b""
+                content = beside.content(name)
             except LabError as error:
                 problems.append(f"member {name}: {error.why}")
-            room -= len(content)
-            if room < 0:
+            if beside.room < 0:
                 problems.append(f"archive: members of more than {MOST_BYTES >> 30} GiB")
                 return
         yield name, content
+
+
+def _beyond(index: bytes, word: str) -> int:
+    """Return the last place that an archive's index names. Source: "ar" of the System V ABI."""
+    size = struct.calcsize(word)
+    count = int.from_bytes(index[:size])
+    if size * (count + 1) > len(index):
+        return 0
+    return max(struct.unpack_from(f">{count}{word[1]}", index, size), default=0)
+
+
+class _Beside:
+    """Files that a thin archive names: each is read once, however often it is named."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.room = folder, MOST_BYTES
+        self._read: set[tuple[int, int]] = set()
+        self._names: set[str] = set()
+
+    def content(self, name: str) -> bytes:
+        """Return a file's bytes; none of what was read before. Raises `LabError` as `_content`."""
+        if name in self._names:
+            return b""
+        self._names.add(name)
+        path = self.folder / name
+        with contextlib.suppress(OSError, ValueError):  # what is wrong is told below
+            status = path.stat()
+            key = status.st_dev, status.st_ino
+            if key in self._read:
+                return b""
+            self._read.add(key)
+        content = _content(path) or b""
+        self.room -= len(content)
+        return content
 
 
 def _part(name: str, data: bytes, image: Image) -> BinaryPart:
@@ -247,14 +307,22 @@ def _part(name: str, data: bytes, image: Image) -> BinaryPart:
     raw_version = None
     if 0 <= image.version <= len(data) - 8:
         (raw_version,) = struct.unpack_from(f"{image.order}Q", data, image.version)
-    instrumented = bool(image.places.get("data") or image.places.get("counters"))
+    places = bool(image.places.get("data") or image.places.get("counters"))
     # No variant: the runtime's own. Source: createIRLevelProfileFlagVar (PGOInstrumentation.cpp)
     # sets at least one; front-end instrumentation makes no such symbol.
     runtime = None if raw_version is None or raw_version >> 32 else raw_version
-    if image.kind != "object" and runtime is None:
+    linked = image.kind != "object"
+    if linked and runtime is None and (places or raw_version is not None or image.note):
         runtime = machine_code.raw_version(image, data)
+    # An object without functions brings a version, and nothing else.
+    variants = linked and raw_version is not None and raw_version >> 32 != 0
+    instrumented = places or image.symbols or variants
     if instrumented and not sections:
-        image.note = image.note or "no records here (they are in debug information, if anywhere)"
+        image.note = image.note or (
+            "no records here (they are in debug information, if anywhere)"
+            if places
+            else "it is instrumented, and has no section of records by its usual name"
+        )
     own = name, image.format, image.kind, image.target, image.bits, image.order
     return BinaryPart(
         *own,
@@ -264,6 +332,7 @@ def _part(name: str, data: bytes, image: Image) -> BinaryPart:
         runtime_raw_version=runtime,
         stripped=image.stripped,
         note=image.note,
+        needed=tuple(image.needed),
     )
 
 
@@ -293,7 +362,11 @@ def _sections(image: Image, data: bytes) -> tuple[Section, ...]:
 
 
 def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryPart:
-    """Read bitcode: that it is instrumented from its table of names, all else from assembly."""
+    """Read bitcode: that it is instrumented from its table of names, all else from assembly.
+
+    Raises `ValueError` where it is cut off.
+    """
+    _check_bitcode(data)
     instrumented = b"__profc_" in data or b"__profd_" in data
     part = BinaryPart(name, "bitcode", "object", "", 64, "<", instrumented=instrumented)
     text = None
@@ -316,3 +389,23 @@ def _bitcode(name: str, data: bytes, disassemble: Disassemble | None) -> BinaryP
         bits=bits,
         raw_version=int(version[1]) % (1 << 64) if version else None,
     )
+
+
+def _check_bitcode(data: bytes) -> None:
+    """Raise `ValueError` where its blocks do not end with the file.
+
+    Source: "LLVM Bitcode File Format" (llvm.org): a wrapper says where the bitcode is; behind the
+    magic are blocks, each of a word that begins with ENTER_SUBBLOCK (1), and its length in words.
+    """
+    here, end = 4, len(data)
+    if data[:4] == _BITCODE[1]:
+        place, size = struct.unpack_from("<2I", data.ljust(20, b"\0"), 8)
+        here, end = place + 4, place + size
+    while here + 8 <= min(end, len(data)):
+        word, length = struct.unpack_from("<2I", data, here)
+        if word & 3 != 1:
+            break  # padding, or what only llvm-dis knows
+        here += 8 + 4 * length
+    rest = data[here:end]
+    if max(here, end) > len(data) or (len(rest) < 8 and any(rest)):
+        raise ValueError(f"cut off: bitcode to byte {max(here, end)}, the file ends at {len(data)}")

@@ -21,10 +21,10 @@ class LabError(Exception):
 
     def box(self) -> list[str]:
         """Return the lines of a short box, the first one bold: what happened, why, what to do."""
-        lines = [f"┌ \x1b[1m{' '.join(self.what.split())}\x1b[0m"]
+        lines = [f"┌ \x1b[1m{visible(' '.join(self.what.split()))}\x1b[0m"]
         for head, text in (("│ Why:     ", self.why), ("│ Do this: ", self.do)):
             lines += textwrap.wrap(
-                text,
+                visible(" ".join(text.split())),
                 width=88,
                 initial_indent=head,
                 subsequent_indent="│          ",
@@ -42,6 +42,10 @@ class MissingError(LabError):
     """A tool, toolchain or source that this machine does not have (it can be had)."""
 
 
+class AbsentError(MissingError):
+    """A host on the network answers, and has no such file."""
+
+
 class BuildError(LabError):
     """A compiler or linker said no; `output` is what it said (bounded)."""
 
@@ -57,8 +61,19 @@ def first_line(text: str, *, limit: int = 200) -> str:
 
 
 def visible(text: str) -> str:
-    """Return text for one line of a terminal: what would control that is a question mark."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    r"""Return text for one line of a terminal or a page: what would control that is escaped.
+
+    >>> print(visible("a\x1b[31m b"))
+    a\x1b[31m b
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def visible_lines(text: str) -> str:
+    """Return text of several lines in which nothing controls a terminal but the lines' ends."""
+    return text if text.isprintable() else "\n".join(map(visible, text.split("\n")))
 
 
 def from_os(what: str, error: OSError) -> LabError:

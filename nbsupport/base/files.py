@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -147,11 +148,17 @@ def once(target: Path, make: Callable[[Path], object]) -> Path:
 def alone(target: Path) -> contextlib.AbstractContextManager[object]:
     """Hold, in a `with` block, the lock beside `target`; say so when another has it."""
     lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        return lock.acquire(timeout=0.2)
-    except filelock.Timeout:
-        progress.say(f"{target.name}: another process is at work on it; waiting")
-        return lock.acquire(timeout=settings.INSTALL.seconds)
+    start, told_of = time.monotonic(), False
+    while True:
+        try:
+            return lock.acquire(timeout=0.2)
+        except filelock.Timeout:
+            waited = time.monotonic() - start
+            if process.ending.is_set() or waited > settings.INSTALL.seconds:
+                raise
+            if not told_of and waited > 1.0:  # a thread of ours, for a moment, is not worth a word
+                progress.say(f"{target.name}: another process is at work on it; waiting")
+                told_of = True
 
 
 def _fill(target: Path, make: Callable[[Path], object]) -> None:

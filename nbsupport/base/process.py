@@ -44,6 +44,9 @@ _TICK = 0.05  # seconds between looks at memory; most programs here end before t
 #: A child's own limits, set by the shell, end it with these.
 _LIMIT_SIGNALS: dict[int, Limit] = {signal.SIGXCPU: "time", signal.SIGXFSZ: "output"}
 
+#: Set after Ctrl-C, until what threads do has come to its end: what waits for no child looks here.
+ending = threading.Event()
+
 #: The process groups that `end_all` ends. Of CPython a set's own methods are atomic.
 _live: set[int] = set()
 
@@ -193,8 +196,9 @@ def kill_group(pid: int) -> None:
 class Child:
     """A program in a session of its own, until it ends or `end` is called.
 
-    `output` is the file descriptor that it writes to (default: nowhere); `pass_fds` are the
-    descriptors of ours that it inherits besides. Raises OSError where it cannot be started.
+    `output` is the file descriptor that it writes to (default: nowhere), `errors` that of its
+    errors (default: the same); `pass_fds` are the descriptors of ours that it inherits besides.
+    Raises OSError where it cannot be started.
     """
 
     def __init__(
@@ -205,6 +209,7 @@ class Child:
         env: Mapping[str, str] | None = None,
         stdin: int = subprocess.DEVNULL,
         output: int = subprocess.DEVNULL,
+        errors: int | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.popen = subprocess.Popen(
@@ -213,7 +218,7 @@ class Child:
             env=environment() if env is None else env,
             stdin=stdin,
             stdout=output,
-            stderr=output,
+            stderr=output if errors is None else errors,
             pass_fds=pass_fds,
             start_new_session=True,
         )
@@ -296,7 +301,13 @@ def handling(handlers: Mapping[int, Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    # nohup ignores SIGHUP for what it starts, and so it stays.
+    kept_off = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if not (number == signal.SIGHUP and kept_off)
+    }
     try:
         yield
     finally:

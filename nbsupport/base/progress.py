@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.errors import LiveError
 from rich.text import Text
 
-from nbsupport.base import process
+from nbsupport.base import process, settings
 from nbsupport.base.errors import visible
 
 Item = TypeVar("Item")
@@ -41,7 +41,7 @@ def console() -> Console:
 def say(line: str) -> None:
     """Print one line of progress."""
     if not quiet():
-        console().print(visible(line), markup=False)
+        _growing.console().print(visible(line), markup=False)
 
 
 def over(items: Sequence[Item], what: str) -> Iterator[Item]:
@@ -65,10 +65,11 @@ def each(
 
     Several run at once, `jobs` of them (default: one for each core), in threads: the work is
     to wait for child processes. `step` takes the place of a bar, where one bar is for more
-    than this. When one raises, none is begun any more; at Ctrl-C the children are ended, too.
+    than this. When one raises, none is begun any more; at Ctrl-C the children are ended, too,
+    and `process.ending` is set until then.
     `stop` ends what runs in a way of its own, and does so in both cases.
     """
-    pool = ThreadPoolExecutor(jobs or os.cpu_count())
+    pool = ThreadPoolExecutor(jobs or settings.cores())
     with contextlib.nullcontext(step) if step else bar(what, len(items)) as advance:
         try:
             futures = [pool.submit(work, item) for item in items]
@@ -79,12 +80,17 @@ def each(
             # A thread may be between two children: until all threads have come to their end.
             ending = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
             ending.start()
+            interrupted = not isinstance(error, Exception)
+            if interrupted:
+                process.ending.set()
             while ending.is_alive():
                 if stop:
                     stop()
-                elif not isinstance(error, Exception):
+                elif interrupted:
                     process.end_all()
                 ending.join(0.02)
+            if interrupted:
+                process.ending.clear()
             raise
         pool.shutdown()
     return [future.result() for future in futures]
@@ -163,22 +169,54 @@ def _line_in_notebook(what: str, total: int) -> Callable[[], None]:
     return step
 
 
+class _Growing:
+    """The bars of what grows at a time, one below the other: a terminal has one place for them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bars: bars.Progress | None = None
+
+    def console(self) -> Console:
+        """Return the console whose lines are printed above the bars that there are."""
+        shown = self._bars
+        return shown.console if shown else console()
+
+    @contextlib.contextmanager
+    def task(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar, and let each call of the value say how far it is."""
+        with self._lock:
+            if self._bars is None:
+                size, elapsed = bars.DownloadColumn(), bars.TimeElapsedColumn()
+                columns = ("{task.description}", bars.BarColumn(), size, elapsed)
+                self._bars = bars.Progress(*columns, console=console(), transient=True)
+                self._bars.start()
+            shown = self._bars
+            task = shown.add_task(what, total=total)
+        try:
+            yield lambda completed: shown.update(task, completed=completed)
+        finally:
+            with self._lock:
+                shown.remove_task(task)
+                if not shown.tasks:
+                    shown.stop()
+                    self._bars = None
+
+
+_growing = _Growing()
+
+
 @contextlib.contextmanager
 def growing(what: str, folder: Path, expected: int) -> Iterator[None]:
     """Show how a folder fills up (bytes), for a tool that does not tell how far it is."""
-    shown = console()
-    if quiet() or not shown.is_terminal:
+    if quiet() or not console().is_terminal:
         yield
         return
-    size, elapsed = bars.DownloadColumn(), bars.TimeElapsedColumn()
-    columns = ("{task.description}", bars.BarColumn(), size, elapsed)
-    with bars.Progress(*columns, console=shown, transient=True) as progress:
-        task = progress.add_task(what, total=expected)
+    with _growing.task(what, expected) as show:
         stop = threading.Event()
 
         def watch() -> None:
             while not stop.wait(0.5):
-                progress.update(task, completed=min(_size_of(folder), expected))
+                show(min(_size_of(folder), expected))
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

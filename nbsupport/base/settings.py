@@ -1,5 +1,7 @@
 """Defaults, in one place: where things are kept, and how far a child process may go."""
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,13 @@ TRACED = Limits(seconds=60.0, memory=8192 * MIB, output=64 * MIB)
 COMPILER = Limits(seconds=300.0, memory=4096 * MIB, output=4 * MIB)
 #: An installation or an unpacking; uv and apt-get have their own network time limits.
 INSTALL = Limits(seconds=1800.0, memory=4096 * MIB, output=4 * MIB)
+
+
+def cores() -> int:
+    """Return how many processors this process may use: a container has fewer than its machine."""
+    with contextlib.suppress(AttributeError):  # macOS has no such call
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cache_dir() -> Path:

@@ -4,6 +4,7 @@ A command imports what it needs: `pgo-lab --help` must not wait for NumPy or Jup
 """
 # ruff: noqa: PLC0415
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -72,7 +73,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _fail(line: str, code: int) -> int:
-    typer.echo(f"pgo-lab: {visible(' '.join(line.split()))}", err=True)
+    terminal.say(f"pgo-lab: {' '.join(line.split())}", err=True)
     return code
 
 
@@ -160,6 +161,10 @@ def run(
     jobs: Annotated[int | None, Option(help="Notebooks at once.", min=1)] = None,
     dask: Annotated[str, Option(help="A Dask scheduler that executes.", metavar="A")] = "",
     resume: Annotated[bool, Option(help="Go on with the run in the folder.")] = False,
+    site: Annotated[
+        Path | None,
+        Option(help="Build the site there; it fills while it runs, once 01 is done.", metavar="D"),
+    ] = None,
 ) -> int:
     """Execute notebooks x parameters with papermill; what did not change is reused."""
     from nbsupport.base import progress, settings
@@ -173,21 +178,43 @@ def run(
     options = {"llvm": llvm, "foreign": foreign}
     values: dict[str, object] = {name: names for name, names in options.items() if names}
     values |= dict(map(_values, parameter or ()))
-    if resume:
-        executed = batch.resume(out, notebook or (), values, jobs=jobs, executor=executor)
-    else:
-        notebooks = notebook or sorted(settings.notebooks_dir().glob("*.ipynb"))
+    notebooks = notebook or []
+    if not resume:
+        notebooks = notebooks or sorted(settings.notebooks_dir().glob("*.ipynb"))
         if not notebooks:
             raise LabError("notebooks", "none here, only in a checkout", "give the path of one")
         values = {"llvm": ["19"], "foreign": ["17"], **values}
-        executed = batch.execute(notebooks, out, values, jobs=jobs, executor=executor)
+    with contextlib.ExitStack() as until_done:
+        filling = None
+        if site:
+            from nbsupport.report.filling import FillingSite
+
+            filling = until_done.enter_context(FillingSite(out, site))
+        how: dict[str, Any] = {"jobs": jobs, "executor": executor, "filling": filling}
+        if resume:
+            executed = batch.resume(out, notebooks, values, **how)
+        else:
+            executed = batch.execute(notebooks, out, values, **how)
     finished = results.collect(out)
+    if site:
+        _build_site(str(out), site)
     if any(book.status == "failed" for book in executed):
         return 3
     changed = finished.changed(results.baseline())
     for name in changed:
         progress.say(f"the claim {name} came out otherwise than in data/recorded")
     return 1 if changed else 0
+
+
+def _build_site(run: str, out: Path) -> None:
+    """Build the site of a run, and print where it is and what it says."""
+    from nbsupport.base import progress
+    from nbsupport.notebooks import results
+    from nbsupport.report import site
+
+    progress.say("building the site")
+    page = site.build(run, out)
+    terminal.say(f"{page}: {results.open_run(run).verdict()}")
 
 
 def _values(text: str) -> tuple[str, list[str]]:
@@ -208,7 +235,7 @@ def diff(
     from nbsupport.notebooks import diff as differing
 
     difference = differing.diff(a, b)
-    _answer(as_json, difference.to_json, lambda: typer.echo("\n".join(difference.lines())))
+    _answer(as_json, difference.to_json, lambda: terminal.say(*difference.lines()))
     return int(not difference.same)
 
 
@@ -223,17 +250,13 @@ def report(
     if form not in ("", "html", "markdown") or (to and form == "html"):
         do = "give --to with --format markdown, or neither for the site"
         raise LabError(f"report --format {form}", "no such report", do)
-    from nbsupport.notebooks import results
-
     if to or form == "markdown":
+        from nbsupport.notebooks import results
         from nbsupport.report import upstream
 
-        typer.echo(str(upstream.write(results.open_run(run), to or "analysis", out)))
+        terminal.say(upstream.write(results.open_run(run), to or "analysis", out))
     else:
-        from nbsupport.report import site
-
-        page = site.build(run, out)
-        typer.echo(f"{page}: {results.open_run(run).verdict()}")
+        _build_site(run, out)
 
 
 @app.command()
@@ -249,16 +272,29 @@ def guard(
 @app.command()
 def audit(
     paths: Annotated[list[Path], Argument(help="Objects, archives, rlibs, programs, folders.")],
+    strict: Annotated[
+        bool, Option("--strict", help="Exit with 1 for a warning, too: several runtimes.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
-    """Say who instrumented these files, whether they may be linked together, and what to do."""
+    """Say who instrumented these files, whether they may be linked together, and what to do.
+
+    Exit code 1: they are a mix; 2: not all that counts was read.
+    """
     from nbsupport.audit import judge
+
+    tell = None if as_json else terminal.verdict
+    report = judge.audit(paths, _disassemble, learn=_discover, tell=tell)
+    _answer(as_json, report.to_json, lambda: terminal.audit(report))
+    warned = int(strict and bool(report.warnings))
+    return {"mixed": 1, "unknown": 2}.get(report.verdict, warned)
+
+
+def _discover() -> object:
+    """Learn how each LLVM that is here lays records out, which at first takes a while."""
     from nbsupport.toolchains import discovery
 
-    # To discover LLVMs is to learn how each lays records out, which at first takes a while.
-    report = judge.audit(paths, _disassemble, learn=discovery.discover)
-    _answer(as_json, report.to_json, lambda: terminal.audit(report))
-    return {"mixed": 1, "unknown": 2}.get(report.verdict, 0)
+    return discovery.discover()
 
 
 def _disassemble(bitcode: Path) -> str | None:
@@ -282,6 +318,7 @@ def profraw(
     path: Annotated[Path, Argument(help="A raw profile, or a folder of them.")],
     as_json: Json = False,
     as_csv: Annotated[bool, Option("--csv", help="Print name, hash and counts.")] = False,
+    most: Annotated[int, Option(help="MiB of the largest file that is read.", min=1)] = 384,
 ) -> int:
     """Read a raw profile, or a folder of them as one training run; says what is malformed."""
     from nbsupport.profile import layout, training
@@ -289,14 +326,14 @@ def profraw(
     from nbsupport.toolchains import discovery
 
     reader = training.read if path.is_dir() else reading.read
-    profile = reader(path)
+    profile = reader(path, most=most << 20)
     if layout.learn_unknown([profile.raw_version], discovery.discover):
-        profile = reader(path)
+        profile = reader(path, most=most << 20)
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         rows.writerow(("name", "hash", "counts"))
         for name, number, counts in profile.rows():
-            text = name.decode(errors="backslashreplace")
+            text = visible(name.decode(errors="backslashreplace"))
             rows.writerow((text, f"{number:#x}", " ".join(map(str, counts))))
     else:
         document = training.to_json(profile)
@@ -309,64 +346,79 @@ def profraw(
 @app.command()
 def rescue(
     program: Annotated[
-        Names, Argument(help="A program that crashes, and its arguments: after --.")
+        Names, Argument(help="A program (or script) that crashes, and its arguments: after --.")
     ] = None,
     out: Annotated[Path, Option("-o", help="The profile to write.")] = Path("rescued.profdata"),
     profraw: Annotated[Path | None, Option(help="A raw profile to read instead.")] = None,
     binary: Annotated[
         Path | None, Option(help="What wrote that profile, where the file is cut off.")
     ] = None,
-    seconds: Annotated[float, Option(help="The program's time limit.", min=0.1)] = 1e6,
+    without: Annotated[
+        Names, Option(help="A function of that profile to leave out; may be given again.")
+    ] = None,
+    seconds: Annotated[float, Option(help="The time limit of it all.", min=0.1)] = 1e6,
     as_json: Json = False,
 ) -> None:
     """Get a mergeable profile out of a malformed file, or a program that crashes.
 
+    On Linux the program may be a script, make, a test runner: what it starts is rescued, too.
     kill -USR1 writes what the program has counted by now; Ctrl-C does, and ends it.
     """
     from nbsupport.rescue import rescue as rescuing
 
-    if bool(program) == bool(profraw) or (binary and not profraw):
-        do = "give --profraw FILE [--binary PROGRAM], or -- PROGRAM ARGS"
+    if bool(program) == bool(profraw) or ((binary or without) and not profraw):
+        do = "give --profraw FILE [--binary PROGRAM] [--without NAME], or -- PROGRAM ARGS"
         raise LabError("rescue", "nothing to rescue, or two things", do)
     if profraw:
-        rescued = rescuing.from_profraw(profraw, out, binary=binary)
+        rescued = rescuing.from_profraw(profraw, out, binary=binary, without=without or ())
     else:
         streams = (sys.stderr if as_json else sys.stdout, sys.stderr)
         rescued = rescuing.run(program or (), out, seconds=seconds, streams=streams)
-    lines = "\n".join(rescued.lines())  # to standard error: the other is the program's
-    _answer(as_json, rescued.to_json, lambda: typer.echo(lines, err=True))
+    # To standard error: the other is the program's.
+    _answer(as_json, rescued.to_json, lambda: terminal.say(*rescued.lines(), err=True))
 
 
 @app.command()
 def trace(
-    program: Annotated[list[str], Argument(help="The program and its arguments, after --.")],
+    program: Annotated[
+        list[str], Argument(help="The program (or script) and its arguments, after --.")
+    ],
     out: Annotated[Path, Option("-o", help="The trace's folder, a new one.")],
     seconds: Annotated[float, Option(help="Time limit of each run.", min=0.1)] = 60.0,
     stdin: Annotated[Path, Option(help="What the program reads.")] = Path(os.devnull),
     as_json: Json = False,
 ) -> None:
-    """Run a program under LLDB, then under strace: what happens in time, and where it dies."""
+    """Run a program under LLDB, then under strace: what happens in time, and where it dies.
+
+    Of a script or make, on Linux, it is the first instrumented program that is started.
+    """
     from nbsupport.trace.tracer import Tracer
 
     with Tracer() as tracer:
         traced = tracer.run(
             program, out, env=os.environ, cwd=Path.cwd(), seconds=seconds, stdin=stdin
         )
-    _answer(as_json, lambda: traced.manifest, lambda: typer.echo("\n".join(traced.summary())))
+    _answer(as_json, lambda: traced.manifest, lambda: terminal.say(*traced.summary()))
 
 
 @app.command()
 def explain(
-    file: Annotated[Path, Argument(help="A crash report, a core file, a debugger's text.")],
+    file: Annotated[
+        Path,
+        Argument(help="A crash report, a core file, a debugger's text, a message; - reads it."),
+    ],
     binary: Annotated[Path | None, Option(help="The program that crashed.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Say whether a crash is that of mixed records, and what to do (exit code 1: it is not)."""
+    """Say whether a crash is that of mixed records, what a message means, and what to do.
+
+    Exit code 1: it is another crash, or none; 2: not known, or not read.
+    """
     from nbsupport.crash import explanation as explaining
 
     explanation = explaining.explain(file, binary)
     _answer(as_json, explanation.to_json, lambda: terminal.explanation(explanation))
-    return int(explanation.verdict != "ours")
+    return {"ours": 0, "unknown": 2}.get(explanation.verdict, 1)
 
 
 @dev.command()
@@ -392,7 +444,7 @@ def offer() -> None:
     """Print what this machine has for notebooks, as --resources of a Dask worker takes it."""
     from nbsupport.notebooks import cluster
 
-    typer.echo(cluster.offer())
+    terminal.say(*cluster.offer().splitlines())
 
 
 def entry() -> None:

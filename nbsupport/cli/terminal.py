@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nbsupport.base.errors import visible
+from nbsupport.base.errors import visible, visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nbsupport.audit.judge import Audited, AuditReport
+    from nbsupport.audit.judge import Audited, AuditReport, Judgement
     from nbsupport.crash.crash import Crash
     from nbsupport.crash.explanation import Explanation
     from nbsupport.lab.outcome import Outcome
@@ -31,13 +31,17 @@ class _Lines(Console):
 
     def print(self, *parts: Any, **options: Any) -> None:
         """Print texts, in visible characters, and tables, whose cells are such already."""
-        lines = ("\n".join(map(visible, p.split("\n"))) if isinstance(p, str) else p for p in parts)
-        super().print(*lines, **options)
+        super().print(*(visible_lines(p) if isinstance(p, str) else p for p in parts), **options)
 
 
 def _console() -> Console:
     """Return a console; paths stay whole where no terminal forces a width."""
     return _Lines(soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def say(*lines: object, err: bool = False) -> None:
+    """Print lines, each in visible characters."""
+    typer.echo("\n".join(visible(str(line)) for line in lines), err=err)
 
 
 def toolchains(compilers: Iterable[Toolchain]) -> None:
@@ -46,7 +50,7 @@ def toolchains(compilers: Iterable[Toolchain]) -> None:
     for t in compilers:
         marks = ("yes" if tool else "-" for tool in (t.runtime, t.llvm_profdata, t.lldb))
         raw = "-" if t.raw_version is None else str(t.raw_version)
-        table.add_row(t.name, t.version, raw, *marks, str(t.prefix))
+        table.add_row(t.name, t.version, raw, *marks, escape(visible(str(t.prefix))))
     Console().print(table)
 
 
@@ -61,21 +65,29 @@ def outcome(result: Outcome) -> None:
 def _crash(out: Console, dead: Crash) -> None:
     for n, frame in enumerate(dead.frames):
         offset = "" if frame.offset is None else f" + {frame.offset}"
-        out.print(f"  #{n} {frame.function or '?'}{offset} ({frame.module or '?'})", markup=False)
+        module = f" ({frame.module})" if frame.module else ""
+        out.print(f"  #{n} {frame.function or '?'}{offset}{module}", markup=False)
     if dead.fault_address is not None:
-        place = f"at {dead.fault_address:#x} (from the {dead.fault_address_from})"
-        out.print(f"  {place}: {dead.instruction or '?'}", markup=False)
+        source = "from the registers" if dead.fault_address_from == "registers" else "as told"
+        instruction = f": {dead.instruction}" if dead.instruction else ""
+        out.print(f"  at {dead.fault_address:#x} ({source}){instruction}", markup=False)
 
 
-def audit(report: AuditReport) -> None:
-    """Show an audit; what could not be read goes to standard error."""
+def verdict(judgement: Judgement) -> None:
+    """Show the verdict of an audit, before all that follows from it."""
     out = _console()
-    judgement = report.judgement
     colour = {"mixed": "red", "consistent": "green"}.get(judgement.verdict, "yellow")
     out.print(f"[bold {colour}]{judgement.verdict}[/]: {escape(judgement.why)}")
     if judgement.verdict == "mixed":
         orders = " (by link order and runtime)" if len(judgement.links) > 1 else ""
         out.print(f"what will happen: {' or '.join(judgement.outcomes)}{orders}")
+    sys.stdout.flush()
+
+
+def audit(report: AuditReport) -> None:
+    """Show the rest of an audit; what could not be read goes to standard error."""
+    out = _console()
+    judgement = report.judgement
     files = report.telling[:_SHOWN]
     if files:
         out.print(_audited(files))
@@ -83,12 +95,14 @@ def audit(report: AuditReport) -> None:
     others = Counter(file.judgement.verdict for file in report.files if file.path not in paths)
     if others:
         out.print("others: " + ", ".join(f"{count} {what}" for what, count in others.items()))
-    for blame in judgement.blame[:_SHOWN]:
-        names = ", ".join(blame.functions) + (", …" if blame.count > len(blame.functions) else "")
-        what = f": {blame.count} functions: {names}" if blame.count else ""
-        out.print(f"foreign: {visible(str(blame.path))}{what}", markup=False)
-    if rest := len(judgement.blame[_SHOWN:]):
-        out.print(f"foreign: {rest} more files (--json lists all)")
+    for origin in report.origins[:_SHOWN]:
+        out.print(f"foreign: {origin}", markup=False)
+    if rest := len(report.origins[_SHOWN:]):
+        out.print(f"foreign: {rest} more crates or folders (--json lists all)")
+    for warning in report.warnings:
+        out.print(f"[yellow]warning[/]: {escape(str(warning))}")
+        for path, version in warning.runtimes.items():
+            out.print(f"  runtime of raw version {version}: {path}", markup=False)
     if judgement.advice:
         out.print(f"do: {judgement.advice}", markup=False)
     inside = (f"{file.path}: {problem}" for file in report.files for problem in file.problems)
@@ -108,8 +122,10 @@ def _audited(files: Iterable[Audited]) -> Table:
 
 
 def _problems(*problems: str) -> None:
-    for problem in problems:
-        typer.echo(f"pgo-lab: {visible(problem)}", err=True)
+    for problem in problems[:_SHOWN]:
+        say(f"pgo-lab: {problem}", err=True)
+    if rest := len(problems[_SHOWN:]):
+        say(f"pgo-lab: and {rest} more (--json lists all)", err=True)
 
 
 def profile(document: dict[str, Any]) -> None:
@@ -117,31 +133,52 @@ def profile(document: dict[str, Any]) -> None:
     out = _console()
     table = Table("state", "raw version", "functions", "counters", box=None)
     table.add_column("file", overflow="fold")
+    others, faults = list[str](), defaultdict[tuple[int, str], list[str]](list)
     for file in document.pop("files", ()):
+        if file["state"] == "not-a-profile":
+            others.append(file["path"])
+            continue
         numbers = (str(file[key] or "-") for key in ("raw_version", "functions", "counters"))
         table.add_row(file["state"], *numbers, escape(visible(file["path"])))
-        document["problems"] += [{**own, "file": file["path"]} for own in file["problems"]]
+        for fault in file["problems"]:
+            faults[fault["offset"], fault["what"]].append(file["path"])
     if table.row_count:
         out.print(table)
+    if others:
+        what = "other files, at which a merge of the folder fails; the first is"
+        out.print(visible(f"{len(others)} {what} {others[0]}"), markup=False)
     problems = document.pop("problems")
+    for (offset, what), paths in faults.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        problems.append({"file": paths[0] + more, "offset": offset, "what": what})
     document["valid"] = "yes" if document["valid"] else "no"
     for key, value in document.items():
         text = ", ".join(value) if isinstance(value, list | tuple) else value
         out.print(f"{key.replace('_', ' ')}: {'-' if text in (None, '') else text}", markup=False)
     for problem in problems:
-        offset = None if problem["offset"] is None else f"byte {problem['offset']}"
-        places = filter(None, (problem.get("file"), offset))
-        out.print(": ".join((*places, problem["what"])), markup=False)
+        place = None if problem["offset"] is None else f"byte {problem['offset']}"
+        places = filter(None, (problem.get("file"), place))
+        out.print(visible(": ".join((*places, problem["what"]))), markup=False)
 
 
 def explanation(answer: Explanation) -> None:
     """Show the verdict on a crash."""
     out = _console()
     face = f", {answer.face}" if answer.face else ""
-    colour = "red" if answer.verdict == "ours" else "green"
-    out.print(f"[bold {colour}]{answer.verdict}, {answer.certainty}{face}[/]: {escape(answer.why)}")
+    colour = {"ours": "red", "unknown": "yellow"}.get(answer.verdict, "green")
+    certainty = f", {answer.certainty}" if answer.verdict in ("ours", "not-ours") else ""
+    out.print(f"[bold {colour}]{answer.verdict}{certainty}{face}[/]: {escape(answer.why)}")
     _crash(out, answer.crash)
     for key, value in (answer.record or {}).items():
         out.print(f"record {key.replace('_', ' ')}: {value}", markup=False)
-    out.print(f"do: {answer.advice}", markup=False)
+    if answer.lines:
+        numbers = ", ".join(str(number) for number, _ in answer.lines)
+        out.print(
+            f"read in line {numbers}" if len(answer.lines) == 1 else f"read in lines {numbers}"
+        )
+    for number, cause in enumerate(answer.causes if len(answer.causes) > 1 else (), 1):
+        out.print(f"  {number}. {cause.why}", markup=False)
+        out.print(f"     {cause.tells} tells. {cause.do}", markup=False)
+    if len(answer.causes) < 2 or answer.verdict != "no-crash":
+        out.print(f"do: {answer.advice}", markup=False)
     _problems(*answer.problems)

@@ -19,6 +19,9 @@ from nbsupport.crash.gdb import Gdb
 from nbsupport.crash.lldb import Lldb
 from nbsupport.toolchains import discovery
 
+#: What to do where children are not followed.
+PROGRAM_ITSELF = "give the program that it starts, or let cargo's `runner` be the command up to --"
+
 
 class Debugger(contextlib.AbstractContextManager["Debugger"]):
     """A debugger that reruns programs, one at a time; a context manager.
@@ -73,16 +76,18 @@ def require_lldb() -> Path:
     return lldb
 
 
-def find_program(name: str | Path) -> Path:
-    """Return the path of a program that LLDB can start; raises `LabError` for what is none."""
+def find_program(name: str | Path, *, script: bool = False) -> Path:
+    """Return the path of a program that LLDB can start, or of a script, where that is allowed.
+
+    Raises `LabError` for what is neither.
+    """
     path = shutil.which(name)
     if path is None:
         why = "not executable, or not a file" if Path(name).exists() else "no such program"
         raise MissingError(str(name), why, "check the path and its permissions")
     with Path(path).open("rb") as file:
-        if file.read(2) == b"#!":
-            do = "give its interpreter, after --: INTERPRETER SCRIPT"
-            raise LabError(str(name), "it is a script, not a program", do)
+        if not script and file.read(2) == b"#!":
+            raise LabError(str(name), "it is a script, not a program", PROGRAM_ITSELF)
     return Path(path).absolute()
 
 

@@ -1,39 +1,29 @@
 """What a crash report shows: the fault of mixed records, and with which face, or another fault."""
 
-import bisect
+from __future__ import annotations
+
 import functools
 import itertools
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from nbsupport.audit import images, judge, objects
-from nbsupport.audit.judge import Judgement
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
-from nbsupport.crash import reports
+from nbsupport.crash import messages, reports
 from nbsupport.crash.crash import Crash
-from nbsupport.profile import infer, layout
-from nbsupport.profile.layout import LAYOUTS, Layout
+from nbsupport.crash.facts import DIED, Facts, acquits, from_report, value_words
+from nbsupport.crash.messages import Cause, Occurrence
+from nbsupport.crash.reports import CrashReport
+from nbsupport.profile.layout import LAYOUTS
 
-Verdict = Literal["ours", "not-ours"]
+if TYPE_CHECKING:
+    from nbsupport.audit.judge import AuditReport, Judgement
+
+Verdict = Literal["ours", "not-ours", "no-crash", "unknown"]
 Certainty = Literal["shown", "likely"]
-
-#: What a value site calls, or else what walks records, without leading underscores. Source:
-#: InstrProfilingValue.c; InstrProfilingWriter.c, InstrProfilingFile.c, InstrProfilingMerge.c.
-_RUNTIME = re.compile(
-    r"(?<!\S)(?:(llvm_profile_instrument_\w+)|(?:initializeValueProf|lprof(?:Write|Merge|Get))\w+"
-    r"|write(?:One)?ValueProfData|doProfileMerging|llvm_profile_(?:write|dump|merge)\w*)(?!\S)"
-)
-_NEAR = 8  # frames: the C library's memcpy may be innermost
-_MANY = 1 << 16  # more counters, or bytes of sites, a function has not; no stack is overrun by more
-_OFF = "CFLAGS=-fno-profile-generate CXXFLAGS=-fno-profile-generate"
-_FIX = f"Rebuild with {_OFF}, or CC a clang of the runtime's LLVM; pgo-lab audit names the objects."
-#: What is known of a report, in words; what does not hold is "".
-Facts = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,8 @@ class Explanation:
 
     `face`: at exit, in main, before main, or version message. `why` and `advice` are sentences.
     `record` is the record of which the runtime took `values` for a pointer, where a program was
-    given and it is clear. `problems` are what was not clear.
+    given and it is clear. `problems` are what was not clear. `lines` are those of the report that
+    the judgement rests on, each with its number. `causes` are those that a message may have.
     """
 
     verdict: Verdict
@@ -53,6 +44,8 @@ class Explanation:
     crash: Crash
     record: dict[str, Any] | None
     problems: tuple[str, ...]
+    lines: tuple[tuple[int, str], ...] = ()
+    causes: tuple[Cause, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of `pgo-lab explain --json`; addresses are hexadecimal text."""
@@ -65,6 +58,10 @@ class Explanation:
             "fault_address": None if address is None else f"{address:#x}",
         }
         del document["crash"], document["debugger"]
+        for name in ("causes", "lines"):
+            del document[name]
+        document["causes"] = [vars(cause) for cause in self.causes]
+        document["lines"] = [{"line": number, "text": text} for number, text in self.lines]
         return document
 
 
@@ -75,26 +72,95 @@ def explain(path: Path, binary: Path | None = None) -> Explanation:
     printed. `binary` is the program that crashed; with it the record that was misread is named.
     Raises `LabError` where either cannot be read, or no rule knows what is in the file.
     """
-    image = judge.audit([binary]) if binary else None
-    text, crash = reports.read(path, binary)
-    judgement = image.judgement if image else Judgement("unknown", "")
-    facts = _facts(text, crash, judgement, str(binary or "PROGRAM"))
-    rule = next((rule for rule in rules().values() if rule.decides(facts)), None)
+    image = _audited(binary)
+    report = reports.read(path, binary)
+    judgement = image.judgement if image else None
+    facts = from_report(report, judgement, str(binary or "PROGRAM"))
+    rule, occurrences = _decided(facts), list[Occurrence]()
+    causes: tuple[Cause, ...] = ()
+    if rule is None or rule.verdict == "unknown":
+        occurrences = messages.find(report.lines)
+        if occurrences and not (facts["died"] and occurrences[0].message.general):
+            causes = messages.causes(occurrences[0], report.lines, mixed=_is_mixed(judgement))
+            facts = {**facts, **_message(occurrences, causes, judgement)}
+            rule = _decided(facts)
     if rule is None:
         raise LabError(f"explaining {path}", "no crash in it that we know", reports.GIVE)
     face = (rule.face or facts["face"] or None) if rule.verdict == "ours" else None
     record = None
     problems = image.problems if image else ()
-    if crash and binary and image and face and facts["face"]:
+    if report.crash and binary and image and face and facts["face"]:
         parts = (part for file in image.files for part in file.parts)
         try:
-            runtime = next(part.runtime for part in parts if part.runtime)
-            record = _record(crash, binary, LAYOUTS[runtime])
+            # Only for a crash of ours: it reads the program again.
+            from nbsupport.crash import misread  # noqa: PLC0415
+
+            version = next(part.runtime for part in parts if part.runtime)
+            record = misread.record(
+                report.crash, value_words(report.crash), binary, LAYOUTS[version]
+            )
         except (ValueError, LookupError, AssertionError, OSError, StopIteration):
             problems += ("which record it read is not clear",)
+    if rule.verdict == "not-ours" and facts["unmixed"] and facts["face"] and facts["spelled"]:
+        problems += (f"yet {facts['spelled']}: is {binary} the program that crashed?",)
     why, advice = rule.why.format_map(facts), rule.advice.format_map(facts)
-    crash = crash or Crash("")
-    return Explanation(rule.verdict, rule.certainty, face, why, advice, crash, record, problems)
+    crash = report.crash or Crash("")
+    if not facts["message"] or "{message" not in rule.why:
+        causes = ()
+    numbers = sorted(_rests(report, facts, occurrences if causes else ()))
+    lines = tuple((n + 1, report.lines[n][:200]) for n in numbers)
+    advice = " ".join(advice.split())
+    judged = (rule.verdict, rule.certainty)
+    return Explanation(*judged, face, why, advice, crash, record, problems, lines, causes)
+
+
+def _audited(binary: Path | None) -> AuditReport | None:
+    """Return what the audit says of a program."""
+    if not binary:
+        return None
+    from nbsupport.audit import judge  # noqa: PLC0415
+
+    return judge.audit([binary])
+
+
+def _is_mixed(judgement: Judgement | None) -> bool | None:
+    """Return whether an audit says that a program is mixed; None where it does not tell."""
+    if acquits(judgement):
+        return False
+    return True if judgement and judgement.verdict == "mixed" else None
+
+
+def _message(
+    occurrences: Sequence[Occurrence], causes: Sequence[Cause], judgement: Judgement | None
+) -> Facts:
+    """Return what is known of a message: what it means, and what to do, cause by cause."""
+    note = ""
+    if judgement and acquits(judgement) and len(causes) < len(occurrences[0].message.causes):
+        note = f" The program is not mixed ({judgement.why}), so causes that need a mix are out."
+    steps = [f"{cause.why} {cause.tells} tells. {cause.do}" for cause in causes]
+    if len(steps) > 1:
+        steps = [f"({n}) {step}" for n, step in enumerate(steps, 1)]
+    advice = " ".join(steps) or "None of the causes that are known is left: report it."
+    summary = messages.summary(occurrences)
+    return {"message": summary, "message_advice": advice, "unmixed_note": note}
+
+
+def _decided(facts: Facts) -> Rule | None:
+    return next((rule for rule in rules().values() if rule.decides(facts)), None)
+
+
+def _rests(report: CrashReport, facts: Facts, occurrences: Sequence[Occurrence]) -> set[int]:
+    """Return the lines that a judgement rests on: of fault and frames, or of what else is told."""
+    if occurrences:
+        return {occurrence.line for occurrence in occurrences}
+    if report.rests:
+        return set(report.rests)
+    mismatch = facts["mismatch"].partition(" (")[0]
+    words = [word for word in (mismatch, *facts["names"].rpartition(": ")[2].split(", ")) if word]
+    pattern = "|".join(map(re.escape, words))
+    matching = (n for n, line in enumerate(report.lines) if pattern and re.search(pattern, line))
+    died = (n for n, line in enumerate(report.lines) if DIED.search(line))
+    return set(itertools.islice(itertools.chain(matching, died), 8))
 
 
 @dataclass(frozen=True)
@@ -120,110 +186,3 @@ def rules() -> dict[str, Rule]:
     """Return the rules by name, in the order in which they are asked."""
     tables = files.read_toml(settings.data_dir() / "explanations.toml")
     return {name: files.load(Rule, table, f"rule {name}") for name, table in tables.items()}
-
-
-def _facts(text: str, crash: Crash | None, judgement: Judgement, program: str) -> Facts:
-    """Return what the rules judge by: of a report, of its program's judgement, and of both.
-
-    `where` is in words where it crashed, `face` where in the runtime. `unmixed` says why the
-    audit acquits the program, `proof` what shows that records were misread. Advice is how to mend
-    the build (`fix`), to find out whether it is this fault (`test`), and where else to `look`.
-    """
-    dead = crash or Crash("")
-    address = dead.fault_address
-    stack = dead.registers.get("rsp", dead.registers.get("sp"))
-    overrun = address is not None and stack is not None and abs(address - stack) < _MANY
-    fix, look = " ".join(judgement.advice.split()) or _FIX, "Look at the innermost frames."
-    if judgement.blame:
-        look += f" It is mixed, too: {fix}"
-    mixed = judgement.why if "crash" in judgement.outcomes else ""
-    acquitted = judgement.verdict in ("consistent", "not-instrumented")
-    return {
-        "text": text,
-        "mismatch": _mismatch(text),
-        "where": (dead.function or "what crashed") if crash else "",
-        "function": dead.function.lstrip("_"),
-        "face": _face(dead),
-        "abort": dead.signal if dead.signal == "SIGABRT" else "",
-        "overrun": "yes" if overrun else "",
-        "unmixed": judgement.why if acquitted else "",
-        "proof": "; ".join(filter(None, (mixed, _spelled(dead)))),
-        "address": f"{address:#x}" if address else "",
-        "fix": fix,
-        "test": f"Run pgo-lab audit {program}; or build with {_OFF}: does it still crash?",
-        "look": look,
-    }
-
-
-def _mismatch(text: str) -> str:
-    """Return the runtime's message of two versions, and which LLVMs they are of."""
-    message = re.search(r"version mismatch\s*: expected (\d{1,9}), but get (\d{1,9})", text)
-    if not message:
-        return ""
-    return f"{message[0]} ({' and '.join(layout.llvm_of(int(n)) for n in message.groups())})"
-
-
-def _face(crash: Crash) -> str:
-    """Return where in the runtime it crashed, by the innermost frames."""
-    names = [frame.function.lstrip("_") for frame in crash.frames]
-    runtime = _RUNTIME.search(" ".join(names[:_NEAR]))
-    if not runtime or not runtime[1]:
-        return "at exit" if runtime else ""
-    return "before main" if "llvm_profile_initialize" in names else "in main"
-
-
-def _pairs() -> str:
-    """Name raw versions of a record, and of a runtime that steps to its NumCounters as Values."""
-    layouts = [known for known in LAYOUTS.values() if known.relative]
-    pairs = []
-    for record, runtime in itertools.permutations(layouts, 2):
-        distance = record.offsets()["NumCounters"] - runtime.offsets()["Values"]
-        if distance % math.gcd(record.record_size(), runtime.record_size()) == 0:
-            pairs.append(f"{record.raw_version} by {runtime.raw_version}")
-    return f"raw version {', '.join(pairs)}"
-
-
-def _words(crash: Crash) -> list[int]:
-    """Return what may be Values: the address, or less by 8 for each site before, in a register."""
-    address = crash.fault_address or 0
-    names = re.findall(r"\w+", crash.instruction or "")
-    values = (crash.registers.get(name) for name in names)
-    return [value for value in values if value and 0 <= address - value < _MANY] + [address]
-
-
-def _spelled(crash: Crash) -> str:
-    """Return which fields of a record the address is, where a runtime may take them for Values."""
-    for word in _words(crash):
-        count, *sites = word & 0xFFFFFFFF, word >> 32 & 0xFFFF, word >> 48
-        # No sites: what cannot be a field of a null pointer, which is at a multiple of 4.
-        if 0 < count < _MANY and max(sites) < _MANY >> 4 and (any(sites) or word % 4):
-            fields = f"NumCounters {count}, NumValueSites {sites[0]}, {sites[1]}"
-            return f"{word:#x} is {fields} of a record that another runtime reads ({_pairs()})"
-    return ""
-
-
-def _record(crash: Crash, binary: Path, runtime: Layout) -> dict[str, Any]:
-    """Return the record that gave the runtime such a word, and that a register points at."""
-    image, file = images.parse(binary.read_bytes()), objects.read(binary)
-    assert image and file and image.bits == 64  # not a fat file
-    values = {*crash.registers.values(), crash.fault_address or 0} - {0}
-    inside, stride = runtime.offsets()["Values"], runtime.record_size()
-    for (start, _, size), section in zip(image.places["data"], file.parts[0].sections, strict=True):
-        records = infer.find(section)
-        offsets = records.offsets.tolist()
-        for slot in sorted({*range(0, size, stride), *offsets}):
-            place = slot + inside
-            word = int.from_bytes(section.data[place : place + 8], "little")
-            # Images move by whole pages.
-            if word in values and any((value - start - slot) % 4096 == 0 for value in values):
-                n = bisect.bisect_right(offsets, place) - 1
-                length = int(records.sizes[n])
-                (name,) = section.names.resolve(section.column("NameRef", records.offsets[[n]]))
-                return {
-                    "function": name.decode(errors="replace"),
-                    "offset": offsets[n],
-                    "record_size": length,
-                    "raw_versions": list(layout.sizes().get(length, ())),
-                    "values": f"{word:#x}",
-                }
-    raise LookupError

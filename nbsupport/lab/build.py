@@ -1,6 +1,7 @@
 """From a program's sources to an executable: each part by its own compiler, each built once.
 
-Objects are kept by what made them, programs by their trial; both are whole, or not there.
+Objects are kept by what made them, programs by their trial; both are whole, or not there. What two
+notebooks need at once, one of them makes.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ class CompileJob:
     def command(self) -> list[str | Path]:
         """What compiles it, but for the object: position-independent, so that any two link."""
         how = _FLAGS.get((self.toolchain.kind, self.instrument), [])
-        flags = ["-O1", "-fPIC", *self.unit.flags, *how]
+        flags = [self.unit.optimize, "-fPIC", *self.unit.flags, *how]
         return [self.toolchain.compiler, *flags, "-c", self.unit.source, "-o"]
 
     @property
@@ -139,9 +140,14 @@ def _make(target: Path, command: Command, folder: Path, toolchain: Toolchain, wh
     env = process.environment({"RUSTC_BOOTSTRAP": "1"} if toolchain.kind == "rustc" else {})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=target.parent, prefix=".staging-", ignore_cleanup_errors=True
-        ) as staging:
+        with (
+            files.alone(target.parent),
+            tempfile.TemporaryDirectory(
+                dir=target.parent, prefix=".staging-", ignore_cleanup_errors=True
+            ) as staging,
+        ):
+            if target.is_file():  # another process, or a thread of this one, was faster
+                return
             output = Path(staging, target.name)
             done = process.run([*command, output], cwd=folder, env=env, limits=settings.COMPILER)
             if not done.ok:

@@ -3,6 +3,9 @@
 What there is, is data (`data/cases`; orjson.toml explains the keys). cargo is given what people
 give it: rustc's -Cprofile-generate, CC, CFLAGS. The cc crate mirrors that flag to a clang
 (rust-lang/cc-rs, pull requests 1279 and 1363), as the compiler's command lines show.
+
+As cargo-pgo does, each build names its --target, so that flags do not reach build scripts. What
+only these need is then the same for all builds of a project, and is compiled once.
 """
 
 import contextlib
@@ -139,8 +142,9 @@ def source(case: Case) -> Path:
             raise MissingError(f"case {case.name}", f"no folder {folder}", "check `folder`")
         return folder
     key = files.digest(case.sha256 or f"{case.package}{case.url}")[:8]
-    where = {"url": case.url, "package": case.package}
-    archive = download.Archive(case.file, case.sha256, case.size, **where)
+    archive = download.Archive(
+        case.file, case.sha256, case.size, url=case.url, package=case.package
+    )
     return download.unpacked(f"{case.name}-{key}", [archive])
 
 
@@ -158,50 +162,78 @@ def build(
     `profile` is an indexed one to optimize by; the cc crate mirrors that to a clang, too. Raises
     `BuildError`, `MissingError` without a new enough cargo, what `source` and `programs.get` raise.
     """
-    folder, cargo, main = source(case), _cargo(rustc), None
-    env = {key: value.replace("{python}", sys.executable) for key, value in case.env.items()}
-    if case.program:
-        program = programs.get(case.program, cc=discovery.companion(rustc).compiler)
-        main, (below, *_) = program.main, program.library
-        env |= {"C_FOLDER": str(below.folder), "C_SOURCE": below.source}
-        env["C_FLAGS"] = "\n".join(below.flags)
-    env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
-    env |= {"CARGO_HOME": str(settings.cache_dir() / "cargo"), "LC_ALL": "C"}
-    env["CC_ENABLE_DEBUG_OUTPUT"] = "1"
+    folder = source(case)
     if profile:
         rustflags += (f"-Cprofile-use={profile}",)
     flags = "\x1f".join(rustflags)
-    command = [str(cargo), "build", "--release", *case.cargo]
+    program = None
+    if case.program:
+        program = programs.get(case.program, cc=discovery.companion(rustc).compiler)
+    env = _environment(case, program)
+    env |= {"CC": str(cc.compiler), "CFLAGS": cflags, "RUSTC": str(rustc.compiler)}
+    command = _command(case, rustc, folder)
+
+    def make(staging: Path) -> None:
+        work = staging / "work"
+        shutil.copytree(folder, work, symlinks=True, ignore=lambda top, _: _not_source(top, folder))
+        if program:
+            shutil.copy(program.main.folder / program.main.source, work / "main.rs")
+        progress.say(f"{case.name}: cargo builds it with {rustc.name}, CC={cc.name}; 15 s or so")
+        inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
+        own = {"CARGO_ENCODED_RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(work / "target")}
+        for_scripts, first = work / "target" / "release", list[process.Finished]()
+
+        def run() -> process.Finished:
+            done = files.run_tool(command, work, {**inherited, **env, **own})
+            if not done.ok:
+                raise _failure(case, done)
+            return done
+
+        def begin(folder: Path) -> None:
+            first.append(run())
+            if for_scripts.is_dir():
+                shutil.copytree(for_scripts, folder, dirs_exist_ok=True)
+
+        shared = files.once(common, begin)
+        if not first:
+            shutil.copytree(shared, for_scripts)
+        _keep(case, work, staging, first[0] if first else run())
+        shutil.rmtree(work)
+
+    parts = [files.sha256(Path(__file__)), rustc.identity, *command, *_contents(case, folder)]
+    common = settings.cache_dir() / "cases" / f"scripts-{files.digest(case.sha256, *parts)}"
+    parts += [repr({**vars(case), "path": "", "command": ""}), *map(str, env.items()), flags]
+    parts += [sys.version, cc.identity, program.main.inputs_digest if program else ""]
+    parts += [_digest(case, profile)]
+    target = settings.cache_dir() / "cases" / f"{case.name}-{files.digest(*parts)}"
+    files.once(target, make)
+    note = {**files.read_json(target / "built.json"), "case": case, "rustc": rustc}
+    return files.load(Built, {**note, "folder": target}, f"case {case.name}")
+
+
+def _environment(case: Case, program: programs.Program | None) -> dict[str, str]:
+    """Return what a case's build finds in its environment, but for the compilers."""
+    env = {key: value.replace("{python}", sys.executable) for key, value in case.env.items()}
+    if program:
+        below = program.library[0]
+        env |= {"C_FOLDER": str(below.folder), "C_SOURCE": below.source}
+        env["C_FLAGS"] = "\n".join(below.flags)
+    env |= {"CARGO_HOME": str(settings.cache_dir() / "cargo"), "LC_ALL": "C"}
+    return env | {"CC_ENABLE_DEBUG_OUTPUT": "1"}
+
+
+def _command(case: Case, rustc: Toolchain, folder: Path) -> list[str]:
+    """Return what builds a case whose sources are in `folder`."""
+    command = [str(_cargo(rustc)), "build", "--release", *case.cargo]
+    if "--target" not in case.cargo:
+        command += ["--target", _host(rustc)]
     if not case.network:
         command.append("--offline")
     if case.vendored:
         crates = (source(get(case.vendor)) if case.vendor else folder) / case.vendored
         command += ["--config", 'source.crates-io.replace-with="vendored"', "--config"]
         command += [f"source.vendored.directory={json.dumps(str(crates))}"]  # TOML's string, too
-
-    def make(staging: Path) -> None:
-        work = staging / "work"
-        shutil.copytree(folder, work, symlinks=True, ignore=lambda top, _: _not_source(top, folder))
-        if main:
-            shutil.copy(main.folder / main.source, work / "main.rs")
-        progress.say(f"{case.name}: cargo builds it with {rustc.name}, CC={cc.name}; 15 s or so")
-        # cargo instruments and runs build scripts too: LLVM_PROFILE_FILE is for theirs.
-        own = {"LLVM_PROFILE_FILE": str(work / "profiles" / "%p.profraw")}
-        own |= {"CARGO_ENCODED_RUSTFLAGS": flags, "CARGO_TARGET_DIR": str(work / "target")}
-        inherited = {key: os.environ[key] for key in _INHERITED if key in os.environ}
-        done = files.run_tool(command, work, {**inherited, **env, **own})
-        if not done.ok:
-            raise _failure(case, done)
-        _keep(case, work, staging, done)
-        shutil.rmtree(work)
-
-    parts = [files.sha256(Path(__file__)), sys.version, rustc.identity, cc.identity, flags]
-    parts += [repr({**vars(case), "path": "", "command": ""}), *command, *map(str, env.items())]
-    parts += [*_contents(case, folder, profile), main.inputs_digest if main else ""]
-    target = settings.cache_dir() / "cases" / f"{case.name}-{files.digest(*parts)}"
-    files.once(target, make)
-    note = {**files.read_json(target / "built.json"), "case": case, "rustc": rustc}
-    return files.load(Built, {**note, "folder": target}, f"case {case.name}")
+    return command
 
 
 def _cargo(rustc: Toolchain) -> Path:
@@ -219,16 +251,20 @@ def _cargo(rustc: Toolchain) -> Path:
     raise MissingError(f"cargo {_CARGO[0]}.{_CARGO[1]} or newer", why, how)
 
 
+def _host(rustc: Toolchain) -> str:
+    """Return what a rustc calls the machine that it runs on."""
+    answer = process.run((rustc.compiler, "-vV"), cwd=Path("/")).stdout
+    return answer.partition("host: ")[2].partition("\n")[0]
+
+
 def _not_source(top: str, folder: Path) -> set[str]:
     """Return what is not a project's source in its folder; further below, it may be."""
     return {"target", ".git"} if Path(top) == folder else set()
 
 
-def _contents(case: Case, folder: Path, profile: Path | None) -> Iterator[str]:
-    """Yield what tells one state of sources that no hash pins, and of a profile, from another."""
+def _contents(case: Case, folder: Path) -> Iterator[str]:
+    """Yield what tells one state of sources that no hash pins from another."""
     try:
-        if profile:
-            yield files.sha256(profile)
         for top, folders, inside in os.walk(folder) if case.folder or not case.sha256 else ():
             folders[:] = sorted(set(folders) - _not_source(top, folder))
             for path in sorted(Path(top, name) for name in inside):
@@ -238,9 +274,16 @@ def _contents(case: Case, folder: Path, profile: Path | None) -> Iterator[str]:
         raise from_os(f"case {case.name}", error) from error
 
 
+def _digest(case: Case, profile: Path | None) -> str:
+    try:
+        return files.sha256(profile) if profile else ""
+    except OSError as error:
+        raise from_os(f"case {case.name}", error) from error
+
+
 def _keep(case: Case, work: Path, target: Path, done: process.Finished) -> None:
     """Keep of a build what was made, the C objects, the commands that made those, and warnings."""
-    paths = (work / "target" / "release" / name for name in case.made)
+    paths = (path for name in case.made for path in (work / "target").glob(f"*/release/{name}"))
     binary = next((path for path in paths if path.is_file()), None)
     if binary is None:
         raise BuildError(f"case {case.name}", f"cargo made no {case.made[0]}", "check `made`")
@@ -257,7 +300,7 @@ def _keep(case: Case, work: Path, target: Path, done: process.Finished) -> None:
 
 def _commands(target: Path) -> Iterator[tuple[str, Path]]:
     """Yield each command that compiled C, as the cc crate prints it, and its object."""
-    for output in sorted(target.glob("release/build/*/output")):
+    for output in sorted(target.glob("*/release/build/*/output")):
         for line in output.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):  # not a command, or not one with -o
                 words = shlex.split(line.removeprefix("running: "))
@@ -299,7 +342,9 @@ def exercise(built: Built, lab: Lab) -> tuple[Outcome, counts.Counts]:
 
 def try_all(asked: Sequence[Sequence[str]]) -> pd.DataFrame:
     """Return the `trial` of each case that is `asked` for by name, rustc, cc and, maybe, cflags."""
-    return pd.DataFrame([trial(*words) for words in progress.over(asked, "real projects")])
+    with Lab() as lab:
+        rows = progress.each(asked, lambda words: trial(*words, lab=lab), "real projects")
+    return pd.DataFrame(rows)
 
 
 def table(tried: pd.DataFrame) -> Shown:

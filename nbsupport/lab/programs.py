@@ -1,7 +1,7 @@
 """The programs under investigation: which sources, in which folder, with which flags.
 
 What there is, is data (`data/programs/programs.toml`). A program is a main and a library,
-each of translation units; a trial chooses the compilers, optimization and instrumentation.
+each of translation units; a trial chooses the compilers and the instrumentation.
 """
 
 import platform
@@ -22,14 +22,15 @@ Language = Literal["c", "rust"]
 class Unit:
     """One translation unit: `source` is compiled in `folder`, to which all names are relative.
 
-    So no object holds a path of this machine. `flags` never optimize or instrument; a change of
-    what the source may include changes `inputs_digest`.
+    So no object holds a path of this machine. `flags` never optimize or instrument: `optimize`
+    does, where C is compiled. A change of what the source may include changes `inputs_digest`.
     """
 
     folder: Path
     source: str
     flags: tuple[str, ...]
     inputs_digest: str
+    optimize: str = "-O1"
 
 
 @dataclass(frozen=True)

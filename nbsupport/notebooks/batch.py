@@ -10,9 +10,7 @@ import contextlib
 import datetime
 import functools
 import importlib.metadata
-import itertools
 import json
-import os
 import platform
 import re
 import shutil
@@ -22,15 +20,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import filelock
-from nbformat import NotebookNode
 
 from nbsupport import __version__
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, from_os
-from nbsupport.notebooks import document
+from nbsupport.notebooks import cells, document, results
+from nbsupport.notebooks.cells import Cell
 from nbsupport.notebooks.worker import NotebookJob, Workers
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
@@ -39,8 +37,25 @@ Status = Literal["executed", "reused", "failed"]
 
 #: They tell of what the others recorded.
 LAST = ("00-start-here", "10-upstream-report")
+#: It comes first; then the first of `LAST` tells of it, as it does of all in the end.
+FIRST = "01-reproduction"
 #: They measure time: nothing else runs beside them.
 ALONE = ("08-pgo-benefit",)
+#: Seconds that a notebook takes beside another one, from nothing, on two cores. The short ones come
+#: beside the first, which is waited for; all tell how long a run takes, at the machine's own pace.
+USUAL = {
+    "00-start-here": 4.0,
+    "01-reproduction": 50.0,
+    "02-lldb-trace": 20.0,
+    "03-record-layout": 8.0,
+    "04-source-writer": 12.0,
+    "05-source-file": 25.0,
+    "06-hypotheses": 60.0,
+    "07-workarounds": 70.0,
+    "08-pgo-benefit": 60.0,
+    "09-llvm-versions": 15.0,
+    "10-upstream-report": 12.0,
+}
 #: Seconds that a cell may take.
 TIMEOUT = 600.0
 
@@ -48,60 +63,14 @@ TIMEOUT = 600.0
 _SHOWN = ("ipykernel", "ipywidgets", "matplotlib", "pandas", "papermill")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A notebook (its `content`, read from `path`) with one combination of its parameters."""
+class Filling(Protocol):
+    """Something that is made of a run while it goes on, as notebooks end: its site."""
 
-    name: str
-    path: Path
-    content: NotebookNode
-    parameters: Mapping[str, object]
+    def fill(self) -> object:
+        """Make it anew: there is more to show."""
 
-
-def _cells(path: Path, book: NotebookNode, values: Mapping[str, Sequence[object]]) -> list[Cell]:
-    declared = document.defaults(book)
-    grid = {name: choices for name, choices in values.items() if name in declared}
-    several = [name for name, choices in grid.items() if choices[1:]]
-    cells: dict[str, Cell] = {}
-    for combination in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, combination, strict=True))
-        words = [re.sub(r"[^\w.@]+", "_", str(chosen[name])).strip("_") for name in several]
-        name = f"{path.stem}--{'-'.join(words)}" if words else path.stem
-        cells.setdefault(name, Cell(name, path, book, chosen))
-    return list(cells.values())
-
-
-def _typed(books: list[NotebookNode], parameters: Mapping[str, object]) -> dict[str, list[object]]:
-    """Return the values of parameters, of the types that notebooks declare; refuse a strange one.
-
-    Each command gives `llvm` and `foreign`, which not every notebook needs.
-    """
-    defaults: dict[str, object] = {}
-    for book in books:
-        defaults |= document.defaults(book)
-    typed: dict[str, list[object]] = {}
-    for name, value in parameters.items():
-        if name not in {*defaults, "llvm", "foreign"}:
-            names = ", ".join(sorted(defaults.keys() - {"run_folder"})) or "none"
-            raise LabError(f"parameter {name}", "no notebook has it", f"choose from: {names}")
-        values = value if isinstance(value, list) else [value]
-        if not values:
-            raise LabError(f"parameter {name}", "it has no value", "give one, or leave it out")
-        typed[name] = [_as_default(name, v, defaults.get(name)) for v in values]
-    return typed
-
-
-def _as_default(name: str, value: object, default: object) -> object:
-    """Return the value of a parameter; text as what its default in the notebook is."""
-    if not isinstance(value, str) or not isinstance(default, bool | int | float):
-        return value
-    with contextlib.suppress(ValueError):
-        if not isinstance(default, bool):
-            return type(default)(value)
-        words = {"true": True, "false": False}
-        return words[value.lower()] if value.lower() in words else bool(int(value))
-    kind = type(default).__name__
-    raise LabError(f"parameter {name}", f"{value!r} is no {kind}", f"give a {kind}")
+    def settle(self) -> object:
+        """Wait until nothing is being made: what measures comes next."""
 
 
 @dataclass(frozen=True)
@@ -131,31 +100,33 @@ def execute(
     jobs: int | None = None,
     executor: Workers | None = None,
     tell_folder: bool = True,
+    filling: Filling | None = None,
 ) -> tuple[Done, ...]:
     """Execute notebooks into the run's folder `out` and return how each cell fared, in order.
 
     A parameter's value may be a list: each combination of those that a notebook declares is a
     cell of its own (and gets `run_folder`, where it declares that, if we `tell_folder`). What did
     not change since it was executed there is reused. A cell that fails is kept as it is; the others
-    go on. `executor` executes, if not processes here; `jobs` at once. Raises `LabError` for bad
-    input, a full disk, a folder that is no run's, or another run in it. An interrupt ends all.
+    go on. `executor` executes, if not processes here; `jobs` at once. `filling` is filled whenever
+    there is more to show, from the first notebook on. Raises `LabError` for bad input, a full disk,
+    a folder that is no run's, or another run in it. An interrupt ends all.
     """
     books = [document.read(path) for path in notebooks]
     if len({path.stem for path in notebooks}) < len(books):
         raise LabError("notebooks", "two have the same name", "rename one, or run them apart")
-    values = _typed(books, parameters)
+    values = cells.typed(books, parameters)
     out = out.absolute()
     paths = [path.absolute() for path in notebooks]
     arguments = {"notebooks": paths, "parameters": dict(values)}
     if tell_folder:
         values["run_folder"] = [str(out)]
     pairs = zip(paths, books, strict=True)
-    cells = [cell for path, book in pairs for cell in _cells(path, book, values)]
+    expanded = [cell for path, book in pairs for cell in cells.expand(path, book, values)]
     try:
         with _alone(out), tempfile.TemporaryDirectory(prefix=".work-", dir=out) as work:
             workers = executor or Workers()
-            count = jobs or os.cpu_count() or 1
-            return _Run(out, Path(work), arguments, cells, workers, count).all()
+            count = jobs or settings.cores()
+            return _Run(out, Path(work), arguments, expanded, workers, count, filling).all()
     except OSError as error:
         raise from_os(f"running notebooks into {out}", error) from error
 
@@ -167,6 +138,7 @@ def resume(
     *,
     jobs: int | None = None,
     executor: Workers | None = None,
+    filling: Filling | None = None,
 ) -> tuple[Done, ...]:
     """Go on with the run in a folder, as it was begun; only what is not whole is done again.
 
@@ -184,8 +156,8 @@ def resume(
     except (ValueError, LookupError, TypeError) as error:
         raise LabError(str(path), f"not a readable manifest ({error})", do) from error
     books = [document.read(path) for path in paths]
-    begun = _typed(books, values) | {"notebooks": [*paths]}
-    again = _typed(books, parameters or {})
+    begun = cells.typed(books, values) | {"notebooks": [*paths]}
+    again = cells.typed(books, parameters or {})
     if notebooks:
         again["notebooks"] = [path.absolute() for path in notebooks]
     differences = []
@@ -197,7 +169,7 @@ def resume(
     if differences:
         why = f"the run in {out} was begun otherwise ({'; '.join(differences)})"
         raise LabError("--resume", why, "give the same arguments, or -o alone")
-    return execute(paths, out, values, jobs=jobs, executor=executor)
+    return execute(paths, out, values, jobs=jobs, executor=executor, filling=filling)
 
 
 @dataclass
@@ -210,17 +182,18 @@ class _Run:
     cells: Sequence[Cell]
     executor: Workers
     jobs: int
+    filling: Filling | None = None
     toolchains: Sequence[Toolchain] = ()
     surroundings: Sequence[object] = ()  # what outputs depend on besides the notebook
-    before: Sequence[object] = ()  # what a cell depends on that comes last
-    end: float = 0.0  # by which all should be done
 
     def __post_init__(self) -> None:
         self.started = _now()
         self.earlier = _earlier(self.out / "manifest.json", self.cells)
         self.lock = threading.Lock()
         self.done: dict[str, Done] = {}
-        self.running: list[str] = []
+        self.left = [*self.cells]
+        self.running: dict[str, float] = {}  # since when
+        self.previewed = False
         self.write_manifest()  # before anything takes its time: what is killed can be resumed
 
     def all(self) -> tuple[Done, ...]:
@@ -233,35 +206,63 @@ class _Run:
         what = "1 notebook" if count == 1 else f"{count} notebooks"
         progress.say(f"executing {what}, {self.jobs} at once, into {self.out}")
         first = [cell for cell in self.cells if cell.path.stem not in LAST]
+        first.sort(key=lambda cell: (cell.path.stem != FIRST, _usual(cell.path.stem)))
         with progress.bar("notebooks", count, self.now) as step:
             stop = self.executor.stop
             some = functools.partial(progress.each, work=self.bring, what="", step=step, stop=stop)
             some([cell for cell in first if cell.path.stem not in ALONE], jobs=self.jobs)
+            if self.filling:
+                self.filling.settle()
             some([cell for cell in first if cell.path.stem in ALONE], jobs=1)
-            done = [self.done[cell.name] for cell in first]
-            self.before = [(cell.cell, cell.fingerprint, cell.when) for cell in done]
             some([cell for cell in self.cells if cell.path.stem in LAST], jobs=self.jobs)
         self.write_manifest(finished=True)
         self.executor.stop()
         return tuple(self.done[cell.name] for cell in self.cells)
 
+    def finished(self) -> list[tuple[str, str | None, str]]:
+        """Return what a cell that comes last depends on: what the others tell by now."""
+        cells = (self.done.get(cell.name) for cell in self.cells if cell.path.stem not in LAST)
+        return [(done.cell, done.error, results.digest(done.path)) for done in cells if done]
+
     def bring(self, cell: Cell) -> None:
         """Bring one cell up to date (in a thread); keep how it fared, and say so."""
-        done = self.one(cell)
+        done = self.one(cell, self.finished() if cell.path.stem in LAST else ())
         with self.lock:
             self.done[done.cell] = done
+            self.left.remove(cell)
             self.write_manifest()
             line = f"  {done.cell}: {done.status}"
             if done.status == "executed":
                 line += f" in {done.seconds:.1f} s"
             if done.error:
                 line += f": {done.error}"
-            progress.say(line + self.estimate())
+            if self.left:
+                line += f" ({len(self.left)} left, about {self.seconds_left():.0f} s)"
+            progress.say(line)
+        if self.filling and cell.path.stem not in (*LAST, *ALONE):
+            if done.status == "executed":
+                self.preview()
+            if self.previewed:
+                self.filling.fill()
 
-    def one(self, cell: Cell) -> Done:
-        """Reuse or execute one cell."""
+    def preview(self) -> None:
+        """Execute the first of `LAST` once the notebook `FIRST` is there, and more is to come."""
+        with self.lock:
+            begun = any(done.notebook == FIRST for done in self.done.values())
+            if self.previewed or not begun or all(cell.path.stem in LAST for cell in self.left):
+                return
+            self.previewed = True
+            finished = self.finished()
+        for cell in (cell for cell in self.cells if cell.path.stem == LAST[0]):
+            done = self.one(cell, finished)
+            with self.lock:
+                self.done[done.cell] = done
+                self.write_manifest()
+
+    def one(self, cell: Cell, before: Sequence[object]) -> Done:
+        """Reuse or execute one cell, which depends on what there is `before` it."""
         content, values = cell.content, cell.parameters
-        fingerprint = document.digest(content, values, self.surroundings, self.before)
+        fingerprint = document.digest(content, values, self.surroundings, before)
         path = self.out / "notebooks" / f"{cell.name}.ipynb"
         if reused := _reused(cell, path, fingerprint):
             return reused
@@ -272,12 +273,11 @@ class _Run:
         majors = (re.match(r"\d+", str(values.get(name, ""))) for name in ("llvm", "foreign"))
         tags = {f"llvm={major[0]}": 1 for major in majors if major}
         job = NotebookJob(folder, cell.path.parent, values, TIMEOUT, count, tags)
-        self.running.append(cell.name)
-        start = time.monotonic()
+        self.running[cell.name] = start = time.monotonic()
         try:
             error = self.executor.execute(job)
         finally:
-            self.running.remove(cell.name)
+            del self.running[cell.name]
         done = Done(
             cell=cell.name,
             notebook=cell.path.stem,
@@ -291,30 +291,34 @@ class _Run:
         )
         # Until the new one is there, the two do not belong together.
         path.with_suffix(".json").unlink(missing_ok=True)
-        result = content  # where the process was killed before it could write another
+        executed = content  # where the process was killed before it could write another
         with contextlib.suppress(LabError):
-            result = document.read(folder / "output.ipynb")
+            executed = document.read(folder / "output.ipynb")
             if not error:
-                result = document.with_prose(result, content)
-        files.write(path, document.dump(result))
+                executed = document.with_prose(executed, content)
+        files.write(path, document.dump(executed))
         files.write(path.with_suffix(".json"), json.dumps(done.entry(), indent=1, default=str))
+        shutil.rmtree(folder, ignore_errors=True)
         return done
 
-    def estimate(self) -> str:
-        """Say how many cells are left, and how long they take if as long as those before."""
-        left = len(self.cells) - len(self.done)
-        times = [done.seconds for done in self.done.values() if done.status != "reused"]
-        if not left or not times:
-            return ""
-        seconds = sum(times) / len(times) * -(-left // self.jobs)
-        self.end = time.monotonic() + seconds
-        return f" ({left} left, about {seconds:.0f} s)"
+    def seconds_left(self) -> float:
+        """Return how long the rest takes, at the pace of what was executed so far."""
+        executed = [done for done in [*self.done.values()] if done.status != "reused"]
+        usual = sum(_usual(done.notebook) for done in executed)
+        pace = sum(done.seconds for done in executed) / usual if executed else 1.0
+        now, seconds = time.monotonic(), 0.0
+        for cell in [*self.left]:
+            rest = _usual(cell.path.stem) * pace - (now - self.running.get(cell.name, now))
+            beside = 1 if cell.path.stem in ALONE else self.jobs
+            seconds += max(rest, 1.0) / beside
+        return seconds
 
     def now(self) -> str:
-        """Say what is executed at this moment, and how long all takes from now on."""
-        words = ", ".join(self.running)
-        left = self.end - time.monotonic()
-        return f"{words}; about {left:.0f} s left" if left > 0 else words
+        """Say what is executed at this moment, and how long all takes from now on.
+
+        Without our lock: a bar calls this under its own, which `say` waits for under ours.
+        """
+        return f"{', '.join([*self.running])}; about {self.seconds_left():.0f} s left"
 
     def write_manifest(self, *, finished: bool = False) -> None:
         """Write what is known so far, by which a killed run can be read, and resumed."""
@@ -324,7 +328,7 @@ class _Run:
             "started": self.started,
             "finished": _now() if finished else None,
             "platform": f"{platform.system()} {platform.machine()}",
-            "processors": os.cpu_count(),
+            "processors": settings.cores(),
             "python": platform.python_version(),
             "arguments": self.arguments,
             "toolchains": [
@@ -335,6 +339,10 @@ class _Run:
             "notebooks": dict(sorted({**self.earlier, **entries}.items())),
         }
         files.write(self.out / "manifest.json", json.dumps(manifest, indent=1, default=str))
+
+
+def _usual(notebook: str) -> float:
+    return USUAL.get(notebook, 30.0)
 
 
 def _earlier(manifest: Path, cells: Sequence[Cell]) -> dict[str, Mapping[str, object]]:

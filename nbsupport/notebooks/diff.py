@@ -29,6 +29,8 @@ _MEASURED = ("seconds", "build", "run")
 #: Columns that name a compiler; people say its major version.
 _COMPILERS = ("main", "foreign", "llvm")
 _PROVIDER = re.compile(r"(?<=\d)@[^\s,;\"]+")
+#: How a table says that something was not tried.
+_UNTRIED = ("", "untried")
 #: What a claim is about, and what it answers: never its sentence, which may be put better.
 _CLAIM, _CLAIMED = ["name", "at"], ["holds", "observed"]
 
@@ -43,6 +45,8 @@ class _Table:
     value: tuple[str, ...] = ()
     between: str = " "
     prose: tuple[str, ...] = ()
+    whole: tuple[Mapping[str, str], ...] = ()
+    whole_values: tuple[str, ...] = ()
 
 
 _DATA = files.read_toml(settings.data_dir() / "diff.toml")
@@ -214,7 +218,7 @@ def _as_text(name: str, run: Run) -> _Text:
     machine = {key: str(run.manifest.get(key) or "") for key in ("what", "platform", "python")}
     status = dict.fromkeys(claims["notebook"], "executed")
     notebooks, seconds = {*status}, {}
-    parameters: dict[str, set[str]] = {}
+    values_of: dict[str, set[str]] = {}
     for cell, entry in run.manifest.get("notebooks", {}).items():
         title = entry.get("notebook", cell)
         notebooks.add(title)
@@ -223,7 +227,7 @@ def _as_text(name: str, run: Run) -> _Text:
         elif 0 < entry["seconds"] < float("inf"):
             seconds[cell] = float(entry["seconds"])
         for key, value in entry.get("parameters", {}).items():
-            parameters.setdefault(key, set()).add(_text(value))
+            values_of.setdefault(key, set()).add(_text(value))
     toolchains = run.manifest.get("toolchains", ())
     columns = ("name", "version", "raw_version")
     tables = {title: _texts(title, table) for title, table in run.tables.items()}
@@ -233,7 +237,7 @@ def _as_text(name: str, run: Run) -> _Text:
     claims = _places(claims, _CLAIM, _CLAIMED)
     finished = str(run.manifest.get("finished") or "")
     about = {"run": name, **machine, "finished": finished, "claims": len(claims)}
-    return _Text(about, notebooks, claims, tables, parameters, seconds)
+    return _Text(about, notebooks, claims, tables, values_of, seconds)
 
 
 def _with_versions(recorded: _Text, other: _Text) -> _Text:
@@ -311,13 +315,25 @@ def _claims(before: _Text, after: _Text) -> Iterator[RunChange]:
             kind = "claim-lost" if held == "True" else "claim-regained"
         else:
             kind = "claim-observed"
-        # What the second run was not asked for is not gone.
+        # What the second run was not asked for is not gone; what is of the whole is not new to it.
+        if held is None and not _in_scope(at, before.given):
+            continue
         if kind != "claim-gone" or _asked(at, after.given):
             yield RunChange(kind, row["name"], row["observed before"], row["observed after"], at)
 
 
+def _scopes(given: Mapping[str, set[str]]) -> set[str]:
+    return given.get("scope", {results.SCOPES[0]})
+
+
+def _in_scope(at: Mapping[str, str], given: Mapping[str, set[str]]) -> bool:
+    return "scope" not in at or at["scope"] in _scopes(given)
+
+
 def _asked(at: Mapping[str, str], given: Mapping[str, set[str]]) -> bool:
-    """Return whether a claim's toolchains are among those that a run was given."""
+    """Return whether a claim's scope and toolchains are among those that a run was given."""
+    if not _in_scope(at, given):
+        return False
     at = {"llvm" if key == "main" else key: value for key, value in at.items()}
     compilers = {key: at[key].rpartition(" ")[2] for key in ("llvm", "foreign") if key in at}
     return all(value in given.get(key, (value,)) for key, value in compilers.items())
@@ -340,7 +356,13 @@ def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Itera
         values = [c for c in spec.value if c in both]
         a, b = (_joined(table, values, spec.between) for table in (a, b))
         answers = ["answer"]
-    for row in _merged(a, b, key, answers):
+    rows = _merged(a, b, key, answers)
+    if spec.whole and _scopes(before.given) != _scopes(after.given):
+        small = "after" if results.SCOPES[1] in _scopes(before.given) else "before"
+        rows, left_out = _without_whole(rows, spec, small, answers)
+        if left_out:
+            notes.append(f"table {name}: {left_out} of its rows, with what the whole alone tries")
+    for row in rows:
         what = row[spec.what] if spec.what else name
         at = {c: row[c] for c in key if c not in (spec.what, "at")} | _parameters(row.get("at", ""))
         texts = [(answer, row[f"{answer} before"], row[f"{answer} after"]) for answer in answers]
@@ -353,6 +375,31 @@ def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Itera
             text = ", ".join(filter(None, (was or now for _, was, now in texts)))
             gone = row["side"] == "left_only"
             yield RunChange(spec.kind, what, text if gone else None, None if gone else text, at)
+
+
+def _without_whole(
+    rows: Sequence[dict[Hashable, Any]], spec: _Table, small: str, answers: Sequence[str]
+) -> tuple[list[dict[Hashable, Any]], int]:
+    """Return rows of `_merged` without what the whole alone tries; and how many that leaves out.
+
+    `small` is the side of the run with the smaller scope: "before" or "after".
+    """
+    only_whole, large = ("right_only", "after") if small == "before" else ("left_only", "before")
+    compared, count = [], 0
+    for row in rows:
+        matches = any(all(re.fullmatch(r, row[c]) for c, r in w.items()) for w in spec.whole)
+        if matches and row["side"] == only_whole and not spec.whole_values:
+            count += 1
+            continue
+        if matches and row["side"] == "both":
+            for answer in spec.whole_values:
+                if row[f"{answer} {small}"] in _UNTRIED:
+                    row[f"{answer} {small}"] = row[f"{answer} {large}"]
+        if row["side"] != "both" or any(row[f"{x} before"] != row[f"{x} after"] for x in answers):
+            compared.append(row)
+        else:
+            count += 1
+    return compared, count
 
 
 def _joined(table: pd.DataFrame, columns: Sequence[str], between: str) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Exercises that tell whether the reader's answer is right.
 
 ``data/exercises.toml`` has a table for each: `asks` (a key of `KINDS`), `answer`, `hint`, and
-`hints` for wrong answers that have a reason. tests/notebooks/test_exercises.py runs each solution,
-which must end with a check of what it finds.
+`hints` for wrong answers that have a reason. `make nbval` runs each solution in its notebook; a
+solution must end with a check of what it finds.
 """
 
 from collections.abc import Iterable

@@ -12,9 +12,9 @@ from nbsupport.base import settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab import programs
 from nbsupport.lab.lab import INSTRUMENTS, ORDERS
-from nbsupport.notebooks import document
+from nbsupport.notebooks import document, results
 from nbsupport.show import shown, widgets
-from nbsupport.show.shown import element, escape
+from nbsupport.show.shown import Shown, element, escape
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
 
@@ -38,6 +38,7 @@ KINDS: dict[str, str | Callable[[], Sequence[str]]] = {
     "program": programs.names,
     "order": lambda: ORDERS,
     "instrument": lambda: INSTRUMENTS,
+    "scope": lambda: results.SCOPES,
     "repetitions": "number",
     "run_folder": "text",
 }
@@ -65,6 +66,14 @@ def check(name: str, value: object, source: object = "live") -> None:
                 raise LabError(what, f"no LLVM is called {llvm!r}", f"give {_LLVM[kind]}")
     if kind == "needed" and source == "live":
         discovery.find(value)
+
+
+def leave_out(scope: str, what: str) -> Shown:
+    """Show in one line what the default scope leaves out, and the command that adds it."""
+    line = f"Here, too, in the whole run: {what}."
+    if scope != "whole":
+        line = f"Left out, since it takes long: {what}. To add it: make report-all."
+    return Shown(line, element("p", line))
 
 
 def form(name: str, namespace: dict[str, Any]) -> widgets.Live:

@@ -91,7 +91,10 @@ def stale(book: NotebookNode, run: results.Run, name: str) -> str:
     records = [data[results.CLAIM] for data in outputs if results.CLAIM in data]
     here = {(r["name"], json.dumps(r["at"], sort_keys=True), r["observed"]) for r in records}
     claims = run.claims[run.claims["notebook"] == name]
-    others = here ^ set(claims[["name", "at", "observed"]].itertuples(index=False, name=None))
+    recorded = set(claims[["name", "at", "observed"]].itertuples(index=False, name=None))
+    # The recorded run is of the whole: it claims more than a notebook with its default scope.
+    more = {claim for claim in recorded - here if "scope" in json.loads(claim[1])}
+    others = here ^ (recorded - more)
     if not others:
         return ""
     names = ", ".join(sorted({claim[0] for claim in others}))

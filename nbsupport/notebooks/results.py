@@ -23,6 +23,10 @@ from nbsupport.show.shown import Shown, element, table
 CLAIM = "application/vnd.pgo-lab.claim+json"
 TABLE = "application/vnd.pgo-lab.table+json"
 
+#: How much a notebook runs: what its default leaves out takes long. A claim of the whole alone has
+#: `scope` among its parameters.
+SCOPES = ("default", "whole")
+
 #: What this process has claimed and recorded.
 _claims: list[dict[str, Any]] = []
 _tables: dict[str, pd.DataFrame] = {}
@@ -35,6 +39,7 @@ class ClaimText:
     notebook: str
     sentence: str
     values: str = ""
+    scope: str = ""
 
     def value(self, content: object, words: Mapping[str, object]) -> str:
         """Return what was predicted, or observed, as text."""
@@ -65,6 +70,8 @@ def claim(name: str, predicted: object, observed: object, /, **parameters: objec
     if text is None:
         raise LabError(f"claim {name!r}", "there is none", "add its sentence to data/claims.toml")
     at = {key: v for key, v in parameters.items() if f"{{{key}}}" not in text.sentence}
+    if text.scope:
+        at["scope"] = text.scope
     predictions = predicted if isinstance(predicted, frozenset) else [predicted]
     try:
         expected = sorted(text.value(prediction, parameters) for prediction in predictions)
@@ -144,8 +151,25 @@ class Run:
         if held < total:
             names = ", ".join(self.claims.loc[~self.claims["holds"], "name"])
             return f"{held} of {total} claims hold; not so: {names}"
+        if not self.holds("one-explanation-fits"):  # 06 has not been run: the cause is not shown
+            return f"all {total} claims hold"
         why = "linking objects of two LLVMs whose raw profiles are laid out differently"
         return f"all {total} claims hold: the crash comes from {why}"
+
+    @property
+    def scope(self) -> str:
+        """How much was run: one of `SCOPES`."""
+        cells = self.manifest.get("notebooks", {}).values()
+        given = {cell.get("parameters", {}).get("scope") for cell in cells}
+        return SCOPES[1] if SCOPES[1] in given else SCOPES[0]
+
+    def place(self, claim: str) -> str:
+        """Return where on its notebook's page a claim is shown, as the end of a link.
+
+        The recorded run is of the whole, and the notebooks that come with it are not.
+        """
+        absent = self.recorded and load_claims()[claim].scope
+        return "" if absent else f"#claim-{claim}"
 
     def changed(self, baseline: Run) -> tuple[str, ...]:
         """Return the names of claims that came out otherwise, at equal parameters."""
@@ -198,6 +222,11 @@ def executed(run: Path, manifest: Mapping[str, Any]) -> list[Path]:
 def _claim_table(claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     columns = ["notebook", "name", "sentence", "holds", "predicted", "observed", "at"]
     return pd.DataFrame(claims, columns=columns).astype({"holds": bool})
+
+
+def digest(path: Path) -> str:
+    """Return what tells all that an executed notebook claims and records from anything else."""
+    return files.digest(*(json.dumps(output, sort_keys=True) for output in _outputs(path)))
 
 
 def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -259,7 +288,7 @@ def claims_table(run: Run) -> Shown:
     rows = []
     columns = ["name", "holds", "sentence", "observed", "notebook"]
     for name, holds, sentence, observed, notebook in run.claims[columns].itertuples(index=False):
-        link = element("a", notebook, href=f"{notebook}.ipynb#claim-{name}")
+        link = element("a", notebook, href=f"{notebook}.ipynb{run.place(name)}")
         verdict = "holds" if holds else "DOES NOT HOLD"
         rows.append((verdict, sentence, observed, Shown(notebook, link)))
     return table(("verdict", "claim", "observed", "shown in"), rows)

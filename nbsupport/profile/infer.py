@@ -20,6 +20,8 @@ By = Literal["both", "names", "counters", "nothing"]
 #: More than functions have; what is larger is part of an address or of a hash.
 _MOST_COUNTERS = 1 << 16
 _FAR = 1 << 62
+#: Places that are looked at at once.
+_TOGETHER = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -109,45 +111,51 @@ def _starts(section: Section) -> tuple[Array, By]:
 
     CounterPtrs of raw version 5 to 7 are absolute and do not land; a name may be missing.
     """
-    smallest = min(layout.sizes(section.bits))
-    places = np.arange(0, len(section.data) - smallest + 1, ALIGNMENT)
-    landing = places[section.landing(section.targets(places))]
     starts: Array = np.zeros(0, np.int64)
     by: By = "nothing"
-    rules: tuple[tuple[Array, bool, By], ...] = (
-        (landing, True, "both"),
-        (places, True, "names"),
-        (landing, False, "counters"),
+    rules: tuple[tuple[bool, bool, By], ...] = (
+        (True, True, "both"),
+        (False, True, "names"),
+        (True, False, "counters"),
     )
-    for candidates, named, rule in rules:
-        free = _apart(candidates, starts, smallest)
-        if named:
-            free = free[section.names.index(section.column("NameRef", free)) >= 0]
-        if len(free):
+    for landing, named, rule in rules:
+        new = _others(section, starts, landing=landing, named=named)
+        if len(new):
             by = rule if by == "nothing" else by
-            starts = np.union1d(starts, _spaced(free, smallest))
+            starts = np.sort(np.concatenate([starts, new]))
     return starts, by
 
 
-def _apart(places: Array, starts: Array, smallest: int) -> Array:
-    """Return those of the places where a record overlaps with none that starts at `starts`."""
+def _others(section: Section, starts: Array, *, landing: bool, named: bool) -> Array:
+    """Return where further records start, apart from those at `starts`, by these invariants."""
+    smallest = min(layout.sizes(section.bits))
     reach = smallest // ALIGNMENT
-    last = max([0, *places[-1:].tolist(), *starts[-1:].tolist()])
-    taken = np.zeros(last // ALIGNMENT + 2 * reach, bool)
+    taken = np.zeros(len(section.data) // ALIGNMENT + 2 * reach, bool)
     for step in range(1, 2 * reach):
         taken[starts // ALIGNMENT + step] = True
-    free: Array = places[~taken[places // ALIGNMENT + reach]]
-    return free
+    others, before = [np.zeros(0, np.int64)], -smallest
+    end = len(section.data) - smallest + 1
+    for first in range(0, end, ALIGNMENT * _TOGETHER):
+        places = np.arange(first, min(end, first + ALIGNMENT * _TOGETHER), ALIGNMENT)
+        if landing:
+            places = places[section.landing(section.targets(places))]
+        places = places[~taken[places // ALIGNMENT + reach]]
+        if named:
+            places = places[section.names.index(section.column("NameRef", places)) >= 0]
+        others.append(_spaced(places, before, smallest))
+        before = int(others[-1][-1]) if len(others[-1]) else before
+    return np.concatenate(others)
 
 
-def _spaced(places: Array, smallest: int) -> Array:
+def _spaced(places: Array, before: int, smallest: int) -> Array:
     """Return the places without those that overlap with one before."""
-    if (np.diff(places) >= smallest).all():
+    if (np.diff(places, prepend=before) >= smallest).all():
         return places
-    starts: list[int] = []
+    starts = list[int]()
     for place in places.tolist():
-        if not starts or place - starts[-1] >= smallest:
+        if place - before >= smallest:
             starts.append(place)
+            before = place
     return np.array(starts, np.int64)
 
 

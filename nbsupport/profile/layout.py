@@ -4,8 +4,11 @@ What is not in it yet is learned from the header of an LLVM that writes it (`lea
 
 Source: INSTR_PROF_DATA, INSTR_PROF_RAW_HEADER and VALUE_PROF_KIND in InstrProfData.inc of the
 LLVM that writes the version (5: LLVM 11 and 12; 7: LLVM 13.0.1; 8 to 11: LLVM 14 to 23).
-Version 6 was in no release: it is 5 with BinaryIdsSize (https://reviews.llvm.org/D102039), moved
-by 7 (D107143); 8 made CounterPtr relative to its record (D111123).
+Version 4 is in that file of LLVM 6 (https://reviews.llvm.org/D39447) to 9, its records are those
+of 5; profiles of LLVM 4 to 10 have it. Versions before are not read: their records point to a name
+(NamePtr, LLVM 3.8), so nothing tells where one starts. Version 6 was in no release: it is 5 with
+BinaryIdsSize (https://reviews.llvm.org/D102039), moved by 7 (D107143); 8 made CounterPtr relative
+to its record (D111123).
 """
 
 from __future__ import annotations
@@ -99,9 +102,15 @@ class Layout:
 
     def record_size(self, bits: Bits = 64) -> int:
         """Return the bytes from one record to the next."""
-        last = self.record[-1]
-        end = self.offsets(bits)[last.name] + (last.size or bits // 8) * last.count
-        return -(-end // ALIGNMENT) * ALIGNMENT
+        return self._sizes[bits]
+
+    @functools.cached_property  # of a folder of objects, a third of the time went into this
+    def _sizes(self) -> dict[Bits, int]:
+        last, sizes = self.record[-1], dict[Bits, int]()
+        for bits in (32, 64):
+            end = self.offsets(bits)[last.name] + (last.size or bits // 8) * last.count
+            sizes[bits] = -(-end // ALIGNMENT) * ALIGNMENT
+        return sizes
 
     @functools.cache  # noqa: B019 - there are few layouts, and they stay
     def record_dtype(self, bits: Bits = 64, order: Order = "<") -> np.dtype[np.void]:
@@ -162,7 +171,9 @@ def _header(rest: str) -> tuple[str, ...]:
     return ("Magic", "Version", *rest.split())
 
 
+_EARLY_HEADER = "DataSize CountersSize NamesSize CountersDelta NamesDelta ValueKindLast"
 _KNOWN = (
+    Layout(4, (4, 10), _OLD, _header(_EARLY_HEADER), relative=False),
     Layout(5, (11, 12), _OLD, _header(_OLD_HEADER), relative=False),
     Layout(6, None, _OLD, _header(f"{_OLD_HEADER} BinaryIdsSize"), relative=False),
     Layout(7, (13, 13), _OLD, _header(f"BinaryIdsSize {_OLD_HEADER}"), relative=False),
@@ -215,7 +226,7 @@ def nearest(raw_version: int) -> Layout:
     """Return the layout of the table that comes before a raw version, or is it, else the first.
 
     >>> [nearest(raw_version).raw_version for raw_version in (1, 9, 12)]
-    [5, 9, 11]
+    [4, 9, 11]
     """
     return [_KNOWN[0], *(known for known in _KNOWN if known.raw_version <= raw_version)][-1]
 
@@ -276,7 +287,7 @@ def sizes(bits: Bits = 64) -> dict[int, tuple[int, ...]]:
     """Return each record size there is, in bytes, with the raw versions that have it.
 
     >>> sizes()
-    {48: (5, 6, 7, 8), 64: (9, 10), 72: (11,)}
+    {48: (4, 5, 6, 7, 8), 64: (9, 10), 72: (11,)}
     """
     versions: dict[int, tuple[int, ...]] = {}
     for version in sorted(LAYOUTS):
@@ -312,7 +323,7 @@ def learn_unknown(raw_versions: Iterable[int | None], learn: Callable[[], object
 def llvm_of(raw_version: int) -> str:
     """Return in words which LLVMs write a raw version.
 
-    >>> [llvm_of(raw_version) for raw_version in (4, 9, 10, 12)]
+    >>> [llvm_of(raw_version) for raw_version in (3, 9, 10, 12)]
     ['an old LLVM', 'LLVM 18', 'LLVM 19 to 22', 'an LLVM newer than this tool knows']
     """
     if raw_version not in LAYOUTS:

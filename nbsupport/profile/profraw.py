@@ -1,7 +1,7 @@
 """Raw profiles (`*.profraw`): what the profile runtime wrote, read where it lies in the file."""
 
+import errno
 import functools
-import mmap
 import os
 import stat
 import struct
@@ -22,12 +22,17 @@ from nbsupport.profile.records import RecordTable
 
 #: Profiles that follow one another in a file. A program writes one for each image in it.
 MOST_PROFILES = 2000
-#: Below this many bytes a file is read, not mapped: one that shrinks under a map ends us.
-SMALL = 1 << 20
+#: Names that are read of any profile; for each of its records, four more.
+_FEWEST_NAMES = 1 << 20
+#: Bytes that are read at once.
+_CHUNK = 1 << 20
+#: A larger file, in bytes, is not read unless that is asked for: it is held in memory whole.
+MOST_BYTES = 384 << 20
 
 EMPTY = (
-    "empty: the program crashed before it wrote, or its runtime refused to (version mismatch); "
-    "llvm-profdata merge skips it silently"
+    "empty: the program crashed, was killed or left by _exit before it wrote, its runtime refused "
+    "to (version mismatch), or it was opened only: pgo-lab trace tells; llvm-profdata merge skips "
+    "it silently"
 )
 #: What else people have, by how it starts.
 _OTHERS = {
@@ -41,6 +46,10 @@ _OTHERS = {
     b"BC\xc0\xde": "LLVM bitcode",
     b":": "a text profile",
 }
+
+
+class OtherFileError(LabError):
+    """A file that is no raw profile at all; its first bytes were read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +83,15 @@ class Profile:
     @functools.cached_property
     def names(self) -> Names:
         """The function names."""
-        return names.decode(self.header.part("names"))
+        records = len(self.header.part("data")) // self.header.record_size
+        return names.decode(self.header.part("names"), _FEWEST_NAMES + 4 * records)
 
     @functools.cached_property
     def records(self) -> RecordTable:
         """The records."""
         return records.read(self.header, lambda: self.names)
 
-    @functools.cached_property
+    @property
     def _named(self) -> Array:
         """Which name each record has, -1 for none."""
         return self.names.index(self.records.column("NameRef"))
@@ -121,7 +131,7 @@ class Profile:
         if self.records.mixed:
             problems.append(self.records.mixture())
         if self.header.whole:  # else all the rest is only what follows from that
-            problems += self.records.problems(self._named >= 0)
+            problems += self.records.problems(self.names)
             for part, inside in (
                 ("names", self.names.problems),
                 ("vtable_names", names.decode(self.header.part("vtable_names")).problems),
@@ -180,19 +190,16 @@ class RawProfile:
             yield from profile.functions.rows()
 
 
-def read(path: Path) -> RawProfile:
+def read(path: Path, *, most: int = MOST_BYTES) -> RawProfile:
     """Open a raw profile (a file), or several one after the other in it.
 
     Headers are read, and records where value data must be told from a further profile; all
     else is read when asked for. What is malformed is in `problems` of what this returns.
-    Raises `LabError` where the `path` is of no raw profile at all, or cannot be read.
+    Raises `OtherFileError` where the `path` is of no raw profile at all, `LabError` where it cannot
+    be read, or has more bytes than `most`.
     """
-    data = memoryview(_bytes(path))
+    data = memoryview(_bytes(path, most))
     start = bytes(data[:8])
-    if data and not any(magic.startswith(start) for magic in MAGICS):
-        other = next((what for magic, what in _OTHERS.items() if start.startswith(magic)), None)
-        why = f"it is {other}" if other else "it does not start as one"
-        raise LabError(str(path), f"not a raw profile: {why}", "give a .profraw file")
     profiles, broken = _profiles(data) if data else ([], [Problem(0, EMPTY)])
     stated: tuple[int | None, tuple[str, ...]] = (None, ())
     if start in MAGICS and len(data) >= 16:
@@ -200,7 +207,12 @@ def read(path: Path) -> RawProfile:
     return RawProfile(path, data, *stated, tuple(profiles), tuple(broken))
 
 
-def _bytes(path: Path) -> bytes | mmap.mmap:
+def _bytes(path: Path, most: int) -> bytearray:
+    """Return the bytes of a file that begins as a raw profile does.
+
+    They are ours: a program that writes to a file cuts it first, and who reads a map of it then
+    is ended by SIGBUS.
+    """
     try:
         # A FIFO would wait for a writer otherwise.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -208,16 +220,37 @@ def _bytes(path: Path) -> bytes | mmap.mmap:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-                raise LabError(str(path), kind, "give a .profraw file")
-            if status.st_size < SMALL:
-                return os.read(handle, SMALL)
-            return mmap.mmap(handle, 0, access=mmap.ACCESS_READ)
+                raise OtherFileError(str(path), kind, "give a .profraw file")
+            start = os.read(handle, 8)
+            if start and not any(magic.startswith(start) for magic in MAGICS):
+                kinds = (
+                    f"it is {kind}" for what, kind in _OTHERS.items() if start.startswith(what)
+                )
+                why = f"not a raw profile: {next(kinds, 'it does not start as one')}"
+                raise OtherFileError(str(path), why, "give a .profraw file")
+            if status.st_size > most:
+                why = f"it has {status.st_size:,} bytes: more than {most:,} are not read"
+                raise LabError(str(path), why, "give more with --most, in MiB")
+            return _content(handle, status.st_size)
         finally:
             os.close(handle)
     except OSError as error:
         raise from_os(str(path), error) from error
-    except ValueError as error:  # a null character in the path; a file that just became empty
+    except ValueError as error:  # a null character in the path
         raise LabError(str(path), str(error), "check that path") from error
+
+
+def _content(handle: int, size: int) -> bytearray:
+    """Return so many bytes of a file; raises `OSError` where it has no longer as many."""
+    data = bytearray(size)
+    view, here = memoryview(data), 0
+    os.lseek(handle, 0, os.SEEK_SET)
+    while here < size:
+        count = os.readv(handle, [view[here : here + _CHUNK]])
+        if not count:
+            raise OSError(errno.EIO, f"it became shorter ({here} bytes) while it was read")
+        here += count
+    return data
 
 
 def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
@@ -226,7 +259,7 @@ def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
     broken: list[Problem] = []
     here, magic = 0, bytes(data[:8])
     whole = data.obj
-    assert isinstance(whole, bytes | mmap.mmap)
+    assert isinstance(whole, bytearray)
     while here < len(data):
         if len(profiles) == MOST_PROFILES:
             broken.append(Problem(here, f"more than {MOST_PROFILES} profiles: not read further"))
@@ -237,9 +270,8 @@ def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
             break
         if profiles and header.layout != profiles[0].header.layout:
             version, other = profiles[0].header.layout.raw_version, header.layout.raw_version
-            what = f"raw version: expected {version} as before, found {other}: not read"
-            broken.append(Problem(here + 8, what))
-            break
+            what = f"raw version: expected {version} as before, found {other}"
+            broken.append(Problem(here + 8, f"{what}: two runtimes wrote to one file"))
         profile = Profile(header)
         profiles.append(profile)
         start = header.places["values"][0]
@@ -261,7 +293,7 @@ def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
 def _nonzero(data: memoryview, here: int) -> int:
     """Return where the zeros from there on end."""
     while here < len(data):
-        chunk = bytes(data[here : here + SMALL])
+        chunk = bytes(data[here : here + _CHUNK])
         rest = chunk.lstrip(b"\0")
         here += len(chunk) - len(rest)
         if rest:
@@ -278,7 +310,8 @@ def _check_values(
     value sites has one: its size and number of kinds (4 bytes each), then for each kind: kind and
     number of sites (4 each), a byte of number of values for each site, padding to eight, and the
     values (8 bytes each, value and count). Source: ValueProfData, ValueProfRecord
-    (InstrProfData.inc), ValueProfData::checkIntegrity (InstrProf.cpp).
+    (InstrProfData.inc), ValueProfData::checkIntegrity (InstrProf.cpp); that a buffer has none:
+    __llvm_profile_write_buffer (InstrProfilingBuffer.c).
     """
     pair = struct.Struct(f"{order}II").unpack_from
     here, length = 0, len(data)
@@ -287,6 +320,11 @@ def _check_values(
         if size < 8 or size % 8 or size > length - here or number > kinds:
             what = f"expected a block within {length - here} bytes of up to {kinds} kinds"
             what = f"value data: {what}, found {size} of {number}"
+            if not length:
+                what = (
+                    f"value data: expected {blocks} blocks, found none, as "
+                    "__llvm_profile_write_buffer leaves it"
+                )
             if here + 8 > length or size > length - here:
                 what = f"truncated {what}"
             return here, [Problem(here, what)]

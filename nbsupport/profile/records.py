@@ -17,6 +17,10 @@ MOST = 100
 #: A larger count is taken for damage, from raw version 9 on. Source: MaxCounterValue
 #: (InstrProfReader.cpp).
 LARGEST = 1 << 56
+#: Bytes of records that are recognized one by one where the header's layout makes no sense.
+MOST_RECOGNIZED = 64 << 20
+#: Records that are checked at once.
+_TOGETHER = 1 << 20
 #: Records may share counters, but hostile ones could add up to anything: to this many times
 #: the counters that there are, at most.
 MOST_SHARED = 4
@@ -51,25 +55,27 @@ class RecordTable:
     @functools.cached_property
     def offsets(self) -> Array:
         """Where they start, in bytes from the first."""
-        return np.concatenate([np.zeros(0, np.int64), *(p.offsets for p in self.blocks)])
+        if len(self.blocks) == 1:
+            return self.blocks[0].offsets
+        return np.concatenate([np.zeros(0, np.uint32), *(p.offsets for p in self.blocks)])
 
-    @functools.cached_property
+    @property
     def sizes(self) -> Array:
         """Bytes of each."""
-        sizes = [np.full(len(p.rows), p.rows.itemsize) for p in self.blocks]
-        return np.concatenate([np.zeros(0, np.int64), *sizes])
+        sizes = [np.full(len(p.rows), p.rows.itemsize, np.uint8) for p in self.blocks]
+        return np.concatenate([np.zeros(0, np.uint8), *sizes])
 
     @functools.cached_property
     def counters(self) -> tuple[Array, Array]:
         """Where their counters start, in bytes (see `places`), and how many."""
-        return self.places("CounterPtr", "CountersDelta"), self.column("NumCounters").astype("u8")
+        return self.places("CounterPtr", "CountersDelta"), self.column("NumCounters")
 
     @property
     def bitmaps(self) -> tuple[Array, Array]:
         """The same for the bitmaps of MC/DC, whose size is in bytes."""
-        numbers = self.column("NumBitmapBytes").astype("u8")
+        numbers = self.column("NumBitmapBytes")
         if not (numbers.any() and "BitmapDelta" in self.header.fields):
-            return numbers, np.zeros_like(numbers)
+            return np.zeros(len(numbers), np.uint8), np.zeros(len(numbers), np.uint8)
         return self.places("BitmapPtr", "BitmapDelta"), numbers
 
     def places(self, pointer: str, delta: str) -> Array:
@@ -79,14 +85,19 @@ class RecordTable:
         """
         places: Array = self.column(pointer).astype("u8")
         if self.header.layout.relative:  # to its record, while the header's is to the first
-            places += self.offsets.astype("u8")
+            places += self.offsets
         places -= np.uint64(self.header.fields[delta])
         places &= np.uint64((1 << self.header.bits) - 1)
         return places
 
     @functools.cached_property
     def outside(self) -> Array:
-        """Which have no counters, or some that are not there (or not at a multiple of 8)."""
+        """Which have no counters, or some that are not there.
+
+        They may start at any byte: on Windows the runtime's one-byte symbol comes before them.
+        Source: CountersStart (InstrProfilingPlatformWindows.c); RawInstrProfReader::readRawCounts
+        (InstrProfReader.cpp) asks for no alignment.
+        """
         outside = _outside(*self.counters, self.header.width, len(self.header.part("counters")))
         outside |= self.counters[1] == 0
         return outside
@@ -94,30 +105,34 @@ class RecordTable:
     @functools.cached_property
     def overlapping(self) -> Array:
         """Which share some of their counters with others; to share all of them is no harm."""
-        starts, numbers = self.counters
-        ends: Array = starts + numbers * np.uint64(self.header.width)
-        bad = np.zeros(len(starts), bool)
+        bad = np.zeros(len(self.outside), bool)
+        inside = np.flatnonzero(~self.outside)
+        starts = self.counters[0][inside].astype(_narrow(self.header.part("counters")))
+        ends = starts + self.counters[1][inside].astype(starts.dtype) * self.header.width
         if (ends[:-1] <= starts[1:]).all():
             return bad
         order = np.lexsort((ends, starts))
         starts, ends = starts[order], ends[order]
         same = (starts[1:] == starts[:-1]) & (ends[1:] == ends[:-1])
-        bad[order[1:]] = (starts[1:] < np.maximum.accumulate(ends)[:-1]) & ~same
+        bad[inside[order[1:]]] = (starts[1:] < np.maximum.accumulate(ends)[:-1]) & ~same
         return bad
 
     @functools.cached_property
     def sound(self) -> Array:
         """Which have all of their counters in the file; these are functions."""
-        numbers = np.where(self.outside, 0, self.counters[1]).astype(np.int64)
         most = MOST_SHARED * (len(self.header.part("counters")) // self.header.width)
-        sound: Array = (numbers > 0) & (np.cumsum(numbers) <= most)
+        sound: Array = ~self.outside
+        if int(self.counters[1].sum(dtype=np.uint64, where=sound)) > most:
+            total = np.cumsum(np.where(sound, self.counters[1], np.uint32(0)), dtype=np.uint64)
+            sound &= total <= np.uint64(most)
         return sound
 
     @functools.cached_property
     def numbers(self) -> Array:
         """How many counters each sound one has, timestamps aside."""
         stamp = 8 // self.header.width if self.header.timed else 0
-        return np.maximum(self.counters[1][self.sound].astype(np.int64) - stamp, 0)
+        numbers = self.counters[1][self.sound]
+        return numbers if not stamp else np.maximum(numbers.astype(np.int64) - stamp, 0)
 
     def counts(self) -> tuple[Array, Array]:
         """Return where each sound one's counts start, and the counts, without timestamps.
@@ -125,29 +140,43 @@ class RecordTable:
         Without a copy if they are in line, as they nearly always are.
         """
         width, numbers, raw = self.header.width, self.numbers, self.header.part("counters")
-        whole = np.frombuffer(raw, f"{self.header.order}u{width}", len(raw) // width)
+        kind = np.dtype(f"{self.header.order}u{width}")
         starts = self.counters[0][self.sound].astype(np.int64) + (8 if self.header.timed else 0)
-        first = np.concatenate([[0], np.cumsum(numbers)])
-        line = starts // width - first[:-1]
-        if len(line) and (line == line[0]).all():
-            counts = whole[line[0] : line[0] + first[-1]]
+        first = np.concatenate([[0], np.cumsum(numbers, dtype=np.int64)])
+        line = starts - width * first[:-1]
+        if first[-1] and (line == line[0]).all():
+            counts = np.ndarray((first[-1],), kind, raw, line[0])
         else:
-            counts = whole[np.repeat(line, numbers) + np.arange(first[-1])]
+            anywhere = np.ndarray((max(0, len(raw) - width + 1),), kind, raw, strides=(1,))
+            counts = anywhere[np.repeat(line, numbers) + width * np.arange(first[-1])]
         return first, counts if width == 8 else (counts == 0).astype(np.uint8)
 
-    def problems(self, named: Array) -> list[Problem]:
-        """Return what is malformed in them; `named` says which have a name."""
-        starts, numbers = self.counters
-        size, width = len(self.header.part("counters")), self.header.width
-        refs = self.column("NameRef")
-        at, bits = self.bitmaps
-        astray = _outside(at, bits, 1, len(self.header.part("bitmaps"))) & (bits > 0)
-        unstamped, large = np.zeros(len(starts), bool), np.zeros(len(starts), bool)
-        unstamped[self.sound] = self.numbers == 0
-        if self.header.layout.raw_version > 8:
+    @functools.cached_property
+    def large(self) -> Array:
+        """Which have a count that llvm-profdata does not believe."""
+        large = np.zeros(len(self.offsets), bool)
+        if self.header.layout.raw_version > 8 and self.header.width == 8:
             first, counts = self.counts()
             where = np.searchsorted(first, np.flatnonzero(counts > LARGEST), side="right") - 1
             large[np.flatnonzero(self.sound)[where]] = True
+        return large
+
+    def problems(self, names: Names) -> list[Problem]:
+        """Return what is malformed in them; `names` are those of the profile."""
+        starts, numbers = self.counters
+        size, width = len(self.header.part("counters")), self.header.width
+        refs = self.column("NameRef")
+        named = names.index(refs)
+        at, bits = self.bitmaps
+        astray = _outside(at, bits, 1, len(self.header.part("bitmaps"))) & (bits > 0)
+        unstamped = np.zeros(len(starts), bool)
+        if self.header.timed:
+            unstamped[self.sound] = self.numbers == 0
+        astray_uniform = np.zeros(len(starts), bool)
+        if self.header.fields.get("NumUniformCounters"):
+            places = self.places("UniformCounterPtr", "UniformCountersDelta")
+            room = len(self.header.part("uniform_counters"))
+            astray_uniform = _outside(places, numbers, 8, room)
         kinds: tuple[tuple[type[Problem], Array, str], ...] = (
             (
                 Problem,
@@ -155,29 +184,44 @@ class RecordTable:
                 "expected 1 or more counters within {size} bytes, found {number} of {width} "
                 "from byte {place}",
             ),
-            (Problem, large, "expected counts up to 2^56, found more among {number}"),
+            (Problem, self.large, "expected counts up to 2^56, found a larger one in {name}"),
             (Problem, astray, "expected a bitmap of {bits} bytes, found no such"),
+            (Problem, astray_uniform, "expected {number} uniform counters, found no such"),
             (
                 Doubt,
                 self.overlapping & self.sound,
                 "expected {number} counters of its own, found another's among them (objects of "
                 "two variants were linked, or it is damaged)",
             ),
-            (Doubt, ~named, "expected a name for NameRef {ref:#x}, found none"),
+            (Doubt, named < 0, "expected a name for NameRef {ref:#x}, found none"),
             (Doubt, unstamped, "expected a timestamp before its counters, found none"),
         )
         start, problems = self.header.places["data"][0], list[Problem]()
+        data = self.header.part("data")
+        if len(data) > MOST_RECOGNIZED and (self.outside.any() or self.overlapping.any()):
+            what = f"records: {len(data):,} bytes, too many to look for others than the header's"
+            problems.append(Problem(start, what))
+        if self.padding:
+            what = f"records: expected the first one here, found {self.padding} bytes of padding"
+            problems.append(Problem(start, f"{what}, which llvm-profdata takes for a record"))
         for kind, wrong, what in kinds:
             records = np.flatnonzero(wrong)
+            listed = names.resolve(refs[records[:MOST]]) if "{name}" in what else []
             for i in records[:MOST].tolist():
                 place = self.header.signed(int(starts[i]))
                 facts = {"number": numbers[i], "place": place, "bits": bits[i], "ref": int(refs[i])}
+                facts["name"] = listed.pop(0).decode(errors="backslashreplace") if listed else ""
                 text = what.format(size=size, width=width, **facts)
                 problems.append(kind(start + int(self.offsets[i]), f"record: {text}"))
             if len(records) > MOST:
                 more = f"record: {len(records) - MOST} more like the one before"
                 problems.append(kind(start + int(self.offsets[records[MOST]]), more))
         return problems
+
+    @property
+    def padding(self) -> int:
+        """Bytes before the first record: some linkers for Windows leave zeros there."""
+        return int(self.offsets[0]) if len(self.offsets) and not self.mixed else 0
 
     @property
     def mixed(self) -> bool:
@@ -210,9 +254,13 @@ def read(header: Header, names: Callable[[], Names]) -> RecordTable:
     after the other, and the runtime wrote them all with its own stride.
     """
     rows = header.layout.rows(header.part("data"), header.bits, header.order)
-    offsets = np.arange(len(rows)) * rows.itemsize
+    kind = _narrow(header.part("data"))
+    offsets: Array = np.arange(len(rows), dtype=kind)
+    offsets *= kind(rows.itemsize)
     ours = RecordTable(header, (RecordBlock(header.layout, offsets, rows),))
     if not (ours.outside.any() or ours.overlapping.any()):
+        return ours
+    if len(header.part("data")) > MOST_RECOGNIZED:
         return ours
     text = names()
     recognized = _recognized(header, text)
@@ -241,13 +289,20 @@ def _recognized(header: Header, names: Names) -> RecordTable:
             same = header.layout.raw_version in versions
             own = header.layout if same else layout.LAYOUTS[versions[-1]]
             rows = own.rows(data, header.bits, header.order, ALIGNMENT)[offsets // ALIGNMENT]
-            blocks.append(RecordBlock(own, offsets, rows))
+            blocks.append(RecordBlock(own, offsets.astype(_narrow(data)), rows))
     return RecordTable(header, tuple(blocks))
 
 
 def _outside(starts: Array, numbers: Array, width: int, size: int) -> Array:
     """Return which starts and numbers do not lie within so many bytes."""
-    room = np.uint64(size) - np.minimum(starts, np.uint64(size))
-    outside: Array = numbers > room // np.uint64(width)
-    outside |= starts % np.uint64(width) > 0
+    outside = np.zeros(len(starts), bool)
+    for first in range(0, len(starts), _TOGETHER):
+        part = slice(first, first + _TOGETHER)
+        room = np.uint64(size) - np.minimum(starts[part], np.uint64(size))
+        outside[part] = numbers[part] > room // np.uint64(width)
     return outside
+
+
+def _narrow(part: memoryview) -> type[np.uint32 | np.uint64]:
+    """Return the smaller type that holds each place of a part."""
+    return np.uint32 if len(part) < 1 << 31 else np.uint64

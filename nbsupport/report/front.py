@@ -12,7 +12,7 @@ import jinja2
 
 from nbsupport.base import files, settings
 from nbsupport.notebooks.results import Run
-from nbsupport.report.pages import anchor, find, link_to
+from nbsupport.report.pages import find, link_to
 from nbsupport.show.shown import Html, element, escape
 from nbsupport.studies import hypotheses
 
@@ -94,6 +94,6 @@ def _link(run: Run, titles: Mapping[str, str], name: str, *, observed: bool = Fa
     mark = element("span", "✗", class_="mark fails", title="does not hold")
     if run.holds(name):
         mark = element("span", "✓", class_="mark holds", title="holds")
-    link = link_to(sentence, notebook, titles, f"#{anchor(name)}")
+    link = link_to(sentence, notebook, titles, run.place(name))
     number = element("small", notebook.partition("-")[0])
     return element("span", mark, " ", link, " ", number, class_="claimed")

@@ -28,9 +28,7 @@ def build(run: str, out: Path) -> Path:
     """
     opened = results.open_run(run)
     notebooks = _notebooks(run, opened)
-    empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not (out / _MARK).is_file() and not empty:
-        raise LabError(str(out), "not a site of ours, and not empty", "choose another folder (-o)")
+    require(out)
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".site-", dir=out.absolute().parent) as folder:
@@ -42,6 +40,15 @@ def build(run: str, out: Path) -> Path:
     except OSError as error:
         raise from_os(f"building the site {out}", error) from error
     return out / "index.html"
+
+
+def require(out: Path) -> None:
+    """Raise `LabError` where a site cannot go: something else is there."""
+    if out.exists() and not out.is_dir():
+        raise LabError(str(out), "not a site of ours, but a file", "choose another folder")
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not (out / _MARK).is_file() and not empty:
+        raise LabError(str(out), "not a site of ours, and not empty", "choose another folder")
 
 
 def _notebooks(folder: str, run: Run) -> list[Path]:

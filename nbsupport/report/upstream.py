@@ -122,8 +122,11 @@ def _facts(run: Run) -> dict[str, Any]:
     versions = {tool["name"]: tool["version"] for tool in manifest.get("toolchains", ())}
     names = (*cold["main"], *cold["foreign"])
     releases = {name: versions.get(name, _major(name)) for name in names}
-    none = pd.DataFrame(columns=["case", "verdict"])
-    cases = ", ".join(run.tables.get("cases", none)["case"].unique())
+    none = pd.DataFrame(columns=["case", "rustc", "verdict"])
+    projects = run.tables.get("cases", none)
+    cases = ", ".join(projects["case"].unique())
+    cases = cases.replace("rust-cc-", "a Rust program with ")  # our own, by their C part
+    cases = cases.replace("workload-", "a decoder of events in Rust with ")
     workarounds = run.tables.get("workarounds", none).to_dict("records")
     # "crash, then ok" before "ok, then ok"
     claims = run.claims.sort_values("observed", kind="stable").set_index("name")
@@ -136,7 +139,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "outcomes": ", ".join(f"{n} {kind}" for kind, n in table["outcome"].value_counts().items()),
         "layouts": _described(set(cold["main_raw_version"])),
         "matrix": _matrix(cold),
-        "projects": cases.replace("rust-cc-", "a Rust program with "),  # our own, by their C part
+        "projects": cases,
+        "rustcs": " and of LLVM ".join(projects["rustc"].unique()),
         "archive": reproducer.ARCHIVE,
         "test": reproducer.TEST,
         "ledger": hypotheses.ledger(run).to_dict("records"),

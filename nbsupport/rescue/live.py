@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nbsupport.audit import evidence, images, judge, machine_code, objects
+from nbsupport.audit.image import VERSION
 from nbsupport.base import process, progress
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import output_pipe
@@ -27,12 +28,15 @@ from nbsupport.rescue.profdata import raw
 
 #: What value sites call, and what writes the profile: to its file, or to memory (which a program
 #: may call itself). Source: InstrProfilingValue.c, InstrProfilingFile.c, InstrProfilingBuffer.c.
-_VALUES = tuple(f"__llvm_profile_instrument_{kind}" for kind in ("target", "memop", "range"))
-_WRITER, _BUFFER = "__llvm_profile_write_file", "__llvm_profile_write_buffer"
+VALUE_SITES = tuple(f"__llvm_profile_instrument_{kind}" for kind in ("target", "memop", "range"))
+WRITER, BUFFER = "__llvm_profile_write_file", "__llvm_profile_write_buffer"
 #: Mach-O's sections have the same names, in the segment __DATA.
-_ROLES = ("data", "cnts", "bits", "names", "vals", "vnds")
+ROLES = ("data", "cnts", "bits", "names", "vals", "vnds")
 #: What the signals to this process ask for.
-_SIGNALS: dict[int, str] = {signal.SIGUSR1: "now", signal.SIGINT: "end", signal.SIGTERM: "end"}
+SIGNALS: dict[int, str] = {
+    signal.SIGUSR1: "now",
+    **dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT), "end"),
+}
 
 
 @dataclass
@@ -88,18 +92,18 @@ def run(
     state = LiveRun()
     plan: RescuePlan = {
         "watcher": "rescue",
-        "functions": [*_VALUES, _BUFFER, _WRITER],
-        "version": images.VERSION,
+        "functions": [*VALUE_SITES, BUFFER, WRITER],
+        "version": VERSION,
         "exits": ["_exit", "_Exit"],
         "forks": ["fork", "vfork", "_Fork"],
-        "sections": [f"__llvm_prf_{role}" for role in _ROLES],
+        "sections": [f"__llvm_prf_{role}" for role in ROLES],
         "copies": str(folder),
     }
 
     def see(message: Mapping[str, Any]) -> None:
         event = RescueEvent(**message)
         if event.kind == "image":
-            image, note = _answer(event)
+            image, note = answer(event)
             state.images[image.path] = image
             debugger.tell(note)
         _update(state, event)
@@ -107,16 +111,16 @@ def run(
             progress.say(f"{save(state)}")
 
     def ask(number: int, _: object) -> None:
-        debugger.tell({"snapshot": _SIGNALS[number]})
+        debugger.tell({"snapshot": SIGNALS[number]})
 
     more: Request = {"plan": plan, "memory": -1, "stdin": _stdin()}
     with contextlib.ExitStack() as stack:
         paths = [
-            str(stack.enter_context(output_pipe(_pass(stream)))) if stream else os.devnull
+            str(stack.enter_context(output_pipe(passing(stream)))) if stream else os.devnull
             for stream in streams
         ]
         more["output"], more["errors"] = paths
-        stack.enter_context(process.handling(dict.fromkeys(_SIGNALS, ask)))
+        stack.enter_context(process.handling(dict.fromkeys(SIGNALS, ask)))
         try:
             debugger.stop(*command, more, see)
         except LabError as error:
@@ -146,12 +150,12 @@ def _update(state: LiveRun, event: RescueEvent) -> None:
         state.executed, state.images, state.copied = True, {}, {}
 
 
-def _answer(event: RescueEvent) -> tuple[LiveImage, Note]:
+def answer(event: RescueEvent) -> tuple[LiveImage, Note]:
     """Say what to change in an image: nothing where its profile will be whole."""
     path, symbols = Path(event.path), event.symbols
-    values = [symbols[name] for name in _VALUES if symbols[name]]
-    patch = [symbols[_BUFFER]] if symbols[_BUFFER] else []
-    writer = [symbols[_WRITER]] if symbols[_WRITER] else []
+    values = [symbols[name] for name in VALUE_SITES if symbols[name]]
+    patch = [symbols[BUFFER]] if symbols[BUFFER] else []
+    writer = [symbols[WRITER]] if symbols[WRITER] else []
     image, places = LiveImage(path, event.version, healthy=False), None
     with contextlib.suppress(LabError):  # it is gone, or no longer what is running
         file = objects.read(path)
@@ -217,7 +221,9 @@ def _stdin() -> str:
     return os.devnull
 
 
-def _pass(stream: IO[str]) -> Callable[[bytes], None]:
+def passing(stream: IO[str]) -> Callable[[bytes], None]:
+    """Return what writes bytes to a stream, as long as somebody reads it."""
+
     def write(chunk: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
             buffer = getattr(stream, "buffer", None)

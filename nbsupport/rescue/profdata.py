@@ -8,7 +8,7 @@ the LLVM that made it and by newer ones. Source: TextInstrProfReader, IndexedIns
 import itertools
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from nbsupport.base.errors import LabError, first_line
 from nbsupport.profile import header, layout
 from nbsupport.profile.layout import MAGIC, Bits, Layout, Order
 from nbsupport.profile.profraw import Profile
-from nbsupport.rescue.rescued import RescuedPart
+from nbsupport.rescue.rescued import VALUES, RescuedPart
 from nbsupport.rescue.value_sites import Nodes
 from nbsupport.toolchains import profdata as llvm_profdata
 
@@ -56,8 +56,12 @@ class Recovered:
         return b"".join(line + b"\n" for line in lines)
 
 
-def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
+def recover(
+    profile: Profile, nodes: Nodes | None = None, *, without: Collection[str] = ()
+) -> Recovered:
     """Return what is in a profile, whether or not its records are of one layout.
+
+    Functions of the names in `without` are left out.
 
     Without nodes, value sites are there without values: without sites a compiler takes the
     profile for stale. Source: annotateValueSites (PGOInstrumentation.cpp).
@@ -69,16 +73,20 @@ def recover(profile: Profile, nodes: Nodes | None = None) -> Recovered:
     named = {at: name.decode("latin-1") for at, name in zip(targets, functions.names, strict=True)}
     named[0] = ""
     texts: dict[int, list[bytes]] = {}
+    left_out = 0
     columns = functions.record_sizes, sites[records.sound], records.column("Values")[records.sound]
     rows = zip(functions.rows(), *(column.tolist() for column in columns), strict=True)
     for (name, number, counts), size, numbers, pointer in rows:
-        if name:
+        if name.decode("latin-1") in without:
+            left_out += 1
+        elif name:
             values = nodes.values(pointer, numbers) if nodes else itertools.repeat([])
             lines = [name.decode("latin-1"), *map(str, (number, len(counts), *counts))]
             lines += [*_sites(numbers, values, named), "\n"]
             texts.setdefault(size, []).append("\n".join(lines).encode("latin-1"))
-    nameless = len(functions.names) - sum(map(len, texts.values()))
+    nameless = len(functions.names) - sum(map(len, texts.values())) - left_out
     lost = {
+        VALUES: not nodes and any(block.any() for block in kinds),
         f"{nameless} functions whose names are not there": nameless,
         "its MC/DC bitmaps": len(profile.header.part("bitmaps")),
         "when functions were first executed (temporal profile)": profile.header.timed,

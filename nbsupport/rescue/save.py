@@ -2,40 +2,64 @@
 
 import dataclasses
 import os
+import re
+import signal
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nbsupport.audit import images
+from nbsupport.base import progress
 from nbsupport.base.errors import LabError, first_line, from_os
 from nbsupport.profile import layout, profraw
 from nbsupport.profile.profraw import Profile
 from nbsupport.rescue import live, profdata
+from nbsupport.rescue.children import ChildRun, FamilyRun
 from nbsupport.rescue.live import LiveRun
-from nbsupport.rescue.rescued import VALUES, Rescued, RescuedPart
+from nbsupport.rescue.profdata import Recovered
+from nbsupport.rescue.rescued import Rescued, RescuedPart, RescuedProcess
+from nbsupport.rescue.value_sites import Nodes
 from nbsupport.toolchains import profdata as llvm_profdata
 
+#: What begins the traces of a temporal profile, which stand where functions do.
+#: Source: InstrProfWriter::writeTextTemporalProfTraceData (InstrProfWriter.cpp).
+_TRACES = b":temporal_prof_traces"
+_MOST = 64  # profiles that are kept apart
+#: Functions with a count that cannot be, which are named.
+_SHOWN = 10
 #: How the names of the runtime's functions begin that walk records.
 _RUNTIME = ("__llvm_profile", "lprof", "writeOneValueProf", "initializeValueProf")
 
 
-def save_file(path: Path, out: Path, binary: Path | None) -> Rescued:
+def save_file(path: Path, out: Path, binary: Path | None, without: Collection[str]) -> Rescued:
     """Write what is in a raw profile to `out`; see `nbsupport.rescue.rescue.from_profraw`."""
-    file = profraw.read(path)
+    file = profraw.read(path, most=sys.maxsize)
     if not file.profiles:
         do = "run the program under it: pgo-lab rescue -o OUT -- PROGRAM ARGS"
         raise LabError(str(path), file.problems[0].what, do)
     profiles = [_whole(profile, binary) if binary else profile for profile in file.profiles]
-    if file.valid and (rescued := _merged([path], out)):
+    if file.valid and not without and (rescued := _merged([path], out)):
         return rescued
-    recovered = [profdata.recover(profile) for profile in profiles]
+    names = {name.decode("latin-1") for p in profiles for name in p.functions.names}
+    if unknown := ", ".join(sorted(set(without) - names)):
+        do = "give a name as pgo-lab profraw --csv prints it"
+        raise LabError(str(path), f"no function {unknown} in it", do)
+    recovered = [profdata.recover(profile, without=without) for profile in profiles]
     parts = profdata.write(recovered, out)
-    lost = [VALUES, *(what for image in recovered for what in image.lost)]
+    lost = list(dict.fromkeys(what for image in recovered for what in image.lost))
     sound = [profile.records.sound for profile in profiles]
     short = sum(len(records) - int(records.sum()) for records in sound)
     if short:
         lost.append(f"{short} functions whose counters are not in the file")
     notes = [f"it was malformed: {file.problems[0].what}"] if file.problems else []
+    notes += [f"left out, as you asked: {name}" for name in without]
+    large = (p.records.column("NameRef")[p.records.large] for p in profiles)
+    named = (p.names.resolve(refs[:_SHOWN]) for p, refs in zip(profiles, large, strict=True))
+    for name in (name.decode("latin-1") for group in named for name in group):
+        if name not in without:
+            notes.append(f"{name} has a count that cannot be: --without '{name}' leaves it out")
     return Rescued(out, parts, False, tuple(lost), tuple(notes))
 
 
@@ -56,20 +80,166 @@ def save_run(run: LiveRun, own: Path, out: Path) -> Rescued:
         raise LabError(str(out), f"it ended before its memory was read ({run.ending})", do)
     profiles = [live.profile(image) for image in run.copied.values()]
     recovered = [profdata.recover(profdata.parse(raw), nodes) for raw, nodes in profiles]
-    if not all(nodes for _, nodes in profiles):
-        lost.insert(0, VALUES)
+    parts = _write(recovered, [raw for raw, _ in profiles], out)
+    lost += [what for image in recovered for what in image.lost]
+    return Rescued(out, parts, False, tuple(dict.fromkeys(lost)), tuple(notes))
+
+
+def save_family(family: FamilyRun, out: Path) -> Rescued:
+    """Write the profile of all programs that a command has run, as far as they have come.
+
+    What a healthy one has written itself is taken; of the others there are copies of memory.
+    """
+    own, recovered = list[ChildRun](), list[Recovered]()
+    lost, processes = list[str](), list[RescuedProcess]()
+
+    def take(run: ChildRun) -> None:
+        if len(recovered) > _MOST:
+            recovered[:] = _summed(recovered)
+        for raw, nodes in _copied(run):
+            recovered.append(profdata.recover(profdata.parse(raw), nodes))
+            lost.extend(recovered[-1].lost)
+
+    for run in progress.over(family.runs, "reading the profiles of its processes"):
+        source = "memory" if any(image.copies for image in run.images.values()) else "none"
+        if run.own and profraw.read(run.own).valid:
+            own.append(run)
+            source = "own"
+        else:
+            take(run)
+        processes.append(RescuedProcess(run.pid, str(run.program), run.ending, source))
+    if unread := sum(process.profile == "none" for process in processes):
+        lost.append(f"processes that ended before their memory was read: {unread}")
+    lost += [f"what {path} counted until it became another program" for path in family.became]
+    if family.unfollowed:
+        lost.append(
+            f"processes that could not be followed, as those of 32 bits: {family.unfollowed}"
+        )
+    if not own and not recovered:
+        do = "give a time limit shorter than its run (--seconds)"
+        raise LabError(str(out), "all processes ended before their memory was read", do)
+    written = [run.own for run in own if run.own]
+    rescued = None if recovered else _merged(written, out)
+    if rescued is None:
+        raws = (raw for run in family.runs for raw, _ in _copied(run))
+        for runs, texts in _own_texts(own):
+            recovered += texts
+            for run in () if texts else runs:
+                take(run)
+        rescued = _joined(recovered, raws, out)
+    notes = (*rescued.notes, *_family_notes(family))
+    lines, rows = tuple(dict.fromkeys(lost)), tuple(processes)
+    healthy = rescued.healthy and not lines
+    return dataclasses.replace(rescued, healthy=healthy, lost=lines, notes=notes, processes=rows)
+
+
+def _copied(run: ChildRun) -> list[tuple[bytes, Nodes | None]]:
+    """Return a program's copies as raw profiles, and the value nodes of each."""
+    return [live.profile(image) for image in run.images.values() if image.copies]
+
+
+def _own_texts(own: Sequence[ChildRun]) -> Iterator[tuple[Sequence[ChildRun], list[Recovered]]]:
+    """Yield what programs have written themselves, by the llvm-profdata of each raw version.
+
+    Where there is none, or it does not take them, their copies have to do: there is no text then.
+    """
+    groups: dict[tuple[int | None, tuple[str, ...], int], list[ChildRun]] = {}
+    for run in own:
+        assert run.own
+        head = profraw.read(run.own).profiles[0].header
+        groups.setdefault((head.layout.raw_version, head.variants, head.record_size), []).append(
+            run
+        )
+    for (version, variants, size), runs in groups.items():
+        owners = llvm_profdata.owners(version)
+        paths = [run.own for run in runs if run.own]
+        texts = _text(llvm_profdata.tool(owners[0]), paths) if owners else []
+        yield runs, [Recovered(variants, {size: texts}, ())] if texts else []
+
+
+def _joined(recovered: Sequence[Recovered], raws: Iterable[bytes], out: Path) -> Rescued:
+    """Write the profile of several programs; functions of two layouts may be the same."""
+    images = _summed(recovered)
+    parts = _write(images, raws, out)
+    blocks = (text for image in images for texts in image.texts.values() for text in texts)
+    distinct = len({tuple(text.split(b"\n", 2)[:2]) for text in blocks})
+    owners = llvm_profdata.owners()
+    if owners and out.suffix == ".proftext" and distinct < sum(part.functions for part in parts):
+        llvm_profdata.merge(llvm_profdata.tool(owners[0]), [out], out)  # each is there once, then
+    return Rescued(out, parts, False, (), (), distinct=distinct)
+
+
+def _summed(recovered: Sequence[Recovered]) -> list[Recovered]:
+    """Return each function once, where several processes have counted it.
+
+    Without an llvm-profdata they are left as they are; each llvm-profdata adds them up.
+    """
+    groups: dict[tuple[tuple[str, ...], int], list[bytes]] = {}
+    for image in recovered:
+        for size, texts in image.texts.items():
+            content = b"".join([image.header, *texts])
+            groups.setdefault((image.variants, size), []).append(content)
+    owners = llvm_profdata.owners()
+    if len(recovered) < 2 or not owners:
+        return list(recovered)
+    images = []
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        for (variants, size), contents in groups.items():
+            paths = [Path(name, f"{n}.proftext") for n in range(len(contents))]
+            for path, content in zip(paths, contents, strict=True):
+                path.write_bytes(content)
+            texts = _text(owners[0].llvm_profdata, paths) or contents
+            images.append(Recovered(variants, {size: texts}, ()))
+    return images
+
+
+def _text(tool: Path | None, paths: Sequence[Path]) -> list[bytes]:
+    """Merge profiles by an llvm-profdata, and return the text of each function; [] if it fails."""
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        out = Path(name, "merged.proftext")
+        if tool is None or not llvm_profdata.merge(tool, paths, out).ok:
+            return []
+        blocks = re.sub(rb"(?m)^#.*\n", b"", out.read_bytes()).split(b"\n\n")
+    texts = [re.sub(rb"(?m)\A(:.*\n)+", b"", block) for block in blocks if _TRACES not in block]
+    return [text.strip(b"\n") + b"\n\n" for text in texts if text.strip()]
+
+
+def _write(
+    recovered: Sequence[Recovered], raws: Iterable[bytes], out: Path
+) -> tuple[RescuedPart, ...]:
+    """Write the profile; where that fails, keep the raw profiles: hours of training are in them."""
     try:
-        parts = profdata.write(recovered, out)
+        return profdata.write(recovered, out)
     except (LabError, OSError) as error:
-        # Hours of training are not to be lost for a full disk.
         handle, name = tempfile.mkstemp(prefix="pgo-lab-rescued-", suffix=".profraw")
         with os.fdopen(handle, "wb") as file:
-            file.write(b"".join(raw for raw, _ in profiles))
+            file.writelines(raws)
         why = error.why if isinstance(error, LabError) else str(error.strerror)
         do = f"what was counted is in {name}: pgo-lab rescue --profraw {name} -o ELSEWHERE"
         raise LabError(str(out), why, do) from error
-    lost += [what for image in recovered for what in image.lost]
-    return Rescued(out, parts, False, tuple(dict.fromkeys(lost)), tuple(notes))
+
+
+def _family_notes(family: FamilyRun) -> list[str]:
+    notes = list[str]()
+    alone = len(family.runs) == 1
+    for run in family.runs:
+        if run.crash:
+            whose = "for a reason of its own"
+            if run.crash[1].startswith(_RUNTIME):
+                whose = "in its profile runtime, which could not be kept from it"
+            name = "it" if alone else run.program.name
+            notes.append(f"{name} crashed {whose}: {run.crash[0]} in {run.crash[1] or '?'}")
+    if family.why == "limit":
+        notes.append("its time was over: the profile is of what it had done")
+    elif family.why in ("end", "now"):
+        notes.append("the profile is of what it had done when it was asked for")
+    elif family.code and not (alone and notes):
+        code = f"exit code {family.code}" if family.code > 0 else signal.Signals(-family.code).name
+        notes.append(f"it ended with {code}")
+    if family.outlived:
+        notes.append(f"processes that outlived the command, and were ended: {family.outlived}")
+    times = Counter(notes)
+    return [note if n == 1 else f"{note} ({n} times)" for note, n in times.items()]
 
 
 def _notes(run: LiveRun) -> list[str]:
@@ -102,7 +272,9 @@ def _merged(written: Sequence[Path], out: Path) -> Rescued | None:
         return None
     profile = raws[0].profiles[0].header
     versions = layout.sizes(profile.bits)[profile.record_size]
-    number = sum(raw.functions for raw in raws)
+    number = raws[0].functions
+    if len(raws) > 1:
+        number = len({row[:2] for raw in raws for row in raw.rows()})
     major = None if out.suffix == ".proftext" else int(owners[0].major)
     part = RescuedPart(profile.record_size, versions, number, out, major)
     notes = ("healthy: its records are of one layout, and it writes its profile itself",)

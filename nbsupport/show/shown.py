@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nbsupport.base.errors import visible_lines
 from nbsupport.show import look
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
 
 
 def escape(content: object) -> Html:
-    """Return text as HTML: escaped, for between tags and in attributes."""
-    return Html(html.escape(str(content)))
+    """Return text as HTML: escaped, for between tags and in attributes; controls are visible."""
+    return Html(html.escape(visible_lines(str(content))))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, marked: bool = True) -> Shown:
@@ -74,7 +75,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, marked: bool
 
     `marked`: a cell that is an outcome or a verdict has its colour. Long names may break in a line.
     """
-    lines = [tuple(columns), *(tuple(str(cell) for cell in row) for row in rows)]
+    lines = [tuple(columns), *(tuple(visible_lines(str(cell)) for cell in row) for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
     text = "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

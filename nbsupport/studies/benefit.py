@@ -6,6 +6,7 @@ What a program is trained with, it is not measured with.
 """
 
 import dataclasses
+import functools
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -56,15 +57,23 @@ class Variant:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the compilers said of the profile; not of build scripts, which have none."""
-        lines = (line for line in self.built.warnings if not line.startswith("build_script_"))
+        """What the compilers said of the profile."""
+        lines = self.built.warnings
         return tuple(line for line in lines if re.search("profile|count discarded", line))
 
 
 def build_all(lab: Lab, programs: Sequence[tuple[str, str]]) -> list[Variant]:
-    """Return what `build_variants` does of each of the `programs`: (a case's name, an LLVM)."""
-    pairs = progress.over(programs, "programs")
-    return [variant for pair in pairs for variant in build_variants(lab, *pair)]
+    """Return what `build_variants` does of each of the `programs`: (a case's name, an LLVM).
+
+    One for which a compiler, or cargo, is missing is left out, which is said.
+    """
+    builds: list[Variant] = []
+    for name, llvm in progress.over(programs, "programs"):
+        try:
+            builds += build_variants(lab, name, llvm)
+        except MissingError as error:
+            print(f"left out {name}: {error}")  # noqa: T201 - the notebook shows it
+    return builds
 
 
 def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
@@ -74,12 +83,12 @@ def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
     instrumented. Raises `LabError` where a compiler is missing, or a build or the training fails.
     """
     maker = _Maker(lab, name, llvm, llvm)
-    profile = maker.indexed(maker.trained(maker.build(), maker.main))
-    return (
-        Variant(name, "none", maker.build(rustflags=())),
-        Variant(name, "rust", maker.using(profile, "-fno-profile-use")),
-        Variant(name, "both", maker.using(profile)),
-    )
+    ways = (cases.INSTRUMENT, ())
+    instrumented, none = progress.each(ways, lambda how: maker.build(rustflags=how), "builds")
+    profile = maker.indexed(maker.trained(instrumented, maker.main))
+    flags = ("-fno-profile-use", _C_WARNS)
+    rust, both = progress.each(flags, functools.partial(maker.using, profile), "builds")
+    return Variant(name, "none", none), Variant(name, "rust", rust), Variant(name, "both", both)
 
 
 def build_mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
@@ -92,11 +101,17 @@ def build_mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, 
     # No object of rustc's asks for the runtime where Rust is not instrumented: the linker does.
     words = ("-Wl,-u,__llvm_profile_runtime", str(maker.cc.runtime), "-lc")
     runtime = tuple(f"-Clink-arg={word}" for word in words)
-    parts = (
-        maker.trained(maker.build("-fno-profile-generate"), maker.main),
-        maker.trained(maker.build("-fprofile-generate", rustflags=runtime), maker.cc),
+    ways = (
+        ("-fno-profile-generate", cases.INSTRUMENT, maker.main),
+        ("-fprofile-generate", runtime, maker.cc),
     )
-    return (Variant(name, "clean", maker.using(maker.indexed(*parts))),)
+
+    def train(way: tuple[str, tuple[str, ...], Toolchain]) -> Path:
+        flags, how, brings_runtime = way
+        return maker.trained(maker.build(flags, rustflags=how), brings_runtime)
+
+    profile = maker.indexed(*progress.each(ways, train, "builds"))
+    return (Variant(name, "clean", maker.using(profile)),)
 
 
 def build_rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, ...]:
@@ -181,7 +196,8 @@ def measure(lab: Lab, builds: Sequence[Variant], *, repetitions: int = 5) -> pd.
         printed = dict(re.findall(r"^(\w+) (\S+)$", output, re.MULTILINE))
         row = {"program": variant.program, "build": variant.build, "block": block}
         rows.append({**row, "checksum": printed["checksum"], "seconds": float(printed["seconds"])})
-    return pd.DataFrame([row for row in rows if row["block"]])
+    columns = ["program", "build", "block", "checksum", "seconds"]
+    return pd.DataFrame([row for row in rows if row["block"]], columns=columns)
 
 
 def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
@@ -194,16 +210,18 @@ def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
     if valgrind is None:
         raise MissingError("instructions", "valgrind is not here", "apt-get install valgrind")
     counter = (valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null")
-    counted = {}
-    for variant in progress.over(builds, "instructions"):
+
+    def count(variant: Variant) -> int:
         key = files.digest(*_COUNTED, *variant.built.case.command, variant.built.folder.name)
         note = lab.cache / "instructions" / f"{key}.json"
         if not note.is_file():
             runs = [_run(lab, variant, (*_COUNTED, rounds), counter) for rounds in ("1", "0")]
             whole, start = (int(re.findall(r"Collected : (\d+)", run.stderr)[0]) for run in runs)
             files.write(note, str(whole - start))
-        counted[variant.program, variant.build] = int(note.read_text())
-    return counted
+        return int(note.read_text())
+
+    names = [(variant.program, variant.build) for variant in builds]
+    return dict(zip(names, progress.each(builds, count, "instructions"), strict=True))
 
 
 def count_if_here(lab: Lab, builds: Sequence[Variant]) -> Counted:

@@ -35,6 +35,7 @@ class BuildChange:
     main_instrument: str = "ir"
     instrument: str | None = None
     without_library: bool = False
+    whole: bool = False
 
     def changed(self, lab: Lab, program: str, llvm: str, foreign: str) -> Trial:
         """Return the case of a `program` with the change: main by `llvm`, its library by `foreign`.

@@ -87,12 +87,13 @@ class Hypothesis:
         rows = [row for row in self.rows if row in lacking]
         why = [test.seen(run) for test in tests]
         for row in rows:
-            missing = ", ".join(lacking[row])
-            why.append(f"{row} contradicts {missing}" if missing else f"{row} shows all")
+            missing, untried = map(", ".join, lacking[row])
+            all_ = f"all but {untried}, which was not tried" if untried else "all"
+            why.append(f"{row} contradicts {missing}" if missing else f"{row} shows {all_}")
         if not why:
             return "open", ()
         wrong = [test for test in tests if test.verdict(run) == "refuted"]
-        refuted = wrong or (rows and all(lacking[row] for row in rows))
+        refuted = wrong or (rows and all(lacking[row][0] for row in rows))
         return "refuted" if refuted else "supported", tuple(why)
 
 
@@ -110,11 +111,15 @@ def load() -> tuple[Hypothesis, ...]:
     return tuple(hypotheses)
 
 
-def _lacking(run: Run) -> dict[str, list[str]]:
-    """Return, for each mechanism that a run made happen, what of the user's crash it lacks."""
+def _lacking(run: Run) -> dict[str, tuple[list[str], list[str]]]:
+    """Return, for each mechanism that a run made happen, what of the user's crash it lacks.
+
+    After that, what of it was not tried.
+    """
     table = run.tables.get("mechanisms")
     rows = [] if table is None else table.to_dict("records")
-    return {row["mechanism"]: mechanisms.lacks(row) for row in rows if not row["why"]}
+    made = (row for row in rows if not row["why"])
+    return {row["mechanism"]: (mechanisms.lacks(row), mechanisms.untried(row)) for row in made}
 
 
 def ledger(run: Run) -> pd.DataFrame:

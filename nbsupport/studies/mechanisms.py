@@ -47,6 +47,7 @@ class Criterion:
 
     head: str
     programs: tuple[str, ...]
+    costly: tuple[str, ...] = ()
     crash: tuple[str, ...] = ()
     debugger: bool = False
     same_function: bool = False
@@ -113,11 +114,13 @@ class Signature:
     def agrees(self, observation: Observation) -> Agreement:
         """Return whether it agrees with an observation; KeyError for one without criterion."""
         criterion = criteria()[observation.id]
-        if self.why or not self.outcomes.keys() >= set(criterion.programs):
+        if self.why:
             return "untried"
-        crashed = [self.outcomes[name] for name in criterion.crash]
+        crashed = [self.outcomes[name] for name in criterion.crash if name in self.outcomes]
         if any(outcome.kind != "crash" for outcome in crashed):
             return "no"
+        if not self.outcomes.keys() >= {*criterion.programs, *criterion.crash}:
+            return "untried"
         functions = {outcome.crash.function for outcome in crashed if outcome.crash}
         if criterion.debugger and not all(outcome.crash for outcome in crashed):
             return "untried"
@@ -140,17 +143,21 @@ def load() -> tuple[BuildChange, ...]:
     return build_change.load("hypotheses/mechanisms.toml")
 
 
-def measure(lab: Lab, llvm: str, foreign: str) -> tuple[Signature, ...]:
+def measure(lab: Lab, llvm: str, foreign: str, *, whole: bool = True) -> tuple[Signature, ...]:
     """Make each mechanism happen, in parallel; return the signatures, in order.
 
-    `llvm` is the LLVM that builds main and brings the runtime, `foreign` the other one. Raises
+    `llvm` is the LLVM that builds main and brings the runtime, `foreign` the other one. Unless it
+    is to be `whole`, what is `costly` to compile is run of the mechanism `mixed` alone. Raises
     `LabError` where these two are not there. What cannot be run here says why, and prints it once.
     """
     lab.trial("cold", llvm, foreign)
+    costly = {name for criterion in criteria().values() for name in criterion.costly}
 
     def make(mechanism: BuildChange) -> Signature:
         outcomes, merge, errors = dict[str, Outcome](), "", dict[str, str]()
         for name in _programs():
+            if name in costly and not whole and mechanism.id != "mixed":
+                continue
             try:
                 outcomes[name], merged = _run(lab, mechanism, name, llvm, foreign)
                 merge = merged or merge
@@ -212,6 +219,12 @@ def lacks(row: Mapping[Any, Any]) -> list[str]:
     return [name for name in crash if row.get(f"{_AGREES}{name}") == "no"]
 
 
+def untried(row: Mapping[Any, Any]) -> list[str]:
+    """Return of which observations of the user's crash a `row` of `compare` says nothing, by id."""
+    crash = [name for name, criterion in criteria().items() if criterion.in_crash]
+    return [name for name in crash if row.get(f"{_AGREES}{name}") == "untried"]
+
+
 def measurement(row: Mapping[Any, Any], observation: str) -> str:
     """Return what a `row` of `compare` has for an `observation`, by its id; "" for nothing."""
     criterion = criteria()[observation]
@@ -252,7 +265,7 @@ def figure(compared: pd.DataFrame, observations: Sequence[Observation]) -> shown
     axes.xaxis.tick_top()
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("normal" if lacks(row) else "bold")
-    whole = [row["what"] for row in rows if not lacks(row)]
+    whole = [row["what"] for row in rows if not lacks(row) and not untried(row)]
     caption = f"Of {len(rows)} mechanisms, these show all that was seen of the crash: "
     caption += f"{'; '.join(whole) or 'none'}."
     words = (f"{row['mechanism']}: {', '.join(lacks(row)) or 'nothing'}" for row in rows)
@@ -275,7 +288,7 @@ def widget(compared: pd.DataFrame, observations: Sequence[Observation]) -> Live:
     """
     rows = compared.to_dict("records")
     columns = [fact for fact in observations if f"{_AGREES}{fact.id}" in compared]
-    whole = [row["what"] for row in rows if not row["why"] and not lacks(row)]
+    whole = [row["what"] for row in rows if not (row["why"] or lacks(row) or untried(row))]
     mechanism = choice("mechanism", [ALL, *compared["what"]], next(iter(whole), ALL))
     observation = choice("observation", [ALL, *(fact.what for fact in columns)])
 

@@ -111,20 +111,30 @@ def load() -> tuple[BuildChange, ...]:
 
 
 def try_all(
-    lab: Lab, program: str, llvm: str, foreign: str, *, only: Sequence[str] = ()
+    lab: Lab,
+    program: str,
+    llvm: str,
+    foreign: str,
+    *,
+    only: Sequence[str] = (),
+    whole: bool = True,
 ) -> tuple[Row, ...]:
     """Try the workarounds (or `only` those named) on a case; return a row for each, in order.
 
     The case is a `program` with its main by `llvm` and its library by `foreign`; what cannot be
-    tried on it is tried on the first program that it is for. Raises `LabError` where the case
-    itself cannot be made, or there is no such workaround.
+    tried on it is tried on the first program that it is for, but for those of the `whole` if that
+    is not asked for. Raises `LabError` where the case itself cannot be made, or there is no such
+    workaround.
     """
     everything = {workaround.id: workaround for workaround in load()}
     for name in only:
         if name not in everything:
             choice = f"choose from {', '.join(everything)}"
             raise LabError(f"workaround {name}", "there is none", choice)
-    chosen = [everything[name] for name in everything if name in (only or everything)]
+    chosen = [everything[name] for name in everything if name in only]
+    if not only:
+        quick = [w for w in everything.values() if not w.whole or program in w.on]
+        chosen = [*everything.values()] if whole else quick
     lab.trial(program, llvm, foreign)
 
     @functools.cache

@@ -11,10 +11,13 @@ import time
 from pathlib import Path
 
 from nbsupport.base import files, progress, settings
-from nbsupport.base.errors import MissingError
+from nbsupport.base.errors import AbsentError, MissingError
 
 #: The system's configuration.
 _ETC = Path("/etc/apt")
+
+#: What downloads one file for apt-get, with its proxies; in no folder of PATH.
+_HELPER = Path("/usr/lib/apt/apt-helper")
 
 #: How apt-get is asked for one file: the tar archive of a source package.
 _SOURCE = ("source", "--download-only", "--tar-only")
@@ -53,6 +56,23 @@ def source(package: str) -> tuple[str, int, str]:
     if match is None:
         raise MissingError(package, "the archive states no SHA-256 of its sources", _ADVICE)
     return match[1], int(match[2]), match[3]
+
+
+def fetch(url: str, target: Path) -> Path:
+    """Download a file of one of the `archives` to `target`, and return it; no lists needed.
+
+    Raises `AbsentError` where the host answers with another status than 200, `MissingError` where
+    it does not answer.
+    """
+    configuration = settings.cache_dir() / "apt" / "apt.conf"
+    command = (_HELPER, "-q", "-c", configuration, "download-file", url, target)
+    done = files.run_tool(command, target.parent)
+    if not done.ok:
+        why = _error(done.stderr) or "apt-helper fails"
+        # "Failed to fetch URL  404  Not Found [IP: …]"
+        kind = AbsentError if re.search(r"  [345]\d\d  ", why) else MissingError
+        raise kind(url.split("/")[2], why, _ADVICE)
+    return target
 
 
 def archives() -> list[str]:
@@ -102,13 +122,13 @@ def _configure(home: Path) -> Path:
     shutil.rmtree(home / "sources", ignore_errors=True)
     for name in ("sources", "state/lists/partial", "cache/archives/partial"):
         (home / name).mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate((_ETC / "sources.list", *_ETC.glob("sources.list.d/*"))):
+    for number, path in enumerate((_ETC / "sources.list", *sorted(_ETC.glob("sources.list.d/*")))):
         if path.suffix in (".list", ".sources") and os.access(path, os.R_OK):
             text = with_sources(path.read_text(errors="replace"))
             (home / "sources" / f"{number}-{path.name}").write_text(text)
     configuration = home / "apt.conf"
     template = (settings.data_dir() / "apt.conf").read_text()
-    configuration.write_text(template.format(home=home))
+    files.write(configuration, template.format(home=home))  # whole, for who fetches meanwhile
     return configuration
 
 

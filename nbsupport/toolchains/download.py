@@ -17,27 +17,32 @@ import tomllib
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nbsupport.base import files, progress, settings
-from nbsupport.base.errors import LabError, MissingError, first_line, from_os
+from nbsupport.base.errors import AbsentError, LabError, MissingError, first_line, from_os
 from nbsupport.toolchains import apt, wheels
 
+#: How many are brought at a time: one waits for the network while another is unpacked.
+_JOBS = 3
 
-class AbsentError(MissingError):
-    """The host answers, and has no such file (HTTP 404)."""
+
+#: How an xz file begins whose blocks have a CRC64, as all of Debian's; so blocks can be read alone.
+#: Source: The .xz File Format, 2.1.1.
+_XZ = bytes.fromhex("fd377a585a000004e6d6b446")
 
 
 @dataclass(frozen=True)
 class Archive:
     """One file to download, of `size` bytes (0: not known).
 
-    From `apt` (the system's Debian archive; a package, `name=version`), from `url`, from
-    the folder of the source package `pool` in that archive's pool, which has more than its
-    lists do, or the sources of a `package` (`name==version`) of the Python package index.
-    Where the system has the shared library `unless`, it is not needed.
+    From the system's Debian archive: the folder of the source package `pool` in its pool, which
+    has more than its lists do and needs none, or else `apt` (a package, `name=version`). From
+    `url`, or the sources of a `package` (`name==version`) of the Python package index. Where the
+    system has the shared library `unless`, it is not needed. `part`: what `get_part` takes of it,
+    blocks of an xz archive from byte to byte.
     """
 
     file: str
@@ -48,6 +53,7 @@ class Archive:
     pool: str = ""
     package: str = ""
     unless: str = ""
+    part: tuple[int, ...] = ()
 
 
 def source(name: str) -> Path:
@@ -93,12 +99,15 @@ def rustc_web() -> Path:
     wheels.require_support("rustc-web 1.85.0", "it is", do)
 
     def make(staging: Path) -> None:
+        # On x86-64, Debian's shared libraries are in its multiarch folder.
+        libraries = Path("/usr/lib/x86_64-linux-gnu")
+        needed = [a for a in archives if not (a.unless and (libraries / a.unless).exists())]
         with tempfile.TemporaryDirectory(dir=staging) as work:
-            for archive in archives:
-                # On x86-64, Debian's shared libraries are in its multiarch folder.
-                library = Path("/usr/lib/x86_64-linux-gnu", archive.unless)
-                if not archive.unless or not library.exists():
-                    _undeb(_first([archive], Path(work)), staging)
+
+            def bring(archive: Archive) -> None:
+                _undeb(_first([archive], Path(work)), staging)
+
+            progress.each(needed, bring, "rustc-web, packages", jobs=_JOBS, step=lambda: None)
         wrapper, real = staging / "usr" / "bin" / "rustc", staging / "usr" / "libexec" / "rustc"
         real.parent.mkdir(exist_ok=True)
         wrapper.rename(real)
@@ -140,10 +149,8 @@ def get(archive: Archive, folder: Path) -> Path:
     progress.say(f"{archive.file}: {size}, into {settings.cache_dir()}")
     files.require(archive.size, folder, archive.file)
     with progress.growing(archive.file, folder, archive.size):
-        if archive.apt:
-            file = apt.download(archive.apt, archive.file, folder)
-        elif archive.pool:
-            file = _from_pool(archive, folder / archive.file)
+        if archive.pool or archive.apt:
+            file = _from_system(archive, folder)
         else:
             url = archive.url or _sdist(archive.package)
             file = from_url(url, folder / archive.file, archive.size)
@@ -155,15 +162,56 @@ def get(archive: Archive, folder: Path) -> Path:
     return file
 
 
-def _from_pool(archive: Archive, target: Path) -> Path:
-    reasons = {}
+def get_part(archive: Archive, folder: Path) -> bytes:
+    """Download the `part` of an xz archive in the pool into an empty folder; return it unpacked.
+
+    Nothing says yet that it is as it should be: check what is in it. Raises `MissingError` where
+    it cannot be had, or is not whole blocks.
+    """
+    start, end = archive.part
+    size = end - start
+    progress.say(f"{archive.file}: {size / 1e6:.1f} MB of it, into {settings.cache_dir()}")
+
+    def fetch(url: str, target: Path) -> Path:
+        return from_url(url, target, size, start)
+
+    packed = _from_pool(archive, folder, fetch).read_bytes()
+    try:
+        return lzma.LZMADecompressor().decompress(_XZ + packed, 256 * settings.MIB)
+    except lzma.LZMAError as error:
+        raise MissingError(archive.file, f"not blocks of xz ({error})", "take all of it") from error
+
+
+def _from_system(archive: Archive, folder: Path) -> Path:
+    """Download from the system's Debian archive: lists take longer than most files."""
+    try:
+        if archive.pool:
+            return _from_pool(archive, folder)
+    except MissingError:
+        if not archive.apt:
+            raise
+    return apt.download(archive.apt, archive.file, folder)
+
+
+def _from_pool(
+    archive: Archive, folder: Path, fetch: Callable[[str, Path], Path] = apt.fetch
+) -> Path:
+    reasons, silent = {}, set[str]()  # hosts that do not answer: asked once, not in 12 s
+    letter = archive.pool[: 4 if archive.pool.startswith("lib") else 1]
     for base in apt.archives():
+        host = base.split("/")[2]
         for component in ("main", "universe"):  # where Debian, and Ubuntu, have free software
-            place = f"{base}pool/{component}/{archive.pool[0]}/{archive.pool}/"
+            if host in silent:
+                break
+            place = f"{base}pool/{component}/{letter}/{archive.pool}/"
             try:
-                return from_url(place + archive.file, target, archive.size)
+                with tempfile.TemporaryDirectory(dir=folder) as work:
+                    came = fetch(place + archive.file, Path(work, archive.file))
+                    return came.rename(folder / archive.file)
             except MissingError as error:
                 reasons[base] = f"{error.what}: {error.why}"
+                if not isinstance(error, AbsentError):
+                    silent.add(host)
     why = "; ".join(dict.fromkeys(reasons.values())) or "the system has no archive on the network"
     raise MissingError(archive.file, why, "check the network and the system's apt sources")
 
@@ -183,17 +231,22 @@ def _sdist(package: str) -> str:
     raise LabError(package, "the package index has no sources of it", "give a `url`")
 
 
-def from_url(url: str, target: Path, most: int = 0) -> Path:
+def from_url(url: str, target: Path, most: int = 0, start: int = 0) -> Path:
     """Download `url` to the file `target`, of at most so many bytes (0: 64 MB), and return it.
 
-    Raises `AbsentError` where the host has no such file, `MissingError` where the host cannot
-    be reached or stops half-way, `LabError` for more bytes than expected.
+    With `start` it is so many bytes from there on, of a host that serves parts of files. Raises
+    `AbsentError` where the host has no such file, `MissingError` where the host cannot be reached
+    or stops half-way, `LabError` for more bytes than expected.
     """
     most = most or 64 * settings.MIB
     host, came = url.split("/")[2], 0
+    headers = {"Range": f"bytes={start}-{start + most - 1}"} if start else {}
     try:
         # The address is pinned data, or the system's own archive.
-        with urllib.request.urlopen(url, timeout=30) as answer, target.open("wb") as file:  # noqa: S310
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer, target.open("wb") as file:  # noqa: S310
+            if start and answer.status != 206:
+                raise MissingError(host, "it serves no parts of files", "take all of it")
             while chunk := answer.read(settings.MIB):
                 came += file.write(chunk)
                 if came > most:
@@ -242,24 +295,39 @@ def _undeb(archive: Path, folder: Path) -> None:
 def install(name: str) -> None:
     """Install one LLVM, `rustc-web`, `all`, or `report`; what is there already is left alone.
 
-    Of a group, what this machine cannot have is said and passed over; a single one that
-    cannot be had raises `LabError`.
+    Of a group some are installed at a time. What this machine cannot have is said and passed
+    over, what fails otherwise is raised when the others are there; a single one that cannot be
+    had raises `LabError`.
     """
-    groups = {
-        "all": [*(release.version for release in wheels.releases()), "rustc-web"],
+    groups = {  # what takes longest begins
+        "all": ["rustc-web", *(release.version for release in wheels.releases())],
         # Every raw version there is, and one control of an equal one: what `make report` compares.
-        "report": ["17", "18", "19", "22", "23", "rustc-web"],
+        "report": ["rustc-web", "17", "18", "19", "22", "23"],
     }
-    for member in groups.get(name, [name]):
+    if name not in groups:
+        _install_one(name)
+        return
+    failures: list[LabError] = []
+
+    def install_member(member: str) -> None:
         try:
-            if member == "rustc-web":
-                rustc_web()
-            else:
-                wheels.install(member)
+            _install_one(member)
         except MissingError as error:
-            if name not in groups:
-                raise
             progress.say(f"skipped: {error}")
+        except LabError as error:
+            progress.say(f"failed: {error}")
+            failures.append(error)
+
+    progress.each(groups[name], install_member, "toolchains", jobs=_JOBS, step=lambda: None)
+    if failures:
+        raise failures[0]
+
+
+def _install_one(name: str) -> None:
+    if name == "rustc-web":
+        rustc_web()
+    else:
+        wheels.install(name)
 
 
 def prune() -> None:

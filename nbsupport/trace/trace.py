@@ -126,6 +126,7 @@ class Trace:
         """Return what came of it, in lines for a terminal."""
         manifest = self.manifest
         lines = [f"{manifest['program']}: {manifest['ended']}"]
+        start = manifest.get("started_by")
         if crash := manifest.get("crash"):
             lines[0] += f" in {' < '.join(f['function'] or '?' for f in crash['frames'][:5])}"
             if crash["fault_address"] is not None:
@@ -136,7 +137,8 @@ class Trace:
             lines += [f"  {byte:>6}  {value:40} {what}" for byte, value, what in record["fields"]]
         if manifest.get("empty"):
             lines.append(f"the raw profile is empty: {manifest['empty']}")
-        notes = (f"note: {note}" for note in manifest["notes"])
+        first = [f"the first instrumented program that is started by: {start}"] if start else []
+        notes = (f"note: {note}" for note in (*first, *manifest["notes"]))
         return (*lines, *notes, f"tables: {self.folder}")
 
     @property

@@ -14,10 +14,13 @@ from typing import Any
 
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
+from nbsupport.crash import family
 from nbsupport.crash.debugger import find_program, output_pipe, require_lldb
+from nbsupport.crash.elf import Elf
 from nbsupport.crash.inside_lldb.protocol import Request
 from nbsupport.crash.lldb import Lldb
 from nbsupport.trace import syscalls, tables, watch
+from nbsupport.trace.first import Command, first
 from nbsupport.trace.trace import Trace, open_trace
 
 
@@ -49,21 +52,43 @@ class Tracer(contextlib.AbstractContextManager["Tracer"]):
     ) -> Trace:
         """Run a program twice, under LLDB and under strace, and keep the trace in a new folder.
 
-        `argv` is the program and its arguments. `folder` is made; the program's raw profiles go
+        `argv` is the program and its arguments. Where it is not instrumented itself, on Linux, what
+        is traced is the first instrumented program that it starts (a script's, make's), or the one
+        that loads the first instrumented library. `folder` is made; the program's raw profiles go
         below it, by the name that `LLVM_PROFILE_FILE` in `env`, its whole environment, ends
         with. `cwd` is the folder that it runs in, `seconds` the time that each run may take,
         `stdin` the file that it reads under LLDB. `about` goes into the manifest. Raises
         `LabError` for a program that cannot be started, and a folder in use.
         """
-        program, folder = find_program(argv[0]), folder.absolute()
+        program, folder = find_program(argv[0], script=family.able()), folder.absolute()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LabError(str(folder), "it is there, and not empty", "give a new folder")
         if not stdin.exists():
             raise LabError(str(stdin), "no such file to read from", "check --stdin")
-        command = [str(program), *map(str, argv[1:])]
+        command: Command = [str(program), *map(str, argv[1:])], cwd, dict(env)
+        with contextlib.ExitStack() as stack:
+            if family.able() and not _is_instrumented(program):
+                inner = stack.enter_context(first(*command, seconds))
+                if not inner and _is_script(program):
+                    why = "it is a script, and nothing that it starts in time is instrumented"
+                    raise LabError(str(argv[0]), why, "build that with -fprofile-generate")
+                if inner and inner[0][0] != str(program.resolve()):
+                    about = {**(about or {}), "started_by": " ".join(command[0])}
+                command = inner or command
+            return self._trace(command, folder, seconds, stdin, about or {})
+
+    def _trace(
+        self,
+        start: Command,
+        folder: Path,
+        seconds: float,
+        stdin: Path,
+        about: Mapping[str, Any],
+    ) -> Trace:
+        command, cwd, env = start
         manifest = {
-            **(about or {}),
-            "program": program.name,
+            **about,
+            "program": Path(command[0]).name,
             "arguments": command[1:],
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "platform": f"{platform.system()} {platform.machine()}",
@@ -119,3 +144,15 @@ class Tracer(contextlib.AbstractContextManager["Tracer"]):
                     "plan": watch.plan({name: folder / f"{name}.bin" for name in tables.COPIES}),
                 }
                 self._lldb.stop(command, cwd, env, limits.seconds, more, see)
+
+
+def _is_instrumented(program: Path) -> bool:
+    try:
+        return Elf(program).instrumented
+    except (OSError, ValueError):
+        return not _is_script(program)  # LLDB says what is wrong with it
+
+
+def _is_script(program: Path) -> bool:
+    with program.open("rb") as file:
+        return file.read(2) == b"#!"

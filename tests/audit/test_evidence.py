@@ -14,6 +14,7 @@ from nbsupport.audit import evidence, objects
 from nbsupport.audit import judge as auditing
 from nbsupport.audit.fate import How
 from nbsupport.audit.judge import audit
+from nbsupport.base.errors import LabError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.profile import infer
@@ -52,9 +53,50 @@ def test_an_archive_is_its_members_in_order(
     each = [sum(n for _, n in audit([one.path]).files[0].layouts) for one in members]
     assert sum(count for _, count in found.layouts) == sum(each)
     assert found.judgement.verdict == "mixed"
-    # Beside an image it is no link of its own.
+    # An image vouches for its folder, not for what is named beside it.
     image = build.linked(lab.trial("cold", "19", "19"), lab.cache)
-    assert audit([image, tmp_path / "all.a"]).verdict == "consistent"
+    assert audit([image, tmp_path / "all.a"]).verdict == "mixed"
+    shutil.copy(image, tmp_path / "program")
+    beside = audit([tmp_path])
+    assert beside.verdict == "consistent"
+    unlinked = f"not judged: {tmp_path / 'all.a'}, of raw version 8, which no image there holds"
+    assert beside.judgement.why.endswith(unlinked)
+
+
+def test_what_is_not_instrumented_vouches_for_no_object(
+    lab: Lab, toolchain: Callable[[str], Toolchain], tmp_path: Path
+) -> None:
+    """Nor does a build script: after a link that was refused, it is all that is there."""
+    for version in ("17", "19"):
+        (tmp_path / f"{version}.c").write_text(f"int f{version}(int n) {{ return n > 1; }}")
+        command = (toolchain(version).compiler, "-fprofile-generate", "-c", f"{version}.c")
+        run(*command, "-o", f"{version}.o", cwd=tmp_path)
+    assert audit([tmp_path]).verdict == "mixed"
+    trial = lab.trial("cold", "19", "19", main_instrument="none", instrument="none")
+    plain = build.linked(trial, lab.cache)
+    shutil.copy(plain, tmp_path / "program")
+    report = audit([tmp_path])
+    assert report.verdict == "mixed"
+    assert {file.path.name for file in report.telling} == {"17.o", "19.o"}
+    assert report.judgement.advice and report.judgement.blame
+    whole = build.linked(lab.trial("cold", "19", "19"), lab.cache)
+    shutil.copy(whole, tmp_path / "build-script-build")
+    assert audit([tmp_path]).verdict == "mixed"
+    shutil.copy(whole, tmp_path / "program")
+    assert audit([tmp_path]).verdict == "consistent"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fEL"])
+def test_an_object_that_was_hardly_begun_is_named(
+    content: bytes, pool: list[Object], tmp_path: Path
+) -> None:
+    (tmp_path / "begun.o").write_bytes(content)
+    (tmp_path / "other.o").write_text("a text with the name of an object\n")
+    with pytest.raises(LabError, match="no object: . bytes, as a compiler leaves that was ended"):
+        audit([tmp_path / "begun.o"])
+    shutil.copy(pool[0].path, tmp_path / "whole.o")
+    report = audit([tmp_path])
+    assert report.verdict == "unknown" and "begun.o: no object" in report.judgement.why
 
 
 def test_what_the_runtime_says_of_itself_is_not_taken_for_an_objects(lab: Lab) -> None:
@@ -88,13 +130,13 @@ def test_what_cannot_be_read_is_listed(
     shutil.copy(pool[0].path, vanishing)
     find = objects.find
 
-    def found(paths: Iterable[Path], problems: list[str]) -> Iterator[Path]:
-        yield from find(paths, problems)
+    def found(paths: Iterable[Path], unread: dict[Path, str]) -> Iterator[Path]:
+        yield from find(paths, unread)
         vanishing.unlink(missing_ok=True)
 
     monkeypatch.setattr(objects, "find", found)
     report = audit([tmp_path, tmp_path / "gone"])
-    assert report.verdict in ("consistent", "unknown")
+    assert report.verdict == "unknown"
     assert only(report, tmp_path / "whole.o").judgement.verdict == "consistent"
     said = [*report.problems, *(p for one in report.files for p in one.problems)]
     for name in ("gone", "vanishing.o", "dangling"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbsupport.audit import guard
+from nbsupport.audit.judge import audit
 from nbsupport.base.errors import MissingError
 from nbsupport.lab import build
 from nbsupport.toolchains import discovery, profdata
@@ -105,14 +108,35 @@ def test_a_mix_is_refused_in_either_order_and_names_the_foreign_object(
 ) -> None:
     done = link(*objects.split())
     assert (done.returncode, done.stdout, (folder / "out").exists()) == (1, "", False)
-    first, *blamed = done.stderr.splitlines()
-    assert re.fullmatch(
-        r"pgo-lab: guard: these must not be linked: the runtime .* raw version 10 .*raw version 8"
-        r".*; Rebuild 17/part\.o with a clang of LLVM 19 to 22 \(raw version 10\), or with"
-        r" -fno-profile-generate\.",
-        first,
+    first, advice, why, *blamed = done.stderr.splitlines()
+    assert first == "pgo-lab: guard: not linked, for it would be a mix. Do this:"
+    assert advice == (
+        "Rebuild 17/part.o with a clang of LLVM 19 to 22 (raw version 10), or with"
+        " -fno-profile-generate."
     )
-    assert blamed == ["  17/part.o: 1 functions: part"]
+    assert re.fullmatch("why: the runtime .* raw version 10 .*raw version 8.*", why)
+    assert blamed == ["foreign: 17/part.o: 1 functions: part"]
+
+
+def test_the_line_to_paste_is_the_audits_and_comes_first(
+    link: Link, folder: Path, toolchain: Find, tmp_path: Path
+) -> None:
+    """Objects lie anywhere; where the program is linked to says how cargo was called."""
+    deps = tmp_path / "target" / "release" / "deps"
+    deps.mkdir(parents=True)
+    note = {"outputs": {"1": {"stdout": "host: x86_64-unknown-linux-gnu\n"}}}
+    (tmp_path / "target" / ".rustc_info.json").write_text(json.dumps(note))
+    tool = toolchain("19")
+    words = [*build.linker_flags(tool), "-fprofile-generate", "19/main.o", "17/part.o"]
+    paste = 'CFLAGS_x86_64_unknown_linux_gnu="-fno-profile-generate"'
+    made(tool.compiler, *words, "-o", deps / "out", cwd=folder)
+    audited = audit([deps / "out"]).judgement.advice
+    for out in (["-o", str(deps / "out")], [f"-o{deps / 'out'}"]):
+        done = guarded(tool.compiler, *words, *out, cwd=folder)
+        assert done.returncode == 1
+        lines = done.stderr.splitlines()
+        assert lines[1:4] == audited.splitlines()
+        assert lines[2].startswith(paste) and lines[2].endswith(" cargo build --release")
 
 
 @pytest.mark.parametrize("by", ["17", "19"])
@@ -231,14 +255,33 @@ def test_raw_versions_9_and_10_link_only_where_counts_survive(
     assert link("19/libpart.a", "18/main.o").returncode == 1
 
 
-def test_bitcode_is_linked_with_a_warning(link: Link, folder: Path, toolchain: Find) -> None:
+def test_bitcode_of_another_llvm_is_refused_where_an_llvm_dis_reads_it(
+    link: Link, folder: Path, toolchain: Find, tmp_path: Path
+) -> None:
+    """The one beside the compiler; the link would be one that crashes."""
+    flags = ["-O1", "-fPIC", "-flto", "-fprofile-generate", "-c", "part.c", "-o", "bitcode.o"]
+    made(toolchain("17").compiler, *flags, cwd=folder)
+    done = link("19/main.o", "bitcode.o")
+    assert done.returncode == 1 and "guard: not linked, for it would be a mix" in done.stderr
+    made(toolchain("19").compiler, *flags, cwd=folder)
+    assert link("19/main.o", "bitcode.o").returncode == 0
+
+
+def test_bitcode_that_nobody_reads_is_left_to_the_linker(
+    folder: Path,
+    toolchain: Find,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(guard, "_assembly", lambda *_: None)
+    monkeypatch.chdir(folder)
     flags = ["-O1", "-fPIC", "-flto", "-fprofile-generate", "-c", "part.c", "-o", "bitcode.o"]
     made(toolchain("17").compiler, *flags, cwd=folder)
     made("ar", "rc", "bitcode.a", "gcc/main.o", "bitcode.o", cwd=folder)
     for words in (["bitcode.o"], ["-Wl,--start-lib", "bitcode.o", "-Wl,--end-lib"], ["bitcode.a"]):
-        done = link("19/main.o", *words)
-        assert (done.returncode, runs(folder)) == (0, "42\n")
-        assert "linked, though it cannot tell what: bitcode: needs an llvm-dis" in done.stderr
+        assert guard.refused([str(toolchain("19").compiler), "19/main.o", *words]) == ""
+        expected = f"not judged, so left to the linker: {words[-1]}: .*bitcode: needs an llvm-dis"
+        assert re.search(expected.replace("-Wl,--end-lib", "bitcode.o"), capsys.readouterr().err)
 
 
 @pytest.fixture
@@ -313,6 +356,18 @@ def test_the_first_look_needs_no_reader_of_objects(folder: Path, toolchain: Find
     assert (done.stdout, done.stderr) == ("['']\n", "")
 
 
+def test_an_object_with_an_impossible_place_never_stops_the_link(folder: Path) -> None:
+    """Its symbol table has an index of names, or a symbol a section, at the end of 64 bits."""
+    sample = (folder / "17" / "part.o").read_bytes()
+    spoiled = folder / "impossible.o"
+    (table,), (count,) = struct.unpack_from("<Q", sample, 40), struct.unpack_from("<H", sample, 60)
+    for section in range(count):
+        data = bytearray(sample)
+        data[table + 64 * section + 24 : table + 64 * section + 32] = b"\xff" * 8  # sh_offset
+        spoiled.write_bytes(data)
+        assert isinstance(guard.refused(["cc", str(spoiled), str(folder / "17" / "main.o")]), str)
+
+
 @given(st.data())
 def test_a_spoiled_object_never_stops_the_link(folder: Path, data: st.DataObject) -> None:
     for name in ("part.o", "libpart.a"):
@@ -335,7 +390,7 @@ def test_rustc_takes_it_for_its_linker(folder: Path, tmp_path: Path) -> None:
         words: Words = [rustc.compiler, *flags, f"-Lnative={folder / name}"]
         done = run(*words, cwd=tmp_path, **{guard.LINKER: "cc"})
         assert (done.returncode != 0) == refused == (not (tmp_path / "out").exists()), done.stderr
-        assert ("guard: these must not be linked" in done.stderr) == refused
+        assert ("guard: not linked, for it would be a mix" in done.stderr) == refused
         if refused:
             assert "libpart.a: 1 functions: part" in done.stderr
             assert re.search(r'CFLAGS_\w+="-fno-profile-generate".* cargo build', done.stderr)

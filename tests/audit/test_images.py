@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from nbsupport.audit.judge import audit
 from nbsupport.profile import infer, layout
 from tests.support.compiled import (
     FOO,
@@ -69,7 +72,9 @@ def test_an_object_that_only_calls_the_runtime_does_not_carry_it(bench: Bench, t
 
 
 @pytest.mark.parametrize("triple", ["x86_64-linux-gnu", "x86_64-pc-windows-msvc"])
-def test_an_object_of_more_sections_than_can_be_read_says_so(bench: Bench, triple: str) -> None:
+def test_an_object_of_more_sections_than_sixteen_bits_count_is_read(
+    bench: Bench, triple: str
+) -> None:
     assembly = bench.folder / f"many-{triple}.s"
     bench.run("19", "clang", f"--target={triple}", "-O1", "-fprofile-generate", "-S",
               bench.object("19", FOO).with_suffix(".c"), "-o", assembly)  # fmt: skip
@@ -78,8 +83,7 @@ def test_an_object_of_more_sections_than_can_be_read_says_so(bench: Bench, tripl
     assembly.write_text(before + assembly.read_text())
     bench.run("19", "clang", f"--target={triple}", "-c", assembly, "-o", assembly.with_suffix(".o"))
     part = only(assembly.with_suffix(".o"))
-    assert (part.sections, part.raw_version) == ((), None)
-    assert "too many for LIEF" in part.note
+    assert (runs(part), part.raw_version, part.note) == ([(64, 1)], 1 << 56 | 10, "")
 
 
 def test_relocatable_output_holds_both_layouts_in_order(bench: Bench) -> None:
@@ -152,7 +156,8 @@ def test_a_pe_image_is_read_by_its_names(bench: Bench) -> None:
     assert runs(merged) == [(48, 1), (72, 1)]
 
 
-def test_images_without_what_is_needed_say_so(bench: Bench) -> None:
+def test_images_without_what_is_needed_say_so(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path
     image = bench.linked(
         "19", "whole", "-g", bench.object("19", FOO + MAIN, "-g", "-fprofile-generate")
     )
@@ -160,6 +165,11 @@ def test_images_without_what_is_needed_say_so(bench: Bench) -> None:
     part = only(bench.folder / "whole.debug")
     assert (part.instrumented, part.sections) == (True, ())
     assert "debug information of another file" in part.note
+    # What runs is judged; debug information beside it is not.
+    shutil.copy(image, folder / "whole")
+    shutil.copy(bench.folder / "whole.debug", folder)
+    assert audit([folder]).verdict == "consistent"
+    assert audit([folder / "whole.debug"]).verdict == "unknown"
 
     data = bytearray(image.read_bytes())
     data[0x28:0x30] = bytes(8)  # e_shoff
@@ -175,3 +185,26 @@ def test_images_without_what_is_needed_say_so(bench: Bench) -> None:
     data[0x10] = 4  # ET_CORE
     image.write_bytes(data)
     assert "core file" in only(image).note
+
+
+def test_an_image_says_which_libraries_it_needs(bench: Bench) -> None:
+    object_ = bench.object("19", FOO, "-O1", "-fPIC")
+    bench.linked("19", "libneeded.so", "-shared", object_)
+    needing = bench.linked("19", "needing", bench.object("19", MAIN), "-L.", "-l:libneeded.so")
+    assert only(needing).needed[0] == "libneeded.so"
+    triple = "x86_64-apple-macos11"
+    library = mach_o(bench, *pair(bench, triple)[:1])
+    needing = mach_o(bench, bench.object("19", MAIN, triple=triple), library)
+    assert only(needing).needed == (str(library),)
+    assert only(object_).needed == ()
+
+
+def test_a_dsym_file_beside_a_library_is_not_judged_as_one(bench: Bench, tmp_path: Path) -> None:
+    """What dsymutil makes has headers of all sections, and bytes of those of __DWARF only."""
+    library = mach_o(bench, *pair(bench, "x86_64-apple-macos11")[1:])
+    data = bytearray(library.read_bytes())
+    data[12] = 10  # filetype: MH_DSYM
+    (tmp_path / "x.dSYM").write_bytes(data)
+    part = only(tmp_path / "x.dSYM")
+    assert (part.kind, part.sections, part.instrumented) == ("object", (), True)
+    assert "debug information of another file" in part.note

@@ -220,3 +220,20 @@ def test_an_image_without_section_headers_is_unknown(linked: list[Linked], tmp_p
     assert report.verdict == "unknown"
     assert report.judgement.why
     assert main(["audit", str(bare)]) == 2  # nothing a script may take for fine
+
+
+@pytest.mark.parametrize("major", ["18", "19", "22", "23"])
+def test_one_compiler_with_and_without_decisions_is_no_mix(
+    toolchain: Callable[[str], Toolchain], tmp_path: Path, major: str
+) -> None:
+    """Bitmaps tell 9 from 10, the lack of them tells nothing: a file without `&&` has none."""
+    flags = ["-O1", HOW["front-end"], "-fcoverage-mapping", "-fcoverage-mcdc"]
+    plain = "int plain(int a) { return a + 1; }\n"
+    for name, text in (("with", MCDC_LIBRARY), ("without", plain)):
+        (tmp_path / f"{name}.c").write_text(text)
+        run(toolchain(major).compiler, *flags, "-c", f"{name}.c", cwd=tmp_path)
+    with_, without = tmp_path / "with.o", tmp_path / "without.o"
+    for paths in ([with_, without], [without, with_]):
+        report = audit(paths)
+        assert (report.verdict, report.judgement.outcomes) == ("consistent", ["ok"])
+        assert f"raw version {toolchain(major).raw_version} " in report.judgement.why

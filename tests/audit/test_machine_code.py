@@ -7,8 +7,9 @@ import struct
 import numpy as np
 import pytest
 
-from nbsupport.audit import images, machine_code
-from nbsupport.audit.images import Image
+from nbsupport.audit import machine_code
+from nbsupport.audit.image import Image
+from nbsupport.audit.judge import audit
 from tests.support.compiled import (
     FOO,
     LLVMS,
@@ -21,7 +22,7 @@ from tests.support.compiled import (
 
 def arm(
     compared: int, passed: int, *more: int, pages: int = 2, low: int = 0x10
-) -> tuple[images.Image, bytes]:
+) -> tuple[Image, bytes]:
     """Return an image whose code, at 0x5000, uses an address, as AArch64 does, so many pages on.
 
     The message is at 0x7010, or before the code, at 0x3010.
@@ -38,7 +39,7 @@ def arm(
     data = (
         struct.pack(f"<{len(code)}I", *code).ljust(0x2010, b"\0") + machine_code._MISMATCH + b"\0"
     )
-    image = images.Image("elf", "executable", "aarch64-linux", 64, "<")
+    image = Image("elf", "executable", "aarch64-linux", 64, "<")
     text = 0x7000 if pages > 0 else 0x3000
     image.loaded = [(0x5000, 0, 4 * len(code), True), (text, 0x2000, len(data) - 0x2000, False)]
     return image, data
@@ -112,3 +113,20 @@ def test_the_runtimes_version_is_read_from_its_code(bench: Bench, llvm: str, lld
     for path in (image, bench.folder / f"{image.name}-s"):
         part = only(path)
         assert part.runtime_raw_version == raw(bench, llvm)
+
+
+def test_a_kernels_addresses_are_read_too() -> None:
+    """They are in the upper half, which is negative to whoever adds them up with a sign."""
+    image, data = arm(10, 10)
+    high = 0xFFFFFFFF80000000
+    image.loaded = [(high + base, start, size, code) for base, start, size, code in image.loaded]
+    assert machine_code.raw_version(image, data) == 10
+
+
+def test_a_program_at_a_kernels_addresses_has_its_verdict(bench: Bench) -> None:
+    flags = ("-O1", "-fprofile-generate", "-mcmodel=kernel", "-fno-pic")
+    for major, verdict in (("17", "mixed"), ("19", "consistent")):
+        objects = [bench.object("19", MAIN, *flags), bench.object(major, FOO, *flags)]
+        bench.run("19", "ld.lld", "--image-base=0xffffffff80000000", "--noinhibit-exec", *objects,
+                  "-o", f"kernel-{major}")  # fmt: skip
+        assert audit([bench.folder / f"kernel-{major}"]).verdict == verdict

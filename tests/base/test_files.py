@@ -63,6 +63,18 @@ def test_a_file_that_cannot_be_read_is_named(read: Callable[[Path], Any], tmp_pa
             read(path)
 
 
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    files.write(path, "old")
+    with path.open() as reader:
+        files.write(path, "newer")
+        assert reader.read() == "old"  # whoever reads meanwhile
+    with pytest.raises(UnicodeEncodeError):
+        files.write(path, "\udc80")
+    assert path.read_text() == "newer"
+    assert [one.name for one in path.parent.iterdir()] == ["file"]
+
+
 def test_a_digest_tells_contents_order_and_borders_apart(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("1")

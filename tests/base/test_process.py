@@ -216,3 +216,14 @@ def test_interrupts_are_heeded_where_the_parent_ignores_them() -> None:
         command = [*parent, sys.executable, "-c", script]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout == "True\n"
+
+
+def test_what_is_begun_with_nohup_goes_on_at_a_hang_up() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with process.handling({signal.SIGHUP: lambda *_: None, signal.SIGUSR1: lambda *_: None}):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGUSR1))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

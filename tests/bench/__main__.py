@@ -31,9 +31,10 @@ from nbsupport.base.errors import LabError, first_line
 from tests.bench.row import Parser, Place, Row, Sample, stop, stopped
 
 #: Each is a file of rows, `AREA.NAME`, that is imported only when one of them is wanted.
-AREAS = ("lab", "profile", "trace", "rescue", "guard", "sources", "diff", "batch", "widgets")
-#: Is measured only when it is named.
-APART = "report"
+AREAS = (
+    *("lab", "profile", "trace", "rescue", "guard", "sources", "diff", "batch", "explain"),
+    *("widgets", "report", "audit"),
+)
 #: The seconds after which a row takes no more samples, so that all of them take minutes.
 LIMIT = 10.0
 #: The same for `--once`: a second of what is short, since one sample of it says little.
@@ -65,7 +66,7 @@ def chosen(names: Sequence[str], once: bool) -> list[Row]:
     found: dict[str, Row] = {}
     for name in names or AREAS:
         area = name.partition(".")[0]
-        if area not in (*AREAS, APART):
+        if area not in AREAS:
             raise KeyError(name)
         rows = {row.name: row for row in rows_of(area)}
         found |= rows if name == area else {name: rows[name]}
@@ -128,7 +129,7 @@ def show(figures: Sequence[Figure]) -> None:
 def parsed() -> tuple[argparse.Namespace, list[Row]]:
     """Return the options, and the rows that are meant."""
     parser = Parser("bench.py", description=(__doc__ or "").partition("\n")[0])
-    rows = f"a row, or an area of them: {', '.join(AREAS)} (all of these if none is given), {APART}"
+    rows = f"a row, or an area of them: {', '.join(AREAS)} (all of these if none is given)"
     parser.add_argument("rows", nargs="*", metavar="ROW", help=rows)
     parser.add_argument("--list", action="store_true", help="list the rows, measure nothing")
     parser.add_argument("--once", action="store_true", help="our side only, in one sample")

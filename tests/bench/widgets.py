@@ -79,7 +79,8 @@ def lab(place: Place) -> Callable[[str], Book]:
     browser = place.stack.enter_context(harness.chromium())
     served = place.stack.enter_context(harness.server(settings.notebooks_dir(), place.fresh()))
     new = nbformat.v4
-    bare = new.new_notebook(cells=[new.new_code_cell(_BARE)])  # type: ignore[no-untyped-call]
+    named = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}  # else JupyterLab asks
+    bare = new.new_notebook(cells=[new.new_code_cell(_BARE)], metadata=named)  # type: ignore[no-untyped-call]
     nbformat.write(bare, served.folder / "bare.ipynb")  # type: ignore[no-untyped-call]
 
     def opened(name: str) -> Book:

@@ -56,12 +56,14 @@ def test_json_is_the_contract(target: Path) -> None:
 
 def test_each_link_and_each_file_to_blame_has_the_keys_that_scripts_know(target: Path) -> None:
     document = json.loads(pgo_lab("audit", target, "--json").stdout)
-    keys = ["verdict", "why", "outcomes", "links", "blame", "advice", "files", "problems"]
-    assert list(document) == keys
+    keys = ["verdict", "why", "outcomes", "links", "blame", "advice"]
+    assert list(document) == [*keys, "origins", "files", "problems", "warnings"]
     for link in document["links"]:
         assert list(link) == ["runtime_raw_version", "first", "outcomes", "why", "loss"]
     for blame in document["blame"]:
         assert list(blame) == ["path", "count", "functions"]
+    for origin in document["origins"]:
+        assert list(origin) == ["name", "files", "count", "functions"]
     assert document["links"] and document["blame"]
 
 
@@ -90,3 +92,15 @@ def test_the_command_needs_no_notebook_stack(compiled: Path) -> None:
     command = [sys.executable, "-c", code, str(compiled)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_of_many_problems_the_first_are_shown(compiled: Path, tmp_path: Path) -> None:
+    for n in range(50):
+        (tmp_path / f"cut{n:02}.o").write_bytes(compiled.read_bytes()[: 100 + n])
+    done = pgo_lab("audit", tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.startswith("unknown: ")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 31
+    assert lines[0].startswith(f"pgo-lab: {tmp_path}/cut00.o: cut off: ")
+    assert lines[-1] == "pgo-lab: and 20 more (--json lists all)"

@@ -95,11 +95,21 @@ BAD = [
 
 
 @pytest.mark.parametrize(("args", "says"), BAD)
-def test_bad_input_is_one_line(lab: Lab, args: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    done = pgo_lab(*(arg.replace("build/never", str(tmp_path / "out")) for arg in args))
+@pytest.mark.usefixtures("lab")
+def test_bad_input_is_one_line(
+    args: tuple[str, ...], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = commands.main([arg.replace("build/never", str(tmp_path / "out")) for arg in args])
+    output, errors = capfd.readouterr()
+    assert (code, output) == (2, "")
+    assert errors.startswith(f"pgo-lab: {says}")
+    assert len(errors.splitlines()) == 1
+
+
+def test_the_process_ends_with_what_the_command_returns() -> None:
+    done = pgo_lab(*BAD[0][0])
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"pgo-lab: {says}")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"pgo-lab: {BAD[0][1]}")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +187,7 @@ def test_nothing_in_a_report_controls_the_terminal(tmp_path: Path) -> None:
     frames = f"* thread #1, stop reason = SIGSEGV\n    frame #0: 0x1 app`{name}\n"
     (tmp_path / "report").write_text(frames)
     done = pgo_lab("explain", str(tmp_path / "report"))
-    assert "evil?]0;x" in done.stdout
+    assert r"evil\x9b31m" in done.stdout  # what sets a title is left out, as colours are
     assert all(c.isprintable() or c == "\n" for c in done.stdout + done.stderr)
 
 
@@ -258,7 +268,7 @@ def test_guard_links_or_refuses(tmp_path: Path) -> None:
     own, foreign = (str(tmp_path / f"library_{name}.c.o") for name in ("cold", "hot"))
     done = pgo_lab("guard", "--", *link, str(tmp_path / "main.c.o"), foreign)
     assert done.returncode == 1 and foreign in done.stderr
-    assert done.stderr.startswith("pgo-lab: guard: these must not be linked: ")
+    assert done.stderr.startswith("pgo-lab: guard: not linked, for it would be a mix. Do")
     assert not (tmp_path / "out").exists()
     done = pgo_lab("guard", "--", *link, str(tmp_path / "main.c.o"), own)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

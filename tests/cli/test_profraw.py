@@ -12,6 +12,8 @@ import pytest
 
 from nbsupport.cli import commands
 from nbsupport.profile import profraw
+from tests.support import synthetic
+from tests.support.synthetic import Function
 from tests.support.trained import Maker
 
 
@@ -65,3 +67,58 @@ def test_a_folder_on_the_command_line(
     assert code == 1 and f"{tmp_path / 'c'}: byte 0: empty" in out
     (tmp_path / "d").symlink_to("nowhere")
     assert pgo_lab("profraw", tmp_path)[0] == 2
+
+
+EVIL = "evil\x1b]0;title\x07\x9b31m\u202e"
+
+
+def test_no_name_controls_the_terminal(
+    pgo_lab: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """Names of functions and of files, whatever is printed."""
+    path = tmp_path / f"{EVIL}.profraw"
+    # A count that cannot be: its function is named.
+    path.write_bytes(synthetic.profile([Function(EVIL, 1, [2**57])], 10))
+    printed = [
+        pgo_lab("profraw", path),
+        pgo_lab("profraw", "--csv", path),
+        pgo_lab("profraw", tmp_path),
+        pgo_lab("profraw", tmp_path / f"{EVIL}none"),
+        pgo_lab("rescue", "-o", tmp_path / f"{EVIL}.proftext", "--profraw", path),
+        pgo_lab("audit", path),
+        pgo_lab("explain", path),
+    ]
+    for _, out, err in printed:
+        assert all(c.isprintable() or c == "\n" for c in out + err), (out, err)
+        assert "evil\\x1b]0;title\\x07\\x9b31m" in out + err
+
+
+def test_equal_faults_are_said_once_and_other_files_are_counted(
+    pgo_lab: Callable[..., tuple[int, str, str]], maker: Maker, tmp_path: Path
+) -> None:
+    (tmp_path / "deps").mkdir()
+    for n in range(22):
+        (tmp_path / f"{n:02}.profraw").touch()
+        (tmp_path / "deps" / f"{n:02}.d").write_text("app: main.rs\n")
+    (tmp_path / "good.profraw").write_bytes(maker.profile("19", "ir").read_bytes())
+    code, out, _ = pgo_lab("profraw", tmp_path)
+    assert code == 1 and out.count("llvm-profdata merge skips it") == 1
+    assert f"{tmp_path / '00.profraw'} and 21 more: byte 0: empty" in out
+    first = tmp_path / "deps" / "00.d"
+    assert f"22 other files, at which a merge of the folder fails; the first is {first}\n" in out
+    document = json.loads(pgo_lab("profraw", "--json", tmp_path)[1])
+    assert len(document["files"]) == 45  # scripts get all
+
+
+def test_a_file_larger_than_the_limit_is_one_line(
+    pgo_lab: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "large.profraw"
+    path.write_bytes(synthetic.profile([Function("f", 1, [2])], 10))
+    with path.open("r+b") as file:
+        file.truncate(3 << 20)
+    assert pgo_lab("profraw", path)[0] == 0
+    code, out, err = pgo_lab("profraw", "--most", "2", path)
+    assert (code, out) == (2, "")
+    assert "more than 2,097,152 are not read; give more with --most, in MiB" in err
+    assert pgo_lab("profraw", "--most", "2", tmp_path)[0] == 2

@@ -103,3 +103,11 @@ def open_lldb(lldb: Path) -> Debugger:
 
 def agents() -> set[psutil.Process]:
     return {child for child in psutil.Process().children() if has(child, "inside_lldb")}
+
+
+def gone(child: psutil.Process) -> bool:
+    """Say whether a process has ended, and only its parent does not know yet."""
+    try:
+        return child.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

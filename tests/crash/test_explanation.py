@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,16 +14,17 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from nbsupport.audit.judge import Judgement
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
 from nbsupport.cli import commands
-from nbsupport.crash import explanation, reports
-from nbsupport.crash.crash import Frame
+from nbsupport.crash import explanation, reports, runtime
+from nbsupport.crash.crash import Crash, Frame
 from nbsupport.crash.explanation import Explanation, explain
+from nbsupport.crash.facts import from_report, value_words
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
-from nbsupport.studies import observations
+from nbsupport.studies import observations, sources
+from tests.crash import test_shapes
 from tests.support import hostile
 
 WRITER = ["initializeValueProfRuntimeRecord", "writeOneValueProfData", "lprofWriteDataImpl",
@@ -61,7 +63,7 @@ def test_a_script_finds_these_keys(tmp_path: Path) -> None:
     message = "Runtime and instrumentation version mismatch : expected 8, but get 10"
     assert list(judged(tmp_path, message).to_json()) == [
         "verdict", "certainty", "face", "why", "advice", "record", "problems",
-        "signal", "frames", "instruction", "registers", "fault_address", "fault_address_from",
+        "signal", "frames", "instruction", "registers", "fault_address", "fault_address_from", "causes", "lines",
     ]  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def test_with_the_program(lab: Lab, debug: Debug, tmp_path: Path, program: str, 
     problems = () if look else ("which record it read is not clear",)  # nothing leads to it
     assert found.problems == problems
     value = "0x1000100000003" if program == "cold" else "0x1000100000002"
-    record = ["library_step", 192, 48, [5, 6, 7, 8], value]  # after three records of main
+    record = ["library_step", 192, 48, [4, 5, 6, 7, 8], value]  # after three records of main
     assert list((found.record or {}).values()) == (record if look else [])
 
 
@@ -156,6 +158,7 @@ def test_the_users_own_observations(tmp_path: Path) -> None:
 
 MISMATCH = "LLVM Profile Error: Runtime and instrumentation version mismatch : expected 10, but get 8"  # fmt: skip
 OURS, OTHER = ("ours", "likely", None), ("not-ours", "likely", None)
+UNKNOWN, MESSAGE = ("unknown", "likely", None), ("no-crash", "likely", None)
 STALE = lldb_text(*SITE, stop="EXC_BAD_ACCESS (code=1, address=0x7f10c4a01234)")
 
 
@@ -164,21 +167,23 @@ STALE = lldb_text(*SITE, stop="EXC_BAD_ACCESS (code=1, address=0x7f10c4a01234)")
     (f"2025-03-17T10:00:00.1Z run 3\n2025-03-17T10:00:01.2Z {MISMATCH}\n",
      ("ours", "shown", "version message"), "(LLVM 19 to 22 and LLVM 14 to 17)"),
     # llvm-project issue 52683: what such a run leaves does not merge.
-    ("warning: d.profraw: malformed instrumentation profile data", OURS, "records are not"),
+    ("warning: d.profraw: malformed instrumentation profile data", MESSAGE, "profile"),
     # newrelic-ios-agent-spm issue 64: objects of an older Xcode.
-    ("error: raw profile version mismatch: Profile uses raw profile format version = 8", OURS, "two"),
+    ("error: raw profile version mismatch: Profile uses raw profile format version = 8; expected "
+     "version = 10", MESSAGE, "raw version 8, which is LLVM 14 to 17"),
     # findings 5b: the second run of a program that crashed in the first.
-    ("Unable to merge: source profile file is not compatible", OURS, "of a crash"),
+    ("LLVM Profile Warning: Unable to merge profile data: source profile file is not compatible.",
+     MESSAGE, "profile"),
     # aube PRs 582, 589, 590: a log without a place.
-    ("RUSTFLAGS=-Cprofile-generate=/p\ndid not exit (signal: 11, SIGSEGV: …)", OURS, "nothing says"),
+    ("RUSTFLAGS=-Cprofile-generate=/p\ndid not exit (signal: 11, SIGSEGV: …)", UNKNOWN, "nothing says"),
+    ("error: d.profraw: truncated profile data\nSegmentation fault", UNKNOWN, "nothing says where. The"),
     # electron issue 51872: continuous mode; nothing but the setting tells it from ours.
     (f"LLVM_PROFILE_FILE=/p/%c%4m.profraw\n{STALE}", OTHER, "continuous"),
     (STALE, ("ours", "likely", "in main"), "0x7f10c4a01234 does not spell counts"),
-    # sen issue 192: the process was killed as it wrote. electron PR 53065: those were left out.
-    ("invalid instrumentation profile data (file header is corrupt)", OTHER, "was ended"),
-    ("llvm-profdata merge --failure-mode=all -o out", OTHER, "was ended"),
+    # sen issue 192: the process was killed as it wrote.
+    ("error: d.profraw: invalid instrumentation profile data (file header is corrupt)", MESSAGE, ""),
     # cc-rs issue 1354: gcc got the flags.
-    ("ld: undefined reference to `__gcov_init'", OTHER, "gcc"),
+    ("ld: undefined reference to `__gcov_init'", MESSAGE, "gcov"),
     # findings 8b: malloc itself is instrumented, and is called before main.
     (lldb_text(f"_{SITE[0]} [inlined] g(n=1) at a.c:2", f"_{SITE[0]}(n=1)", "_mi_page_malloc",
                "strdup", "___llvm_profile_initialize"), ("ours", "likely", "before main"), "null"),
@@ -191,7 +196,17 @@ STALE = lldb_text(*SITE, stop="EXC_BAD_ACCESS (code=1, address=0x7f10c4a01234)")
     (f"\x1b[1m{lldb_text('free', 'main')}".replace("   f", "\x1b[1m   f"),
      ("not-ours", "shown", None), "free is not"),
     (lldb_text("??", stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)"), OURS, "NumCounters"),
-    (lldb_text("___lldb_unnamed_symbol1 + 8", "main"), OTHER, "no name"),
+    (lldb_text("___lldb_unnamed_symbol1 + 8", "main"), UNKNOWN, "no name"),
+    # A shape that nobody knows, in which names of the runtime stand.
+    (f"crashed: {' <- '.join(WRITER)}", UNKNOWN, "initializeValueProfRuntimeRecord"),
+    # A stack of macOS as the program exits has dyld's start on it, and no main.
+    (lldb_text(*WRITER, "exit", "dyld4::LibSystemHelpers::exit", "start"),
+     ("ours", "likely", "at exit"), "null"),
+    (lldb_text(*WRITER, "dyld4::Loader::runInitializersBottomUp", "start"),
+     ("ours", "likely", "before main"), "null"),
+    # What the runtime calls, and what of it reads no records.
+    (lldb_text("open", "lprofOpenFileEx", "writeFile", "main"), OTHER, "called (in lprofOpenFileEx)"),
+    (lldb_text("lprofCreateBufferIO", "writeFile", "main"), OTHER, "reads no records"),
 ])  # fmt: skip
 def test_public_reports(tmp_path: Path, text: str, expected: tuple[str, ...], why: str) -> None:
     found = judged(tmp_path, text)
@@ -200,36 +215,131 @@ def test_public_reports(tmp_path: Path, text: str, expected: tuple[str, ...], wh
 
 
 @pytest.mark.parametrize(("rule", "text"), [
-    ("version message", MISMATCH), ("gcov", "__gcov_init"), ("cut-off profile", "truncated profile data"),
-    ("stale profile", "source profile file is not compatible"), ("raw version", "raw profile version = 8"),
-    ("malformed profile", "malformed instrumentation profile data"),
-    ("died somewhere", "-fprofile-generate\nSegmentation fault"),
+    ("version message", MISMATCH), ("died somewhere", "-fprofile-generate\nSegmentation fault"),
+    ("names alone", "it dies in __llvm_profile_dump"),
+    ("panic", "thread 'main' panicked at a.rs:1:2:\nstack backtrace:\n   0: f\n"),
+    ("sanitizer's finding", "==1==ERROR: AddressSanitizer: heap-use-after-free on address 0x602\n"
+     "    #0 0x5500 in f a.c:3:4\n"),
+    ("compiler", "Stack dump:\n0.\tProgram arguments: /b/clang -c a.c\n #0 0x5500 f() a.cpp:1:2\n"),
+    ("no wrong address", lldb_text("??", "main", stop="signal SIGILL")),
+    ("in the runtime, no records", lldb_text("__llvm_profile_get_filename", "main")),
+    ("called by the runtime", lldb_text("open", "lprofOpenFileEx", "main")),
+    ("in the runtime, address not told", lldb_text(*WRITER, stop="signal SIGSEGV")),
     ("stack overflow", "thread main has overflowed its stack\n" + lldb_text("f", "main")),
-    ("stack overrun", lldb_text("f", stop="EXC_BAD_ACCESS (code=1, address=0x7ff0)") + "\nrsp = 0x8000"),
+    ("stack overflow", lldb_text("f", stop="EXC_BAD_ACCESS (code=1, address=0x7ff0)") + "\nrsp = 0x8000"),
     ("abort", lldb_text("abort", "main", stop="signal SIGABRT")),
     ("outside the runtime", lldb_text("free", "main")),
     ("records misread", lldb_text(*WRITER, stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)")),
     ("records misread, it seems", lldb_text("??", stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)")),
-    ("no name", lldb_text("??", "main")), ("continuous mode", f"%c.profraw\n{STALE}"),
+    ("no name", lldb_text("??", "main")), ("known bug", f"%c.profraw\n{STALE}"),
     ("in the runtime", STALE), ("in the runtime, at null", lldb_text(*WRITER)),
 ])  # fmt: skip
 def test_each_rule_decides_what_it_is_for(rule: str, text: str) -> None:
-    facts = explanation._facts(*reports._read(text), Judgement("unknown", ""), "PROGRAM")
+    facts = from_report(reports._read(text), None, "PROGRAM")
     assert next(name for name, known in explanation.rules().items() if known.decides(facts)) == rule
 
 
 def test_every_rule_speaks_of_facts_that_there_are() -> None:
-    facts = explanation._facts("", None, Judgement("unknown", ""), "PROGRAM")
+    facts = from_report(reports._read(""), None, "PROGRAM")
+    told = dict.fromkeys(facts, "what")
     for name, rule in explanation.rules().items():
         assert {fact.removeprefix("not ") for fact in rule.when} <= facts.keys(), name
-        assert rule.why.format_map(facts) and rule.advice.format_map(facts), name
+        assert rule.why.format_map(told) and rule.advice.format_map(told), name
+
+
+def test_a_mixed_program_alone_is_no_reason_where_no_frame_has_a_name(
+    lab: Lab, tmp_path: Path
+) -> None:
+    text = lldb_text("??", "main", stop="EXC_BAD_ACCESS (code=1, address=0x0)")
+    answer = judged(tmp_path, text, linked(lab, "cold"))
+    assert verdict(answer) == UNKNOWN and "the program is mixed" in answer.why
+
+
+def test_a_program_that_is_not_the_one_that_crashed_is_asked_about(
+    lab: Lab, debug: Debug, tmp_path: Path
+) -> None:
+    answer = judged(tmp_path, debug(linked(lab, "cold")), linked(lab, "cold", "19"))
+    assert answer.problems[-1].endswith("the program that crashed?")
+
+
+VERSIONS = (
+    "error: raw profile version mismatch: Profile uses raw profile format version = 8; "
+    "expected version = 10\n"
+)
+
+
+def test_the_audit_of_the_program_is_used_for_a_message_too(lab: Lab, tmp_path: Path) -> None:
+    alone = judged(tmp_path, VERSIONS)
+    assert verdict(alone) == MESSAGE
+    assert any(cause.mix for cause in alone.causes)
+    mixed = judged(tmp_path, VERSIONS, linked(lab, "cold", "17"))
+    assert verdict(mixed) == OURS and "raw version 10" in mixed.why
+    assert mixed.causes[0].mix and "-fno-profile-generate" in mixed.advice
+    fine = judged(tmp_path, VERSIONS, linked(lab, "cold", "19"))
+    assert verdict(fine) == MESSAGE and "is not mixed" in fine.why
+    assert not any(cause.mix for cause in fine.causes) and len(fine.causes) < len(alone.causes)
+
+
+def test_a_coverage_build_gets_advice_of_its_own(tmp_path: Path) -> None:
+    plain = judged(tmp_path, VERSIONS)
+    coverage = judged(tmp_path, f"clang -fcoverage-mapping\n{VERSIONS}")
+    assert [cause.why for cause in plain.causes] == [cause.why for cause in coverage.causes]
+    assert [cause.do for cause in plain.causes] != [cause.do for cause in coverage.causes]
+
+
+@pytest.mark.parametrize(("bug", "text"), [
+    ("binary ids", lldb_text("__llvm_write_binary_ids", "lprofWriteDataImpl", "exit")),
+    ("signal handler", "Program received signal SIGSEGV\n#0  0x01 in malloc ()\n#1  0x02 in writeFile ()\n"
+     "#2  0x03 in __llvm_profile_write_file ()\n#3  0x04 in on_term (sig=15) at a.c:4\n"
+     "#4  <signal handler called>\n#5  0x05 in free ()\n"),
+    ("continuous mode", f"LLVM_PROFILE_FILE=/p/%c%4m.profraw\n{STALE}"),
+    ("two writers", "Thread 1 \"app\" received signal SIGSEGV\n\nThread 2 (LWP 2):\n"
+     "#0  0x01 in write ()\n#1  0x02 in writeFile ()\n#2  0x03 in __llvm_profile_write_file ()\n\n"
+     "Thread 1 (LWP 1):\n#0  0x04 in initializeValueProfRuntimeRecord ()\n"
+     "#1  0x05 in lprofWriteData ()\n#2  0x06 in __llvm_profile_write_file ()\n"),
+    ("mapping cut", lldb_text("memcpy", "lprofMergeValueProfData", "main", stop="signal SIGBUS")),
+    ("no section bounds", lldb_text("__llvm_profile_register_function", "__llvm_profile_init")),
+])  # fmt: skip
+def test_a_known_bug_is_told_with_what_tells_it_apart(tmp_path: Path, bug: str, text: str) -> None:
+    known = runtime.known_bugs()[bug]
+    found = judged(tmp_path, text)
+    assert verdict(found) == OTHER
+    assert known.why in found.why and known.reference in found.why and found.advice == known.test
+
+
+def test_functions_that_read_records_are_those_of_the_sources() -> None:
+    fields = {
+        "Values",
+        "NumValueSites",
+        "NumCounters",
+        "NameRef",
+        "FuncHash",
+        "CounterPtr",
+        "BitmapPtr",
+    }
+    lists, names = runtime.readers(), set[str]()
+    listed = frozenset().union(*lists.values())
+    for structure in sources.recorded():
+        functions = {f.name.lstrip("_"): f for f in structure.functions}
+        names |= functions.keys()
+        readers = {name for name, f in functions.items() if fields & set(f.reads)}
+        assert readers <= listed, structure.version
+        value_sites = {
+            name for name, f in functions.items() if "instrumentTargetValueImpl" in f.calls
+        }
+        assert value_sites <= lists["sites"], structure.version
+        walkers = {functions[name].name for name in lists["walks"] & functions.keys()}
+        for name in walkers - {functions[reader].name for reader in readers}:
+            near = ((one, other) for other in walkers - {name} for one in (name,))
+            assert any(structure.path(*way) or structure.path(*way[::-1]) for way in near), name
+    assert listed - names == {"llvm_profile_instrument_range"}  # of LLVM 11 and before
 
 
 @pytest.mark.parametrize(("address", "spelled"), [
     (0x0001_0001_0000_0001, "NumCounters 1, NumValueSites 1, 1"),
     (0x0001_0031_0000_077E, "NumCounters 1918, NumValueSites 49, 1"),  # orjson's yyjson
     (0x1_0000_0004, "NumCounters 4, NumValueSites 1, 0"),  # seen on arm64, as the next
-    (0x9, "NumCounters 9, NumValueSites 0, 0"),
+    (0x9, None),
     (0x10, None),  # a field of what null points at
     (0x1_0496_0000, None),  # an address of a program
     (0x6000_0000_1230, None),  # of a Mac's heap
@@ -306,18 +416,70 @@ def test_what_is_no_report(tmp_path: Path, content: bytes | None, why: str) -> N
             explain(other)
 
 
+def test_only_a_word_that_the_instruction_names_is_taken_for_values(
+    lab: Lab, debug: Debug, tmp_path: Path
+) -> None:
+    image = linked(lab, "cold")
+    text = debug(image)
+    assert judged(tmp_path, text, image).record
+    # The same registers; but the instruction reads what none of them points at.
+    other = re.sub(r"((?:->|=>).*:\s+)\S.*", r"\1movq (%rip), %rax", text)
+    assert other != text
+    answer = judged(tmp_path, other, image)
+    assert answer.record is None
+    assert answer.problems == ("which record it read is not clear",)
+
+
+def test_another_register_is_not_taken_for_values() -> None:
+    registers = {"rbx": 0x1000100000003, "rcx": 0x100010000000B, "rdx": 0x1000100000013}
+    crash = Crash("SIGSEGV", (), "mov rax, qword ptr [rbx + 0x10]", registers, 0x1000100000013)
+    assert value_words(crash) == [registers["rbx"], 0x1000100000013]
+
+
+def test_a_record_is_of_the_image_that_crashed(lab: Lab, debug: Debug, tmp_path: Path) -> None:
+    image = linked(lab, "cold")
+    text = debug(image)
+    place = reports._read(text).place
+    assert place and judged(tmp_path, text, image).record
+    # The same record and registers; but the crash is far from where that image would be.
+    elsewhere = text.replace(f"{place:x}", f"{place + (1 << 44):x}")
+    assert judged(tmp_path, elsewhere, image).record is None
+
+
 @hypothesis.given(st.data())
 def test_nothing_but_a_lab_error(data: st.DataObject) -> None:
     parts = st.sampled_from([CRASH, json.dumps(ips()), lldb_text(*WRITER), MISMATCH, '{"bug_type":1}\n',
-                             "=> 0x1: mov %zz,(%rip) # q", "rip 0x1", "#0 0x1 in f (", "#9 g ("])  # fmt: skip
+                             "=> 0x1: mov %zz,(%rip) # q", "rip 0x1", "#0 0x1 in f (", "#9 g (",
+                             *(text for text, *_ in test_shapes.TEXTS.values())])  # fmt: skip
     text = "\n".join(data.draw(st.lists(parts, max_size=3)))
     cut = data.draw(st.integers(0, len(text)))
     text = text[:cut] + data.draw(st.text(max_size=5)) + text[cut + data.draw(st.integers(0, 9)) :]
     text = data.draw(hostile.spoiled([text.encode()])).decode(errors="replace")
     try:
-        reports._read(reports._from_json(text, "it"))
+        report = reports._read(reports._from_json(text, "it"))
     except LabError:
         return
+    facts = from_report(report, None, "PROGRAM")
+    rule = next((one for one in explanation.rules().values() if one.decides(facts)), None)
+    assert rule is None or rule.why.format_map(facts)
+
+
+@pytest.mark.parametrize(("text", "verdict", "code"), [
+    (CRASH, "ours", 0), (lldb_text("free", "main"), "not-ours", 1),
+    ("error: d.profraw: truncated profile data", "no-crash", 1), ("Segmentation fault", "unknown", 2),
+])  # fmt: skip
+def test_each_verdict_has_an_exit_code_and_is_told_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, verdict: str, code: int
+) -> None:
+    (path := tmp_path / "report").write_text(text)
+    assert commands.main(["explain", str(path), "--json"]) == code
+    told = capsys.readouterr()
+    assert json.loads(told.out)["verdict"] == verdict
+    assert commands.main(["explain", str(path)]) == code
+    shown = capsys.readouterr()
+    assert shown.out.startswith(verdict)
+    assert "do: " in shown.out or "  1. " in shown.out
+    assert (told.err, shown.err) == ("", "")
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,11 +492,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (found["verdict"], found["face"]) == ("ours", "at exit")
     assert list(found) == ["verdict", "certainty", "face", "why", "advice", "record", "problems",
                            "signal", "frames", "instruction", "registers", "fault_address",
-                           "fault_address_from"]  # fmt: skip
+                           "fault_address_from", "causes", "lines"]  # fmt: skip
     assert (found["fault_address"], found["registers"]["x1"]) == ("0x1000100000001", "0x7")
     assert pgo_lab(path) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("ours, shown, at exit: initializeValueProfRuntimeRecord took")
+    assert shown[0].startswith("ours, shown, at exit: initializeValueProfRuntimeRecord read")
     assert shown[1] == "  #0 initializeValueProfRuntimeRecord + 88 (evtx_dump)"
     path.write_text(lldb_text("free", "main"))
     assert [pgo_lab(path), pgo_lab(path, "--binary", path)] == [1, 2]

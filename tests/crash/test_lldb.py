@@ -16,7 +16,7 @@ import pytest
 from nbsupport.base import process
 from nbsupport.base.errors import LabError
 from nbsupport.crash.debugger import Debugger
-from tests.crash.programs import agents, crash, crashed, open_lldb
+from tests.crash.programs import agents, crash, crashed, gone, open_lldb
 from tests.support.processes import CEILING, running, wait_until
 
 ENDLESS = 60.0
@@ -98,6 +98,7 @@ class TestProcesses:
             thread.join(CEILING)
             assert not thread.is_alive()
             wait_until(lambda: not running(token) and not agents() - before)
+            wait_until(lambda: gone(agent))  # its command line goes before it does
             assert crashed(debugger, program, "at", "0").function == "inner"
 
     def test_close_leaves_nothing(self, lldb: Path) -> None:

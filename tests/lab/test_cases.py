@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nbsupport.base import files, progress, settings
+from nbsupport.base import files, process, progress, settings
 from nbsupport.base.errors import BuildError, LabError, MissingError
 from nbsupport.crash.debugger import Debugger, open_debugger
 from nbsupport.lab import cases
@@ -139,11 +139,12 @@ def failed(row: dict[str, Any], why: str) -> None:
 # -- the real projects
 
 
-@pytest.mark.parametrize(
-    ("name", "rustc", "caller"),
-    [("rust-cc-mimalloc", "19", "_?mi_"), ("orjson", "22", "yyjson_read_opts < ")],
-)
-def test_a_clang_of_another_raw_version_makes_it_crash(name: str, rustc: str, caller: str) -> None:
+ORJSON = pytest.param("orjson", "22", marks=pytest.mark.whole)
+
+
+@pytest.mark.parametrize(("name", "rustc"), [("rust-cc-mimalloc", "19"), ORJSON])
+def test_a_clang_of_another_raw_version_makes_it_crash(name: str, rustc: str) -> None:
+    caller = {"rust-cc-mimalloc": "_?mi_", "orjson": "yyjson_read_opts < "}[name]
     found = cases.trial(name, rustc, "17")
     assert found["outcome"] == "crash", found["detail"]
     assert re.match(f"__llvm_profile_instrument_target < {caller}", found["frames"])
@@ -153,7 +154,7 @@ def test_a_clang_of_another_raw_version_makes_it_crash(name: str, rustc: str, ca
     assert (found["profile_valid"], found["c_functions"]) == (False, 0)
 
 
-@pytest.mark.parametrize(("name", "rustc"), [("rust-cc-mimalloc", "19"), ("orjson", "22")])
+@pytest.mark.parametrize(("name", "rustc"), [("rust-cc-mimalloc", "19"), ORJSON])
 def test_the_same_clang_told_not_to_instrument_is_healthy(name: str, rustc: str) -> None:
     found = cases.trial(name, rustc, "17", "-fno-profile-generate")
     assert found["outcome"] == "ok", found["detail"]
@@ -291,6 +292,24 @@ def test_a_build_is_reused_until_its_source_changes(
     (tmp_path / "project" / "src" / "target" / "mod.rs").write_text("pub fn run() { panic!() }\n")
     assert cases.exercise(cases.build(case, rustc, cc), lab)[0].kind == "failed"
     assert sorted(path.name for path in first.folder.iterdir()) == ["built.json", "objects", "tiny"]
+
+
+def test_what_build_scripts_need_is_compiled_once_for_all_builds(
+    stand_in: tuple[str, Path], fresh: Lab, rustc: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, said, run = cases.get(stand_in[0]), list[str](), files.run_tool
+
+    def listening(*arguments: Any) -> process.Finished:
+        done = run(*arguments)
+        said.append(done.stderr)
+        return done
+
+    monkeypatch.setattr(files, "run_tool", listening)
+    for cc in ("19", "17"):
+        cases.build(case, rustc, discovery.find(cc))
+    first, second = said
+    assert "Compiling cc v" in first and "Compiling evtx_dump" in first
+    assert "Compiling cc v" not in second and "Compiling evtx_dump" in second
 
 
 def test_a_build_by_a_profile_is_another_one_for_each_profile(

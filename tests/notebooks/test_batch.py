@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from nbsupport.base import progress, settings
 from nbsupport.base.errors import LabError
-from nbsupport.notebooks import batch, document
+from nbsupport.notebooks import batch, document, results
 from nbsupport.notebooks.worker import NotebookJob, Workers
 from tests.support.notebooks import TAKES, cell, printed, write
 
@@ -136,13 +137,132 @@ def test_one_bar_says_what_is_executed_and_how_long_all_takes(
     monkeypatch.setattr(progress, "bar", bar)
     notebooks = [write(tmp_path / "in" / f"{name}.ipynb", "1") for name in "abcd"]
     batch.execute(notebooks, tmp_path / "run", {}, jobs=1, executor=Instant(work))
-    assert moments == ["a", "b; about 25 s left", "c; about 25 s left", "d; about 8 s left"]
+    # At first as usual, then at this machine's pace; less what the one that runs has taken.
+    left = ("a; about 115 s left", "b; about 25 s left", "c; about 25 s left", "d; about 8 s left")
+    assert moments == [*left]
     assert lines[1:] == [
         "  a: executed in 10.0 s (3 left, about 30 s)",
         "  b: executed in 20.0 s (2 left, about 30 s)",
         "  c: executed in 10.0 s (1 left, about 13 s)",
         "  d: executed in 10.0 s",
     ]
+
+
+def test_a_bar_that_asks_while_a_line_is_said_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars, stuck = list[Callable[[], str]](), list[bool]()
+
+    @contextlib.contextmanager
+    def bar(what: str, total: int, now: Callable[[], str]) -> Iterator[Callable[[], None]]:
+        bars.append(now)
+        yield lambda: None
+
+    def say(line: str) -> None:  # as rich does: its own thread draws, and a line waits for it
+        drawing = threading.Thread(target=bars[0], daemon=True) if bars else threading.Thread()
+        drawing.start()
+        drawing.join(2)
+        stuck.append(drawing.is_alive())
+
+    monkeypatch.setattr(progress, "bar", bar)
+    monkeypatch.setattr(progress, "say", say)
+    notebooks = [write(tmp_path / "in" / f"{name}.ipynb", "1") for name in "ab"]
+    batch.execute(notebooks, tmp_path / "run", {}, jobs=1, executor=Instant())
+    assert stuck == [False] * 3
+
+
+def test_the_first_is_first_then_the_front_tells_of_it_and_the_longest_is_last(
+    tmp_path: Path,
+) -> None:
+    begun, filled = list[str](), list[int]()  # 0: nothing is being made any more
+    first = ("00-start-here", "01-reproduction", "02-lldb-trace", "07-workarounds")
+    names = (*first, *batch.ALONE)
+    notebooks = [write(tmp_path / "in" / f"{name}.ipynb", "1") for name in names]
+    executor = Instant(lambda job: begun.append(job.folder.name))
+    out = tmp_path / "run"
+
+    class Filling:
+        def fill(self) -> None:
+            manifest = json.loads((out / "manifest.json").read_text())
+            assert manifest["finished"] is None
+            filled.append(len(manifest["notebooks"]))
+
+        def settle(self) -> None:
+            filled.append(0)
+
+    def run() -> list[str]:
+        begun.clear()
+        done = batch.execute(notebooks, out, {}, jobs=1, executor=executor, filling=Filling())
+        assert [one.notebook for one in done] == [*names]
+        return begun
+
+    middle = ["02-lldb-trace", "07-workarounds", *batch.ALONE]
+    assert run() == ["01-reproduction", "00-start-here", *middle, "00-start-here"]
+    assert filled == [2, 3, 4, 0]
+    filled.clear()
+    assert run() == []
+    assert filled == [0]  # nothing to do, nothing to show
+
+
+def test_a_run_that_goes_on_has_its_front_early_too(tmp_path: Path) -> None:
+    begun = list[str]()
+    names = ("00-start-here", "01-reproduction", "02-lldb-trace", "03-record-layout")
+    notebooks = [write(tmp_path / "in" / f"{name}.ipynb", "1") for name in names]
+    executor = Instant(lambda job: begun.append(job.folder.name))
+    out = tmp_path / "run"
+
+    class Filling:
+        def fill(self) -> None:
+            begun.append("site")
+
+        def settle(self) -> None:
+            pass
+
+    def run(books: list[Path]) -> list[str]:
+        begun.clear()
+        batch.execute(books, out, {}, jobs=1, executor=executor, filling=Filling())
+        return begun
+
+    run(notebooks[:2])
+    assert run(notebooks) == [*("03-record-layout", "00-start-here", "site", "02-lldb-trace"), "site",
+                              "00-start-here"]  # fmt: skip
+    # With one notebook to execute it comes at the end alone.
+    write(notebooks[2], "2")
+    assert run(notebooks) == ["02-lldb-trace"]
+
+
+def test_of_a_grid_the_front_is_early_once(tmp_path: Path) -> None:
+    begun = list[str]()
+    write(tmp_path / "in" / "00-start-here.ipynb", "1")
+    write(tmp_path / "in" / "01-reproduction.ipynb", TAKES)
+    write(tmp_path / "in" / "02-lldb-trace.ipynb", TAKES)
+
+    def work(job: NotebookJob) -> None:
+        begun.append(job.folder.name)
+        time.sleep(0.1)  # so that several end at a time
+
+    class Filling:
+        def fill(self) -> None:
+            pass
+
+        def settle(self) -> None:
+            begun.append("settled")
+
+    notebooks = sorted((tmp_path / "in").glob("*.ipynb"))
+    values = {"llvm": [str(n) for n in range(17, 23)]}
+    executor = Instant(work)
+    batch.execute(notebooks, tmp_path / "run", values, jobs=6, executor=executor, filling=Filling())
+    early = begun[: begun.index("settled")]
+    assert early.count("00-start-here") == 1 and len(early) == 13
+
+
+def test_without_a_site_the_front_is_executed_once(tmp_path: Path) -> None:
+    begun = list[str]()
+    names = ("00-start-here", "01-reproduction")
+    notebooks = [write(tmp_path / "in" / f"{name}.ipynb", "1") for name in names]
+    executor = Instant(lambda job: begun.append(job.folder.name))
+    batch.execute(notebooks, tmp_path / "run", {}, jobs=1, executor=executor)
+    assert begun == ["01-reproduction", "00-start-here"]
 
 
 def test_manifest_tells_of_each(finished: Finished) -> None:
@@ -188,8 +308,12 @@ def test_only_what_changed_is_executed(tmp_path: Path) -> None:
     assert run("18") == ["reused", "reused"]
     assert document.read(made).cells[0].source == "# Another title"
     assert printed(made) == "18\n"
-    assert run("19") == ["executed", "executed"]  # the front page depends on the others
+    assert run("19") == ["reused", "executed"]
     assert printed(made) == "19\n"
+    # What the others claim and record, the front page depends on.
+    write(other, TAKES, f"display({{{results.CLAIM!r}: {{'name': llvm}}}}, raw=True)")
+    assert run("19") == run("18") == ["executed", "executed"]
+    assert run("18") == ["reused", "reused"]
 
 
 def test_failure_is_not_reused(finished: Finished) -> None:

@@ -484,3 +484,74 @@ def test_what_a_run_was_not_asked_for_is_not_gone(
     at: dict[str, str], given: dict[str, set[str]], asked: bool
 ) -> None:
     assert diff._asked(at, given) is asked
+
+
+# -- a run of the default scope beside one of the whole
+
+
+def scope(name: str, *toolchains: str) -> dict[str, Any]:
+    parameters = {"scope": "whole"} if name == "whole" else {}
+    entry = {"notebook": "01-a", "status": "executed", "seconds": 1.0, "parameters": parameters}
+    rows = [{"name": name, "version": "1", "raw_version": 8} for name in toolchains]
+    return {"notebooks": {"01-a": entry}, "toolchains": rows}
+
+
+def test_what_only_the_whole_claims_is_neither_new_nor_gone(made: Made) -> None:
+    more = {**CLAIM, "name": "d", "at": '{"scope": "whole"}'}
+    some, whole = made(manifest=scope("default")), made([CLAIM, more], scope("whole"))
+    assert kinds(some, whole) == kinds(whole, some) == []
+    # Two runs of the whole are compared whole, and so is what the default claims.
+    assert kinds(whole, made([CLAIM], scope("whole"))) == ["claim-gone"]
+    other = {**CLAIM, "name": "e"}
+    assert kinds(whole, made([other], scope("default"))) == ["claim-gone", "claim-new"]
+    assert kinds(made([CLAIM], scope("whole")), whole) == ["claim-new"]
+
+
+TRIED: dict[str, Rows] = {
+    "cases": [{"case": name, "outcome": "ok"} for name in ("workload-mimalloc", "orjson")],
+    "trials": [TRIAL],
+    "mechanisms": [
+        {"mechanism": name, "cold": "ok", "jemalloc": "ok", "agrees_allocators": "yes"}
+        for name in ("mixed", "pool")
+    ],
+}
+UNTRIED = {"jemalloc": "", "agrees_allocators": "untried"}
+#: What a run of the default has of that.
+SOME = TRIED | {
+    "cases": TRIED["cases"][:1],
+    "mechanisms": [TRIED["mechanisms"][0], TRIED["mechanisms"][1] | UNTRIED],
+}
+
+
+def test_what_only_the_whole_tried_is_not_compared_and_said(made: Made) -> None:
+    some, whole = made(None, scope("default"), **SOME), made(None, scope("whole"), **TRIED)
+    for pair in ((some, whole), (whole, some)):
+        assert lines(*pair) == [
+            "not compared table cases: 1 of its rows, with what the whole alone tries",
+            "not compared table mechanisms: 1 of its rows, with what the whole alone tries",
+        ]
+    assert len(kinds(whole, made(None, scope("whole"), **SOME))) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "line"),
+    [
+        ("cases", [], "outcome of project workload-mimalloc: gone, ok"),
+        ("cases", [{**SOME["cases"][0], "outcome": ""}], "workload-mimalloc: ok -> nothing"),
+        ("cases", [*SOME["cases"], {"case": "mine", "outcome": "crash"}], "mine: new, crash"),
+        ("trials", [], "outcome of cold: gone, ok"),
+        ("mechanisms", SOME["mechanisms"][:1], "mechanism pool: gone, ok"),
+        ("mechanisms", [TRIED["mechanisms"][0] | UNTRIED, SOME["mechanisms"][1]], "mixed: "),
+        ("mechanisms", [row | {"cold": ""} for row in SOME["mechanisms"]], "cold: ok -> nothing"),
+    ],
+)
+def test_what_both_scopes_try_is_compared(made: Made, name: str, rows: Rows, line: str) -> None:
+    whole = made(None, scope("whole"), **TRIED)
+    other = made(None, scope("default"), **SOME | {name: rows})
+    assert any(line in text for text in lines(whole, other)), lines(whole, other)
+    assert kinds(whole, other) != [] != kinds(other, whole)
+
+
+def test_a_toolchain_is_of_no_scope(made: Made) -> None:
+    found = diff.diff(made(None, scope("whole", "20")), made(None, scope("default")))
+    assert [change.what for change in found.surroundings] == ["20"] and not found.notes

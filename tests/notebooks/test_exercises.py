@@ -1,26 +1,23 @@
-"""Each notebook's exercises: the kept answers are what their solutions find in that notebook."""
+"""Each notebook's exercises: what they ask, and what an answer gets.
+
+`make nbval` runs the solutions (tests/support/solved.py).
+"""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat import NotebookNode
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
 from nbsupport.notebooks import document, exercises
 from nbsupport.show.shown import Shown
-from tests.base.test_errors import papermill
+from tests.support.solved import CHECK, SOLUTION, solve
 
 NOTEBOOKS = sorted(p for p in settings.notebooks_dir().glob("*.ipynb") if p.stem[:2] != "00")
 KEPT = exercises.load()
-CHECK = re.compile(r'\bcheck_answer\("([^"]*)", (.*)\)')
-SOLUTION = re.compile(r"<details><summary>Solution.*?</details>", re.S)
 
 
 def asked(path: Path) -> list[tuple[str, str]]:
@@ -33,8 +30,7 @@ def asked(path: Path) -> list[tuple[str, str]]:
         ((name, placeholder),) = CHECK.findall(answer.source)
         assert placeholder == "..."
         assert "no answer yet" in answer.outputs[0]["data"]["text/plain"]
-        (folded,) = SOLUTION.findall(solution.source)
-        (code,) = re.findall(r"```python\n(.*?)```", folded, re.S)
+        (code,) = SOLUTION.findall(solution.source)
         assert CHECK.findall(code)[-1][0] == name
         found.append((name, code))
     return found
@@ -49,54 +45,19 @@ def test_each_notebook_asks_three_things_and_each_kept_answer_is_asked_for() -> 
     assert sorted(KEPT) == sorted(name for here in names.values() for name in here)
 
 
-def needed(cells: Sequence[NotebookNode], code: str) -> list[NotebookNode]:
-    """Return the cells with those statements only on whose values the code depends.
-
-    nbval executes them all; executing them once more would show nothing.
-    """
-    kept: list[NotebookNode] = []
-    solutions = ast.parse(code)
-    missing = names(solutions, ast.Load) - names(solutions, ast.Store)
-    for cell in reversed(cells):
-        statements = ast.parse(cell.source).body
-        if "parameters" not in cell.metadata.get("tags", ()) and "start(" not in cell.source:
-            statements = []
-            for statement in reversed(ast.parse(cell.source).body):
-                bound = names(statement, ast.Store)
-                if bound & missing:
-                    statements.insert(0, statement)
-                    if isinstance(statement, ast.Assign):  # anew, whatever it was
-                        missing -= bound
-                    missing |= names(statement, ast.Load)
-            cell.source = "\n".join(map(ast.unparse, statements))
-        if statements:
-            kept.insert(0, cell)
-    return kept
-
-
-def names(code: ast.AST, context: type[ast.expr_context]) -> set[str]:
-    nodes = [*ast.walk(code)]
-    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
-    bound = {
-        alias.asname or alias.name.partition(".")[0] for node in imports for alias in node.names
-    }
-    augmented = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
-    used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
-    return used | (bound if context is ast.Store else augmented)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_each_solution_finds_the_kept_answer(path: Path, tmp_path: Path) -> None:
-    whole = document.read(path)
-    solutions = [code for _, code in asked(path)]
-    whole.cells = needed(document.code(whole), "\n".join(solutions))
-    for code in solutions:
-        whole.cells.append(nbformat.v4.new_code_cell(code))  # type: ignore[no-untyped-call]
-    done, cells = papermill(whole, tmp_path, cwd=path.parent, seconds=900)  # 08 builds with cargo
-    assert done.returncode == 0, done.stderr[-2000:]
-    solved = document.code(whole)[-len(asked(path)) :]
-    said = [cell.outputs[-1]["data"]["text/plain"] for cell in cells[-len(solved) :]]
-    assert said == [f"{name}: right" for name, _ in asked(path)]
+def test_each_solution_is_run_and_what_it_finds_is_compared() -> None:
+    for path in NOTEBOOKS:
+        book = document.read(path)
+        before, names = document.code(book), [name for name, _ in asked(path)]
+        solve(book)
+        added = [cell for cell in document.code(book) if cell not in before]
+        work, checks = added[::2], added[1::2]
+        assert not any(document.tags(cell) for cell in checks)
+        found = [cell.outputs[0]["data"]["text/plain"] for cell in checks]
+        assert found == [f"{name}: right" for name in names]
+        assert all(document.tags(cell) == ("nbval-ignore-output",) for cell in work)
+        for cell, name in zip(checks, names, strict=True):
+            assert cell.source.startswith("check_answer(") and f'"{name}"' in cell.source
 
 
 @pytest.fixture

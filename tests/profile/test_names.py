@@ -68,3 +68,9 @@ def test_any_blob_has_an_answer(data: bytes) -> None:
     found = names.decode(data)
     assert sum(map(len, found.text)) <= names.MOST_INFLATION * len(data) + 4096
     assert len(found.hashes) == len(found.text)
+
+
+def test_no_more_names_are_read_than_are_asked_for() -> None:
+    found = names.decode(blob(b"a\1b\1c\1d") + blob(b"e"), most=3)
+    assert (found.text, len(found.hashes)) == ([b"a", b"b", b"c"], 3)
+    assert "of them is not read" in found.problems[0].what

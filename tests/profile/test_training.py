@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,18 @@ def test_functions_that_a_merge_drops_are_counted(
     assert merged["f", 1][0] == [1, 2] and merged["g", 2][0] == [7]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_context_sensitive_counters_beside_others_are_fine(
+    version: str, maker: Maker, tmp_path: Path
+) -> None:
+    """As Clang's manual merges them; a bit of the hash tells them apart."""
+    for kind in ("ir", "context-sensitive"):
+        (tmp_path / kind).write_bytes(maker.profile(version, kind).read_bytes())
+    run_ = training.read(tmp_path)
+    assert (run_.problems, run_.exit_code) == ((), 0)
+    assert run_.functions == len(maker.content(version, tmp_path))
+
+
 def test_a_mix_of_kinds_is_merged_silently_and_so_is_said(maker: Maker, tmp_path: Path) -> None:
     for kind in ("ir", "front-end"):
         (tmp_path / kind).write_bytes(maker.profile("19", kind).read_bytes())
@@ -95,3 +108,24 @@ def test_a_mix_of_kinds_is_merged_silently_and_so_is_said(maker: Maker, tmp_path
     assert found.exit_code == 1 and "several variants (front-end; ir)" in found.problems[0]
     done = maker.merge("19", tmp_path)
     assert done.ok and not done.stderr
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.profraw").write_bytes(synthetic.profile([Function("f", 1, [2])], 10))
+    (tmp_path / "sub").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root may read all
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    run_ = training.read(tmp_path)
+    assert [(f.path.name, f.state) for f in run_.files] == [
+        ("good.profraw", "ok"),
+        ("sub", "unreadable"),
+    ]
+    assert run_.exit_code == 2 and run_.files[1].problems[0].what == "Permission denied"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,25 @@ def test_without_the_script_the_training_crashes(project: Project, toolchain: Fi
     env = {"CC": str(toolchain("17").compiler), "RUSTFLAGS": "-Cprofile-generate=raw"}
     assert project.run("cargo", "build", "--offline", **env).ok
     assert project.run(project.folder / "target/debug/app").signal_name == "SIGSEGV"
+
+
+@pytest.mark.parametrize("how", ["script", "bash"])
+def test_a_training_that_crashes_is_rescued_script_and_all(
+    project: Project, toolchain: Find, how: str
+) -> None:
+    """The training command that the script's help tells to write: one that runs "$PGO_BIN"."""
+    env = {"CC": str(toolchain("17").compiler), "RUSTFLAGS": "-Cprofile-generate=raw"}
+    assert project.run("cargo", "build", "--offline", **env).ok
+    (project.folder / "train.sh").write_text('#!/bin/sh\n"$PGO_BIN" && "$PGO_BIN"\n')
+    (project.folder / "train.sh").chmod(0o755)
+    words = ["./train.sh"] if how == "script" else ["bash", "train.sh"]
+    out = project.folder / "target/pgo/merged.profdata"
+    rescue = Path(sys.executable).with_name("pgo-lab"), "rescue", "-o", out, "--"
+    binary = str(project.folder / "target/debug/app")
+    done = project.run(*rescue, *words, PGO_BIN=binary)
+    assert done.ok and done.stdout == 2 * "2000 false\n", done.stderr
+    assert "app: processes: 2, saved from memory: 2" in done.stderr
+    assert "  part:" in project.profile() and "  main:" in project.profile()
 
 
 def test_guards_c_and_keeps_the_flags_of_its_caller(project: Project, toolchain: Find) -> None:

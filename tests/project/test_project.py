@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from nbsupport.lab.lab import Lab
+from tests import conftest
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -151,6 +152,10 @@ def test_make_help_lists_each_target() -> None:
     listed = re.findall(r"^make (\S+) +\S", make().stdout, re.MULTILINE)
     assert set(listed) == set(phony.split()) - internal
     assert listed[:3] == ["help", "report", "test"]
+
+
+def test_the_test_files_that_come_first_are_there() -> None:
+    assert [name for name in conftest.FIRST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_readme_commands_are_targets() -> None:

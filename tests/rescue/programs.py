@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +28,13 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
 PGO_LAB = Path(sys.executable).with_name("pgo-lab")
+#: The same where nothing but LLDB is there, as on macOS.
+BY_LLDB = """
+from nbsupport.cli import commands
+from nbsupport.crash import family
+family.able = lambda: False
+commands.entry()
+"""
 
 
 #: One LLVM for each raw version.
@@ -44,19 +52,43 @@ SOURCE = r"""
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 unsigned library_step(unsigned round);
 static sigjmp_buf back;
 static void on(int number) { siglongjmp(back, number); }
+static pthread_barrier_t gate;
+static void *step(void *sum) {
+    pthread_barrier_wait(&gate);
+    *(volatile unsigned *)sum += library_step(1);
+    return sum;
+}
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     unsigned sum = 0;
-    for (unsigned n = 0; n < 10 && strcmp(what, "fork"); n++) sum += library_step(n);
+    int late = !strcmp(what, "fork") || !strcmp(what, "vfork") || !strcmp(what, "threads");
+    for (unsigned n = 0; n < 10 && !late; n++) sum += library_step(n);
     fprintf(stderr, "stepped\n");
     if (!strcmp(what, "abort")) abort();
     if (!strcmp(what, "leave")) _exit(3);
+    if (!strcmp(what, "killed")) kill(getpid(), SIGKILL);
+    if (!strcmp(what, "system")) return system(argv[2]);
+    if (!strcmp(what, "alone")) {
+        if (!fork()) { library_step(1); return 0; }
+        return wait(NULL) < 0;
+    }
+    if (!strcmp(what, "vfork")) {
+        if (!vfork()) { library_step(1); _exit(0); }
+        library_step(1);
+    }
+    if (!strcmp(what, "threads")) {
+        pthread_t threads[8];
+        pthread_barrier_init(&gate, NULL, 8);
+        for (int n = 0; n < 8; n++) pthread_create(&threads[n], NULL, step, &sum);
+        for (int n = 0; n < 8; n++) pthread_join(threads[n], NULL);
+    }
     if (!strcmp(what, "fork")) {
         int status = 1;
         if (!fork()) _exit(library_step(1) == 0);
@@ -104,11 +136,14 @@ def pgo_lab(*argv: object, **more: object) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def started(*argv: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    words = [str(word) for word in (PGO_LAB, "rescue", *argv)]
+def started(*argv: object, cwd: Path, by: str = "ptrace") -> Iterator[subprocess.Popen[str]]:
+    tool = [sys.executable, "-c", BY_LLDB] if by == "lldb" else [PGO_LAB]
+    words = [str(word) for word in (*tool, "rescue", *argv)]
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
     with subprocess.Popen(
         words, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
+        signal.signal(signal.SIGHUP, before)
         try:
             yield child
         finally:

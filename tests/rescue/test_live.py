@@ -1,4 +1,7 @@
-"""A program that runs under rescue does not crash, and its profile is whole, however it ends."""
+"""A program that runs under rescue does not crash, and its profile is whole, however it ends.
+
+By ptrace, and by LLDB, which is for macOS.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import psutil
 import pytest
 
 from nbsupport.audit import machine_code
+from nbsupport.crash import family
 from nbsupport.lab import counts
 from nbsupport.lab.lab import Lab
 from nbsupport.rescue import live, rescue
@@ -30,6 +34,14 @@ from tests.rescue.programs import (
     strip,
     uniform,
 )
+
+
+@pytest.fixture(autouse=True, params=["ptrace", "lldb"])
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return what follows the program."""
+    if request.param == "lldb":
+        monkeypatch.setattr(family, "able", lambda: False)
+    return str(request.param)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +95,17 @@ def test_however_it_ends_there_is_a_profile(
 def test_a_runtime_that_is_not_recognized_crashes_and_its_counters_are_saved(
     compiled: Compile, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "_VALUES", ())
+    monkeypatch.setattr(live, "VALUE_SITES", ())
     monkeypatch.setattr(machine_code, "value_functions", lambda *_: [])
     found, seen = saved(compiled())
     assert "in its profile runtime, which could not be kept from it: SIGSEGV" in found.notes[0]
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
-def test_a_program_that_forks_is_said_to_lose_its_children(lab: Lab, saved: Saved) -> None:
+def test_lldb_loses_forked_children_and_says_so(lab: Lab, saved: Saved, by: str) -> None:
     _, path = linked(lab, "forked", "19", "17")
     found, seen = saved(path)
-    assert any("forked children" in one for one in found.lost)
+    assert any("forked children" in one for one in found.lost) == (by == "lldb")
     assert sum(row[0] for (name, _), row in seen.items() if name == "main") == 300
 
 
@@ -115,7 +127,7 @@ def test_a_program_that_writes_twice_is_counted_once(lab: Lab, saved: Saved) -> 
 def test_a_static_program(compiled: Compile, saved: Saved, link: tuple[str, ...]) -> None:
     """Stripped, nothing says where it ends, either: it is where its profile would be written."""
     found, seen = saved(compiled("17", *link))
-    assert not found.notes and len(seen) == 6
+    assert not found.notes and len(seen) == 7
 
 
 def test_byte_counters_and_front_end(
@@ -138,9 +150,12 @@ def test_byte_counters_and_front_end(
         assert set(seen.values()) == {(1,)}
 
 
-def test_a_program_that_never_ends_is_asked_by_a_signal(compiled: Compile, tmp_path: Path) -> None:
+def test_a_program_that_never_ends_is_asked_by_a_signal(
+    compiled: Compile, tmp_path: Path, by: str
+) -> None:
     program = shutil.copy(compiled(), tmp_path / "endless")
-    with started("-o", "now.profdata", "--", program, "forever", cwd=tmp_path) as child:
+    argv = ("-o", "now.profdata", "--", program, "forever")
+    with started(*argv, cwd=tmp_path, by=by) as child:
         assert child.stdout and child.stdout.readline() == "tick\n"
         child.send_signal(signal.SIGUSR1)
         deadline = time.monotonic() + 60
@@ -160,11 +175,12 @@ def test_a_program_that_never_ends_is_asked_by_a_signal(compiled: Compile, tmp_p
 def test_its_time_is_over(compiled: Compile, saved: Saved) -> None:
     found, seen = saved(compiled(), "forever", seconds=1.0)
     assert "its time was over" in found.notes[0]
-    assert len(seen) == 6
+    assert len(seen) == 7
 
 
-def test_whoever_ends_it_gets_the_profile(compiled: Compile, tmp_path: Path) -> None:
-    with started("-o", "o.profdata", "--", compiled(), "forever", cwd=tmp_path) as child:
+def test_whoever_ends_it_gets_the_profile(compiled: Compile, tmp_path: Path, by: str) -> None:
+    argv = ("-o", "o.profdata", "--", compiled(), "forever")
+    with started(*argv, cwd=tmp_path, by=by) as child:
         assert child.stdout and child.stdout.readline() == "tick\n"
         child.terminate()
         child.communicate(timeout=60)

@@ -13,6 +13,7 @@ from nbsupport.lab.lab import Lab
 from nbsupport.profile import layout
 from nbsupport.profile.names import decode
 from nbsupport.rescue import profdata, rescue
+from nbsupport.rescue.rescued import VALUES
 from nbsupport.toolchains import profdata as llvm_profdata
 from nbsupport.toolchains.probe import Toolchain
 from tests.rescue.programs import (
@@ -21,6 +22,8 @@ from tests.rescue.programs import (
     command,
     linked,
 )
+from tests.support import synthetic
+from tests.support.synthetic import Function
 
 WARN = ("-Wprofile-instr-out-of-date", "-Wprofile-instr-unprofiled", "-Wprofile-instr-missing")
 
@@ -95,3 +98,10 @@ def test_memory_as_a_raw_profile_is_read_back(raw_version: int) -> None:
     made = profdata.parse(profdata.raw(known, version, 64, "<", held))
     assert list(made.functions.rows()) == [(b"a", 0x12, [5]), (b"b", 0x34, [6, 7])]
     assert not [one for one in made.problems if "value" not in one.what]
+
+
+def test_values_are_lost_only_where_there_are_value_sites() -> None:
+    plain, valued = Function("f", 1, [5]), Function("g", 2, [7], sites={1: [[(3, 4)]]})
+    for functions, lost in (([plain], ()), ([plain, valued], (VALUES,))):
+        profile = profdata.parse(synthetic.profile(functions, 10 | 1 << 56))
+        assert profdata.recover(profile).lost == lost

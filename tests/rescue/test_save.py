@@ -24,6 +24,9 @@ from tests.rescue.programs import (
     expected,
     linked,
 )
+from tests.support import synthetic
+from tests.support.synthetic import Function
+from tests.support.trained import Maker
 
 
 def test_mc_dc_bitmaps_are_said_to_be_lost(
@@ -107,4 +110,30 @@ def test_a_disk_that_fills_up_meanwhile_loses_nothing(
             rescue.run([compiled()], tmp_path / "o.profdata", env=ENVIRONMENT)
     kept = re.search(r"--profraw (\S+)", str(one.value))
     assert kept
-    assert rescue.from_profraw(Path(kept[1]), tmp_path / "o.profdata").functions == 6
+    assert rescue.from_profraw(Path(kept[1]), tmp_path / "o.profdata").functions == 7
+
+
+def test_a_function_with_a_count_that_cannot_be_is_named_and_left_out(tmp_path: Path) -> None:
+    path, out = tmp_path / "x.profraw", tmp_path / "out.proftext"
+    functions = [Function("good", 1, [5]), Function("bad", 2, [2**57])]
+    path.write_bytes(synthetic.profile(functions, 10 | 1 << 56))
+    rescued = rescue.from_profraw(path, out)
+    assert rescued.functions == 2 and "bad" in out.read_text()
+    assert rescued.lost == ()  # there are no value sites
+    assert "bad has a count that cannot be: --without 'bad' leaves it out" in rescued.notes
+    rescued = rescue.from_profraw(path, out, without=["bad"])
+    assert rescued.functions == 1 and "bad" not in out.read_text()
+    assert "left out, as you asked: bad" in rescued.notes and "cannot be:" not in str(rescued.notes)
+    with pytest.raises(LabError, match="no function other in it; give a name as pgo-lab profraw"):
+        rescue.from_profraw(path, out, without=["other"])
+
+
+def test_profiles_of_two_runtimes_in_one_file_are_parted(maker: Maker, tmp_path: Path) -> None:
+    path, out = tmp_path / "x.profraw", tmp_path / "out.profdata"
+    raws = {version: maker.profile(version, "front-end") for version in ("19", "17")}
+    path.write_bytes(b"".join(raw.read_bytes() for raw in raws.values()))
+    rescued = rescue.from_profraw(path, out)
+    assert [part.record_size for part in rescued.parts] == [48, 64]
+    assert "two runtimes wrote to one file" in rescued.notes[0]
+    for part, version in zip(rescued.parts, ("17", "19"), strict=True):
+        assert maker.content("23", part.path).keys() == maker.counts(version, raws[version]).keys()

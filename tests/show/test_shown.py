@@ -105,3 +105,10 @@ def test_a_verdict_has_its_mark(text: str, mark: str) -> None:
 def test_only_long_names_break() -> None:
     page = shown.table(("a",), [("macOS, __llvm_profile_write_file",)]).html
     assert "macOS, __<wbr>llvm_<wbr>profile_<wbr>write_<wbr>file" in page
+
+
+def test_nothing_in_a_cell_controls_a_terminal_or_a_page() -> None:
+    table = shown.table(["name"], [["evil\x1b[31m\x07"]])
+    for text in (table.text, table.html):
+        assert "evil\\x1b[31m\\x07" in text
+        assert all(c.isprintable() or c == "\n" for c in text)

@@ -161,3 +161,14 @@ def test_an_interval_wider_than_the_effect_is_noise_even_beside_one() -> None:
     found = benefit.summarize(runs(none=np.ones(6), both=times), {})
     both = found.to_dict("records")[1]
     assert both["high"] < 1 and both["note"]
+
+
+def test_what_cannot_be_built_here_is_left_out_and_said(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builds = benefit.build_all(lab, [("workload-mimalloc", "99")])
+    assert builds == []
+    assert capsys.readouterr().out.startswith("left out workload-mimalloc: a rustc with LLVM 99")
+    # A notebook goes on: there is nothing to measure.
+    runs = benefit.measure(lab, builds)
+    assert benefit.summarize(runs, benefit.count_if_here(lab, builds)).empty

@@ -57,6 +57,7 @@ class Web:
     address: str = ""
     asked: list[str] = field(default_factory=list)
     status: int = 0
+    parts: bool = True
 
     def put(self, name: str, content: bytes) -> Path:
         path = self.folder / name
@@ -73,7 +74,16 @@ def web(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     class Handler(server.SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
             site.asked.append(self.path)
-            self.send_error(site.status) if site.status else super().do_GET()
+            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+            path = Path(self.translate_path(self.path))
+            if site.status:
+                self.send_error(site.status)
+            elif asked and site.parts and path.is_file():
+                self.send_response(206)
+                self.end_headers()
+                self.wfile.write(path.read_bytes()[int(asked[1]) : int(asked[2]) + 1])
+            else:
+                super().do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
@@ -190,6 +200,25 @@ def test_what_only_debian_knows_is_hashed_at_first_use(tmp_path: Path, web: Web)
     archive(tmp_path, web, version="99.1.3")
     got = at("99.1.3")
     assert (got.files, got.pinned) == (PINS, False)
+
+
+def test_of_debians_archive_a_part_is_enough(tmp_path: Path, web: Web) -> None:
+    packed = archive(tmp_path, web).read_bytes()
+    index = (int.from_bytes(packed[-8:-4], "little") + 1) * 4  # its size is in the footer
+    pins = tmp_path / "sources.toml"
+    whole = (12, len(packed) - 12 - index)
+    # A part that does not have it all, one that is not whole blocks, a host that has no parts.
+    for part, parts in (((12, 300), True), ((13, 999), True), (whole, False), (whole, True)):
+        archive(tmp_path, web)
+        pins.write_text(f"{pins.read_text()}part = {list(part)}\n")
+        web.parts = parts
+        web.asked.clear()
+        got = at()
+        assert (got.files, got.pinned) == (PINS, True)
+        assert "Debian's llvm-toolchain-99_99.1.2.orig.tar.xz" in got.provenance
+        times = [path.partition("/pool/")[0] for path in web.asked].count("/debian")
+        assert times == (2 if parts and part == whole else 4)
+        shutil.rmtree(tmp_path / "cache" / "sources")
 
 
 # -- what is refused

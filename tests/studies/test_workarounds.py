@@ -270,3 +270,20 @@ def test_the_time_of_a_build_is_kept(lab: Lab, tmp_path: Path) -> None:
     for note in tmp_path.rglob("*.seconds"):
         note.unlink()
     assert build.seconds(trial, tmp_path) == 0
+
+
+def test_what_takes_long_is_tried_in_the_whole_or_on_a_program_that_it_is_for(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing, *others = workarounds.load()
+    slow = next(one for one in others if one.whole)
+    slow = dataclasses.replace(slow, on=("hot",), environment=())
+    monkeypatch.setattr(workarounds, "load", lambda: (nothing, slow))
+
+    def tried(program: str, **how: Any) -> list[str]:
+        rows = workarounds.try_all(lab, program, "19", "17", **how)
+        return [row.workaround.id for row in rows]
+
+    assert tried("cold", whole=False) == [nothing.id]
+    assert tried("hot", whole=False) == tried("cold") == [nothing.id, slow.id]
+    assert tried("cold", whole=False, only=[slow.id]) == [slow.id]

@@ -72,10 +72,12 @@ def profile(
     binary_ids: bytes = b"",
     change: dict[str, int] | None = None,
     records: bytes | None = None,
+    late: int = 0,
 ) -> bytes:
     """Return a raw profile; `version` has the variants' bits too.
 
-    `names` and `records` replace what would be there, `change` numbers of the header.
+    `names` and `records` replace what would be there, `change` numbers of the header. Counters
+    begin `late` bytes into their part.
     """
     raw_version, variants = layout.split(version)
     known = layout.LAYOUTS[raw_version]
@@ -83,7 +85,7 @@ def profile(
     stamp = bytes(8) if "temporal" in variants else b""
     base = 0 if known.relative else 1 << 30
     data = np.zeros(len(functions), known.record_dtype(bits, order))
-    counters = bitmaps = values = b""
+    counters, bitmaps, values = bytes(late), b"", b""
     for i, (row, one) in enumerate(zip(data, functions, strict=True)):
         here = i * data.itemsize if known.relative else 0
         row["NameRef"], row["FuncHash"] = one.ref, one.hash
@@ -99,6 +101,7 @@ def profile(
         bitmaps += one.bitmap
         values += value_data(one, order)
     data_bytes = data.tobytes() if records is None else records
+    counters += bytes(-late % 8)
     text = names_blob(one.name for one in functions) if names is None else names
     number = -(-len(data_bytes) // known.record_size(bits))
     data_bytes += bytes(number * known.record_size(bits) - len(data_bytes))

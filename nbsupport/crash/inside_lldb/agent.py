@@ -30,6 +30,9 @@ SETTINGS = (
     "symbols.enable-external-lookup false",
     "plugin.jit-loader.gdb.enable off",
     "target.skip-prologue false",  # a tracer reads arguments where a function begins
+    # A server that answers late is not gone (one that is gone closes the link): by default LLDB
+    # gives it up after five seconds, and calls its program ended, "lost connection".
+    "plugin.process.gdb-remote.packet-timeout 600",
 )
 #: Each target leaves its modules in LLDB's cache; dropping them for every target would
 #: also drop the C library, whose symbols all of them share.
@@ -91,6 +94,8 @@ class Agent:
     def answer(self, request: Request) -> dict[str, Any]:
         """Run a program; return what becomes of the request (see protocol.py)."""
         error = lldb.SBError()
+        # A program of another machine leaves its platform selected, which starts none of ours.
+        self.debugger.SetSelectedPlatform(lldb.SBPlatform("host"))
         target = self.debugger.CreateTarget(request["argv"][0], None, None, False, error)
         if not target.IsValid():
             return {"error": error.GetCString() or "no target"}

@@ -15,6 +15,13 @@ from typing import Any, TypedDict
 #: Signals that end a program because of what it did; all others are passed on to it.
 FATAL = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
 
+#: `return 0`, by the start of a target triple.
+RETURN = {
+    "x86_64": b"\x31\xc0\xc3",  # xor eax, eax; ret
+    "aarch64": b"\x00\x00\x80\x52\xc0\x03\x5f\xd6",  # mov w0, #0; ret
+}
+RETURN["arm64"] = RETURN["aarch64"]
+
 
 class StackFrame(TypedDict):
     """A function on the stack, as `nbsupport.crash.crash.Frame` has it."""

@@ -13,14 +13,7 @@ from typing import Any
 import lldb
 
 from .common import Watcher, path_of
-from .protocol import Note, RescueEvent, RescuePlan, Stop
-
-#: `return 0`, by the start of a target triple.
-RETURN = {
-    "x86_64": b"\x31\xc0\xc3",  # xor eax, eax; ret
-    "aarch64": b"\x00\x00\x80\x52\xc0\x03\x5f\xd6",  # mov w0, #0; ret
-}
-RETURN["arm64"] = RETURN["aarch64"]
+from .protocol import RETURN, Note, RescueEvent, RescuePlan, Stop
 
 
 class LoadedImage:

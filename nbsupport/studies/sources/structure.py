@@ -84,22 +84,27 @@ class Structure:
         why = "the profile runtime has no such function"
         raise LabError(f"{name} in LLVM {self.version}", why, ADVICE)
 
+    @functools.cached_property
+    def _by_name(self) -> Mapping[str, list[Function]]:
+        """The functions of each name: platforms may have their own."""
+        named: dict[str, list[Function]] = {}
+        for function in self.functions:
+            named.setdefault(function.name, []).append(function)
+        return named
+
     def leads_to(self, name: str) -> dict[str, str]:
         """Return the functions that a function calls or hands on, and by what ("": directly)."""
         targets: dict[str, str] = {}
-        for function in self.functions:
-            if function.name == name:
-                targets |= {n: "as a value" for n in function.hands_on if n not in targets}
-                for pointer in function.through:
-                    targets |= dict.fromkeys(self.tables.get(pointer, ()), pointer)
-                targets |= dict.fromkeys(function.calls, "")
-        names = {function.name for function in self.functions}
-        return {target: by for target, by in targets.items() if target in names}
+        for function in self._by_name.get(name, ()):
+            targets |= {n: "as a value" for n in function.hands_on if n not in targets}
+            for pointer in function.through:
+                targets |= dict.fromkeys(self.tables.get(pointer, ()), pointer)
+            targets |= dict.fromkeys(function.calls, "")
+        return {target: by for target, by in targets.items() if target in self._by_name}
 
     def callers(self, name: str) -> tuple[str, ...]:
         """Return the functions that call a function, by name or by pointer."""
-        names = dict.fromkeys(one.name for one in self.functions)
-        return tuple(one for one in names if name in self.leads_to(one))
+        return tuple(one for one in self._by_name if name in self.leads_to(one))
 
     def path(self, start: str, goal: str) -> tuple[str, ...]:
         """Return the shortest way of calls from one function to another; () where there is none."""

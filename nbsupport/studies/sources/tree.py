@@ -5,6 +5,7 @@ package; they are checked, kept in the cache, and never changed. A checkout is r
 """
 
 import contextlib
+import hashlib
 import json
 import lzma
 import re
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbsupport.base import files, progress, settings
-from nbsupport.base.errors import LabError, MissingError
+from nbsupport.base.errors import AbsentError, LabError, MissingError
 from nbsupport.toolchains import apt, download
 
 #: Where the repository serves single files, below the name of a tag.
@@ -200,7 +201,7 @@ def _from_repository(version: str, work: Path) -> _Got:
         try:
             url, target = f"{_REPOSITORY}{version}/{name}", work / Path(name).name
             return download.from_url(url, target, _MOST).read_bytes()
-        except download.AbsentError:
+        except AbsentError:
             if name == _LIST or name in pins:
                 raise
             return b""  # a name in passing
@@ -227,11 +228,33 @@ def _from_debian(version: str, work: Path) -> _Got:
         archive = download.Archive(name, sha256, size, pool=package)
     if not archive.file.startswith(f"{package}_{version}.orig."):
         raise MissingError(package, f"the system's archive has {archive.file}", _advice())
+    origin = f"Debian's {archive.file}"
+    if archive.part:  # a hundredth of what is to be downloaded and unpacked
+        with contextlib.suppress(MissingError):
+            contents = _members(download.get_part(archive, work))
+            came = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+            if came == _pins()[version]:
+                return origin, contents
     file = download.get(archive, work)
     try:
-        return f"Debian's {archive.file}", _unpacked(file)
+        return origin, _unpacked(file)
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
         raise LabError(archive.file, f"cannot be unpacked ({error})", "try again") from error
+
+
+def _members(part: bytes) -> dict[str, bytes]:
+    """Read the runtime's files out of a part of a tar archive, which begins and ends anywhere."""
+    contents: dict[str, bytes] = {}
+    place, block = 0, tarfile.BLOCKSIZE
+    while place + block <= len(part):
+        header, place = part[place : place + block], place + block
+        with contextlib.suppress(tarfile.HeaderError):
+            member = tarfile.TarInfo.frombuf(header, "utf-8", "replace")
+            name = member.name.partition("/")[2]
+            if _WANTED.fullmatch(name) and member.isreg():
+                contents[name] = part[place : place + member.size]
+            place += -(-member.size // block) * block
+    return contents
 
 
 def _unpacked(archive: Path) -> dict[str, bytes]:

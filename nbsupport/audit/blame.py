@@ -1,0 +1,158 @@
+"""Which files foreign records came from, and the crate or build folder that each is of."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nbsupport.audit.advice import cargo_target
+from nbsupport.audit.evidence import Evidence, PartEvidence, RecordEvidence
+from nbsupport.profile.infer import Array
+
+#: Files beside an image that may have been linked into it, and how many are looked at.
+_LINKABLE, _MOST_BESIDE = (".o", ".a", ".rlib", ".obj", ".lib", ".lo"), 2000
+#: Function names shown of each file.
+_SHOWN = 3
+#: What cargo puts behind a crate's name in the name of a file or folder.
+_HASH = re.compile(r"-[0-9a-f]{16}$")
+_NOTHING: Array = np.zeros(0, np.uint64)
+
+
+@dataclass(frozen=True)
+class Blame:
+    """A file with foreign records: of how many functions, the first few names, and all keys."""
+
+    path: Path
+    count: int = 0
+    functions: tuple[str, ...] = ()
+    keys: Array = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
+
+    @classmethod
+    def from_records(
+        cls, path: Path, records: Iterable[RecordEvidence], among: Array | None = None
+    ) -> Blame:
+        """Count the functions that have records (with a key `among` these)."""
+        count, names = 0, list[str]()
+        keys = [_NOTHING]
+        for run in records:
+            chosen = slice(None) if among is None else np.isin(run.keys, among)
+            references = run.references[chosen]
+            keys.append(run.keys[chosen])
+            count += len(references)
+            if len(names) < _SHOWN:
+                resolved = filter(None, run.names.resolve(references[:_SHOWN]))
+                names += [name.decode(errors="replace") for name in resolved]
+        return cls(path, count, tuple(names[:_SHOWN]), np.concatenate(keys))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one of `blame` of `pgo-lab audit --json`."""
+        return {"path": str(self.path), "count": self.count, "functions": self.functions}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A crate, or a build folder, whose files have foreign records.
+
+    `name` is the crate's or the folder's, `count` the number of different functions in all
+    `files` together: an object, its archive and its crate's library are the same functions.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    count: int
+    functions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        first = min(self.files, key=lambda path: (path.suffix == ".o", str(path)))
+        what = str(first)
+        if len(self.files) > 1:
+            example = first.name if self.name == str(first.parent) else first
+            what = f"{self.name}, {len(self.files)} files, such as {example}"
+        names = ", ".join(self.functions) + (", …" if self.count > len(self.functions) else "")
+        return what + (f": {self.count} functions: {names}" if self.count else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one of `origins` of `pgo-lab audit --json`."""
+        return {**vars(self), "files": [str(path) for path in self.files]}
+
+
+def origins(blame: Sequence[Blame]) -> list[Origin]:
+    """Return the crates and build folders of files, those with most functions first."""
+    groups: dict[str, list[Blame]] = {}
+    labels: dict[str, str] = {}
+    for file in blame:
+        label = _crate(file.path) or str(file.path.parent)
+        key = label.replace("-", "_")
+        groups.setdefault(key, []).append(file)
+        labels[key] = min(labels.get(key, label), label)  # a package's name may have a hyphen
+    answers = []
+    for key, files in groups.items():
+        names = itertools.chain.from_iterable(file.functions for file in files)
+        # Of bitcode no keys are known.
+        count = len(np.unique(np.concatenate([file.keys for file in files])))
+        count = count or max(file.count for file in files)
+        shown = tuple(dict.fromkeys(names))[:_SHOWN]
+        answers.append(Origin(labels[key], tuple(file.path for file in files), count, shown))
+    return sorted(answers, key=lambda origin: (-origin.count, origin.name))
+
+
+def _crate(path: Path) -> str:
+    """Return the crate that a file in a cargo target folder is of, or "".
+
+    `build/NAME-HASH/out/…` is what a crate's build script made, `deps/libNAME-HASH.rlib` itself.
+    """
+    if not cargo_target(path):
+        return ""
+    names = path.parts
+    if "build" in names[:-2]:
+        place = len(names) - 1 - names[::-1].index("build")
+        if _HASH.search(names[place + 1]):
+            return _HASH.sub("", names[place + 1])
+    return _HASH.sub("", path.stem).removeprefix("lib") if names[-2] == "deps" else ""
+
+
+def beside(image: Path) -> list[Path]:
+    """Return files near an image from which it may have been linked."""
+    near = list(image.parent.glob("*"))
+    if cargo_target(image):
+        folder = image.parent.parent if image.parent.name == "deps" else image.parent
+        near += [*folder.glob("deps/*"), *folder.glob("build/*/out/**/*")]
+    return sorted({path for path in near if path.suffix in _LINKABLE})[:_MOST_BESIDE]
+
+
+def of_image(
+    path: Path, foreign: Sequence[RecordEvidence], objects: Iterable[Evidence]
+) -> list[Blame]:
+    """Return which of the objects an image's foreign records came from; else the image itself."""
+    keys = {run.record_size: run.keys for run in foreign}
+    blame = []
+    for file in objects:
+        for size, among in keys.items():
+            same = [run for own in file.parts for run in own.records if run.record_size == size]
+            blame.append(Blame.from_records(file.path, same, among))
+    blame = [file for file in blame if file.count]
+    return blame or [Blame.from_records(path, foreign)]
+
+
+def of_objects(files: Sequence[Evidence], usual: int) -> list[Blame]:
+    """Return the objects that are not what most, or the runtime, are: of raw version `usual`."""
+    pieces = [piece for file in files for part in file.parts for piece in part.pieces]
+    main = next((p.variants for p in pieces if p.raw_version == usual and p.has_symbol), None)
+
+    def strange(part: PartEvidence) -> bool:
+        others = {piece.variants for piece in part.pieces if piece.has_symbol} - {main}
+        wrong = usual not in part.raw_versions or (main is not None and bool(others))
+        return bool(part.pieces) and wrong
+
+    blame = []
+    for file in files:
+        parts = [part for part in file.parts if strange(part)]
+        records = [run for part in parts for run in part.records]
+        blame += [Blame.from_records(file.path, records)] if parts else []
+    return blame

@@ -1,0 +1,2 @@
+app: main.o codec.o
+	$(CC) $^ -o $@

@@ -30,12 +30,18 @@ def cargo_target(path: Path) -> Path | None:
 
 
 def advise(
-    path: Path, target: str, runtime: int, pieces: Sequence[LinkPiece], blamed: Sequence[Path]
+    path: Path,
+    target: str,
+    runtime: int,
+    pieces: Sequence[LinkPiece],
+    blamed: Sequence[str],
+    guess: str = "",
 ) -> str:
-    """Return one or two sentences: what ends the mix, as exactly as can be said.
+    """Return a few sentences: what ends the mix, as exactly as can be said.
 
     `path` is of what is mixed, `target` the start of its triple, `runtime` the raw version
-    that stays, `pieces` all that is in it, `blamed` the files that hold foreign records.
+    that stays, `pieces` all that is in it, `blamed` the files that hold foreign records. `guess`
+    names what the runtime is taken from where it is not there to see.
     """
     foreign = [piece for piece in pieces if piece.raw_version != runtime]
     if not foreign:
@@ -54,11 +60,17 @@ def advise(
             f"{' '.join(names)} cargo build{profile}{cross}\n"
             f"Or keep it in: set CC to a clang {ours}."
         )
-    files = ", ".join(map(str, blamed[:3])) + (", …" if len(blamed) > 3 else "")
+    files = ", ".join(blamed[:3]) + (", …" if len(blamed) > 3 else "")
     what = files or f"what {layout.llvm_of(foreign[0].raw_version)} instrumented"
     line = f"Rebuild {what} with a clang {ours}, or with {undo}."
     if all(alike(piece.raw_version, runtime) for piece in foreign):
         line += " Counts survive this mix only while the runtime's own objects come first."
+    if guess:
+        others = " or ".join(sorted({layout.llvm_of(piece.raw_version) for piece in foreign}))
+        line += (
+            f" No runtime is among these files: the link's is taken to be that of {guess}."
+            f" If it is that of {others}, rebuild the rest instead."
+        )
     return line
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -26,12 +27,16 @@ _NOTHING: Array = np.zeros(0, np.uint64)
 
 @dataclass(frozen=True)
 class Blame:
-    """A file with foreign records: of how many functions, the first few names, and all keys."""
+    """A file with foreign records: of how many functions, the first few names, and all keys.
+
+    `members` are those of an archive that have them, where others of it have not.
+    """
 
     path: Path
     count: int = 0
     functions: tuple[str, ...] = ()
     keys: Array = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
+    members: tuple[str, ...] = ()
 
     @classmethod
     def from_records(
@@ -52,7 +57,17 @@ class Blame:
 
     def to_json(self) -> dict[str, Any]:
         """Return one of `blame` of `pgo-lab audit --json`."""
-        return {"path": str(self.path), "count": self.count, "functions": self.functions}
+        return {
+            "path": str(self.path),
+            "count": self.count,
+            "functions": self.functions,
+            "members": self.members,
+        }
+
+    def __str__(self) -> str:
+        """Return the file, with its members as linkers write them: `libx.a(a.o, b.o)`."""
+        names = ", ".join(self.members[:_SHOWN]) + (", …" if len(self.members) > _SHOWN else "")
+        return f"{self.path}({names})" if names else str(self.path)
 
 
 @dataclass(frozen=True)
@@ -64,22 +79,23 @@ class Origin:
     """
 
     name: str
-    files: tuple[Path, ...]
+    files: tuple[Blame, ...]
     count: int
     functions: tuple[str, ...]
 
     def __str__(self) -> str:
-        first = min(self.files, key=lambda path: (path.suffix == ".o", str(path)))
+        first = min(self.files, key=lambda file: (file.path.suffix == ".o", str(file)))
         what = str(first)
         if len(self.files) > 1:
-            example = first.name if self.name == str(first.parent) else first
+            example = what.removeprefix(f"{self.name}/")
             what = f"{self.name}, {len(self.files)} files, such as {example}"
         names = ", ".join(self.functions) + (", …" if self.count > len(self.functions) else "")
-        return what + (f": {self.count} functions: {names}" if self.count else "")
+        some = "1 function" if self.count == 1 else f"{self.count} functions"
+        return what + (f": {some}: {names}" if self.count else "")
 
     def to_json(self) -> dict[str, Any]:
         """Return one of `origins` of `pgo-lab audit --json`."""
-        return {**vars(self), "files": [str(path) for path in self.files]}
+        return {**vars(self), "files": [str(file.path) for file in self.files]}
 
 
 def origins(blame: Sequence[Blame]) -> list[Origin]:
@@ -98,7 +114,7 @@ def origins(blame: Sequence[Blame]) -> list[Origin]:
         count = len(np.unique(np.concatenate([file.keys for file in files])))
         count = count or max(file.count for file in files)
         shown = tuple(dict.fromkeys(names))[:_SHOWN]
-        answers.append(Origin(labels[key], tuple(file.path for file in files), count, shown))
+        answers.append(Origin(labels[key], tuple(files), count, shown))
     return sorted(answers, key=lambda origin: (-origin.count, origin.name))
 
 
@@ -134,8 +150,8 @@ def of_image(
     blame = []
     for file in objects:
         for size, among in keys.items():
-            same = [run for own in file.parts for run in own.records if run.record_size == size]
-            blame.append(Blame.from_records(file.path, same, among))
+            same = [(p, [run for run in p.records if run.record_size == size]) for p in file.parts]
+            blame.append(_blame(file, [(part, runs) for part, runs in same if runs], among))
     blame = [file for file in blame if file.count]
     return blame or [Blame.from_records(path, foreign)]
 
@@ -150,9 +166,19 @@ def of_objects(files: Sequence[Evidence], usual: int) -> list[Blame]:
         wrong = usual not in part.raw_versions or (main is not None and bool(others))
         return bool(part.pieces) and wrong
 
-    blame = []
-    for file in files:
-        parts = [part for part in file.parts if strange(part)]
-        records = [run for part in parts for run in part.records]
-        blame += [Blame.from_records(file.path, records)] if parts else []
-    return blame
+    foreign = [(file, [(p, p.records) for p in file.parts if strange(p)]) for file in files]
+    return [_blame(file, parts) for file, parts in foreign if parts]
+
+
+def _blame(
+    file: Evidence,
+    foreign: Sequence[tuple[PartEvidence, Sequence[RecordEvidence]]],
+    among: Array | None = None,
+) -> Blame:
+    """Blame a file for records of its `foreign` parts: by their names, where it has others, too."""
+    runs = itertools.chain.from_iterable(runs for _, runs in foreign)
+    blame = Blame.from_records(file.path, runs, among)
+    if len(foreign) == sum(bool(part.pieces) for part in file.parts):
+        return blame
+    names = [part.binary.name for part, _ in foreign if part.binary.name]
+    return dataclasses.replace(blame, members=tuple(names))

@@ -19,6 +19,7 @@ from nbsupport.audit.fate import Fate, LinkPiece, alike, predict
 from nbsupport.audit.runtimes import RuntimesWarning
 from nbsupport.base.errors import LabError
 from nbsupport.profile import layout
+from nbsupport.profile.names import Names
 
 #: A set of images is the first of these that one of them is.
 Verdict = Literal["mixed", "unknown", "consistent", "not-instrumented"]
@@ -26,6 +27,8 @@ Verdict = Literal["mixed", "unknown", "consistent", "not-instrumented"]
 _MOST_PIECES = 32
 #: Reasons shown of those for which not all was read.
 _MOST_WHYS = 3
+#: The NameRef of a program's start.
+_MAIN = Names([b"main"]).hashes[0]
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def audit(
         files = [_explained(file, files) for file in files]
         judgement = _worst(file.judgement for file in files if file.linked)
     elif judgement.verdict == "mixed":
-        foreign = blaming.of_objects(loose, _usual(parts))
+        foreign = blaming.of_objects(loose, _usual(parts)[0])
         judgement = _advised(judgement, image or loose[0].path, parts, foreign)
     problems = tuple(f"{path}: {why}" for path, why in unread.items())
     return AuditReport(judgement, tuple(files), problems, warnings)
@@ -300,8 +303,11 @@ def _judged(
     )
     bad = [link for link in links if not link.fate.fine]
     if bad:
-        worst = min(bad, key=lambda link: link.runtime != _usual(parts))
+        usual, guess = _usual(parts)
+        worst = min(bad, key=lambda link: link.runtime != usual)
         why = "; ".join(filter(None, (worst.fate.why, worst.fate.loss)))
+        if guess and len({link.runtime for link in links}) > 1:
+            why = f"if {guess} links it, {why}"
         return Judgement("mixed", why, links)
     unread = dict.fromkeys(part.unread for part in parts if part.unread)
     if unread:
@@ -320,17 +326,26 @@ def _judged(
     return Judgement("not-instrumented", "nothing there is instrumented")
 
 
-def _usual(parts: Sequence[PartEvidence]) -> int:
-    """Return the raw version that is not foreign: the runtime's, an image's symbol's, the most."""
+def _usual(parts: Sequence[PartEvidence]) -> tuple[int, str]:
+    """Return the raw version that is not foreign: the runtime's, or an image's symbol's.
+
+    Where neither is there it is a guess, which is named: whoever compiled `main` links it, too,
+    for its instrumentation asks for the runtime; else the compiler of most functions.
+    """
     votes: Counter[int] = Counter()
+    mains = set[int]()
     for part in parts:
         version = part.runtime or (part.symbol[0] if part.linked else None)
         if version:
-            return version
+            return version, ""
         votes.update({piece.raw_version: 1 for piece in part.pieces})
         for run in part.records:
             votes[part.versions(run)[0]] += 2 * len(run.references)
-    return max(votes, key=lambda version: (votes[version], version))
+            if _MAIN in run.references:
+                mains.add(part.versions(run)[0])
+    if len(mains) == 1:
+        return mains.pop(), "main's compiler"
+    return max(votes, key=lambda version: (votes[version], version)), "the compiler of most functions"
 
 
 def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
@@ -338,7 +353,7 @@ def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     if image.judgement.verdict != "mixed" or not image.linked:
         return image
     part = next(part for part in image.parts if judge_image(part).verdict == "mixed")
-    usual = _usual([part])
+    usual, _ = _usual([part])
     foreign = [run for run in part.records if not alike(part.versions(run)[0], usual)]
     blame: list[Blame] = []
     if foreign:
@@ -355,6 +370,7 @@ def _advised(
     judgement: Judgement, path: Path, parts: Sequence[PartEvidence], blame: Sequence[Blame] = ()
 ) -> Judgement:
     pieces = list(dict.fromkeys(piece for part in parts for piece in part.pieces))
-    files = [file.path for file in blame if file.path != path or not parts[0].linked]
-    line = advise(path, parts[0].binary.target, _usual(parts), pieces, files)
+    files = [str(file) for file in blame if file.path != path or not parts[0].linked]
+    usual, guess = _usual(parts)
+    line = advise(path, parts[0].binary.target, usual, pieces, files, guess)
     return dataclasses.replace(judgement, blame=tuple(blame), advice=line)

@@ -46,7 +46,7 @@ def test_a_crate_is_one_line_and_its_functions_are_counted_once(crate: Path) -> 
         assert report.verdict == "mixed"
         (origin,) = report.origins
         assert (origin.name, origin.count) == ("tiny-sys", 3)
-        assert sorted(file.name for file in origin.files) == [
+        assert sorted(file.path.name for file in origin.files) == [
             *("first.o", "libtiny.a", "libtiny_sys-fedcba9876543210.rlib", "second.o"),
         ]
         assert set(origin.functions) == {"first", "second", "third"}
@@ -68,7 +68,24 @@ def test_elsewhere_a_folder_is_one_line(bench: Bench, tmp_path: Path) -> None:
         shutil.copy(bench.object("19", MAIN.replace("some", f"some{n}")), tmp_path / f"main{n}.o")
     lines = [str(origin) for origin in audit([tmp_path]).origins]
     assert lines[0].startswith(f"{tmp_path}/a, 2 files, such as first.o: 3 functions: ")
-    assert lines[1].startswith(f"{tmp_path}/b/foo.o: 1 functions: foo")
+    assert lines[1].startswith(f"{tmp_path}/b/foo.o: 1 function: foo")
+
+
+def test_a_mixed_archive_names_the_members_that_are_foreign(bench: Bench, tmp_path: Path) -> None:
+    library = tmp_path / "libboth.a"
+    ours, foreign = bench.object("19", SOURCES["first"]), bench.object("17", SOURCES["second"])
+    bench.run("19", "llvm-ar", "rcs", library, ours, foreign)
+    main = bench.object("19", "int main(void) { return 0; }\n")
+    whole = ["-Wl,--whole-archive", str(library), "-Wl,--no-whole-archive"]
+    image = tmp_path / "image"
+    shutil.copy(bench.linked("19", "both", main, *whole), image)
+    for paths in ([library, main], [image, library]):
+        report = audit(paths)
+        (blame,) = report.judgement.blame
+        assert blame.to_json()["members"] == (foreign.name,)
+        what = f"{library}({foreign.name})"
+        assert str(report.origins[0]).startswith(f"{what}: 2 functions: ")
+        assert report.judgement.advice.startswith(f"Rebuild {what} with ")
 
 
 def test_of_what_has_no_records_the_files_are_named() -> None:

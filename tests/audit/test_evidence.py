@@ -116,7 +116,7 @@ def test_where_the_runtime_is_not_known_the_version_symbol_says_who_is_foreign(l
     (seen,) = evidence.from_file(dataclasses.replace(file, parts=(part,))).parts
     few, many = (len(each.references) for each in seen.records)
     assert few < many  # by number, the library's would be the usual ones
-    assert auditing._usual([seen]) == 10
+    assert auditing._usual([seen]) == (10, "")
 
 
 def test_what_cannot_be_read_is_listed(

@@ -115,7 +115,7 @@ def test_a_mix_is_refused_in_either_order_and_names_the_foreign_object(
         " -fno-profile-generate."
     )
     assert re.fullmatch("why: the runtime .* raw version 10 .*raw version 8.*", why)
-    assert blamed == ["foreign: 17/part.o: 1 functions: part"]
+    assert blamed == ["foreign: 17/part.o: 1 function: part"]
 
 
 def test_the_line_to_paste_is_the_audits_and_comes_first(
@@ -204,7 +204,7 @@ def test_however_it_comes_to_the_link(
         (folder / "spaces").write_text(f"-L. {quotes[name]}\n")
         words = [word.format(name) for word in WAYS[way]]
         said = guard.refused([str(toolchain("19").compiler), "19/main.o", *words])
-        assert said.endswith(": 1 functions: part") == bool(said) == (name == "17")
+        assert said.endswith(": 1 function: part") == bool(said) == (name == "17")
 
 
 def test_front_end_instrumentation_and_parts_of_a_link_are_judged(
@@ -392,7 +392,7 @@ def test_rustc_takes_it_for_its_linker(folder: Path, tmp_path: Path) -> None:
         assert (done.returncode != 0) == refused == (not (tmp_path / "out").exists()), done.stderr
         assert ("guard: not linked, for it would be a mix" in done.stderr) == refused
         if refused:
-            assert "libpart.a: 1 functions: part" in done.stderr
+            assert "libpart.a: 1 function: part" in done.stderr
             assert re.search(r'CFLAGS_\w+="-fno-profile-generate".* cargo build', done.stderr)
         else:
             assert runs(tmp_path) == "42\n" and (tmp_path / "out.profraw").stat().st_size > 100

@@ -177,6 +177,26 @@ def test_bitmaps_between_9_and_10_vanish(
         assert report.judgement.outcomes == ["ok"]
 
 
+@pytest.mark.parametrize("major", ["17", "19"])
+def test_without_a_runtime_whoever_compiled_main_is_taken_to_link(
+    lab: Lab, tmp_path: Path, major: str
+) -> None:
+    other = {"17": "19", "19": "17"}[major]
+    made = lab.trial("cold", major, other)
+    main, library = (build.compiled(job, lab.cache) for job in build.jobs(made))
+    report = audit([library, main])
+    assert [blame.path for blame in report.judgement.blame] == [library]
+    assert report.judgement.why.startswith("if main's compiler links it, the runtime ")
+    other_llvm = layout.llvm_of(made.foreign.raw_version)
+    assert report.judgement.advice.endswith(
+        " No runtime is among these files: the link's is taken to be that of main's compiler."
+        f" If it is that of {other_llvm}, rebuild the rest instead."
+    )
+    assert {link.runtime for link in report.judgement.links} == {8, 10}
+    image = audit([build.linked(made, lab.cache), library, main]).judgement
+    assert "if " not in image.why.split(",")[0] and "No runtime" not in image.advice
+
+
 def test_only_what_was_linked_is_blamed(lab: Lab, tmp_path: Path) -> None:
     """Objects with functions of the same names, otherwise or by another LLVM, were not."""
     made = lab.trial("cold", "19", "17")

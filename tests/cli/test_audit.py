@@ -61,7 +61,7 @@ def test_each_link_and_each_file_to_blame_has_the_keys_that_scripts_know(target:
     for link in document["links"]:
         assert list(link) == ["runtime_raw_version", "first", "outcomes", "why", "loss"]
     for blame in document["blame"]:
-        assert list(blame) == ["path", "count", "functions"]
+        assert list(blame) == ["path", "count", "functions", "members"]
     for origin in document["origins"]:
         assert list(origin) == ["name", "files", "count", "functions"]
     assert document["links"] and document["blame"]
@@ -75,7 +75,7 @@ def test_people_read_the_verdict_first(target: Path) -> None:
     assert lines[1] == "what will happen: crash or malformed"
     assert any(line.rstrip().endswith(str(target / "release" / "tiny")) for line in lines)
     assert "\x1b" not in done.stdout
-    assert any("libstep.a: 1 functions: step" in line for line in lines)
+    assert any("libstep.a: 1 function: step" in line for line in lines)
     assert f"CFLAGS_{TRIPLE.replace('-', '_')}" in done.stdout
 
 

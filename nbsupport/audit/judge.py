@@ -307,7 +307,7 @@ def _judged(
         worst = min(bad, key=lambda link: link.runtime != usual)
         why = "; ".join(filter(None, (worst.fate.why, worst.fate.loss)))
         if guess and len({link.runtime for link in links}) > 1:
-            why = f"if {guess} links it, {why}"
+            why = f"if {guess} links these together, {why}"
         return Judgement("mixed", why, links)
     unread = dict.fromkeys(part.unread for part in parts if part.unread)
     if unread:
@@ -345,7 +345,8 @@ def _usual(parts: Sequence[PartEvidence]) -> tuple[int, str]:
                 mains.add(part.versions(run)[0])
     if len(mains) == 1:
         return mains.pop(), "main's compiler"
-    return max(votes, key=lambda version: (votes[version], version)), "the compiler of most functions"
+    most = max(votes, key=lambda version: (votes[version], version))
+    return most, "the compiler of most functions"
 
 
 def _explained(image: Audited, files: Sequence[Audited]) -> Audited:

@@ -337,7 +337,7 @@ def profraw(
             rows.writerow((text, f"{number:#x}", " ".join(map(str, counts))))
     else:
         document = training.to_json(profile)
-        _answer(as_json, lambda: document, lambda: terminal.profile(document))
+        _answer(as_json, lambda: document, lambda: terminal.profile(document, path))
     if isinstance(profile, training.TrainingRun):
         return profile.exit_code
     return int(not profile.valid)

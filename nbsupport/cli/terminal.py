@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from nbsupport.base.errors import visible, visible_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from nbsupport.audit.judge import Audited, AuditReport, Judgement
     from nbsupport.crash.crash import Crash
@@ -46,7 +48,14 @@ def say(*lines: object, err: bool = False) -> None:
 
 def toolchains(compilers: Iterable[Toolchain]) -> None:
     """Show compilers, as wide as the terminal is."""
-    table = Table("name", "version", "raw version", "runtime", "llvm-profdata", "LLDB", "prefix")
+    compilers = list(compilers)
+    table = Table()
+    # Names are what other commands take: they stay whole however narrow the terminal is.
+    longest = max((len(t.name) for t in compilers), default=0)
+    table.add_column("name", no_wrap=True, min_width=longest)
+    for heading in ("version", "raw version", "runtime", "llvm-profdata", "LLDB"):
+        table.add_column(heading)
+    table.add_column("prefix", no_wrap=True)
     for t in compilers:
         marks = ("yes" if tool else "-" for tool in (t.runtime, t.llvm_profdata, t.lldb))
         raw = "-" if t.raw_version is None else str(t.raw_version)
@@ -128,8 +137,11 @@ def _problems(*problems: str) -> None:
         say(f"pgo-lab: and {rest} more (--json lists all)", err=True)
 
 
-def profile(document: dict[str, Any]) -> None:
-    """Show what `training.to_json` says of raw profiles; its parts are taken out of it."""
+def profile(document: dict[str, Any], path: Path) -> None:
+    """Show what `training.to_json` says of raw profiles; its parts are taken out of it.
+
+    `path` is the file that was read, or the folder.
+    """
     out = _console()
     table = Table("state", "raw version", "functions", "counters", box=None)
     table.add_column("file", overflow="fold")
@@ -159,6 +171,9 @@ def profile(document: dict[str, Any]) -> None:
         place = None if problem["offset"] is None else f"byte {problem['offset']}"
         places = filter(None, (problem.get("file"), place))
         out.print(visible(": ".join((*places, problem["what"]))), markup=False)
+    if document["valid"] == "no" and document["raw_version"] and path.is_file():
+        file = shlex.quote(str(path))
+        out.print(f"do: pgo-lab rescue --profraw {file} --binary PROGRAM", markup=False)
 
 
 def explanation(answer: Explanation) -> None:

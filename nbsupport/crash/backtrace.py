@@ -15,9 +15,10 @@ from nbsupport.crash.shapes import Matcher, load, matchers, ordered
 #: macOS; <mach/exception_types.h>; ntstatus.h; Swift's docs/Backtracing.rst.
 _SIGNALS = {
     "SIGSEGV": ("11", "SEGV", "segfault", "Segmentation fault", "EXC_BAD_ACCESS", "c0000005",
-                "Access violation", "EXCEPTION_ACCESS_VIOLATION_READ", "Bad pointer dereference",
-                "EXCEPTION_ACCESS_VIOLATION_WRITE", "general protection fault", "c00000fd",
-                "Stack overflow", "EXCEPTION_STACK_OVERFLOW"),
+                "Access violation", "Access Violation", "EXCEPTION_ACCESS_VIOLATION_READ",
+                "EXCEPTION_ACCESS_VIOLATION_WRITE", "Bad pointer dereference",
+                "general protection fault", "c00000fd", "Stack overflow",
+                "EXCEPTION_STACK_OVERFLOW"),
     "SIGBUS": ("7", "10", "BUS", "Bus error"),
     "SIGABRT": ("6", "ABRT", "Aborted", "EXC_CRASH", "Abgebrochen", "Abandon", "Abortado",
                 "Annullato"),  # as glibc says it in German, French, Spanish, Italian
@@ -39,7 +40,7 @@ _OF_A_HANDLER = re.compile(
 )
 #: What may be a frame, a thread's heading, or tell of a fault, at little cost: most lines are not.
 _MAY_FRAME = re.compile(
-    r"[ >*]*(?:#\d|frame #|\d+[ :\t]|==\d|(?:[0-9a-f]{2} )?[0-9a-f`]{8,17} |0x[0-9a-f]+ in "
+    r"[ >*]*(?:#\d|frame #|\d+[ :\t]|==\d|(?:[0-9a-f]{2} )?[0-9a-fA-F`]{8,17} |0x[0-9a-f]+ in "
     r"|#? ?[CVJjv]  \[|frame=\{level)"
     r"|[^\s()]+\(.{0,300}\) ?\[0x"
 )

@@ -156,7 +156,8 @@ def _rests(report: CrashReport, facts: Facts, occurrences: Sequence[Occurrence])
     if report.rests:
         return set(report.rests)
     mismatch = facts["mismatch"].partition(" (")[0]
-    words = [word for word in (mismatch, *facts["names"].rpartition(": ")[2].split(", ")) if word]
+    named = facts["names"].rpartition(": ")[2].split(", ")
+    words = [word for word in (mismatch, facts["profile_reader"], *named) if word]
     pattern = "|".join(map(re.escape, words))
     matching = (n for n, line in enumerate(report.lines) if pattern and re.search(pattern, line))
     died = (n for n, line in enumerate(report.lines) if DIED.search(line))

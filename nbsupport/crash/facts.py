@@ -34,6 +34,17 @@ _TOOLS = (
     ),
     re.compile(r"(rustc) interrupted by SIG"),
 )
+#: A tool that reads profiles and died, as a shell tells it, and its functions that read them.
+#: Source: llvm-project issues 212150, 70965, 54592; InstrProfReader.h, InstrProf.h.
+_READER_DIED = re.compile(
+    r"\b(llvm-(?:profdata|cov))\S* (?:merge|show|overlap|export|report)\b"
+    r"(?=.*(?:\n.*){0,3}?"
+    r"(?:SIG(?:ILL|SEGV|BUS|ABRT)\b|core dumped|Illegal instruction|Segmentation f))"
+)
+_READS_PROFILES = re.compile(
+    r"(?:void |bool )?llvm::"
+    r"(?:\w*InstrProf\w*Reader\w*|readPGO\w+|readAndDecodeStrings|InstrProfSymtab)\b"
+)
 DIED = re.compile(
     r"SIGSEGV|[Ss]egmentation fault|EXC_BAD_ACCESS|signal(?: |: )11\b|Seg[Ff]ault|SEGFAULT"
     r"|(?:[Cc]ode|status|exited with|exit):?\s+139\b"
@@ -53,6 +64,7 @@ _SENT = {
     ),
 }
 _MANY = 1 << 16  # more counters, or bytes of sites, a function has not; no stack is overrun by more
+_NEAR = 12  # frames in which a reader of profiles is looked for
 _DEEP = 20_000  # frames: what has so many does not end
 _OFF = "CFLAGS=-fno-profile-generate CXXFLAGS=-fno-profile-generate"
 _FIX = f"Rebuild with {_OFF}, or CC a clang of the runtime's LLVM; pgo-lab audit names the objects."
@@ -81,6 +93,8 @@ def from_report(report: CrashReport, judgement: Judgement | None, program: str) 
     reader, caller = runtime.innermost([frame.function.lstrip("_") for frame in dead.frames])
     bug = runtime.known_bug(report, text) if report.crash else None
     tools = (pattern.search(text) for pattern in _TOOLS if report.crash)
+    tool = next((tool[1] for tool in tools if tool), "")
+    frames = [frame.function for frame in dead.frames[:_NEAR]]
     return {
         "text": text,
         "mismatch": _mismatch(text),
@@ -108,7 +122,8 @@ def from_report(report: CrashReport, judgement: Judgement | None, program: str) 
         "null": "null" if address == 0 else "",
         "names": _names(text, dead),
         "stranger": "" if dead.function or not _is_stranger(dead) else "yes",
-        "tool": next((tool[1] for tool in tools if tool), ""),
+        "tool": tool,
+        "profile_reader": _profile_reader(text, frames, tool),
         "died": "yes" if report.crash or DIED.search(text) else "",
         "message": "",
         "message_advice": "",
@@ -117,6 +132,15 @@ def from_report(report: CrashReport, judgement: Judgement | None, program: str) 
         "test": f"Run pgo-lab audit {program}; or build with {_OFF}: does it still crash?",
         "look": look,
     }
+
+
+def _profile_reader(text: str, functions: Sequence[str], tool: str) -> str:
+    """Return the tool that died as it read a profile: by what a shell says, or its functions."""
+    if not functions:
+        died = _READER_DIED.search(text)
+        return died[1] if died else ""
+    reads = any(map(_READS_PROFILES.match, functions))
+    return (tool or "llvm-profdata") if reads else ""
 
 
 def _sent(crash: Crash, reader: str, caller: int | None) -> str:

@@ -3,7 +3,8 @@
 What is not in it yet is learned from the header of an LLVM that writes it (`learn`).
 
 Source: INSTR_PROF_DATA, INSTR_PROF_RAW_HEADER and VALUE_PROF_KIND in InstrProfData.inc of the
-LLVM that writes the version (5: LLVM 11 and 12; 7: LLVM 13.0.1; 8 to 11: LLVM 14 to 23).
+LLVM that writes the version (5: LLVM 11 and 12; 7: LLVM 13.0.1; 8 to 11: LLVM 14 to 23; LLVM's
+development branch wrote 11, too, on 25 October 2026: commit 7e3c57157096, Debian's snapshot).
 Version 4 is in that file of LLVM 6 (https://reviews.llvm.org/D39447) to 9, its records are those
 of 5; profiles of LLVM 4 to 10 have it. Versions before are not read: their records point to a name
 (NamePtr, LLVM 3.8), so nothing tells where one starts. Version 6 was in no release: it is 5 with

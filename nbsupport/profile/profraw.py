@@ -30,9 +30,9 @@ _CHUNK = 1 << 20
 MOST_BYTES = 384 << 20
 
 EMPTY = (
-    "empty: the program crashed, was killed or left by _exit before it wrote, its runtime refused "
-    "to (version mismatch), or it was opened only: pgo-lab trace tells; llvm-profdata merge skips "
-    "it silently"
+    "empty: the program crashed, was killed or left by _exit before it wrote, or still runs; or "
+    "its runtime refused to write (version mismatch): pgo-lab trace tells; a merge skips it "
+    "silently"
 )
 #: What else people have, by how it starts.
 _OTHERS = {

@@ -66,7 +66,10 @@ class Rescued:
     def lines(self) -> list[str]:
         """Return what `pgo-lab rescue` says."""
         lines = [f"{self.path}: {self.functions} functions"]
-        for part in self.parts if len(self.parts) > 1 else ():
+        several = len(self.parts) > 1
+        if several:
+            lines[0] += ", for the whole build; a compiler may also be given its own part alone:"
+        for part in self.parts if several else ():
             raw = " or ".join(map(str, part.raw_versions)) or "unknown"
             readers = f"for LLVM {part.indexed} and newer" if part.indexed else "a text profile"
             lines.append(f"{part.path}: {part.functions} functions of raw version {raw}, {readers}")

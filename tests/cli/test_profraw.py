@@ -52,6 +52,18 @@ def test_a_profile_on_the_command_line(
     assert (code, out) == (2, "") and err.startswith("pgo-lab: ") and err.count("\n") == 1
 
 
+def test_what_is_not_valid_names_the_next_step(
+    pgo_lab: Callable[..., tuple[int, str, str]], maker: Maker, tmp_path: Path
+) -> None:
+    cut = tmp_path / "a cut.profraw"
+    cut.write_bytes(maker.profile("19", "ir").read_bytes()[:-8])
+    step = f"do: pgo-lab rescue --profraw '{cut}' --binary PROGRAM\n"
+    assert pgo_lab("profraw", cut)[1].endswith(step)
+    (tmp_path / "text").write_text("no profile")
+    for other in (tmp_path / "text", maker.profile("19", "ir")):
+        assert "do: " not in pgo_lab("profraw", other)[1]
+
+
 def test_a_folder_on_the_command_line(
     pgo_lab: Callable[..., tuple[int, str, str]], maker: Maker, tmp_path: Path
 ) -> None:
@@ -102,7 +114,7 @@ def test_equal_faults_are_said_once_and_other_files_are_counted(
         (tmp_path / "deps" / f"{n:02}.d").write_text("app: main.rs\n")
     (tmp_path / "good.profraw").write_bytes(maker.profile("19", "ir").read_bytes())
     code, out, _ = pgo_lab("profraw", tmp_path)
-    assert code == 1 and out.count("llvm-profdata merge skips it") == 1
+    assert code == 1 and out.count("a merge skips it silently") == 1
     assert f"{tmp_path / '00.profraw'} and 21 more: byte 0: empty" in out
     first = tmp_path / "deps" / "00.d"
     assert f"22 other files, at which a merge of the folder fails; the first is {first}\n" in out

@@ -109,6 +109,16 @@ Attempt to read from address 0000000000000050
 """,
         ["f", None], "SIGSEGV", 0x50,
     ),
+    "drmingw": (
+        """\
+app.exe caused an Access Violation at location 00007FF6E989158E in module app.exe Reading from location 0000000000000050.
+
+AddrPC           Params
+00007FF6E989158E 0000000000000000 00007FF6E9897668 0000000000000000  app.exe!f  [C:\\a.c @ 2]
+00007FF6E98913D7 0000000000000000 0000000000000000 0000000000000000  app.exe
+""",
+        ["f", None], "SIGSEGV", 0x50,
+    ),
     "swift": (
         """\
 *** Program crashed: Bad pointer dereference at 0x0000000000000060 ***

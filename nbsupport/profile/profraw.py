@@ -1,5 +1,6 @@
 """Raw profiles (`*.profraw`): what the profile runtime wrote, read where it lies in the file."""
 
+import contextlib
 import errno
 import functools
 import os
@@ -245,11 +246,19 @@ def _content(handle: int, size: int) -> bytearray:
     data = bytearray(size)
     view, here = memoryview(data), 0
     os.lseek(handle, 0, os.SEEK_SET)
-    while here < size:
-        count = os.readv(handle, [view[here : here + _CHUNK]])
-        if not count:
-            raise OSError(errno.EIO, f"it became shorter ({here} bytes) while it was read")
-        here += count
+    with contextlib.ExitStack() as shown:
+        step = None
+        if size > MOST_BYTES:  # rich need not be imported for less
+            from nbsupport.base import progress  # noqa: PLC0415
+
+            step = shown.enter_context(progress.bar("reading, in MiB", size // _CHUNK))
+        while here < size:
+            count = os.readv(handle, [view[here : here + _CHUNK]])
+            if not count:
+                raise OSError(errno.EIO, f"it became shorter ({here} bytes) while it was read")
+            here += count
+            if step:
+                step()
     return data
 
 

@@ -187,7 +187,7 @@ def test_without_a_runtime_whoever_compiled_main_is_taken_to_link(
     report = audit([library, main])
     assert [blame.path for blame in report.judgement.blame] == [library]
     assert report.judgement.why.startswith("if main's compiler links these together, the runtime ")
-    other_llvm = layout.llvm_of(made.foreign.raw_version)
+    other_llvm = layout.llvm_of(made.foreign.raw_version or 0)
     assert report.judgement.advice.endswith(
         " No runtime is among these files: the link's is taken to be that of main's compiler."
         f" If it is that of {other_llvm}, rebuild the rest instead."

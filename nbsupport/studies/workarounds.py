@@ -6,14 +6,16 @@ of the case with the change, and of the same change where one LLVM makes all (th
 
 import dataclasses
 import functools
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from nbsupport.base import LabError, process, progress, settings
+from nbsupport.crash import runtime
 from nbsupport.lab import Lab, Outcome, Trial, build, counts
 from nbsupport.show import shown
 from nbsupport.show.widgets import ALL, Live, choice, live
@@ -26,8 +28,17 @@ PARTS = ("main", "library")
 _RUNS = 5
 #: Outcomes of a program that is no better off.
 _DEAD = ("crash", "failed", "limit", "build-failed")
+#: Verdicts by how they begin, from the best to the worst, and in short.
+_RANKS = {
+    "not applicable": "",
+    "not needed": "is healthy",
+    "cures": "is cured",
+    "survives": "loses counts",
+    "survives, loses the profile": "loses the profile",
+    "does not help": "fails",
+}
 #: Columns of the two tables.
-_SHOWN = ("workaround", "source", "verdict", "outcome", "why", *PARTS, "control")
+_SHOWN = ("workaround", "source", "verdict", "step", "why", *PARTS, "control")
 _COSTS = ("workaround", "change", "needs", "rebuilt", "values", "usual_values", "build", "run")
 #: A case without a change, what comes of it, and the number of values by one LLVM.
 _Case = tuple[Trial, Outcome, int]
@@ -79,6 +90,30 @@ class Row:
             lost.append("all values")
         return f"survives, loses {' and '.join(lost)}" if lost else "cures"
 
+    @property
+    def step(self) -> str:
+        """How far the program came: where it dies, or how main's end is; "" where it was not tried.
+
+        What dies at a value site never came to the write, so it says nothing about writing.
+        """
+        if not self.outcome:
+            return ""
+        if not self.outcome.crash:
+            return f"main ends, {list(_RANKS.values())[self.rank]}"
+        names = [frame.function.lstrip("_") for frame in self.outcome.crash.frames]
+        reader, _ = runtime.innermost(names)
+        if not reader:
+            return f"dies in {self.outcome.crash.function or 'code without a name'}"
+        return (
+            "dies at a value site" if reader in runtime.readers()["sites"] else "dies in the write"
+        )
+
+    @property
+    def rank(self) -> int:
+        """Place of its verdict among all, from the best to the worst."""
+        starts = (n for n, start in enumerate(_RANKS) if self.verdict.startswith(start))
+        return max(starts)
+
     def to_row(self) -> dict[str, Any]:
         """Return the columns of a table; `build` and `run` are times, relative to the usual ones.
 
@@ -97,6 +132,7 @@ class Row:
             "control": self.control and self.control.kind,
             **{part: f"{n} of {total}" if total else None for part, n, total in parts},
             "verdict": self.verdict,
+            "step": self.step,
             "why": self.why,
             "rebuilt": ", ".join(self.rebuilt),
             "values": self.values if self.trial else None,
@@ -157,6 +193,43 @@ def try_all(
             took, usually = _seconds(lab, row.trial), usual(row.program)
             rows[n] = dataclasses.replace(row, seconds=took, usual_seconds=usually)
     return tuple(rows)
+
+
+def try_each(
+    lab: Lab, programs: Sequence[str], llvm: str, foreign: str, *, whole: bool = True
+) -> dict[str, tuple[Row, ...]]:
+    """Try the workarounds on several programs, which die at different steps; see `try_all`.
+
+    On the first all are tried; on the others, which are cases of the same mix, those that they can
+    be tried on.
+    """
+    fared = {name: try_all(lab, name, llvm, foreign, whole=whole) for name in programs}
+    return {
+        name: tuple(row for row in rows if name == programs[0] or row.program == name)
+        for name, rows in fared.items()
+    }
+
+
+def worst(fared: Mapping[str, Sequence[Row]]) -> tuple[Row, ...]:
+    """Return of each workaround how it fared where it fared worst, the first program's if alike."""
+    by_workaround: dict[str, list[Row]] = {}
+    for row in itertools.chain.from_iterable(fared.values()):
+        by_workaround.setdefault(row.workaround.id, []).append(row)
+    return tuple(max(rows, key=lambda row: row.rank) for rows in by_workaround.values())
+
+
+def show_steps(fared: Mapping[str, Sequence[Row]]) -> shown.Shown:
+    """Show how far each program came with each workaround; "-": it cannot be tried on it."""
+    programs = list(fared)
+    lines = []
+    for own in worst(fared):
+        line = [own.workaround.id, own.workaround.source]
+        for program in programs:
+            rows = [row for row in fared[program] if row.workaround == own.workaround]
+            elsewhere = f" ({rows[0].program})" if rows and rows[0].program != program else ""
+            line.append(f"{rows[0].step}{elsewhere}" if rows and rows[0].step else "-")
+        lines.append([*line, own.verdict])
+    return shown.table(["workaround", "source", *programs, "verdict (the worst)"], lines)
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:

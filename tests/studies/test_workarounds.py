@@ -113,6 +113,33 @@ def test_a_library_without_hot_sites_survives_more(
     assert rows["fork"].why.endswith("the child is dead of signal 11")
 
 
+def test_a_workaround_is_as_good_as_where_it_is_worst(
+    lab: Lab, toolchain: Callable[[str], Toolchain]
+) -> None:
+    """mimalloc dies before it writes; of writing otherwise the other two programs tell."""
+    toolchain("17")
+    programs = ("mimalloc", "cold", "mimalloc-no-realloc")
+    fared = workarounds.try_each(lab, programs, "19", "17", whole=False)
+    assert tuple(fared) == programs
+    steps = {name: {row.workaround.id: row.step for row in rows} for name, rows in fared.items()}
+    site, write = "dies at a value site", "dies in the write"
+    assert {steps["mimalloc"][name] for name in ("fork", "explicit", "buffer")} == {site}
+    for name in programs[1:]:
+        assert (steps[name]["nothing"], steps[name]["explicit"]) == (write, write)
+        assert steps[name]["fork"] == "main ends, fails"  # its child is dead
+        assert steps[name]["buffer"] == "main ends, loses the profile"
+        assert steps[name]["cc-of-main"] == "main ends, is cured"
+    assert "mimalloc-keeps" not in steps["cold"]  # it has no mimalloc
+    assert steps["mimalloc-no-realloc"]["mimalloc-keeps"] == write
+    worst = {row.workaround.id: row for row in workarounds.worst(fared)}
+    assert (worst["buffer"].verdict, worst["buffer"].program) == ("does not help", "mimalloc")
+    assert worst["cc-of-main"].verdict == "cures"
+    lines = workarounds.show_steps(fared).text.splitlines()
+    assert lines[0].split()[2:5] == list(programs) and len(lines) == len(worst) + 1
+    (line,) = [line for line in lines if line.startswith("mimalloc-keeps ")]
+    assert line.count(" - ") == 1
+
+
 def row_of(kind: Any, right: tuple[int, ...], values: int) -> Row:
     case, found = Outcome("crash", ""), Outcome(kind, "")
     row = Row(KNOWN["nothing"], "cold", case=case, outcome=found, right=right, functions=(3, 6))

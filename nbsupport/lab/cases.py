@@ -31,7 +31,7 @@ from nbsupport.lab.outcome import Outcome
 from nbsupport.profile.layout import same_stride
 from nbsupport.show import shown
 from nbsupport.show.shown import Shown
-from nbsupport.toolchains import discovery, download
+from nbsupport.toolchains import checkout, discovery, download
 from nbsupport.toolchains.probe import Toolchain
 
 #: The first cargo that reads packages of the 2024 edition, as orjson is.
@@ -39,6 +39,9 @@ _CARGO = (1, 85)
 
 #: A relative folder: no symbol's hash follows from where the lab builds.
 INSTRUMENT = ("-Cprofile-generate=profiles",)
+
+#: Of an archive, or of a repository.
+_ADDRESS = r"(https?://[\w.-]+/|file:///)\S+|"
 
 #: What a build sees of this process's environment: a reader's own CFLAGS are not the case's.
 _INHERITED = ("PATH", "HOME", "TMPDIR", "SDKROOT", "DEVELOPER_DIR")
@@ -52,6 +55,8 @@ class Case:
     what: str = ""
     package: str = ""
     url: str = ""
+    git: str = ""
+    commit: str = ""
     file: str = ""
     sha256: str = ""
     size: int = 0
@@ -103,10 +108,12 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (settings.data_dir() / "cases").glob("*.toml")))
 
 
-def get(name: str) -> Case:
+def get(name: str, vendored: str = "") -> Case:
     """Return a case by its name, or by the path of its file (`….toml`).
 
-    Raises `LabError` for an unknown name, or a file that does not say what it has to.
+    `vendored` is a folder with the project's crates (`cargo vendor`), which then needs no network:
+    cargo compares their files with the hashes in them, and those with Cargo.lock's. Raises
+    `LabError` for an unknown name, or a file that does not say what it has to.
     """
     path = Path(name).absolute()
     if path.suffix != ".toml":
@@ -115,32 +122,44 @@ def get(name: str) -> Case:
         path = settings.data_dir() / "cases" / f"{name}.toml"
     table = files.read_toml(path)
     case = files.load(Case, {**table, "path": path}, f"case {path.name}")
-    origins = [case.package, case.url, case.folder]
-    needed = (case.folder or case.file, case.made, case.run_as, case.command)
+    origins = [case.package, case.url, case.folder, case.git]
+    needed = (case.folder or case.git or case.file, case.made, case.run_as, case.command)
     whole = all(needed) and "/" not in case.file + case.run_as
     clean = "\\x00" not in repr(table) and all("=" not in key and key for key in case.env)
     for holds, why in (
         ("path" not in table, "path is no key"),
-        (origins.count("") == 2, "it needs one of package, url, folder"),
+        (origins.count("") == 3, "it needs one of package, url, folder, git"),
         (whole, "it needs made, command, run_as and (to fetch) file, without a folder"),
         (clean, "it has a NUL, or a variable's name that is none"),
-        (re.fullmatch(r"(https?://[\w.-]+/|file:///)\S+|", case.url), "url is no address"),
+        (all(re.fullmatch(_ADDRESS, a) for a in (case.url, case.git)), "url or git is no address"),
+        (
+            re.fullmatch(r"[0-9a-f]{40}" if case.git else "", case.commit),
+            "with git it needs commit, the whole id: 40 hexadecimal digits",
+        ),
     ):
         if not holds:
             raise LabError(f"case {path.name}", why, "data/cases/orjson.toml explains it")
-    return case
+    if not vendored:
+        return case
+    crates = Path(vendored).absolute()
+    if not crates.is_dir():
+        raise MissingError(f"case {case.name}", f"no folder {crates}", "make it by cargo vendor")
+    return replace(case, vendored=str(crates), vendor="", network=False)
 
 
 def source(case: Case) -> Path:
     """Return the folder of a case's sources, not to be changed; fetched and checked once.
 
-    An archive without `sha256` has to stay as it is at first. Raises as `download.unpacked` does.
+    An archive without `sha256` has to stay as it is at first. Raises as `download.unpacked` and
+    `checkout.get` do.
     """
     if case.folder:
         folder = case.path.parent / case.folder
         if not folder.is_dir():
             raise MissingError(f"case {case.name}", f"no folder {folder}", "check `folder`")
         return folder
+    if case.git:
+        return checkout.get(f"{case.name}-{case.commit[:12]}", case.git, case.commit)
     key = files.digest(case.sha256 or f"{case.package}{case.url}")[:8]
     archive = download.Archive(
         case.file, case.sha256, case.size, url=case.url, package=case.package
@@ -264,8 +283,9 @@ def _not_source(top: str, folder: Path) -> set[str]:
 
 def _contents(case: Case, folder: Path) -> Iterator[str]:
     """Yield what tells one state of sources that no hash pins from another."""
+    pinned = case.sha256 or case.commit
     try:
-        for top, folders, inside in os.walk(folder) if case.folder or not case.sha256 else ():
+        for top, folders, inside in os.walk(folder) if case.folder or not pinned else ():
             folders[:] = sorted(set(folders) - _not_source(top, folder))
             for path in sorted(Path(top, name) for name in inside):
                 if path.is_file():
@@ -361,11 +381,18 @@ def without_folders(command: str) -> str:
 
 
 def trial(
-    name: str, rustc: str, cc: str, cflags: str = "", *, lab: Lab | None = None
+    name: str,
+    rustc: str,
+    cc: str,
+    cflags: str = "",
+    *,
+    lab: Lab | None = None,
+    vendored: str = "",
 ) -> dict[str, Any]:
     """Build and run a case; return a row of a table. What fails is said there, never raised.
 
-    `rustc` and `cc` are as `toolchains.find_rustc` and `find` take them. After these come
+    `rustc` and `cc` are as `toolchains.find_rustc` and `find` take them, `name` and `vendored` as
+    `get` does. After these come
     `alike` (have both compilers records of one size), `mirrored` (did rustc's flag reach the C
     compiler; None: nothing was compiled), the `command` that compiled the first C file,
     `c_instrumented` functions of the C part, `c_functions` of them in the profile, `built_in`
@@ -379,7 +406,7 @@ def trial(
             main = discovery.find_rustc(rustc)
             foreign = discovery.find(cc)
             row["alike"] = same_stride(main.raw_version or 0, foreign.raw_version or 0)
-            built = build(get(name), main, foreign, cflags)
+            built = build(get(name, vendored), main, foreign, cflags)
             theirs = built.c_functions()
             row |= {"c_instrumented": len(theirs), "built_in": built.seconds}
             if built.commands:

@@ -8,6 +8,7 @@ import re
 import shutil
 import tarfile
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,10 +112,63 @@ def stand_in(tmp_path: Path) -> tuple[str, Path]:
     archive = tmp_path / "served.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "evtx-992cc28", "evtx-992cc28")
-    text = cases.get("evtx").path.read_text()
-    text = re.sub("^url = .*", f'url = "{archive.as_uri()}"', text, flags=re.MULTILINE)
+    text = cases.get("evtx").path.read_text().replace('"--locked", ', "")
+    where = f'file = "evtx-992cc28.tar.gz"\nurl = "{archive.as_uri()}"'
+    text = re.sub("^git = .*\ncommit = .*", where, text, flags=re.MULTILINE)
     (tmp_path / "stand-in.toml").write_text(text + VENDORED)
     return str(tmp_path / "stand-in.toml"), archive
+
+
+@dataclasses.dataclass(frozen=True)
+class Repository:
+    """A git repository that stands in for evtx's: its case, folder of crates, and commits."""
+
+    case: str
+    folder: Path
+    crates: Path
+    commits: list[str]
+
+    def git(self, *words: str) -> str:
+        who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
+        done = process.run(("git", *who, *words), cwd=self.folder)
+        assert done.ok, done.stderr
+        return done.stdout.strip()
+
+    def commit(self, text: str) -> str:
+        """Commit a main with a text in it, and return the commit's id."""
+        files.write(self.folder / "src" / "main.rs", WITH_C["src/main.rs"] + f"// {text}\n")
+        self.git("add", "-A")
+        self.git("commit", "-qm", text)
+        self.commits.append(self.git("rev-parse", "HEAD"))
+        return self.commits[-1]
+
+    def pin(self, commit: str, address: str = "") -> None:
+        """Write the case: evtx's, but for the repository and the commit."""
+        text = cases.get("evtx").path.read_text()
+        text = re.sub("(?m)^git = .*", f'git = "{address or self.folder.as_uri()}"', text)
+        Path(self.case).write_text(re.sub("(?m)^commit = .*", f'commit = "{commit}"', text))
+
+
+@pytest.fixture
+def repository(tmp_path: Path, fresh: Lab, rustc: Toolchain) -> Repository:
+    """Return evtx's stand-in as a repository with a Cargo.lock, and what `cargo vendor` made."""
+    crates = tmp_path / "vendor"
+    vendored = cases.source(cases.get("orjson")) / "include" / "cargo"
+    for name in ("cc", "shlex", "find-msvc-tools"):
+        shutil.copytree(next(vendored.glob(f"{name}*")), crates / name)
+    folder = tmp_path / "repository"
+    for name, text in WITH_C.items():
+        files.write(folder / name, text)
+    made = Repository(str(tmp_path / "evtx.toml"), folder, crates, [])
+    made.git("init", "-q")
+    case = dataclasses.replace(cases.get("evtx"), vendored=str(crates), network=False)
+    config = cases._command(case, rustc, folder)
+    config = config[config.index("--config") :]
+    done = process.run((cases._cargo(rustc), "generate-lockfile", "--offline", *config), cwd=folder)
+    assert done.ok, done.stderr
+    made.commit("first")
+    made.pin(made.commits[0])
+    return made
 
 
 @pytest.fixture
@@ -253,7 +307,75 @@ def test_another_address_is_another_source(stand_in: tuple[str, Path], cache: Pa
 
 @pytest.mark.usefixtures("offline")
 def test_without_network_evtx_is_a_row_that_says_so(fresh: Lab) -> None:
-    failed(cases.trial("evtx", "19", "17", lab=fresh), "^github.com: .*refused; check the network$")
+    failed(cases.trial("evtx", "19", "17", lab=fresh), "^commit 992cc2844ed6 of https:.*network, ")
+
+
+# -- evtx as a commit of a repository
+
+
+def test_a_commit_is_built_with_a_folder_of_crates(repository: Repository, fresh: Lab) -> None:
+    repository.commit("second")  # what is built is what is pinned, not the newest
+    row = cases.trial(repository.case, "19", "19", lab=fresh, vendored=str(repository.crates))
+    assert row["outcome"] == "ok", row["detail"]
+    assert row["c_instrumented"] == row["c_functions"] == 1
+    kept = cases.source(cases.get(repository.case))
+    assert (kept / "src" / "main.rs").read_text().endswith("// first\n")
+    assert not (kept / ".git").exists()
+    crash = cases.trial(repository.case, "19", "17", lab=fresh, vendored=str(repository.crates))
+    assert crash["outcome"] == "crash", crash["detail"]
+
+
+def test_a_wrong_commit_is_one_line(
+    repository: Repository, fresh: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = "1" * 40
+    repository.pin(absent)
+    failed(
+        cases.trial(repository.case, "19", "19", lab=fresh), f"commit {absent[:12]} of .*fatal: "
+    )
+    assert not (fresh.cache / "sources" / f"evtx-{absent[:12]}").exists()
+    repository.pin(repository.commits[0], (repository.folder / "none").as_uri())
+    failed(cases.trial(repository.case, "19", "19", lab=fresh), "does not appear to be a git repo")
+    tag = repository.git("tag", "-a", "-m", "a tag", "v1") or repository.git("rev-parse", "v1")
+    repository.pin(tag)
+    failed(cases.trial(repository.case, "19", "19", lab=fresh), "the repository gave [0-9a-f]{40}")
+    for bad in ("main", repository.commits[0][:12], ""):
+        repository.pin(bad)
+        failed(cases.trial(repository.case, "19", "19", lab=fresh), "it needs commit, the whole id")
+    monkeypatch.setenv("PATH", "/nowhere")
+    repository.pin(repository.commits[0])
+    with pytest.raises(MissingError, match="install git"):
+        cases.source(cases.get(repository.case))
+
+
+def test_a_damaged_repository_is_one_line(repository: Repository, fresh: Lab) -> None:
+    """git computes the id of what comes; what was altered has another one."""
+    blob = repository.git("rev-parse", "HEAD:part.c")
+    path = repository.folder / ".git" / "objects" / blob[:2] / blob[2:]
+    path.chmod(0o644)
+    content = b"int part(int n) { return n + 3; }\n"
+    path.write_bytes(zlib.compress(b"blob %d\0" % len(content) + content))
+    failed(cases.trial(repository.case, "19", "19", lab=fresh), "commit .* of file:.*")
+
+
+def test_crates_that_are_altered_or_missing_are_one_line(
+    repository: Repository, fresh: Lab
+) -> None:
+    source = repository.crates / "cc" / "src" / "lib.rs"
+    whole, crates = source.read_text(), str(repository.crates)
+    source.write_text(whole + "// altered\n")
+    failed(
+        cases.trial(repository.case, "19", "19", lab=fresh, vendored=crates), "checksum .*change"
+    )
+    source.write_text(whole)
+    note = repository.crates / "cc" / ".cargo-checksum.json"
+    other = re.sub(r'("package":")[0-9a-f]{4}', r"\g<1>0000", note.read_text())
+    note.write_text(other)  # another crate of that name and version than Cargo.lock has
+    failed(cases.trial(repository.case, "19", "19", lab=fresh, vendored=crates), "checksum for `cc")
+    shutil.rmtree(repository.crates / "cc")
+    failed(cases.trial(repository.case, "19", "19", lab=fresh, vendored=crates), "`cc`")
+    row = cases.trial(repository.case, "19", "19", lab=fresh, vendored=f"{crates}-none")
+    failed(row, "no folder .*vendor-none; make it by cargo vendor")
 
 
 # -- a reader's own

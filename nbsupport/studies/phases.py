@@ -22,7 +22,7 @@ import pandas as pd
 from nbsupport.base import files, process, settings
 from nbsupport.base.errors import BuildError, LabError, first_line
 from nbsupport.lab import build
-from nbsupport.profile import LAYOUTS, Layout
+from nbsupport.profile import Layout
 from nbsupport.profile.layout import places
 from nbsupport.show import Shown, shown
 from nbsupport.toolchains import Toolchain, headers
@@ -54,6 +54,7 @@ class Phase:
 def enumerate_phases(runtime: Layout, foreign: Layout) -> tuple[Phase, ...]:
     """Return the phases of a walk by the stride of `runtime` through records of `foreign`.
 
+    >>> from nbsupport.profile import LAYOUTS
     >>> [(phase.at, *phase.values) for phase in enumerate_phases(LAYOUTS[10], LAYOUTS[8])]
     [(0, 'NumCounters', 'NumValueSites'), (16, "next record's FuncHash"), \
 (32, "next record's FunctionPointer")]
@@ -151,19 +152,25 @@ def try_all(main: Toolchain, foreign: Toolchain) -> pd.DataFrame:
     many of them fault (`faults`), how many as `foretold`, and how many at exactly 0: `zero` as
     the kernel says, `zero_foretold` as the layouts do. Raises `LabError` where it cannot run.
     """
-    mine, other = (LAYOUTS.get(one.raw_version or 0) or headers.read(one) for one in (main, foreign))
+    mine, other = headers.learned(main), headers.learned(foreign)
     walk = enumerate_phases(mine, other)
     one = _Case(f"the runtime of LLVM {main.major}", main, mine, mine, other)
     held = dataclasses.replace(one, name="the same, memory holds -16", first_word=_SPACE - _NEXT)
     two = f"InstrProfilingValue.c of LLVM {foreign.major}, all else of {main.major}"
     cases = [(one, phase) for phase in walk]
-    cases += [(held, walk[-1]), (_Case(two, foreign, other, mine, mine), _own(other, mine))]
+    (start, *_) = enumerate_phases(other, mine)  # where a reader begins with a record, too
+    cases += [(held, walk[-1]), (_Case(two, foreign, other, mine, mine), start)]
     return pd.DataFrame([case.try_phase(phase) for case, phase in cases])
 
 
-def _own(reader: Layout, records: Layout) -> Phase:
-    """Return what a reader of another layout finds in a record that begins where it looks."""
-    return enumerate_phases(reader, records)[0]
+def zeros(tried: pd.DataFrame, column: str) -> tuple[str, str]:
+    """Return in words whether records touch 0: by one runtime, and by two layouts.
+
+    `tried` is of `try_all`, `column` its `zero` or `zero_foretold`.
+    """
+    *one, _, two = tried[column]
+    by_one, by_two = ("some" if number else "none" for number in (sum(one), two))
+    return by_one, by_two
 
 
 def table(tried: pd.DataFrame) -> Shown:

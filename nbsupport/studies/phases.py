@@ -2,7 +2,8 @@
 
 A walk of one stride through records of another size meets them in a few phases. For each, what
 stands where the runtime looks for `Values` and `NumValueSites` follows from the two layouts, and so
-do the addresses. The runtime's own function is handed such records; the kernel says where it faults.
+do the addresses. The runtime's own function is handed such records, and the kernel says where it
+faults.
 
 Source of what it touches: initializeValueProfRuntimeRecord (InstrProfilingValue.c), and
 writeOneValueProfData (InstrProfilingWriter.c) for the arrays that it is given.
@@ -103,9 +104,7 @@ def touch(
         before += sites
 
 
-def fault(
-    record: bytes, reader: Layout, writer: Layout, memory: Mapping[int, int]
-) -> int | None:
+def fault(record: bytes, reader: Layout, writer: Layout, memory: Mapping[int, int]) -> int | None:
     """Return the first address that is not there; None where the function gets by.
 
     The writer's arrays are where it counts sites, by its own layout.
@@ -177,7 +176,7 @@ def table(tried: pd.DataFrame) -> Shown:
     """Show what `try_all` returned."""
     heads = ("who reads", "from byte", "as Values", "as NumValueSites", "records", "faults")
     columns = ["case", "at", "values", "sites", "records", "faults", "foretold", "zero"]
-    return shown.table((*heads, "as foretold", "at exactly 0"), tried[columns].to_numpy())
+    return shown.table((*heads, "as foretold", "at exactly 0"), tried[columns].to_numpy().tolist())
 
 
 @dataclass(frozen=True)
@@ -217,8 +216,10 @@ class _Case:
     def _run(self, records: Sequence[bytes], memory: Mapping[int, int]) -> list[tuple[int, int]]:
         """Return, for each record, the address and the code of the fault (0, 0: there is none)."""
         source = settings.data_dir() / "value_reader.c"
-        assert self.toolchain.runtime
-        clang = [self.toolchain.compiler, *build.linker_flags(self.toolchain), "-O1", "-w"]
+        runtime = self.toolchain.runtime
+        assert runtime  # the notebook's trial has one
+        clang = self.toolchain.compiler
+        flags = [*build.linker_flags(self.toolchain), "-O1", "-w"]
         defined = (f"-DPAGE={_PAGE:#x}ul", f"-DRECORD={len(records[0])}")
         content = [word.to_bytes(_WORD, "little") for word in memory.values()]
         for record in records:
@@ -226,11 +227,11 @@ class _Case:
             content += [bytes([sum((sites > 0) << n for n, sites in enumerate(counted))]), record]
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
             folder = Path(name)
-            command = [*clang, *defined, source, self.toolchain.runtime, "-o", folder / "reader"]
-            done = process.run(command, cwd=folder, limits=settings.COMPILER)
+            command: process.Command = [clang, *flags, *defined, source, runtime, "-o"]
+            done = process.run([*command, folder / "reader"], cwd=folder, limits=settings.COMPILER)
             if not done.ok:
-                do = "choose another clang"
-                raise BuildError(f"{source.name} by {self.toolchain.name}", first_line(done.stderr), do, "")
+                what, why = f"{source.name} by {self.toolchain.name}", first_line(done.stderr)
+                raise BuildError(what, why, "choose another clang", done.stderr)
             files.write(folder / "records", b"".join(content))
             done = process.run([folder / "reader", folder / "records"], cwd=folder)
         lines = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]

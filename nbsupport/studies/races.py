@@ -1,4 +1,4 @@
-"""Two threads at a profile: both write it, or one still counts; how often a program dies of that."""
+"""Two threads at a profile: both write it, or one still counts. How often a program dies of it."""
 
 import re
 import tempfile
@@ -56,7 +56,7 @@ def measure(lab: Lab, llvm: str, runs: int) -> pd.DataFrame:
 
 def table(measured: pd.DataFrame) -> Shown:
     """Show what was measured."""
-    return shown.table(("race", "runs", "died", "in", "at"), measured.to_numpy())
+    return shown.table(("race", "runs", "died", "in", "at"), measured.to_numpy().tolist())
 
 
 def often(measured: pd.DataFrame) -> tuple[str, ...]:

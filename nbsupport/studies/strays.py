@@ -7,11 +7,12 @@ import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lief
 import pandas as pd
 
-from nbsupport.base import process, settings
+from nbsupport.base import process, progress, settings
 from nbsupport.lab import Lab, Outcome, build
 from nbsupport.lab.lab import Invocation
 from nbsupport.show import Shown, shown
@@ -40,7 +41,7 @@ def foretell(llvm: Toolchain, foreign: Toolchain) -> tuple[str, str]:
 
 
 def try_objects(lab: Lab, llvm: str, foreign: str) -> pd.DataFrame:
-    """Link each object of `foreign`'s runtime, alone, before that of `llvm`; return what comes of it.
+    """Link each object of `foreign`'s runtime, alone, before that of `llvm`; return what follows.
 
     A row has the `object`, whether it defines the function that the user saw (`defines`, of its
     symbols), how the program `ends`, in which `function`, at which `address` (as computed), and
@@ -48,12 +49,15 @@ def try_objects(lab: Lab, llvm: str, foreign: str) -> pd.DataFrame:
     values enough to be written in part. Raises `LabError` where it cannot be made here.
     """
     change = next(one for one in mechanisms.load() if one.id == _CHANGE)
-    rows = []
-    for name, path in runtime_objects.extract(lab.trial("rich", llvm, foreign).foreign).items():
+    objects = runtime_objects.extract(lab.trial("rich", llvm, foreign).foreign)
+
+    def run(name: str) -> dict[str, Any]:
         link = tuple(word.replace(_OBJECT, name) for word in change.link)
         outcome = lab.run(replace(change, link=link).changed(lab, "rich", llvm, foreign))
-        rows.append({"object": name, "defines": FUNCTION in _functions(path), **_told(outcome)})
-    return pd.DataFrame(rows)
+        defines = FUNCTION in _functions(objects[name])
+        return {"object": name, "defines": defines, **_told(outcome)}
+
+    return pd.DataFrame(progress.each(list(objects), run, "objects of a runtime"))
 
 
 def try_rust(lab: Lab, llvm: str, foreign: str) -> pd.DataFrame:

@@ -51,12 +51,16 @@ class JointProgram:
     allocator: str = ""
     library: tuple[str, ...] = ()
     checked: bool = False
+    mapped: bool = False
     costly: bool = False
     whole: bool = False
 
-    def changed(self, **how: Any) -> BuildChange:
-        """Return the change that makes it of the program in `data/programs`, with more changes."""
-        return BuildChange(self.id, self.allocator, self.what, library=self.library, **how)
+    def changed(self, role: str = "cold") -> BuildChange:
+        """Return the change that makes it, in a role, of the program in `data/programs`."""
+        how = dict(_ROLES[role])
+        region = ("-include", "../hypotheses/shared_region.h") if self.mapped else ()
+        main = (*region, *how.pop("main", ()))
+        return BuildChange(self.id, "", self.what, main=main, library=self.library, **how)
 
 
 def load(*, whole: bool = True) -> tuple[JointProgram, ...]:
@@ -73,9 +77,9 @@ def measure(
     """Run each program in each way; return a row for each, as `mechanisms.compare` does.
 
     `llvm` builds main and brings the runtime, `foreign` compiles the C part. Beside the columns of
-    `mechanisms.compare`: `checked` (is C compiled as macOS's headers have it), and of the C part
-    how many value sites it has, and how many of them ran, in a healthy build by `foreign` alone:
-    calls, calls_ran, memory, memory_ran. Raises `LabError` where a toolchain is missing.
+    `mechanisms.compare`: `checked` and `mapped`, as `joint.toml` explains them; and how many value
+    sites C has, and how many of them ran, in a healthy build by `foreign` alone: calls, calls_ran,
+    memory, memory_ran. Raises `LabError` where a toolchain is missing.
     """
     lab.trial("cold", llvm, foreign)
     chosen = load(whole=whole)
@@ -90,7 +94,8 @@ def measure(
     table = mechanisms.compare([signature for signature, _ in results], asked)
     numbers = pd.DataFrame([counted for _, counted in results], columns=_NUMBERS)
     table = pd.concat([table, numbers.fillna(0).astype(int)], axis="columns")
-    table["checked"] = [row.checked for row in chosen]
+    for name in ("checked", "mapped"):
+        table[name] = [getattr(row, name) for row in chosen]
     # criteria.toml asks for two programs, one on each allocator; of one program, its own decides.
     allocator = [row.allocator and kind == "crash" for row, kind in zip(chosen, table["cold"], strict=True)]
     table["agrees_allocators"] = ["yes" if word else "no" for word in allocator]
@@ -102,7 +107,7 @@ def _run(lab: Lab, row: JointProgram, llvm: str, foreign: str, roles: Iterable[s
     outcomes, merge, errors = dict[str, Outcome](), "", dict[str, str]()
     for role in roles:
         try:
-            trial = row.changed(**_ROLES[role]).changed(lab, row.program, llvm, foreign)
+            trial = row.changed(role).changed(lab, row.program, llvm, foreign)
             outcomes[role] = lab.run(trial)
             if role == "rich":
                 merge = profile_file.run(lab, [trial], "run.profraw").found
@@ -118,7 +123,7 @@ def _sites(lab: Lab, row: JointProgram, llvm: str, foreign: str) -> dict[str, in
     do no harm, and leave what they saw in the profile.
     """
     trial = row.changed().changed(lab, row.program, llvm, foreign)
-    text, _ = lab.run_once(trial.references[-1])
+    text, _ = lab.run_once(trial.references[-1])  # C's own
     numbers = dict.fromkeys(_NUMBERS, 0)
     for record in profdata.parse(text).values():
         for kind, values in record.sites:
@@ -127,14 +132,38 @@ def _sites(lab: Lab, row: JointProgram, llvm: str, foreign: str) -> dict[str, in
     return numbers
 
 
-def predict_end(row: Mapping[Any, Any]) -> str:
-    """Return how a mixed program ends, by a `row` of `measure`: in main, where a site of C ran."""
-    return "crash in main" if row["calls_ran"] + row["memory_ran"] else "crash at exit"
+def predict_end(row: Mapping[Any, Any], *, crashes: bool) -> str:
+    """Return how a program of a `row` of `measure` ends, by the value sites of C that ran.
+
+    A site that runs is followed to the address that its record spells: the number of counters, that
+    of its calls from bit 32 on, that of its memory operations from bit 48 on. None has memory there,
+    but for calls alone where `mapped` says so. `crashes`: do the two raw versions make a crash?
+    """
+    if not crashes:
+        return "ok"
+    fatal = row["memory_ran"] or (row["calls_ran"] and not row["mapped"])
+    return "crash in main" if fatal else "crash at exit"
 
 
-def missing(row: Mapping[Any, Any]) -> list[str]:
+def predict_missing(row: Mapping[Any, Any], *, crashes: bool) -> tuple[str, ...]:
+    """Return what of the crash the program of a `row`, if it dies at exit, should not show.
+
+    Where no record has a site of a memory operation, the address is below 2^48, and told as it is.
+    """
+    if not crashes:
+        return tuple(_WORDS[name] for name in mechanisms.criteria() if name in _WORDS)
+    return () if row["memory"] else (_WORDS["address"],)
+
+
+def missing(row: Mapping[Any, Any]) -> tuple[str, ...]:
     """Return which of what the user saw a `row` of `measure` contradicts, in words."""
-    return [_WORDS[name] for name in mechanisms.lacks(row)]
+    return tuple(_WORDS[name] for name in mechanisms.lacks(row))
+
+
+def surprises(measured: pd.DataFrame, *, crashes: bool) -> list[str]:
+    """Return the programs of a table of `measure` that end otherwise than `predict_end` says."""
+    rows = measured[measured["why"] == ""].to_dict("records")
+    return [row["mechanism"] for row in rows if row["ends"] != predict_end(row, crashes=crashes)]
 
 
 def table(measured: pd.DataFrame) -> shown.Shown:
@@ -152,12 +181,12 @@ def table(measured: pd.DataFrame) -> shown.Shown:
     return shown.table(heads, rows)
 
 
-def show_sites(measured: pd.DataFrame) -> shown.Shown:
+def show_sites(measured: pd.DataFrame, *, crashes: bool) -> shown.Shown:
     """Show of a table of `measure` how many value sites C has, how many ran, and what followed."""
-    heads = ("program", "C compiled", "calls", "ran", "memory operations", "ran", "so it should")
-    rows = [
-        (row["what"], _HEADERS[row["checked"]], *(row[n] for n in _NUMBERS), predict_end(row), row["ends"])
-        for row in measured.to_dict("records")
-        if not row["why"]
-    ]
-    return shown.table((*heads, "it does"), rows)
+    heads = ("program", "C compiled", "calls", "of them ran", "memory operations", "of them ran")
+    rows = []
+    for row in measured[measured["why"] == ""].to_dict("records"):
+        counted = [row[name] for name in _NUMBERS]
+        ends = predict_end(row, crashes=crashes), row["ends"]
+        rows.append((row["what"], _HEADERS[row["checked"]], *counted, *ends))
+    return shown.table((*heads, "so it should", "it does"), rows)

@@ -12,6 +12,7 @@ import pandas as pd
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab import Lab, Outcome
+from nbsupport.profile import LAYOUTS
 from nbsupport.show import shown
 from nbsupport.studies import mechanisms, profile_file
 from nbsupport.studies.build_change import BuildChange
@@ -43,7 +44,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class JointProgram:
-    """A program that is held against everything; the fields are those that `joint.toml` explains."""
+    """A program held against everything; the fields are those that `joint.toml` explains."""
 
     id: str
     what: str
@@ -77,11 +78,12 @@ def measure(
     """Run each program in each way; return a row for each, as `mechanisms.compare` does.
 
     `llvm` builds main and brings the runtime, `foreign` compiles the C part. Beside the columns of
-    `mechanisms.compare`: `checked` and `mapped`, as `joint.toml` explains them; and how many value
-    sites C has, and how many of them ran, in a healthy build by `foreign` alone: calls, calls_ran,
+    `mechanisms.compare`: `checked` and `mapped`, as `joint.toml` explains them; `spelled`: does the
+    runtime look for `Values` where C's records count counters and sites; and how many value sites
+    C has, and how many of them ran, in a healthy build by `foreign` alone: calls, calls_ran,
     memory, memory_ran. Raises `LabError` where a toolchain is missing.
     """
-    lab.trial("cold", llvm, foreign)
+    plain = lab.trial("cold", llvm, foreign)
     chosen = load(whole=whole)
     asked = [observation for observation in seen if observation.id in _WORDS]
 
@@ -96,9 +98,14 @@ def measure(
     table = pd.concat([table, numbers.fillna(0).astype(int)], axis="columns")
     for name in ("checked", "mapped"):
         table[name] = [getattr(row, name) for row in chosen]
+    versions = (plain.main.raw_version or 0, plain.foreign.raw_version or 0)
+    looked, written = (LAYOUTS[version].offsets() for version in versions)
+    table["spelled"] = looked["Values"] == written["NumCounters"]
     # criteria.toml asks for two programs, one on each allocator; of one program, its own decides.
-    allocator = [row.allocator and kind == "crash" for row, kind in zip(chosen, table["cold"], strict=True)]
-    table["agrees_allocators"] = ["yes" if word else "no" for word in allocator]
+    pairs = zip(chosen, table["cold"], strict=True)
+    agreed = ["yes" if row.allocator and kind == "crash" else "no" for row, kind in pairs]
+    table["agrees_allocators"] = agreed
+    table.loc[table["why"] != "", "agrees_allocators"] = "untried"
     return table
 
 
@@ -135,24 +142,27 @@ def _sites(lab: Lab, row: JointProgram, llvm: str, foreign: str) -> dict[str, in
 def predict_end(row: Mapping[Any, Any], *, crashes: bool) -> str:
     """Return how a program of a `row` of `measure` ends, by the value sites of C that ran.
 
-    A site that runs is followed to the address that its record spells: the number of counters, that
-    of its calls from bit 32 on, that of its memory operations from bit 48 on. None has memory there,
-    but for calls alone where `mapped` says so. `crashes`: do the two raw versions make a crash?
+    A site that runs is followed to where its record seems to lead, and nothing is there. But a
+    record may spell a number: of its counters, of its calls from bit 32 on, of its memory
+    operations from bit 48 on; and `mapped` says that there is memory where a site of two calls
+    and no other leads. `crashes`: do the two raw versions make a crash?
     """
     if not crashes:
         return "ok"
-    fatal = row["memory_ran"] or (row["calls_ran"] and not row["mapped"])
+    harmless = row["mapped"] and row["spelled"]
+    fatal = row["memory_ran"] or (row["calls_ran"] and not harmless)
     return "crash in main" if fatal else "crash at exit"
 
 
 def predict_missing(row: Mapping[Any, Any], *, crashes: bool) -> tuple[str, ...]:
     """Return what of the crash the program of a `row`, if it dies at exit, should not show.
 
-    Where no record has a site of a memory operation, the address is below 2^48, and told as it is.
+    Where records spell numbers, and none has a site of a memory operation, the address is below
+    2^48, and a debugger tells it as it is; all else is a hash, or a number that is no address.
     """
     if not crashes:
         return tuple(_WORDS[name] for name in mechanisms.criteria() if name in _WORDS)
-    return () if row["memory"] else (_WORDS["address"],)
+    return (_WORDS["address"],) if row["spelled"] and not row["memory"] else ()
 
 
 def missing(row: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -169,8 +179,8 @@ def surprises(measured: pd.DataFrame, *, crashes: bool) -> list[str]:
 def table(measured: pd.DataFrame) -> shown.Shown:
     """Show a table of `measure`: how each program ends, and what of the crash it does not show."""
     heads = ("program", "C compiled", "dies", "in", "a debugger prints", "if main writes")
-    heads += ("profile", "with gcc", "does not show")
-    rows = []
+    more = ("profile", "with gcc", "does not show")
+    rows = list[tuple[str, ...]]()
     for row in measured.to_dict("records"):
         name = (row["what"], _HEADERS[row["checked"]])
         if row["why"]:
@@ -178,7 +188,7 @@ def table(measured: pd.DataFrame) -> shown.Shown:
             continue
         cells = [row[n] or "-" for n in ("ends", "function", "address", "ends_explicit", "merge")]
         rows.append((*name, *cells, row["gcc"] or "-", ", ".join(missing(row)) or "nothing"))
-    return shown.table(heads, rows)
+    return shown.table((*heads, *more), rows)
 
 
 def show_sites(measured: pd.DataFrame, *, crashes: bool) -> shown.Shown:

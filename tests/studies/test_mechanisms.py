@@ -21,9 +21,7 @@ from nbsupport.studies.mechanisms import Signature
 from nbsupport.studies.observations import Observation
 from nbsupport.toolchains.probe import Toolchain
 
-SEEN = {
-    one.id: one for one in observations.load() if one.id not in ("program", "offset", "counters")
-}
+SEEN = {one.id: one for one in observations.load() if one.id in mechanisms.criteria()}
 WRITER, SITE = "initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"
 #: What a program that ends normally comes to, and where it dies.
 ENDS = {

@@ -73,19 +73,20 @@ def load(*, whole: bool = True) -> tuple[JointProgram, ...]:
 
 
 def measure(
-    lab: Lab, llvm: str, foreign: str, seen: Sequence[Observation], *, whole: bool
+    lab: Lab, llvm: str, foreign: str, observations: Sequence[Observation], *, whole: bool
 ) -> pd.DataFrame:
     """Run each program in each way; return a row for each, as `mechanisms.compare` does.
 
-    `llvm` builds main and brings the runtime, `foreign` compiles the C part. Beside the columns of
-    `mechanisms.compare`: `checked` and `mapped`, as `joint.toml` explains them; `spelled`: does the
-    runtime look for `Values` where C's records count counters and sites; and how many value sites
-    C has, and how many of them ran, in a healthy build by `foreign` alone: calls, calls_ran,
-    memory, memory_ran. Raises `LabError` where a toolchain is missing.
+    `llvm` builds main and brings the runtime, `foreign` compiles the C part; `observations` are
+    the user's. Beside the columns of `mechanisms.compare`: `checked` and `mapped`, as `joint.toml`
+    explains them; `spelled`: does the runtime look for `Values` where C's records count counters
+    and sites; and how many value sites C has, and how many of them ran, in a healthy build by
+    `foreign` alone: calls, calls_ran, memory, memory_ran. Raises `LabError` where a toolchain is
+    missing.
     """
     plain = lab.trial("cold", llvm, foreign)
     chosen = load(whole=whole)
-    asked = [observation for observation in seen if observation.id in _WORDS]
+    facts = [observation for observation in observations if observation.id in _WORDS]
 
     def run(row: JointProgram) -> tuple[Signature, dict[str, int]]:
         roles = ["cold"] if row.costly and not whole else [*_ROLES]
@@ -93,7 +94,7 @@ def measure(
         return signature, {} if signature.why else _sites(lab, row, llvm, foreign)
 
     results = progress.each(chosen, run, "programs")
-    table = mechanisms.compare([signature for signature, _ in results], asked)
+    table = mechanisms.compare([signature for signature, _ in results], facts)
     numbers = pd.DataFrame([counted for _, counted in results], columns=_NUMBERS)
     table = pd.concat([table, numbers.fillna(0).astype(int)], axis="columns")
     for name in ("checked", "mapped"):

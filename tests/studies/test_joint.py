@@ -23,7 +23,7 @@ def joined(lab: Lab, toolchain: Callable[[str], Toolchain]) -> pd.DataFrame:
         toolchain(name)
     table = joint.measure(lab, "19", "17", SEEN, whole=False).set_index("mechanism", drop=False)
     if table.loc[CHECKED, "why"]:
-        pytest.skip(table.loc[CHECKED, "why"])
+        pytest.skip(str(table.loc[CHECKED, "why"]))
     return table
 
 
@@ -41,7 +41,7 @@ def test_one_program_on_an_allocator_shows_all_but_the_address(joined: pd.DataFr
         "jemalloc-checked": ("the function", "0x0"),
         "jemalloc-shared-region": ("0x0",),
     }
-    assert joint.predict_missing(joined.loc[CHECKED], crashes=True) == lacking[CHECKED]
+    assert joint.predict_missing(joined.to_dict("index")[CHECKED], crashes=True) == lacking[CHECKED]
 
 
 def test_one_source_dies_in_main_or_at_exit_by_how_c_is_compiled(joined: pd.DataFrame) -> None:
@@ -75,7 +75,7 @@ def test_one_raw_version_is_foretold_to_be_healthy(
     toolchain("22")
     table = joint.measure(lab, "19", "22", SEEN, whole=False).set_index("mechanism", drop=False)
     assert joint.surprises(table, crashes=False) == []
-    row = table.loc["cold"]
+    row = table.to_dict("index")["cold"]
     assert joint.missing(row) == joint.predict_missing(row, crashes=False)
 
 

@@ -8,21 +8,31 @@
  *   -DEARLIER_RUN    the same program, forked and executed, runs first: in the same folder
  *   -DSTALE          the same, and its records are taken over, as by mapping its profile's file:
  *                    their pointers are of the earlier run's heap
+ *   -DLOCAL          what was main is a function that no other object can call
+ *   -DTWO_WRITERS    two threads write the profile at once, as the program ends; a fault is told
+ *   -DCOUNTING       another thread still counts when the profile is written; a fault is told
  *   -DBOTH           the program is forked as it starts: both run, and write
  * What is unmapped is so by an exit handler that is registered in main, so that it is called
  * before the profile's; with -DEARLY in a constructor, before the profile's is: it is called after.
  */
+#define _GNU_SOURCE /* for REG_RIP */
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* No function here has a record of its own. */
 #define PLAIN __attribute__((no_profile_instrument_function))
+#ifdef LOCAL
+__attribute__((internal_linkage, noinline))
+#endif
 int lab_main(void);
 
 #if defined VALUES_FREED || defined HEAP_FREED || defined NO_MEMORY || defined STALE
@@ -103,6 +113,47 @@ PLAIN int lab_write(void) {
 PLAIN static void write_at_exit(void) { lab_write(); }
 #endif
 
+#if defined TWO_WRITERS || defined COUNTING
+/* of the profile runtime */
+int __llvm_profile_write_file(void);
+
+static atomic_int threads;
+
+/* Which instruction touched which address; then the program dies of it. */
+PLAIN static void tell(int signal_number, siginfo_t *info, void *context) {
+#ifdef __x86_64__
+    unsigned long long at = (unsigned long long)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    dprintf(2, "instruction %#llx, address %p, code %d\n", at, info->si_addr, info->si_code);
+#endif
+    signal(signal_number, SIG_DFL);
+}
+
+PLAIN static void *at_once(void *nothing) {
+    for (threads++; threads < 2;) { /* until both are here */
+    }
+#ifdef COUNTING
+    for (;;)
+        lab_main();
+#endif
+    __llvm_profile_write_file();
+    return nothing;
+}
+
+PLAIN static void write_at_exit(void) {
+    pthread_t thread;
+    struct sigaction action = {.sa_sigaction = tell, .sa_flags = SA_SIGINFO};
+    sigaction(SIGSEGV, &action, NULL);
+    pthread_create(&thread, NULL, at_once, NULL);
+#ifdef COUNTING
+    for (threads++; threads < 2;) { /* the runtime's own handler comes next */
+    }
+#else
+    at_once(NULL);
+    pthread_join(thread, NULL);
+#endif
+}
+#endif
+
 #ifdef STALE
 /* of the profile runtime */
 const char *__llvm_profile_begin_data(void);
@@ -154,7 +205,7 @@ PLAIN int main(void) {
     atexit(give_back);
 #elif defined NO_MEMORY
     no_memory = 1;
-#elif defined NO_STACK
+#elif defined NO_STACK || defined TWO_WRITERS || defined COUNTING
     atexit(write_at_exit);
 #elif defined STALE
     if (getenv("EARLIER"))

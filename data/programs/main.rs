@@ -2,8 +2,9 @@
 //!
 //! With `--cfg allocator="mimalloc"` ("jemalloc", "lab") its memory comes from that
 //! allocator, as in a real project; with "none" it calls the library. With `--cfg never_free`
-//! that allocator is wrapped in one that frees nothing. One thread, fixed sizes, no input: each
-//! run does the same.
+//! that allocator is wrapped in one that frees nothing. With `--cfg explicit` it writes its profile
+//! before it ends, too; with `--cfg rich` there are more values than the profile's writer holds
+//! back. One thread, fixed sizes, no input: each run does the same.
 
 use std::hint::black_box;
 use std::ptr;
@@ -140,7 +141,48 @@ mod work {
     }
 }
 
+#[cfg(explicit)]
+extern "C" {
+    fn __llvm_profile_write_file() -> i32; // of the profile runtime
+}
+
+#[cfg(rich)]
+mod rich {
+    use super::{black_box, ptr, SIZE};
+
+    /// One value site in each of 64 functions: a copy of a size known at run time.
+    #[inline(never)]
+    fn copy<const N: u8>(bytes: &mut [u8; 2 * SIZE], size: usize) {
+        let start = bytes.as_mut_ptr();
+        unsafe { ptr::copy_nonoverlapping(start.add(SIZE), start, size) };
+        bytes[0] = bytes[0].wrapping_add(N);
+    }
+
+    macro_rules! eight {
+        ($bytes:ident $size:ident $($n:literal)*) => {$(
+            copy::<$n>($bytes, $size);
+            copy::<{ $n + 1 }>($bytes, $size);
+            copy::<{ $n + 2 }>($bytes, $size);
+            copy::<{ $n + 3 }>($bytes, $size);
+            copy::<{ $n + 4 }>($bytes, $size);
+            copy::<{ $n + 5 }>($bytes, $size);
+            copy::<{ $n + 6 }>($bytes, $size);
+            copy::<{ $n + 7 }>($bytes, $size);
+        )*};
+    }
+
+    pub fn copy_all() {
+        let bytes = &mut [0; 2 * SIZE];
+        for sizes in 1..32 {
+            let size = black_box(sizes);
+            eight!(bytes size 0 8 16 24 32 40 48 56);
+        }
+    }
+}
+
 fn main() {
+    #[cfg(rich)]
+    rich::copy_all();
     let operations: [Operation; 2] = black_box([add, mix]); // so that the calls stay indirect
     let (mut from, mut to) = ([0u8; SIZE], [0u8; SIZE]);
     let mut work = work::Work::default();
@@ -156,4 +198,8 @@ fn main() {
         sum = sum.wrapping_add(work.step(round));
     }
     println!("checksum {sum}");
+    #[cfg(explicit)]
+    unsafe {
+        __llvm_profile_write_file();
+    }
 }

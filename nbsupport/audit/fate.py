@@ -86,8 +86,9 @@ def predict(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = Non
 
     The runtime walks all records with its own stride: with two layouts it takes something else
     for a pointer, or, without value sites, for a size. It compares versions only once, as it
-    starts to write, and only in the version symbol that the linker kept: the first
-    instrumented object's (front-end instrumentation has none; then it is the runtime's own).
+    starts to write, and only in the version symbol that the linker kept: with GNU's and LLVM's
+    the first instrumented object's; of Apple's linker that is not shown. (Front-end
+    instrumentation has none; then it is the runtime's own.)
     A value site that runs before that may crash first.
     Source: __llvm_profile_write_file (InstrProfilingFile.c), createIRLevelProfileFlagVar
     (PGOInstrumentation.cpp), INSTR_PROF_RAW_VERSION_VAR (InstrProfilingVersionVar.c).

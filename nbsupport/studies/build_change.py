@@ -4,6 +4,7 @@ Which there are is data: `data/workarounds/workarounds.toml`, `data/hypotheses/m
 """
 
 import dataclasses
+import re
 import sys
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import Lab, Trial, programs
 from nbsupport.lab.programs import Unit
+from nbsupport.studies import runtime_objects
 from nbsupport.toolchains import Toolchain, discovery
 
 
@@ -56,10 +58,11 @@ class BuildChange:
         units = () if self.without_library else whole.library
         library = tuple(_flagged(unit, flags) for unit in units)
         changed = dataclasses.replace(whole, main=main, library=library)
-        link = self.link
-        if "{runtime}" in link:  # of the other LLVM, whoever compiles the library
-            runtime = lab.trial(program, llvm, foreign).foreign.runtime
-            link = tuple(str(runtime) if word == "{runtime}" else word for word in link)
+        # The other LLVM's runtime, whoever compiles the library.
+        runtimes = {"main": trial.runtime}
+        if any("{" in word for word in self.link):
+            runtimes["other"] = lab.trial(program, llvm, foreign).foreign
+        link = tuple(_filled(word, runtimes) for word in self.link)
         return dataclasses.replace(trial, program=changed, environment=self.environment, link=link)
 
 
@@ -70,6 +73,15 @@ def load(path: str) -> tuple[BuildChange, ...]:
         entry["environment"] = tuple(entry.get("environment", {}).items())
         changes.append(files.load(BuildChange, {"id": name, **entry}, f"{path}: {name}"))
     return tuple(changes)
+
+
+def _filled(word: str, runtimes: dict[str, Toolchain]) -> str:
+    """Return a word for the linker: `{other}` is a profile runtime, `{other:NAME.c}` of it one."""
+    whose = re.fullmatch(r"\{(\w+)(?::([\w.]+))?\}", word)
+    if whose is None:
+        return word
+    toolchain = runtimes[whose[1]]
+    return str(runtime_objects.extract(toolchain)[whose[2]] if whose[2] else toolchain.runtime)
 
 
 def _flagged(unit: Unit, flags: tuple[str, ...]) -> Unit:

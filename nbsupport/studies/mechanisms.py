@@ -97,19 +97,12 @@ class Signature:
             "ends": self._end("cold"),
             "ends_explicit": self._end("explicit"),
             "function": (dead.function or "the C library") if dead else "",
-            "address": _printed(dead) if dead else "",
+            "address": printed(dead) if dead else "",
             "merge": self.merge.partition(":")[0],
         }
 
     def _end(self, program: str) -> str:
-        """Return how a program ends: its outcome, and for a crash when."""
-        outcome = self.outcomes.get(program)
-        if outcome is None or outcome.crash is None:
-            return outcome.kind if outcome else ""
-        names = {frame.function for frame in outcome.crash.frames}
-        if "exit" in names:
-            return "crash at exit"
-        return f"crash in {'the write' if '__llvm_profile_write_file' in names else 'main'}"
+        return ends(self.outcomes[program]) if program in self.outcomes else ""
 
     def agrees(self, observation: Observation) -> Agreement:
         """Return whether it agrees with an observation; KeyError for one without criterion."""
@@ -136,6 +129,16 @@ class Signature:
     def fits(self, observations: Sequence[Observation]) -> dict[str, Agreement]:
         """Return its agreement with each of those observations that have a criterion."""
         return {one.id: self.agrees(one) for one in observations if one.id in criteria()}
+
+
+def ends(outcome: Outcome) -> str:
+    """Return how a program ends: its outcome, and for a crash when."""
+    if outcome.crash is None:
+        return outcome.kind
+    names = {frame.function for frame in outcome.crash.frames}
+    if "exit" in names:
+        return "crash at exit"
+    return f"crash in {'the write' if '__llvm_profile_write_file' in names else 'main'}"
 
 
 def load() -> tuple[BuildChange, ...]:
@@ -272,8 +275,11 @@ def figure(compared: pd.DataFrame, observations: Sequence[Observation]) -> shown
     return shown.framed(drawn, caption, f"what each contradicts: {'; '.join(words)}")
 
 
-def _printed(crash: Crash) -> str:
-    """Return what a debugger prints as the address of a crash; in words where machines differ."""
+def printed(crash: Crash) -> str:
+    """Return what a debugger prints as the address of a crash; in words where machines differ.
+
+    On Linux on x86-64 that is 0x0 where the kernel knows none, as of an address that cannot exist.
+    """
     if crash.fault_address_from == "registers":
         return "0x0"
     if crash.fault_address is None:

@@ -17,12 +17,13 @@ from nbsupport.show import Shown, shown
 
 @dataclass(frozen=True)
 class Observation:
-    """A fact that the user saw."""
+    """A fact that the user saw; `beyond` says why nothing here is held against it."""
 
     id: str
     what: str
     value: str
     source: str
+    beyond: str = ""
 
 
 def load() -> tuple[Observation, ...]:
@@ -36,6 +37,12 @@ def numbers(*ids: str) -> tuple[int, ...]:
     """Return the numbers that the user saw, by the ids of these observations."""
     values = {observation.id: observation.value for observation in load()}
     return tuple(int(values[name]) for name in ids)
+
+
+def show_beyond(observed: Sequence[Observation]) -> Shown:
+    """Show what the user saw (`observed`) that nothing here is held against, and why not."""
+    rows = [(fact.what, fact.value, fact.source, fact.beyond) for fact in observed if fact.beyond]
+    return shown.table(("observation", "the user", "source", "not decided here, since"), rows)
 
 
 def table(observed: Sequence[Observation], result: Outcome) -> Shown:

@@ -35,6 +35,25 @@ class TextRecord:
         """
         return sum(re.search(r":\d+$", line) is not None for line in self.rest)
 
+    @property
+    def sites(self) -> list[tuple[int, list[int]]]:
+        """Each kind of its value sites, with how many values each site of it saw.
+
+        Source: IPVK_* (InstrProfData.inc) for the kinds, writeRecordInText for the lines. It has
+        none where it has bitmaps: only front-end instrumentation writes these.
+        """
+        lines = iter(() if self.rest and self.rest[0].startswith("$") else self.rest)
+        kinds = []
+        for _ in range(int(next(lines, 0))):
+            kind, number = int(next(lines)), int(next(lines))
+            values = []
+            for _ in range(number):
+                values.append(int(next(lines)))
+                for _ in range(values[-1]):
+                    next(lines)
+            kinds.append((kind, values))
+        return kinds
+
 
 def tool(toolchain: Toolchain) -> Path:
     """Return an llvm-profdata that reads what `toolchain` writes: its own, or one of its LLVM.

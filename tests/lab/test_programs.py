@@ -46,10 +46,11 @@ def build(name: str, clang: Path, folder: Path, *flags: str) -> Path:
 def test_programs_are_listed_in_order_and_an_unknown_one_says_so() -> None:
     c = ("cold", "hot", "allocator", "mimalloc", "jemalloc")
     ways = ["explicit", "forked", "buffer", "continuous", "rich"]
-    ours = ("cold", "hot", *ways, *c[2:4], "mimalloc-no-realloc", "jemalloc")
+    ours = ("cold", "hot", *ways, *c[2:4], "mimalloc-no-realloc", "mimalloc-checked", "jemalloc")
+    rust = (*c[:4], "mimalloc-checked", "mimalloc-2-1", "jemalloc")
     assert programs.names() == (
         *ours,
-        *(f"rust-{name}" for name in c),
+        *(f"rust-{name}" for name in rust),
         "harness",
         "asked",
         "rust-harness",

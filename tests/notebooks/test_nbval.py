@@ -31,6 +31,8 @@ WORD = re.compile(r"[A-Za-z0-9]")
 
 #: Cells whose outputs nbval does not compare: measurements, other ones on each run.
 IGNORED = {
+    # How many runs of a race die.
+    ("06-hypotheses", "raced = races.measure(lab, llvm, 60)\nraces.table(raced)"),
     ("08-pgo-benefit", "if builds:\n    display(benefit.figure(found))"),
     ("08-pgo-benefit", 'keep_table("benefit", found)\nbenefit.table(found)'),
     ("08-pgo-benefit", "if pair:\n    display(benefit.table(benefit.summarize(both, more)))"),

@@ -79,7 +79,7 @@ def test_before_a_run_all_is_open_and_says_what_would_decide() -> None:
     assert ledger["decide"].astype(bool).all()
     text = hypotheses.table(ledger).text
     assert "the claims allocator-is-innocent" in text
-    assert "an ARM Mac: the registers at the crash" in text
+    assert "an ARM Mac: far, esr and the kind of stop" in text
 
 
 def test_only_another_system_refutes_that_macos_alone_is_affected() -> None:
@@ -97,9 +97,26 @@ def test_the_notes_are_answered_fairly() -> None:
     assert set(ledger[notes]) == {"refuted", "supported"}
     assert ledger["not-timing"] == "supported"  # they say so, and are right
     assert ledger["mixed"] == "supported"
-    assert set(ledger[["users-build", "zero-on-arm64", "no-site-before", "apples-linker"]]) == {
-        "open"
-    }
+    still = ["users-build", "far-without-an-address", "no-site-before", "apples-linker"]
+    assert set(ledger[still]) == {"open"}
+
+
+def test_we_are_refuted_by_the_rules_of_the_others() -> None:
+    """Mixed records are no explanation of a true 0, and the ledger says so."""
+    name, seen = "zero-takes-two-layouts", "none by one runtime, some by two"
+    assert KNOWN["zero-on-arm64"].verdict(run({name: seen}))[0] == "refuted"
+    assert KNOWN["zero-on-arm64"].verdict(run({name: f"some{seen[4:]}"}))[0] == "supported"
+
+
+def test_an_object_of_another_runtime_is_refuted_by_what_was_tried_alone() -> None:
+    one = KNOWN["stray-runtime"]
+    whole = dict.fromkeys(one.rows, "")
+    late = {"rust-dies-in-main-of-a-foreign-object": "crash at exit, crash at exit, refused"}
+    assert one.verdict(run(late, whole))[0] == "supported"
+    assert one.verdict(run(late, whole | {"stray-object": "function"}))[0] == "supported"
+    assert one.verdict(run(late, dict.fromkeys(one.rows, "merge")))[0] == "refuted"
+    early = {"rust-dies-in-main-of-a-foreign-object": "crash at exit, crash in main, refused"}
+    assert one.verdict(run(early, whole))[0] == "refuted"
 
 
 @pytest.mark.parametrize("one", KNOWN.values(), ids=KNOWN)

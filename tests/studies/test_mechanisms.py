@@ -21,9 +21,7 @@ from nbsupport.studies.mechanisms import Signature
 from nbsupport.studies.observations import Observation
 from nbsupport.toolchains.probe import Toolchain
 
-SEEN = {
-    one.id: one for one in observations.load() if one.id not in ("program", "offset", "counters")
-}
+SEEN = {one.id: one for one in observations.load() if one.id in mechanisms.criteria()}
 WRITER, SITE = "initializeValueProfRuntimeRecord", "__llvm_profile_instrument_target"
 #: What a program that ends normally comes to, and where it dies.
 ENDS = {
@@ -39,6 +37,10 @@ ENDS = {
     "values-null": f"crash in main {SITE} 0x18",
     "records-empty": "malformed",
     "two-runtimes": f"crash in main {SITE} 0x0",
+    "two-runtimes-last": "ok",
+    "two-runtimes-archive": f"crash in main {SITE} 0x0",
+    "stray-object": f"crash in main {SITE} 0x0",
+    "stray-object-local": f"crash at exit {WRITER} 0x0",
     "pool": "ok",
     "continuous-pool": "malformed",
     "stale-records": f"crash in main {SITE} a real address",
@@ -309,7 +311,10 @@ def test_an_unknown_toolchain_is_no_signature(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     "define",
-    ["VALUES_FREED", "HEAP_FREED", "NO_MEMORY", "NO_STACK", "EARLIER_RUN", "STALE", "BOTH"],
+    [
+        *("VALUES_FREED", "HEAP_FREED", "NO_MEMORY", "NO_STACK", "EARLIER_RUN", "STALE", "BOTH"),
+        *("LOCAL", "TWO_WRITERS", "COUNTING"),
+    ],
 )
 def test_the_header_compiles_without_a_warning(define: str, clang: Path, tmp_path: Path) -> None:
     main = programs.get("cold").main

@@ -13,7 +13,7 @@ from nbsupport.base.errors import LabError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
 from nbsupport.profile import layout
-from nbsupport.studies import observations
+from nbsupport.studies import mechanisms, observations
 from nbsupport.toolchains.probe import Toolchain
 
 #: Calls the real functions as they are meant to be called, with each Begin and End given.
@@ -40,6 +40,24 @@ def test_the_users_numbers_are_two_neighbours() -> None:
     assert decoded.apart == 0x102272000 - 0x102271F49 == 0xB7
     ranges = "0x102271fc1..0x102272000 and 0x102271f49..0x102271f50"
     assert ranges in decoded.sentence and "0xb7 bytes" in decoded.sentence
+
+
+def test_each_observation_has_a_source_and_is_held_against_programs_or_says_why_not() -> None:
+    seen = observations.load()
+    # What the program is, and the second of the numbers that are decoded (02).
+    elsewhere = {"program", "counters"}
+    held = {*mechanisms.criteria(), *elsewhere}
+    assert {fact.id for fact in seen if not fact.beyond} == held
+    assert all(fact.source.startswith(("notes", "summary", "analysis")) for fact in seen)
+
+
+def test_no_observation_is_rounded_up() -> None:
+    values = {fact.id: fact.value for fact in observations.load()}
+    assert values["offset"] == "about 88"
+    assert values["explicit"] == "would sometimes crash, but with profile data created"
+    text = observations.show_beyond(observations.load()).text
+    assert "the far register" in text and values["explicit"] in text
+    assert "impossible" not in text and values["function"] not in text
 
 
 @pytest.mark.parametrize("llvm", ["17", "19", "23"])

@@ -51,6 +51,14 @@ def test_reads_names_hashes_counters_and_value_sites() -> None:
         ("lib.c;helper", 16): TextRecord((7,), ()),
     }
     assert [record.values for record in records.values()] == [1, 0]
+    assert [record.sites for record in records.values()] == [[(1, [1])], []]
+
+
+def test_value_sites_are_told_by_kind_whether_they_saw_values_or_not() -> None:
+    calls = ("0", "3", "2", "a.c;f:7", "g:1", "0", "1", "f:2")
+    record = TextRecord((1,), ("2", *calls, "1", "1", "0"))
+    assert record.sites == [(0, [2, 0, 1]), (1, [0])]
+    assert TextRecord((1,), ("$1", "0x0")).sites == []  # a bitmap of the front end's
 
 
 def test_an_empty_profile_has_no_functions() -> None:

@@ -12,7 +12,7 @@ NBVAL = PGO_LAB_QUIET=1 $(RUN) pytest -n auto --dist loadscope --nbval --nbval-c
 
 # `make test` leaves out the slow ones, and those of what only `make report-all` does.
 # tests/conftest.py says which files come first.
-MARKED := -m 'not slow and not whole'
+MARKED := -m 'not slow and not whole and not network'
 PYTEST = $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --durations=15 $(MARKED)
 
 # What a recipe says when something of the system is missing: what, and four ways to get it.
@@ -44,7 +44,7 @@ quick: lint toolchains ## The same of what changed since the last commit only: i
 	test -z "$$tests" || $(PYTEST) $$tests; \
 	test -z "$$notebooks" || { $(SOLVED) $$notebooks; $(NBVAL); }
 
-test-all: MARKED :=
+test-all: MARKED := -m 'not network'
 test-all: test ## The same, and the tests that take longer
 
 report-all: toolchains ## The same with all that takes long: each allocator, orjson, each rustc

@@ -22,6 +22,8 @@ from nbsupport.lab import cases
 from nbsupport.lab.lab import Lab
 from nbsupport.toolchains import discovery, download, profdata
 from nbsupport.toolchains.probe import Toolchain
+from tests.support import repositories
+from tests.support.repositories import WITH_C, Repository
 
 #: A project without C: `extra` goes to its Cargo.toml.
 OWN = """\
@@ -36,39 +38,6 @@ VENDORED = """\
 vendor = "orjson"
 vendored = "include/cargo"
 """
-#: A project with a C part, if its feature is on, which reads the file that it is given.
-WITH_C = {
-    "Cargo.toml": """\
-[package]
-name = "evtx_dump"
-version = "0.1.0"
-edition = "2021"
-[features]
-fast-alloc-mimalloc-secure = []
-[build-dependencies]
-cc = "1"
-""",
-    "build.rs": """\
-fn main() {
-    if std::env::var_os("CARGO_FEATURE_FAST_ALLOC_MIMALLOC_SECURE").is_some() {
-        cc::Build::new().file("part.c").compile("part");
-    }
-}
-""",
-    "part.c": "int part(int n) { return n + 1; }\n",
-    "src/main.rs": """\
-extern "C" { fn part(n: i32) -> i32; }
-fn main() {
-    let file = std::env::args().last().unwrap();
-    let text = std::fs::read(file).unwrap();
-    print!("{}", " ".repeat(2 << 20)); // more than a small program may say
-    assert_eq!(unsafe { part(text.len() as i32) }, 7);
-}
-""",
-    "samples/Security_short_selected.evtx": "ElfFil",
-}
-
-
 @pytest.fixture(scope="module")
 def rustc() -> Toolchain:
     return discovery.find_rustc("19")
@@ -119,56 +88,9 @@ def stand_in(tmp_path: Path) -> tuple[str, Path]:
     return str(tmp_path / "stand-in.toml"), archive
 
 
-@dataclasses.dataclass(frozen=True)
-class Repository:
-    """A git repository that stands in for evtx's: its case, folder of crates, and commits."""
-
-    case: str
-    folder: Path
-    crates: Path
-    commits: list[str]
-
-    def git(self, *words: str) -> str:
-        who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
-        done = process.run(("git", *who, *words), cwd=self.folder)
-        assert done.ok, done.stderr
-        return done.stdout.strip()
-
-    def commit(self, text: str) -> str:
-        """Commit a main with a text in it, and return the commit's id."""
-        files.write(self.folder / "src" / "main.rs", WITH_C["src/main.rs"] + f"// {text}\n")
-        self.git("add", "-A")
-        self.git("commit", "-qm", text)
-        self.commits.append(self.git("rev-parse", "HEAD"))
-        return self.commits[-1]
-
-    def pin(self, commit: str, address: str = "") -> None:
-        """Write the case: evtx's, but for the repository and the commit."""
-        text = cases.get("evtx").path.read_text()
-        text = re.sub("(?m)^git = .*", f'git = "{address or self.folder.as_uri()}"', text)
-        Path(self.case).write_text(re.sub("(?m)^commit = .*", f'commit = "{commit}"', text))
-
-
 @pytest.fixture
 def repository(tmp_path: Path, fresh: Lab, rustc: Toolchain) -> Repository:
-    """Return evtx's stand-in as a repository with a Cargo.lock, and what `cargo vendor` made."""
-    crates = tmp_path / "vendor"
-    vendored = cases.source(cases.get("orjson")) / "include" / "cargo"
-    for name in ("cc", "shlex", "find-msvc-tools"):
-        shutil.copytree(next(vendored.glob(f"{name}*")), crates / name)
-    folder = tmp_path / "repository"
-    for name, text in WITH_C.items():
-        files.write(folder / name, text)
-    made = Repository(str(tmp_path / "evtx.toml"), folder, crates, [])
-    made.git("init", "-q")
-    case = dataclasses.replace(cases.get("evtx"), vendored=str(crates), network=False)
-    config = cases._command(case, rustc, folder)
-    config = config[config.index("--config") :]
-    done = process.run((cases._cargo(rustc), "generate-lockfile", "--offline", *config), cwd=folder)
-    assert done.ok, done.stderr
-    made.commit("first")
-    made.pin(made.commits[0])
-    return made
+    return repositories.make(tmp_path, rustc)
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ _RERUN = (
     "Run the cells below again: select the next one, then Run > Run Selected Cell and All Below. "
     "(Run All Cells would set the defaults again.)"
 )
-#: Fewer runs give no interval (`benefit`).
-_LEAST = 3
+#: Fewer blocks have no interval (`benefit.interval`).
+_LEAST = 6
 #: What a parameter is, by its name; of some, all that it may be. A notebook cannot do without a
 #: "needed" LLVM; another one that is not here it leaves out, or has it recorded.
 KINDS: dict[str, str | Callable[[], Sequence[str]]] = {

@@ -297,16 +297,16 @@ def sizes(bits: Bits = 64) -> dict[int, tuple[int, ...]]:
     return versions
 
 
-def same_stride(first: int, second: int, bits: Bits = 64) -> bool:
+def same_stride(first: int, second: int) -> bool:
     """Return whether records of two raw versions, `first` and `second`, have one size.
 
-    Then a runtime can walk both with one stride. `bits` are the program's, 64 or 32. A raw
-    version that is not in the table is like none but itself.
+    Then a runtime can walk both with one stride. It makes no difference whether the program has
+    64 bits or 32. A raw version that is not in the table is like none but itself.
 
     >>> same_stride(9, 10), same_stride(5, 8), same_stride(8, 9), same_stride(12, 12)
     (True, True, False, True)
     """
-    return first == second or any({first, second} <= set(group) for group in sizes(bits).values())
+    return first == second or any({first, second} <= set(group) for group in sizes().values())
 
 
 def learn_unknown(raw_versions: Iterable[int | None], learn: Callable[[], object] | None) -> bool:

@@ -3,10 +3,15 @@
 What is measured is a case (`nbsupport.lab.cases`) that takes SEED RECORDS ROUNDS as arguments, and
 prints a checksum and the seconds of its fastest round; data/benefit/documents.py drives orjson to.
 What a program is trained with, it is not measured with.
+
+Instructions decide, for they are steady: what they cannot say is how long a program waits. Time
+stands beside them, with the machine's load, and says itself when it is too noisy.
 """
 
 import dataclasses
 import functools
+import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -34,14 +39,17 @@ BUILDS = {
     "rescued": ("that, from the crash", look.VERMILION),
 }
 #: SEED RECORDS ROUNDS: of the training, of a measured run, and of one whose instructions count.
-_TRAINING, _MEASURED, _COUNTED = ("1", "2000", "2"), ("2", "3000", "5"), ("3", "300")
+TRAINING, _MEASURED, COUNTED = ("1", "2000", "2"), ("2", "3000", "5"), ("3", "300")
 #: Warns of a function whose profile has another shape and, in Rust, of one without a profile:
 #: warned of that, the cc crate would take the mirrored flag for one that clang does not know.
 #: Source: PGOUseFunc::handleInstrProfError (PGOInstrumentation.cpp).
-_RUST_WARNS = ("-Cllvm-args=-pgo-warn-missing-function",)
+RUST_WARNS = ("-Cllvm-args=-pgo-warn-missing-function",)
 _C_WARNS = "-Wno-everything -Wbackend-plugin"
-_SAMPLES = 2000  # of a bootstrap
-_SEED = 8  # of the order of runs, and of the bootstrap
+_SEED = 8  # of the order of runs
+#: The middle half of the blocks' ratios lies within this: wider, and time is too noisy.
+NOISY = 0.1
+#: Builds whose numbers of instructions differ by less execute as many: callgrind's own noise.
+SAME = 0.001
 
 #: Instructions of a build, by (program, build).
 Counted = Mapping[tuple[str, str], int]
@@ -82,7 +90,7 @@ def build_variants(lab: Lab, name: str, llvm: str) -> tuple[Variant, ...]:
     `name` is the case's. Both have one training: counts of Rust do not depend on whether C is
     instrumented. Raises `LabError` where a compiler is missing, or a build or the training fails.
     """
-    maker = _Maker(lab, name, llvm, llvm)
+    maker = Maker(lab, name, llvm, llvm)
     ways = (cases.INSTRUMENT, ())
     instrumented, none = progress.each(ways, lambda how: maker.build(rustflags=how), "builds")
     profile = maker.indexed(maker.trained(instrumented, maker.main))
@@ -97,7 +105,7 @@ def build_mixed(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant, 
     They come from two builds: only Rust is instrumented in one, only C in the other, which
     has the runtime of `foreign`. Raises `LabError` as `build_variants` does.
     """
-    maker = _Maker(lab, name, llvm, foreign)
+    maker = Maker(lab, name, llvm, foreign)
     # No object of rustc's asks for the runtime where Rust is not instrumented: the linker does.
     words = ("-Wl,-u,__llvm_profile_runtime", str(maker.cc.runtime), "-lc")
     runtime = tuple(f"-Clink-arg={word}" for word in words)
@@ -119,21 +127,21 @@ def build_rescued(lab: Lab, name: str, llvm: str, foreign: str) -> tuple[Variant
 
     Its training crashes unless it is rescued. Raises `LabError` as that does, or without LLDB.
     """
-    maker = _Maker(lab, name, llvm, foreign)
+    maker = Maker(lab, name, llvm, foreign)
     built = maker.build()
-    argv = (*cases.invocation(built).argv, *_TRAINING)
+    argv = (*cases.invocation(built).argv, *TRAINING)
 
     def save(staging: Path) -> None:
         rescue.run(argv, staging / "profile.profdata", env=environment(staging), cwd=built.folder)
 
     package = Path(rescue.__file__).parent
     sources = [*package.glob("*.py"), package.parent / "crash" / "inside_lldb" / "rescuing.py"]
-    parts = ("rescued", built.folder.name, *maker.case.command, *_TRAINING)
+    parts = ("rescued", built.folder.name, *maker.case.command, *TRAINING)
     profile = maker.kept("profile.profdata", save, *parts, *sorted(sources))
     return (Variant(name, "rescued", maker.using(profile)),)
 
 
-class _Maker:
+class Maker:
     """Makes builds and profiles of one case with two compilers; what was made once is kept."""
 
     def __init__(self, lab: Lab, name: str, llvm: str, cc: str) -> None:
@@ -144,19 +152,31 @@ class _Maker:
             self.case = dataclasses.replace(self.case, command=("{python}", "-c", driver))
 
     def build(self, cflags: str = "", **how: Any) -> cases.Built:
+        """Return what `cases.build` does of this case and these compilers."""
         return cases.build(self.case, self.main, self.cc, cflags, **how)
 
     def using(self, profile: Path, cflags: str = _C_WARNS) -> cases.Built:
-        return self.build(cflags, rustflags=_RUST_WARNS, profile=profile)
+        """Return the build by an indexed profile."""
+        return self.build(cflags, rustflags=RUST_WARNS, profile=profile)
 
     def kept(self, name: str, make: Callable[[Path], None], *parts: str | Path) -> Path:
         """Return the file that `make` writes into a folder, once for these `parts`."""
         return files.once(self.lab.cache / "trained" / files.digest(*parts), make) / name
 
-    def trained(self, built: cases.Built, runtime: Toolchain) -> Path:
-        """Return the profile of a training, as text by the toolchain that brought the runtime."""
+    def trained(
+        self,
+        built: cases.Built,
+        runtime: Toolchain,
+        before: Sequence[str] = (),
+        arguments: Sequence[str] = TRAINING,
+    ) -> Path:
+        """Return the profile of a training, as text by the toolchain that brought the runtime.
+
+        `before` is what runs the program, as valgrind does; `arguments` are SEED RECORDS ROUNDS.
+        """
         run = cases.invocation(built)
-        training = dataclasses.replace(run, argv=(*run.argv, *_TRAINING), toolchain=runtime)
+        argv = (*before, *run.argv, *arguments)
+        training = dataclasses.replace(run, argv=argv, toolchain=runtime)
 
         def train(staging: Path) -> None:
             outcome, text = self.lab.judge_command(training)
@@ -165,8 +185,8 @@ class _Maker:
                 raise LabError(f"training {self.case.name}", why, "choose compilers that agree")
             files.write(staging / "profile.proftext", text)
 
-        parts = (built.folder.name, *self.case.command, *_TRAINING, runtime.identity)
-        return self.kept("profile.proftext", train, *parts)
+        how = (*before, *self.case.command, *arguments)
+        return self.kept("profile.proftext", train, built.folder.name, *how, runtime.identity)
 
     def indexed(self, *texts: Path) -> Path:
         """Return profiles merged to one that both compilers can read: by the older one's LLVM."""
@@ -181,46 +201,56 @@ class _Maker:
         return self.kept("profile.profdata", merge, older.identity, *texts)
 
 
-def measure(lab: Lab, builds: Sequence[Variant], *, repetitions: int = 5) -> pd.DataFrame:
+def measure(lab: Lab, builds: Sequence[Variant], *, repetitions: int = 12) -> pd.DataFrame:
     """Run each build once a block, in an order that chance chooses anew; return a row for a run.
 
     `repetitions` is the number of blocks; one before them only warms up. Columns: program, build,
-    block, checksum, seconds (of that run's fastest round). Raises `LabError` for a run that fails.
+    block, checksum, seconds (of that run's fastest round), load (the machine's average of the last
+    minute; NaN where it has none). Raises `LabError` for a run that fails.
     """
     chance = np.random.default_rng(_SEED)
     blocks = range(repetitions + 1)
     turns = [(block, builds[n]) for block in blocks for n in chance.permutation(len(builds))]
     rows = []
     for block, variant in progress.over(turns, "runs"):
-        output = _run(lab, variant, _MEASURED).stdout
+        output = run(lab, variant, _MEASURED).stdout
         printed = dict(re.findall(r"^(\w+) (\S+)$", output, re.MULTILINE))
-        row = {"program": variant.program, "build": variant.build, "block": block}
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+        row = {"program": variant.program, "build": variant.build, "block": block, "load": load}
         rows.append({**row, "checksum": printed["checksum"], "seconds": float(printed["seconds"])})
-    columns = ["program", "build", "block", "checksum", "seconds"]
+    columns = ["program", "build", "block", "checksum", "seconds", "load"]
     return pd.DataFrame([row for row in rows if row["block"]], columns=columns)
 
 
-def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
-    """Return how many instructions each build executes in one round: once counted, it is kept.
+def valgrind() -> str:
+    """Return the path of valgrind; raises `MissingError` where it is not."""
+    path = shutil.which("valgrind")
+    if path is None:
+        raise MissingError("instructions", "valgrind is not here", "apt-get install valgrind")
+    return path
 
-    By valgrind's callgrind, as the difference between a run of one round and one of none.
+
+def instructions(lab: Lab, variant: Variant) -> int:
+    """Return how many instructions a build executes in one round: once counted, it is kept.
+
+    By valgrind's callgrind, as the difference between a run of one round and one of none. It
+    emulates a processor without AVX-512: what asks for that takes another path than usual.
     Raises `MissingError` without valgrind.
     """
-    valgrind = shutil.which("valgrind")
-    if valgrind is None:
-        raise MissingError("instructions", "valgrind is not here", "apt-get install valgrind")
-    counter = (valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    counter = (valgrind(), "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    key = files.digest(*COUNTED, *variant.built.case.command, variant.built.folder.name)
+    note = lab.cache / "instructions" / f"{key}.json"
+    if not note.is_file():
+        runs = [run(lab, variant, (*COUNTED, rounds), counter) for rounds in ("1", "0")]
+        whole, start = (int(re.findall(r"Collected : (\d+)", done.stderr)[0]) for done in runs)
+        files.write(note, str(whole - start))
+    return int(note.read_text())
 
-    def count(variant: Variant) -> int:
-        key = files.digest(*_COUNTED, *variant.built.case.command, variant.built.folder.name)
-        note = lab.cache / "instructions" / f"{key}.json"
-        if not note.is_file():
-            runs = [_run(lab, variant, (*_COUNTED, rounds), counter) for rounds in ("1", "0")]
-            whole, start = (int(re.findall(r"Collected : (\d+)", run.stderr)[0]) for run in runs)
-            files.write(note, str(whole - start))
-        return int(note.read_text())
 
+def count_instructions(lab: Lab, builds: Sequence[Variant]) -> Counted:
+    """Return the `instructions` of each build, by program and build."""
     names = [(variant.program, variant.build) for variant in builds]
+    count = functools.partial(instructions, lab)
     return dict(zip(names, progress.each(builds, count, "instructions"), strict=True))
 
 
@@ -233,12 +263,13 @@ def count_if_here(lab: Lab, builds: Sequence[Variant]) -> Counted:
         return {}
 
 
-def _run(
+def run(
     lab: Lab, variant: Variant, arguments: Sequence[str], before: Sequence[str] = ()
 ) -> process.Finished:
-    run, folder = cases.invocation(variant.built), variant.built.folder
+    """Run a build, by the command `before` it; raises `LabError` if that fails."""
+    call, folder = cases.invocation(variant.built), variant.built.folder
     env = {**environment(folder), "PYTHONHASHSEED": "0"}
-    done = process.run((*before, *run.argv, *arguments), cwd=folder, env=env, limits=run.limits)
+    done = process.run((*before, *call.argv, *arguments), cwd=folder, env=env, limits=call.limits)
     if not done.ok:
         why = done.limit or done.signal_name or first_line(done.stderr)
         raise LabError(f"{variant.program}, {BUILDS[variant.build][0]}", why, "run it by hand")
@@ -248,64 +279,122 @@ def _run(
 def summarize(runs: pd.DataFrame, counted: Counted) -> pd.DataFrame:
     """Return a row for each build of each program, beside its build without PGO.
 
-    `runs` is of `measure`, `counted` of `count_instructions` (or empty). Columns: `seconds` is the
-    median of the runs, `ratio` that of the medians, `low` to `high` its 95 % interval: a bootstrap
-    of whole blocks, so that what slows a block does so on both sides. `instructions` is a ratio too
-    (NaN: not counted). `note` says when noise wins.
+    `runs` is of `measure`, `counted` of `count_instructions` (or empty). Columns: `instructions` is
+    a ratio (NaN: not counted). `seconds` is the median of the runs; `ratio`, `low`, `high` are what
+    `interval` says of the blocks' ratios, `spread` is the width of their middle half; `load` is
+    the machine's largest. `note` says in words what follows: instructions decide, and come first.
     """
-    chance = np.random.default_rng(_SEED)
     rows = []
     for program, part in runs.groupby("program"):
         table = part.pivot(index="block", columns="build", values="seconds")
-        sample = chance.integers(len(table), size=(_SAMPLES, len(table)))
-        medians = {b: np.median(table[b].to_numpy()[sample], axis=1) for b in table}
-        for build in (name for name in BUILDS if name in medians):
-            seconds, usual = (float(table[b].median()) for b in (build, "none"))
-            low, high = np.percentile(medians[build] / medians["none"], [2.5, 97.5])
+        load = float(part["load"].max())
+        for build in (name for name in BUILDS if name in table):
+            ratios = (table[build] / table["none"]).to_numpy()
+            ratio, low, high = interval(ratios)
+            spread = float(np.subtract(*np.percentile(ratios, [75, 25])))
             executed = [counted.get((str(program), name), np.nan) for name in (build, "none")]
-            noisy = low <= 1 <= high or high - low > abs(1 - seconds / usual)
-            row = {"program": program, "build": build, "seconds": seconds, "ratio": seconds / usual}
-            row |= {"low": low, "high": high, "instructions": executed[0] / executed[1]}
-            note = "the noise is larger than the effect" if noisy and build != "none" else ""
-            rows.append({**row, "note": note})
+            row: dict[str, Any] = {"program": program, "build": build}
+            row["seconds"] = float(table[build].median())
+            row |= {"ratio": ratio, "low": low, "high": high, "spread": spread, "load": load}
+            row |= {"instructions": executed[0] / executed[1]}
+            rows.append({**row, "note": "" if build == "none" else _note(row)})
     return pd.DataFrame(rows)
+
+
+def interval(ratios: np.ndarray) -> tuple[float, float, float]:
+    """Return what ratio the blocks' `ratios` come to, and its 95 % interval: `low` and `high`.
+
+    Wilcoxon's signed ranks, exact: the estimate is Hodges and Lehmann's, the interval Tukey's, of
+    the averages of any two logarithms. Nothing is assumed of how times are distributed: chance
+    has ordered each block, so of builds that are as fast a ratio is as likely to be above 1 as
+    to be below it by as much. Fewer than six blocks have no such interval (2 of 2^5 signs are
+    6 %): NaN. A bootstrap of five would give one, and be too sure. Source: Hollander, Wolfe and
+    Chicken, Nonparametric Statistical Methods, 3rd edition, sections 3.1 to 3.3.
+
+    >>> [round(end, 2) for end in interval(np.array([0.8, 0.9, 0.9, 0.9, 1.0, 0.9]))]
+    [0.9, 0.8, 1.0]
+    """
+    logs = np.log(ratios)
+    first, second = np.triu_indices(len(logs))
+    averages = np.sort((logs[first] + logs[second]) / 2)
+    ways = np.ones(1)  # of signs, by the sum of the positive ones' ranks
+    for rank in range(1, len(logs) + 1):
+        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+    outside = int(np.sum(np.cumsum(ways) / 2 ** len(logs) <= 0.025))
+    ends = averages[[outside - 1, -outside]] if outside else (np.nan, np.nan)
+    ratio, low, high = (float(np.exp(end)) for end in (np.median(averages), *ends))
+    return ratio, low, high
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    """Return in words what a row says; an interval without 1 is told, however noisy it is."""
+    share, low, high = row["instructions"], row["low"], row["high"]
+    words = [] if math.isnan(share) else [f"instructions: {effect(share, share)}"]
+    if math.isnan(low):
+        words.append("time: too few blocks for an interval")
+    else:
+        words.append(f"time: {'no sure difference' if low <= 1 <= high else effect(low, high)}")
+    if row["spread"] > NOISY:
+        words[-1] += f" (too noisy: spread {_percent(row['spread'])} %)"
+    return "; ".join(words)
+
+
+def effect(low: float, high: float) -> str:
+    """Return in words what a ratio between `low` and `high`, both on one side of 1, comes to.
+
+    >>> effect(0.887, 0.887), effect(1.03, 1.364), effect(0.9, 0.994), effect(1.0004, 1.0004)
+    ('saves 11 %', 'costs 3 to 36 %', 'saves 0.6 to 10 %', 'saves nothing')
+    """
+    if max(_distance(low), _distance(high)) < SAME:
+        return "saves nothing"
+    ends = dict.fromkeys(_percent(end) for end in sorted((_distance(low), _distance(high))))
+    return f"{'saves' if high < 1 else 'costs'} {' to '.join(ends)} %"
+
+
+def _distance(ratio: float) -> float:
+    return abs(1 - ratio)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.0095 else f"{100 * share:.1f}"
 
 
 def table(summary: pd.DataFrame) -> shown.Shown:
     """Show a summary (see `summarize`) as a table; ratios are to the build without PGO."""
-    heads = ("program", "build", "seconds", "ratio", "95 % interval", "instructions", "note")
+    heads = ("program", "build", "instructions", "seconds", "time", "95 % interval")
     rows = []
     for row in summary.to_dict("records"):
-        numbers = [f"{row[key]:.3f}" for key in ("seconds", "ratio", "low", "high")]
-        between = f"{numbers[2]} to {numbers[3]}" if row["build"] != "none" else "-"
         executed = "-" if np.isnan(row["instructions"]) else f"{row['instructions']:.3f}"
-        name = BUILDS[row["build"]][0]
-        rows.append((row["program"], name, *numbers[:2], between, executed, row["note"]))
-    return shown.table(heads, rows)
+        times = [f"{row[key]:.3f}" for key in ("seconds", "ratio", "low", "high")]
+        between = f"{times[2]} to {times[3]}" if row["low"] < row["high"] else "-"
+        noise = f"{_percent(row['spread'])} %", f"{row['load']:.1f}"
+        words = (row["program"], BUILDS[row["build"]][0], executed, *times[:2], between, *noise)
+        rows.append((*words, row["note"]))
+    return shown.table((*heads, "spread", "load", "what it says"), rows)
 
 
 def figure(summary: pd.DataFrame) -> shown.Shown:
-    """Show a summary as a figure: times beside no PGO, with intervals; the finding as caption."""
+    """Show a summary as a figure: instructions beside no PGO, then time with its intervals."""
     rows = summary[summary["build"] != "none"].to_dict("records")
-    drawn, ((axes,),) = look.charts(50 + 26 * len(rows))
-    axes.axvline(1, color=look.INK, linewidth=1)
+    drawn, ((executed, timed),) = look.charts(60 + 26 * len(rows), columns=2)
     for y, row in enumerate(rows):
         colour = BUILDS[row["build"]][1]
-        axes.plot([row["low"], row["high"]], [y, y], linewidth=3, color=colour)
-        inside = "white" if row["note"] else colour
-        axes.plot(row["ratio"], y, "o", markersize=9, color=colour, markerfacecolor=inside)
-        axes.plot(row["instructions"], y, "|", markersize=16, color=look.INK)
+        executed.barh(y, row["instructions"] - 1, left=1, height=0.6, color=colour)
+        timed.plot([row["low"], row["high"]], [y, y], linewidth=3, color=colour)
+        sure = not row["low"] <= 1 <= row["high"] and "too noisy" not in row["note"]
+        inside = colour if sure else "white"
+        timed.plot(row["ratio"], y, "o", markersize=7, color=colour, markerfacecolor=inside)
     names = [f"{row['program']}: {BUILDS[row['build']][0]}" for row in rows]
-    axes.set_yticks(range(len(rows)), names)
-    axes.invert_yaxis()
-    axes.spines["bottom"].set_visible(True)
-    axes.set_xlabel(
-        "time beside no PGO (less is faster), with its 95 % interval\n"
-        "hollow: the noise is larger than the effect; thin bar: instructions"
-    )
-    sure = [row for row in rows if row["build"] == "both" and not row["note"]]
-    saved = [f"{100 * (1 - row['ratio']):.0f} % of {row['program']}" for row in sure]
-    caption = f"Time that PGO of Rust and C saves beyond the noise: {', '.join(saved) or 'none'}."
+    for axes, labels in ((executed, names), (timed, [""] * len(rows))):
+        axes.axvline(1, color=look.INK, linewidth=1)
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.spines["bottom"].set_visible(True)
+    executed.set_xlabel("instructions beside no PGO\n(less is fewer): they decide")
+    timed.set_xlabel("time, with its 95 % interval\n(hollow: no difference, or too noisy)")
+    whole = [row for row in rows if row["build"] == "both" and not np.isnan(row["instructions"])]
+    told = [f"{row['program']} {effect(*[row['instructions']] * 2)}" for row in whole]
+    caption = f"With PGO of Rust and C, in instructions: {', '.join(told) or 'not counted'}."
     pairs = zip(names, rows, strict=True)
-    words = [f"{name}: {row['low']:.2f} to {row['high']:.2f}" for name, row in pairs]
-    return shown.framed(drawn, caption, f"time beside no PGO: {'; '.join(words)}")
+    words = [f"{name}: {row['note']}" for name, row in pairs]
+    return shown.framed(drawn, caption, "; ".join(words))

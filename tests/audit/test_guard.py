@@ -128,7 +128,8 @@ def test_the_line_to_paste_is_the_audits_and_comes_first(
     (tmp_path / "target" / ".rustc_info.json").write_text(json.dumps(note))
     tool = toolchain("19")
     words = [*build.linker_flags(tool), "-fprofile-generate", "19/main.o", "17/part.o"]
-    paste = 'CFLAGS_x86_64_unknown_linux_gnu="-fno-profile-generate"'
+    names = (f"{name}_x86_64_unknown_linux_gnu" for name in ("CFLAGS", "CXXFLAGS"))
+    paste = " ".join(f'{name}="-fno-profile-generate"' for name in names)
     made(tool.compiler, *words, "-o", deps / "out", cwd=folder)
     audited = audit([deps / "out"]).judgement.advice
     for out in (["-o", str(deps / "out")], [f"-o{deps / 'out'}"]):
@@ -136,7 +137,7 @@ def test_the_line_to_paste_is_the_audits_and_comes_first(
         assert done.returncode == 1
         lines = done.stderr.splitlines()
         assert lines[1:4] == audited.splitlines()
-        assert lines[2].startswith(paste) and lines[2].endswith(" cargo build --release")
+        assert lines[2] == f"{paste} cargo build --release"
 
 
 @pytest.mark.parametrize("by", ["17", "19"])
@@ -393,6 +394,7 @@ def test_rustc_takes_it_for_its_linker(folder: Path, tmp_path: Path) -> None:
         assert ("guard: not linked, for it would be a mix" in done.stderr) == refused
         if refused:
             assert "libpart.a: 1 function: part" in done.stderr
-            assert re.search(r'CFLAGS_\w+="-fno-profile-generate".* cargo build', done.stderr)
+            off = [rf'{flags}_\w+="-fno-profile-generate" ' for flags in ("CFLAGS", "CXXFLAGS")]
+            assert re.search(rf"\b{''.join(off)}cargo build", done.stderr)
         else:
             assert runs(tmp_path) == "42\n" and (tmp_path / "out.profraw").stat().st_size > 100

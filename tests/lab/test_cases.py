@@ -38,6 +38,8 @@ VENDORED = """\
 vendor = "orjson"
 vendored = "include/cargo"
 """
+
+
 @pytest.fixture(scope="module")
 def rustc() -> Toolchain:
     return discovery.find_rustc("19")

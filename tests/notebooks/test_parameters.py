@@ -70,8 +70,8 @@ def test_the_defaults_of_every_notebook_are_good(name: str, given: dict[str, Any
         ("alike", "a b", "alike 'a b': no LLVM is called 'a b'; give a version"),
         ("grid", "17;18", "grid '17;18': no LLVM is called '17;18'; give versions with commas"),
         ("versions", "", "versions '': no LLVM is called ''; give versions with commas"),
-        ("repetitions", 2, "repetitions 2: no number, or too small; take 3 or more"),
-        ("repetitions", "9", "repetitions '9': no number, or too small; take 3 or more"),
+        ("repetitions", 2, "repetitions 2: no number, or too small; take 6 or more"),
+        ("repetitions", "9", "repetitions '9': no number, or too small; take 6 or more"),
         ("repetitions", True, "repetitions True: no number, or too small"),
         ("run_folder", None, "run_folder None: not a text"),
     ],
@@ -135,7 +135,7 @@ def test_a_number_is_bounded() -> None:
     given = dict(DEFAULTS["08-pgo-benefit"])
     one = controls(parameters.form("08-pgo-benefit", given))["repetitions"]
     one.value = 1
-    assert (one.value, given["repetitions"]) == (3, 3)
+    assert (one.value, given["repetitions"]) == (6, 6)
 
 
 def test_a_page_without_a_kernel_shows_names_values_and_meanings(given: dict[str, Any]) -> None:

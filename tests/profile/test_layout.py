@@ -232,6 +232,8 @@ def test_strides_and_names_of_versions() -> None:
     assert alike == {*itertools.combinations((4, 5, 6, 7, 8), 2), (9, 10)}
     assert layout.same_stride(12, 12)
     assert not layout.same_stride(11, 12)
+    # It is not asked how many bits a program has: the groups are the same.
+    assert list(layout.sizes(32).values()) == list(layout.sizes(64).values())
     assert [layout.llvm_of(v) for v in (3, 6, 9, 10, 12)] == [
         "an old LLVM",
         "no released LLVM",

@@ -23,28 +23,34 @@ SCRIPT = Path(__file__).parents[2] / "data" / "build_pgo.sh"
 FILES = {
     "Cargo.toml": '[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n',
     "src/main.rs": """
-extern "C" { fn part(n: u32) -> u32; }
-fn main() { println!("{} {}", unsafe { part(1000) }, cfg!(kept)); }
+extern "C" { fn part(n: u32) -> u32; fn plus(n: u32) -> u32; }
+fn main() { println!("{} {}", unsafe { plus(part(1000)) }, cfg!(kept)); }
 """,
     "part.c": """
 static unsigned add(unsigned sum, unsigned n) { return sum + n; }
 static unsigned (*volatile operation)(unsigned, unsigned) = add; /* its call is a value site */
 unsigned part(unsigned n) { return n ? operation(part(n - 1), STEP) : 0; }
 """,
+    # It stands for a C++ file, without the need of a C++ compiler.
+    "plus.c": "unsigned plus(unsigned n) { return n; }\n",
     "build.rs": r"""
 use std::{env::var, process::Command};
 fn main() {
+    build("part", "CFLAGS");
+    build("plus", "CXXFLAGS"); // which cc reads, and no other, for a C++ file
+}
+fn build(name: &str, flags: &str) {
     let (out, target) = (var("OUT_DIR").unwrap(), var("TARGET").unwrap());
     let cc = var(format!("CC_{target}")).or(var("CC")).unwrap();
     let mut command = Command::new(&cc);
-    command.args(["-O1", "-c", "part.c", "-o", &format!("{out}/part.o")]);
+    command.args(["-O1", "-c", &format!("{name}.c"), "-o", &format!("{out}/{name}.o")]);
     for flag in var("CARGO_ENCODED_RUSTFLAGS").unwrap().split('\x1f') {
         if cc.contains("clang") && flag.contains("-Cprofile") { command.arg(flag.replace("-C", "-f")); }
     }
-    let own = var(format!("CFLAGS_{}", target.replace('-', "_"))); // alone, as in older cc
-    command.args(own.or(var("CFLAGS")).unwrap_or_default().split_whitespace());
+    let own = var(format!("{flags}_{}", target.replace('-', "_"))); // alone, as in older cc
+    command.args(own.or(var(flags)).unwrap_or_default().split_whitespace());
     assert!(command.status().unwrap().success());
-    println!("cargo:rustc-link-arg={out}/part.o");
+    println!("cargo:rustc-link-arg={out}/{name}.o");
 }
 """,
 }
@@ -116,13 +122,15 @@ def test_guards_c_and_keeps_the_flags_of_its_caller(project: Project, toolchain:
     env = {"RUSTFLAGS": " --cfg  kept ", f"CFLAGS_{target}": "-DSTEP=3"}
     done = project.build_pgo("--cc", toolchain("17").compiler, "--", "{}", **env)
     assert done.ok and project.run(done.stdout.strip()).stdout == "3000 true\n", done.stderr
-    assert "  main:" in project.profile() and "  part:" not in project.profile()
+    assert "  main:" in project.profile()
+    assert not re.search("  (part|plus):", project.profile())
 
 
 def test_instruments_c_by_a_clang_of_the_same_raw_version(project: Project) -> None:
     clang = discovery.companion(project.rustc).compiler
     done = project.build_pgo("--instrument-c", "--cc", clang, "--", "{}")
     assert done.ok and "  part:" in project.profile(), done.stderr
+    assert "  plus:" not in project.profile()  # its compiler was not asked
 
 
 def test_does_not_instrument_c_by_another(project: Project, toolchain: Find) -> None:

@@ -158,6 +158,32 @@ def test_the_test_files_that_come_first_are_there() -> None:
     assert [name for name in conftest.FIRST if not (ROOT / "tests" / name).is_file()] == []
 
 
+#: Where a reader finds how to leave C out of a profile, as a line to paste. What is said elsewhere
+#: of CFLAGS alone is what an experiment does whose project has no C++ file.
+CURES = (
+    "README.md",
+    "data/messages.toml",
+    "data/site/index.md",
+    "data/site/tour-crash.md",
+    "data/upstream/analysis.md",
+    "data/upstream/cargo-pgo.md",
+    "notebooks/00-start-here.ipynb",
+    "notebooks/06-hypotheses.ipynb",
+    "notebooks/07-workarounds.ipynb",
+)
+
+
+@pytest.mark.parametrize("name", CURES)
+def test_a_line_that_leaves_c_out_leaves_cpp_out_too(name: str) -> None:
+    text = (ROOT / name).read_text()
+    if name.endswith(".ipynb"):
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    off = "FLAGS=-fno-profile-generate"
+    lines = re.findall(rf"\bC{off}(?!`)", text)  # `CFLAGS=...` alone is what is spoken of
+    assert len(re.findall(rf"\bC{off}[ \\\n]+CXX{off}", text)) == len(lines) > 0
+
+
 def test_readme_commands_are_targets() -> None:
     readme = (ROOT / "README.md").read_text()
     used = set(re.findall(r"\bmake ([a-z-]+)", readme))

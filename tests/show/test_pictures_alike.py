@@ -15,7 +15,7 @@ from nbsupport.lab.outcome import Outcome
 from nbsupport.notebooks import results
 from nbsupport.show import look, shown
 from nbsupport.show.shown import Shown
-from nbsupport.studies import benefit, mechanisms, observations, profile_file
+from nbsupport.studies import benefit, mechanisms, observations, profile_file, untrained
 from nbsupport.studies.profile_file import Written
 from nbsupport.trace import pictures, words
 from nbsupport.trace import trace as traces
@@ -89,7 +89,12 @@ PICTURES: dict[str, Callable[[], Shown]] = {
         cases.table, "cases", "case", function=HOSTILE, profile_functions=9, c_functions=9
     ),
     "mechanisms": of_table(mechanisms_figure, "mechanisms", "mechanism"),
-    "benefit's table": of_table(benefit.table, "benefit", "program", seconds=1.0),
+    "benefit's table": of_table(
+        benefit.table, "benefit", "program", seconds=1.0, spread=0.1, load=1.0
+    ),
+    "why it executes more": lambda: untrained.table(
+        pd.DataFrame([{"what": HOSTILE, "instructions": 9, "ratio": 1.0, "untrained": 0.5}])
+    ),
     "benefit's figure": of_table(benefit.figure, "benefit", "program"),
     "observations": observed,
     "a profile file": written,

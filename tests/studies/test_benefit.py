@@ -44,7 +44,7 @@ def scripts(tmp_path: Path) -> Callable[[str], Variant]:
 
 def runs(**seconds: np.ndarray) -> pd.DataFrame:
     rows = [
-        {"program": "p", "build": build, "block": block, "seconds": taken}
+        {"program": "p", "build": build, "block": block, "seconds": taken, "load": 0.5 * block}
         for build, times in seconds.items()
         for block, taken in enumerate(times)
     ]
@@ -77,6 +77,7 @@ def test_a_profile_that_fits_is_used_and_changes_no_result(
     assert share["rust"] != share["both"]  # C is optimized otherwise
     seen = benefit.measure(lab, list(builds.values()), repetitions=1)
     assert seen["checksum"].nunique() == 1 and (seen["seconds"] > 0).all()
+    assert (seen["load"] >= 0).all()
 
 
 def test_instructions_are_the_same_twice(
@@ -90,7 +91,7 @@ def test_instructions_are_the_same_twice(
 def test_a_function_that_the_profile_lacks_is_warned_of(lab: Lab, tmp_path: Path) -> None:
     text = tmp_path / "other.proftext"
     text.write_text(":ir\nother\n1\n1\n1\n")
-    maker = benefit._Maker(lab, "workload-mimalloc", "19", "19")
+    maker = benefit.Maker(lab, "workload-mimalloc", "19", "19")
     warned = Variant("workload-mimalloc", "both", maker.using(maker.indexed(text))).warnings
     assert any("no profile data available for function" in one for one in warned)
     assert not any("build_script" in one for one in warned)
@@ -133,6 +134,13 @@ def test_without_valgrind_no_instructions(
 # -- what it comes to
 
 
+def summary(*ratios: float, executed: float = np.nan) -> dict[str, object]:
+    """Return the row of a build that takes so much of the time of the one without PGO, by block."""
+    counted = {("p", "none"): 100, ("p", "both"): 100 * executed}
+    times = runs(none=np.ones(len(ratios)), both=np.array(ratios))
+    return dict(benefit.summarize(times, counted).to_dict("records")[1])
+
+
 def test_what_slows_a_whole_block_does_not_blur_the_ratio() -> None:
     found = benefit.summarize(
         runs(none=BUSY, both=0.9 * BUSY), {("p", "none"): 8, ("p", "both"): 6}
@@ -140,27 +148,68 @@ def test_what_slows_a_whole_block_does_not_blur_the_ratio() -> None:
     none, both = found.to_dict("records")
     assert (none["ratio"], none["low"], none["high"], none["note"]) == (1, 1, 1, "")
     assert [both[key] for key in ("ratio", "low", "high")] == pytest.approx([0.9] * 3)
-    assert (both["instructions"], both["note"]) == (0.75, "")
+    assert both["spread"] == pytest.approx(0)
+    assert (both["instructions"], both["load"]) == (0.75, 2.5)
+    assert both["note"] == "instructions: saves 25 %; time: saves 10 %"
     shown = benefit.figure(found)
-    assert "saves beyond the noise: 10 % of p." in shown.text
+    assert "With PGO of Rust and C, in instructions: p saves 25 %." in shown.text
     assert 'role="img"' in shown.html
 
 
-def test_noise_that_is_larger_than_the_effect_is_said_everywhere() -> None:
-    noise = np.array([1.1, 0.8, 1.3, 0.9, 0.7, 1.2])
-    found = benefit.summarize(runs(none=np.ones(6), both=0.99 * noise), {})
-    both = found.to_dict("records")[1]
-    assert both["low"] < 1 < both["high"] and np.isnan(both["instructions"])
-    assert both["note"] == "the noise is larger than the effect"
-    assert "the noise is larger" in benefit.table(found).text
-    assert "saves beyond the noise: none." in benefit.figure(found).text
+def test_the_interval_is_that_of_signed_ranks() -> None:
+    # Hollander, Wolfe and Chicken, example 3.3: nine patients, averages of differences; the level
+    # next to 96 % leaves out five averages at each end.
+    before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
+    after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
+    ratios = np.exp(np.array(after) - np.array(before))
+    ratio, low, high = np.log(benefit.interval(ratios))
+    assert (ratio, low, high) == pytest.approx((-0.46, -0.786, -0.010), abs=1e-3)
 
 
-def test_an_interval_wider_than_the_effect_is_noise_even_beside_one() -> None:
-    times = np.array([0.5, 0.99, 0.98, 0.97, 0.6, 0.99])
-    found = benefit.summarize(runs(none=np.ones(6), both=times), {})
-    both = found.to_dict("records")[1]
-    assert both["high"] < 1 and both["note"]
+def test_the_interval_is_as_sure_as_it_says() -> None:
+    """Of 2,000 experiments whose ratio is 0.97, about 95 in 100 intervals contain it."""
+    chance = np.random.default_rng(1)
+    for blocks in (6, 12):
+        drawn = chance.standard_t(3, size=(2000, blocks))  # far outliers, as on a machine
+        ends = [benefit.interval(0.97 * np.exp(0.02 * row))[1:] for row in drawn]
+        share = np.mean([low <= 0.97 <= high for low, high in ends])
+        assert 0.94 <= share <= 0.985, blocks
+
+
+def test_five_blocks_have_no_interval_and_six_do() -> None:
+    five, six = summary(*[0.5] * 5), summary(*[0.5] * 6)
+    assert np.isnan([five["low"], five["high"]]).all()
+    assert five["note"] == "time: too few blocks for an interval"
+    assert six["note"] == "time: saves 50 %"
+
+
+def test_a_sure_slow_down_costs_and_does_not_save() -> None:
+    row = summary(1.3, 1.31, 1.32, 1.33, 1.34, 1.36, executed=1.09)
+    assert row["note"] == "instructions: costs 9 %; time: costs 30 to 36 %"
+
+
+def test_noise_does_not_hide_an_interval_without_1() -> None:
+    row = summary(1.01, 1.2, 1.3, 1.4, 1.5, 1.6)
+    assert row["low"] > 1  # wider than the effect, and sure of its sign
+    assert row["note"] == "time: costs 1 to 60 % (too noisy: spread 25 %)"
+
+
+@pytest.mark.parametrize(("width", "said"), [(0.09, False), (0.13, True)])
+def test_what_is_too_noisy_is_stated(width: float, said: bool) -> None:
+    ratios = 0.8 + width * np.array([-2, -0.5, -0.5, 0.5, 0.5, 2])
+    row = summary(*ratios, executed=0.8)
+    assert row["spread"] == pytest.approx(width)
+    assert ("too noisy" in str(row["note"])) == said
+
+
+def test_instructions_decide_where_time_does_not() -> None:
+    row = summary(1.1, 0.8, 1.3, 0.9, 0.7, 1.2, executed=0.5)
+    assert str(row["note"]).startswith("instructions: saves 50 %; time: no sure difference (too")
+    found = benefit.summarize(runs(none=np.ones(6), both=np.ones(6)), {})
+    assert np.isnan(found["instructions"]).all()
+    assert "in instructions: not counted." in benefit.figure(found).text
+    assert "time: no sure difference" in benefit.table(found).text
+    assert summary(*[1] * 6, executed=1.0004)["note"].startswith("instructions: saves nothing")
 
 
 def test_what_cannot_be_built_here_is_left_out_and_said(

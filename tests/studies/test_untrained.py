@@ -1,0 +1,51 @@
+"""Why a program executes more with PGO: what was counted, what was trained, and by which build."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nbsupport.lab.lab import Lab
+from nbsupport.studies import benefit, untrained
+
+PROFILE = ":ir\nunit;hot\n1\n2\n5\n0\n\nunit;cold\n1\n2\n0\n0\n"
+
+
+def test_each_instruction_is_one_functions(lab: Lab) -> None:
+    none, *_ = benefit.build_variants(lab, "workload-mimalloc", "19")
+    costs = untrained.executed(lab, none)
+    counter = (benefit.valgrind(), "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    done = benefit.run(lab, none, (*benefit.COUNTED, "1"), counter)
+    (whole,) = (int(n) for n in re.findall(r"Collected : (\d+)", done.stderr))
+    assert sum(costs.values()) == pytest.approx(whole, rel=1e-3)  # none twice, as what is called
+    assert any("serialize" in name or "write" in name for name in costs)
+    assert not any("'" in name for name in costs)
+
+
+def test_a_function_is_untrained_if_all_its_counters_are_zero(tmp_path: Path) -> None:
+    profile = tmp_path / "some.proftext"
+    profile.write_text(PROFILE)
+    assert untrained._untrained({"hot": 30, "cold": 10, "libc's": 99}, profile) == 0.25
+    assert untrained._untrained({"hot": 30, "libc's": 99}, profile) == 0
+    assert untrained._untrained({"libc's": 99}, profile) == 1
+
+
+def test_a_row_is_a_build_beside_the_one_without_pgo(lab: Lab) -> None:
+    tried = untrained.try_all(lab, "workload-mimalloc", "19", ("none", "here", "nothing"))
+    assert list(tried.index) == ["none", "here", "nothing"]
+    none, here, nothing = tried["ratio"]
+    assert none == 1 and here < 0.95 and nothing != 1
+    never = tried["untrained"]
+    assert never["here"] < 0.1 and never["nothing"] == 1 and never.isna()["none"]
+    row = untrained.table(tried).text.splitlines()[3].split()
+    assert row[-4:] == [f"{100 * (nothing - 1):+.1f}", "%", "100", "%"]
+
+
+def test_a_training_is_run_as_its_way_says(lab: Lab) -> None:
+    maker = benefit.Maker(lab, "workload-mimalloc", "19", "19")
+    here, counter = (untrained._profile(maker, untrained.WAYS[way]) for way in ("here", "counter"))
+    assert here != counter
+    texts = [path.read_text() for path in (here, counter)]
+    assert texts[0].count("\n# Func Hash:") == texts[1].count("\n# Func Hash:") > 50

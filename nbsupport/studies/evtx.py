@@ -46,7 +46,8 @@ def measure(
     ways = (("gcc", ""), (foreign, ""), (_RUSTC, ""), (foreign, _OFF))
     rows = []
     for allocator, (cc, cflags) in progress.over([*itertools.product(allocators, ways)], "evtx"):
-        row = {"allocator": allocator, "cc": cc, "cflags": cflags, "measured": _HERE}
+        row: dict[str, object] = {"allocator": allocator, "cc": cc, "cflags": cflags}
+        row["measured"] = _HERE
         try:
             row |= _fare(lab, _with(cases.get(case, vendored), allocator), cc, cflags)
         except LabError as error:

@@ -4,7 +4,7 @@ It is data (`data/seed/history.toml`), from commits and threads that it names. N
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from nbsupport.base import files, settings
 from nbsupport.show import shown
@@ -45,10 +45,15 @@ def load() -> tuple[tuple[RepositoryStep, ...], tuple[MacReport, ...]]:
 def table(steps: Sequence[RepositoryStep]) -> shown.Shown:
     """Show the states of the user's repository, what changed with each beside the others."""
     heads = ("in 2025", "commit", "cc", "mirrors", "rustc", "allocator", "PGO on macOS")
-    return shown.table(heads, [astuple(step) for step in steps])
+    rows = []
+    for step in steps:
+        versions = (step.cc, step.mirrored, step.rustc)
+        rows.append((step.when, step.commit, *versions, step.allocator, step.pgo))
+    return shown.table(heads, rows)
 
 
 def show_reports(reports: Sequence[MacReport]) -> shown.Shown:
     """Show what others met on Macs, and what of it supports our explanation, and what does not."""
     heads = ("report", "saw", "where", "supports", "does not show")
-    return shown.table(heads, [astuple(report) for report in reports])
+    rows = [(one.source, one.saw, one.where, one.supports, one.lacks) for one in reports]
+    return shown.table(heads, rows)

@@ -34,13 +34,14 @@ class Traces:
         if self._tracer:
             self._tracer.__exit__()
 
-    def available(self, *programs: str, llvm: str) -> tuple[str, ...]:
+    def available(self, *programs: str, llvm: str, foreign: str = "*") -> tuple[str, ...]:
         """Return those of the `programs` that can be traced with main built by `llvm`.
 
-        Of a live source it says what is left out, and why.
+        Of a live source it says what is left out, and why; of a recorded one, what was recorded
+        with that `foreign`, by default with any.
         """
         if self._source == "recorded":
-            return tuple(p for p in programs if any(recorded().glob(f"{p}-{llvm}-*")))
+            return tuple(p for p in programs if any(recorded().glob(f"{p}-{llvm}-{foreign}-*")))
         return self._lab.available(programs=programs, llvm=llvm)
 
     def trace(self, program: str, llvm: str, foreign: str, order: str = "main-first") -> Trace:

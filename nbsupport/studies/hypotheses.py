@@ -30,6 +30,11 @@ def surprises(table: pd.DataFrame) -> pd.DataFrame:
     return table[unexpected]
 
 
+def decided(table: pd.DataFrame) -> int:
+    """Return of how many rows of a sweep one outcome alone is predicted."""
+    return sum(len(_predict(row)) == 1 for row in table.to_dict("records"))
+
+
 def _predict(row: dict[Any, Any]) -> frozenset[Kind]:
     """Predict from a row's parameters alone, as `nbsupport.audit.fate` does."""
     runtime: int = row["main_raw_version"]

@@ -366,10 +366,11 @@ def table(summary: pd.DataFrame) -> shown.Shown:
     for row in summary.to_dict("records"):
         executed = "-" if np.isnan(row["instructions"]) else f"{row['instructions']:.3f}"
         times = [f"{row[key]:.3f}" for key in ("seconds", "ratio", "low", "high")]
-        between = f"{times[2]} to {times[3]}" if row["low"] < row["high"] else "-"
-        noise = f"{_percent(row['spread'])} %", f"{row['load']:.1f}"
-        words = (row["program"], BUILDS[row["build"]][0], executed, *times[:2], between, *noise)
-        rows.append((*words, row["note"]))
+        between, spread = "-", "-"
+        if row["build"] != "none":
+            between, spread = f"{times[2]} to {times[3]}", f"{_percent(row['spread'])} %"
+        words = (row["program"], BUILDS[row["build"]][0], executed, *times[:2], between, spread)
+        rows.append((*words, f"{row['load']:.1f}", row["note"]))
     return shown.table((*heads, "spread", "load", "what it says"), rows)
 
 
@@ -393,8 +394,8 @@ def figure(summary: pd.DataFrame) -> shown.Shown:
     executed.set_xlabel("instructions beside no PGO\n(less is fewer): they decide")
     timed.set_xlabel("time, with its 95 % interval\n(hollow: no difference, or too noisy)")
     whole = [row for row in rows if row["build"] == "both" and not np.isnan(row["instructions"])]
-    told = [f"{row['program']} {effect(*[row['instructions']] * 2)}" for row in whole]
-    caption = f"With PGO of Rust and C, in instructions: {', '.join(told) or 'not counted'}."
+    effects = [f"{row['program']} {effect(*[row['instructions']] * 2)}" for row in whole]
+    caption = f"With PGO of Rust and C, in instructions: {', '.join(effects) or 'not counted'}."
     pairs = zip(names, rows, strict=True)
     words = [f"{name}: {row['note']}" for name, row in pairs]
     return shown.framed(drawn, caption, "; ".join(words))

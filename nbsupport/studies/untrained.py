@@ -5,11 +5,14 @@ processor, as orjson does, is trained on some of them, and counted on others. Al
 PGO of the Rust part alone; C has the same clang, and no profile.
 """
 
+import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -59,20 +62,20 @@ WAYS = {
 }
 
 
+#: Builds by the names of their ways, each with the profile of its training as text.
+Builds = Mapping[str, tuple[Variant, Path | None]]
+
+
 def emulation_lacks() -> bool:
     """Return whether this processor has AVX-512, which orjson asks for, and valgrind's has not."""
     path = Path("/proc/cpuinfo")
     return path.is_file() and " avx512vl" in path.read_text(errors="replace")
 
 
-def try_all(lab: Lab, name: str, llvm: str, ways: Sequence[str] = tuple(WAYS)) -> pd.DataFrame:
-    """Return a row for each of the `ways`, whose names are the index, of building a case.
+def build_all(lab: Lab, name: str, llvm: str, ways: Sequence[str] = tuple(WAYS)) -> Builds:
+    """Return builds of a case by the names of `ways`; the first has to be the one without PGO.
 
-    Columns: `what` it is; `instructions` of one round; `ratio` of those to no PGO (the first way);
-    `untrained`: of the instructions in functions that the profile knows, the share of those in
-    functions that the training never entered (NaN without PGO); one that was inlined wherever it
-    is called, before counters were placed, is such a one, too. Raises what
-    `benefit.build_variants` does, and `MissingError` without valgrind.
+    Raises what `benefit.build_variants` does, and `MissingError` without valgrind.
     """
     maker = Maker(lab, name, llvm, llvm)
 
@@ -87,19 +90,62 @@ def try_all(lab: Lab, name: str, llvm: str, ways: Sequence[str] = tuple(WAYS)) -
         return Variant(name, "rust" if profile else "none", built), profile
 
     # The first alone: the others share with it what it makes.
-    builds = [build(ways[0]), *progress.each(ways[1:], build, "builds")]
-    counts = progress.each(builds, lambda row: benefit.instructions(lab, row[0]), "instructions")
-    costs = executed(lab, builds[0][0])
+    first, *others = ways
+    return {
+        first: build(first),
+        **dict(zip(others, progress.each(others, build, "builds"), strict=True)),
+    }
+
+
+def count(lab: Lab, builds: Builds) -> pd.DataFrame:
+    """Return a row for each of the `builds` (of `build_all`); the index is the way's name.
+
+    Columns: `what` it is; `instructions` of one round; `ratio` of those to no PGO; `untrained`: of
+    the instructions in functions that the profile knows, the share of those in functions that the
+    training never entered (NaN without PGO); one that was inlined wherever it is called, before
+    counters were placed, is such a one, too.
+    """
+    costs = _executed(lab, builds)
+    numbers = progress.each(
+        list(builds.values()), lambda build: benefit.instructions(lab, build[0]), "instructions"
+    )
+    first = next(iter(builds))
     rows = [
         {
-            "what": WAYS[key].what,
-            "instructions": count,
-            "ratio": count / counts[0],
-            "untrained": _untrained(costs, profile) if profile else np.nan,
+            "what": WAYS[way].what,
+            "instructions": number,
+            "ratio": number / numbers[0],
+            "untrained": _untrained(costs[first], profile) if profile else np.nan,
         }
-        for key, count, (_, profile) in zip(ways, counts, builds, strict=True)
+        for (way, (_, profile)), number in zip(builds.items(), numbers, strict=True)
     ]
-    return pd.DataFrame(rows, index=list(ways))
+    return pd.DataFrame(rows, index=list(builds))
+
+
+def by_function(lab: Lab, builds: Builds) -> pd.DataFrame:
+    """Return the instructions of one round in each Rust function, in each of the `builds`.
+
+    The index is the function's name, without its path. Those whose numbers differ most come first.
+    """
+    frame = pd.DataFrame(_executed(lab, builds)).fillna(0).astype(int)
+    frame = frame[frame.index.str.startswith("_ZN")]
+    frame = frame.groupby(frame.index.map(_plain)).sum()
+    differing = frame.max(axis=1) - frame.min(axis=1)
+    return frame.loc[differing.sort_values(ascending=False, kind="stable").index]
+
+
+def _plain(symbol: str) -> str:
+    """Return the last name of a symbol in Rust's legacy mangling: lengths and names, then a hash.
+
+    >>> _plain("_ZN6orjson3ffi4read17h7341eac0bd54adb8E")
+    'read'
+    """
+    names, rest = [symbol], symbol.removeprefix("_ZN")
+    while length := re.match(r"\d+", rest):
+        end = length.end() + int(length[0])
+        names.append(rest[length.end() : end])
+        rest = rest[end:]
+    return names[-2] if len(names) > 2 else symbol
 
 
 def _profile(maker: Maker, way: Way) -> Path:
@@ -116,24 +162,40 @@ def _profile(maker: Maker, way: Way) -> Path:
     return maker.trained(maker.build(rustflags=flags), maker.main, before, arguments)
 
 
-def executed(lab: Lab, variant: Variant) -> dict[str, int]:
-    """Return the instructions that each function of a build executes itself, by its symbol.
+def _executed(lab: Lab, builds: Builds) -> dict[str, dict[str, int]]:
+    variants = [variant for variant, _ in builds.values()]
+    costs = progress.each(variants, lambda variant: executed(lab, variant), "functions")
+    return dict(zip(builds, costs, strict=True))
 
-    Source: the format of callgrind's files (valgrind's manual): after a `fn=` come its lines of
-    position and cost; the line after a `calls=` has the cost of what is called.
+
+def executed(lab: Lab, variant: Variant) -> dict[str, int]:
+    """Return the instructions that each function executes itself in one round, by its symbol.
+
+    Kept once counted, as the difference between a run of one round and one of none. Source: the
+    format of callgrind's files (valgrind's manual): after a `fn=` come its lines of position and
+    cost; the line after a `calls=` has the cost of what is called.
     """
+    key = files.digest(*benefit.COUNTED, *variant.built.case.command, variant.built.folder.name)
+    note = lab.cache / "instructions" / f"{key}-functions.json"
+    if not note.is_file():
+        costs = _costs(lab, variant, "1")
+        costs.subtract(_costs(lab, variant, "0"))
+        files.write(note, json.dumps(costs))
+    return cast(dict[str, int], files.read_json(note))
+
+
+def _costs(lab: Lab, variant: Variant, rounds: str) -> Counter[str]:
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
         out = Path(folder, "out")
         options = ("--demangle=no", "--compress-strings=no", f"--callgrind-out-file={out}")
         counter = (benefit.valgrind(), "--tool=callgrind", *options)
-        benefit.run(lab, variant, (*benefit.COUNTED, "1"), counter)
+        benefit.run(lab, variant, (*benefit.COUNTED, rounds), counter)
         text = re.sub(r"^calls=.*\n.*\n", "", out.read_text(errors="replace"), flags=re.MULTILINE)
-    costs: dict[str, int] = {}
+    costs = Counter[str]()
     for block in re.split(r"^fn=", text, flags=re.MULTILINE)[1:]:
         name, _, lines = block.partition("\n")
-        own = sum(map(int, re.findall(r"^[\d+*-]\S* (\d+)$", lines, re.MULTILINE)))
         symbol = name.partition("'")[0]  # 'N: the Nth of a recursion
-        costs[symbol] = costs.get(symbol, 0) + own
+        costs[symbol] += sum(map(int, re.findall(r"^[\d+*-]\S* (\d+)$", lines, re.MULTILINE)))
     return costs
 
 
@@ -148,7 +210,7 @@ def _untrained(costs: dict[str, int], profile: Path) -> float:
 
 
 def table(tried: pd.DataFrame) -> shown.Shown:
-    """Show what `try_all` returns."""
+    """Show what `count` returns."""
     heads = ("build", "instructions", "beside no PGO", "in functions never trained")
     rows = []
     for row in tried.to_dict("records"):
@@ -156,3 +218,12 @@ def table(tried: pd.DataFrame) -> shown.Shown:
         more = f"{100 * (row['ratio'] - 1):+.1f} %"
         rows.append((row["what"], f"{row['instructions']:,}", more, never))
     return shown.table(heads, rows)
+
+
+def function_table(functions: pd.DataFrame, most: int = 6) -> shown.Shown:
+    """Show the first rows of what `by_function` returns, in thousands of instructions."""
+    rows = [
+        (str(name), *(f"{number / 1000:.0f}" for number in row))
+        for name, row in zip(functions.index, functions.to_numpy().tolist(), strict=True)
+    ]
+    return shown.table(("function", *map(str, functions)), rows[:most])

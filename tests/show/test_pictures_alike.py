@@ -95,6 +95,7 @@ PICTURES: dict[str, Callable[[], Shown]] = {
     "why it executes more": lambda: untrained.table(
         pd.DataFrame([{"what": HOSTILE, "instructions": 9, "ratio": 1.0, "untrained": 0.5}])
     ),
+    "functions": lambda: untrained.function_table(pd.DataFrame({"none": [9]}, index=[HOSTILE])),
     "benefit's figure": of_table(benefit.figure, "benefit", "program"),
     "observations": observed,
     "a profile file": written,

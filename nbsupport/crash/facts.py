@@ -34,12 +34,15 @@ _TOOLS = (
     ),
     re.compile(r"(rustc) interrupted by SIG"),
 )
-#: A tool that reads profiles and died, as a shell tells it, and its functions that read them.
+#: A command that reads profiles, and how a shell says, in its line or at the start of the next,
+#: that it died; the functions that read profiles.
 #: Source: llvm-project issues 212150, 70965, 54592; InstrProfReader.h, InstrProf.h.
+_READER = re.compile(
+    r"llvm-(?:profdata|cov)(?=\S* (?:merge|show|overlap|export|report)\b)"
+    r"(?P<rest>.*)(?:\n\s*(?P<next>\S.{0,80}))?"
+)
 _READER_DIED = re.compile(
-    r"\b(llvm-(?:profdata|cov))\S* (?:merge|show|overlap|export|report)\b"
-    r"(?=.*(?:\n.*){0,3}?"
-    r"(?:SIG(?:ILL|SEGV|BUS|ABRT)\b|core dumped|Illegal instruction|Segmentation f))"
+    r"\(?signal: \d+|SIG(?:ILL|SEGV|BUS|ABRT)\b|Illegal instruction|Segmentation fault|Bus error"
 )
 _READS_PROFILES = re.compile(
     r"(?:void |bool )?llvm::"
@@ -137,8 +140,13 @@ def from_report(report: CrashReport, judgement: Judgement | None, program: str) 
 def _profile_reader(text: str, functions: Sequence[str], tool: str) -> str:
     """Return the tool that died as it read a profile: by what a shell says, or its functions."""
     if not functions:
-        died = _READER_DIED.search(text)
-        return died[1] if died else ""
+        for command in _READER.finditer(text):
+            start = text.rfind("\n", 0, command.start()) + 1
+            before = re.split("&&|;", text[start : command.start()])[-1]
+            line = before + command["rest"]
+            if _READER_DIED.search(line) or _READER_DIED.match(command["next"] or ""):
+                return command[0].split(maxsplit=1)[0]
+        return ""
     reads = any(map(_READS_PROFILES.match, functions))
     return (tool or "llvm-profdata") if reads else ""
 

@@ -152,7 +152,8 @@ def test_the_users_own_observations(tmp_path: Path) -> None:
     # The notes have no registers: a function and a null address prove nothing yet.
     told = {row.id: row.value for row in observations.load()}
     before = lldb_text(*SITE * 4, stop="breakpoint 1.1")
-    text = lldb_text(f"{told['function']} + {told['offset']}", *WRITER[1:], "exit")
+    offset = told["offset"].removeprefix("about ")
+    text = lldb_text(f"{told['function']} + {offset}", *WRITER[1:], "exit")
     found = judged(tmp_path, f"{before}\n{text}")
     assert verdict(found) == ("ours", "likely", "at exit")
     assert [found.crash.frames[0].offset, found.crash.fault_address] == [88, 0]
@@ -504,3 +505,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert shown[1] == "  #0 initializeValueProfRuntimeRecord + 88 (evtx_dump)"
     path.write_text(lldb_text("free", "main"))
     assert [pgo_lab(path), pgo_lab(path, "--binary", path)] == [1, 2]
+
+
+@pytest.mark.parametrize("text", [
+    "$ llvm-profdata merge -o app.profdata *.profraw\n$ ./app\nSegmentation fault (core dumped)\n",
+    "$ ./app\nSegmentation fault (core dumped)\n$ llvm-profdata merge -o app.profdata *.profraw\n",
+    "line 3:  12 Segmentation fault      ./app && llvm-profdata merge -o app.profdata a.profraw\n",
+])  # fmt: skip
+def test_a_program_that_dies_beside_llvm_profdata_is_not_it(tmp_path: Path, text: str) -> None:
+    assert judged(tmp_path, text).verdict == "unknown"

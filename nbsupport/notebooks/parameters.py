@@ -40,7 +40,7 @@ KINDS: dict[str, str | Callable[[], Sequence[str]]] = {
     "instrument": lambda: INSTRUMENTS,
     "scope": lambda: results.SCOPES,
     "repetitions": "number",
-    "run_folder": "text",
+    **dict.fromkeys(("run_folder", "vendor"), "text"),
 }
 
 

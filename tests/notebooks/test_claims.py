@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
+from nbsupport.cli.commands import main
 from nbsupport.notebooks import document, results
 from nbsupport.report import upstream
 from nbsupport.studies import hypotheses
@@ -144,3 +145,35 @@ def test_a_wrong_entry_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "claims.toml").write_text('[c]\nnotebook = "01"\nwords = "so"')
     with pytest.raises(LabError, match=r"claims.toml: c: 'words' is not known; choose from"):
         results.load_claims()
+
+
+#: Claims about the crash of main's LLVM and `foreign` themselves: of another pair they foretell
+#: something else.
+OF_THE_PAIR = {
+    *("mixed-layouts-decide", "dies-reading-a-record", "another-field-is-read-as-values"),
+    *("explicit-write-dies-alike", "address-read-off-the-file", "faults-are-as-the-layouts-say"),
+    *("zero-takes-two-layouts", "records-found-by-invariants", "they-part-before-the-crash"),
+    *("the-report-is-a-way-through-the-sources", "a-crash-hides-in-a-pool"),
+    *("only-the-writer-of-files-checks", "explicit-and-forked-die-alike"),
+    *("the-buffer-is-never-checked", "crash-without-an-allocator", "crash-on-this-system"),
+    *("an-earlier-write-is-no-help", "one-explanation-fits", "few-die-in-that-function"),
+    *("each-rival-contradicts-several", "one-object-reads-the-values", "mimalloc-dies-at-exit"),
+    *("rust-dies-in-main-of-a-foreign-object", "one-program-shows-all-but-the-address"),
+    *("sites-that-ran-decide-when", "one-layout-cures", "real-projects-crash-and-are-cured"),
+}
+
+
+@pytest.mark.slow
+def test_of_one_raw_version_each_claim_about_the_crash_foretells_another_end(
+    tmp_path: Path,
+) -> None:
+    """A claim that foretold the same of a healthy pair could not fail."""
+    books = sorted(settings.notebooks_dir().glob("0[1-7]*.ipynb"))
+    words = ["run", *map(str, books), "--foreign", "22", "-o", str(tmp_path / "run")]
+    assert main(words) in (0, 1)
+    mine, usual = (results.open_run(run).claims for run in (str(tmp_path / "run"), "recorded"))
+    assert mine["holds"].all(), list(mine.loc[~mine["holds"], "name"])
+    both = mine.merge(usual, on="name", suffixes=("", "_usual")).set_index("name")
+    assert set(both.index) >= OF_THE_PAIR
+    same = both.index[both["predicted"] == both["predicted_usual"]]
+    assert not OF_THE_PAIR & set(same)

@@ -38,7 +38,7 @@ _RANKS = {
     "does not help": "fails",
 }
 #: Columns of the two tables.
-_SHOWN = ("workaround", "source", "verdict", "step", "why", *PARTS, "control")
+_SHOWN = ("workaround", "source", "verdict", "outcome", "why", *PARTS, "control")
 _COSTS = ("workaround", "change", "needs", "rebuilt", "values", "usual_values", "build", "run")
 #: A case without a change, what comes of it, and the number of values by one LLVM.
 _Case = tuple[Trial, Outcome, int]

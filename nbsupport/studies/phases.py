@@ -63,9 +63,9 @@ def enumerate_phases(runtime: Layout, foreign: Layout) -> tuple[Phase, ...]:
     fields = places(runtime, "record")
     step = math.gcd(runtime.record_size(), foreign.record_size())
     starts = range(0, foreign.record_size(), step)
-    read = ("Values", "NumValueSites")
+    names = ("Values", "NumValueSites")
     return tuple(
-        Phase(at, *(_written(foreign, at + fields[name][0], fields[name][1]) for name in read))
+        Phase(at, *(_written(foreign, at + fields[name][0], fields[name][1]) for name in names))
         for at in starts
     )
 
@@ -153,10 +153,10 @@ def try_all(main: Toolchain, foreign: Toolchain) -> pd.DataFrame:
     """
     mine, other = headers.learned(main), headers.learned(foreign)
     walk = enumerate_phases(mine, other)
-    one = _Case(f"the runtime of LLVM {main.major}", main, mine, mine, other)
-    held = dataclasses.replace(one, name="the same, memory holds -16", first_word=_SPACE - _NEXT)
+    own = _Case(f"the runtime of LLVM {main.major}", main, mine, mine, other)
+    held = dataclasses.replace(own, name="the same, memory holds -16", first_word=_SPACE - _NEXT)
     two = f"InstrProfilingValue.c of LLVM {foreign.major}, all else of {main.major}"
-    cases = [(one, phase) for phase in walk]
+    cases = [(own, phase) for phase in walk]
     (start, *_) = enumerate_phases(other, mine)  # where a reader begins with a record, too
     cases += [(held, walk[-1]), (_Case(two, foreign, other, mine, mine), start)]
     return pd.DataFrame([case.try_phase(phase) for case, phase in cases])

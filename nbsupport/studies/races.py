@@ -44,12 +44,13 @@ def measure(lab: Lab, llvm: str, runs: int) -> pd.DataFrame:
         for _ in range(_BATCHES):
             # One after the other: both threads need a processor.
             done += progress.each(range(runs), run, what, jobs=1)
-            if macro == "COUNTING" or any(one.signal for one in done):
+            if macro == "COUNTING" or any(ended.signal for ended in done):
                 break
-        deaths = [found for one in done if one.signal and (found := _TOLD.search(one.stderr))]
-        functions = Counter(_at(int(found[1], 16), places) for found in deaths)
-        addresses = Counter(_short(found[2]) for found in deaths)
-        died = sum(one.signal is not None for one in done)
+        reports = (_TOLD.search(ended.stderr) for ended in done if ended.signal)
+        deaths = [report for report in reports if report]
+        functions = Counter(_at(int(death[1], 16), places) for death in deaths)
+        addresses = Counter(_short(death[2]) for death in deaths)
+        died = sum(ended.signal is not None for ended in done)
         rows.append((what, len(done), died, _list(functions), _list(addresses)))
     return pd.DataFrame(rows, columns=["what", "runs", "died", "functions", "addresses"])
 

@@ -48,7 +48,7 @@ def try_objects(lab: Lab, llvm: str, foreign: str) -> pd.DataFrame:
     what the linker or the runtime says (`detail`). The program is that of one mechanism, with
     values enough to be written in part. Raises `LabError` where it cannot be made here.
     """
-    change = next(one for one in mechanisms.load() if one.id == _CHANGE)
+    change = next(change for change in mechanisms.load() if change.id == _CHANGE)
     objects = runtime_objects.extract(lab.trial("rich", llvm, foreign).foreign)
 
     def run(name: str) -> dict[str, Any]:
@@ -88,11 +88,11 @@ def try_rust(lab: Lab, llvm: str, foreign: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table(tried: pd.DataFrame) -> Shown:
+def table(ends: pd.DataFrame) -> Shown:
     """Show what `try_rust` returned, or `try_objects`: of that, what changes something."""
-    first = tried.columns[0]
-    rows = tried[tried["ends"] != "ok"]
-    healthy = tried[tried["ends"] == "ok"]
+    first = ends.columns[0]
+    rows = ends[ends["ends"] != "ok"]
+    healthy = ends[ends["ends"] == "ok"]
     columns = [first, "ends", "function", "address", "detail"]
     lines = [*rows[columns].to_numpy().tolist()]
     if len(healthy):

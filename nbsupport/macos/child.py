@@ -7,14 +7,14 @@ from pathlib import Path
 
 from nbsupport.base.errors import LabError
 from nbsupport.macos.executable import load
-from nbsupport.macos.libsystem import LibSystem
+from nbsupport.macos.libsystem import START, LibSystem
 
 
 def main(program: str, folder: str, result: str, instructions: str, environment: str) -> None:
     """Emulate `program`, whose files are in `folder`; `environment` is its own, as JSON."""
     try:
         system = LibSystem(load(Path(program)), Path(folder), json.loads(environment))
-        state = system.run("(next call)", int(instructions))
+        state = system.run(START, int(instructions))
     except LabError as error:
         state = {"error": [error.what, error.why, error.do]}
     Path(result).write_text(json.dumps(state))

@@ -20,6 +20,8 @@ _BAD_FILE, _NO_MEMORY = 9, 12
 _FLAGS = {0x4: os.O_NONBLOCK, 0x8: os.O_APPEND, 0x200: os.O_CREAT, 0x400: os.O_TRUNC, 0x800: os.O_EXCL}
 _MODES = ("rb", "wb", "r+b", "r+b")
 _WRITE, _SHARED, _FIXED, _ANONYMOUS = 0x2, 0x1, 0x10, 0x1000
+#: What is served without being imported: no symbol has a space in it.
+START, EXIT = "start of dyld", "exit handlers"
 #: Variables of libSystem that programs import; `_bind` has their values.
 _VARIABLES = "__stdinp __stdoutp __stderrp __stack_chk_guard mach_task_self_ environ".split()
 
@@ -76,16 +78,19 @@ class LibSystem(Machine):
 
     # Beginning and end.
 
-    def next_call(self) -> None:
-        """Call the next initializer, or main; then `exit` with what it returns."""
-        self.enter(self.calls.pop(0), self.arguments, "(next call)" if self.calls else "(returned)")
+    def start(self) -> None:
+        """Call the next initializer, or main; `exit` with what main has returned."""
+        if self.calls:
+            self.enter(self.calls.pop(0), self.arguments, START)
+        else:
+            self.exit(self.get(self.cpu.result))
 
     def exit(self, code: int | None = None) -> None:
         """Call the last exit handler, which comes back here; without one, end the program."""
         self.code = self.code if code is None else code
         if self.handlers:
             function, argument = self.handlers.pop()
-            self.enter(function, [argument], "(next handler)")
+            self.enter(function, [argument], EXIT)
             return
         for file in self.files.values():
             file.close()
@@ -158,7 +163,9 @@ class LibSystem(Machine):
         if place:
             self.spare.setdefault(self.sizes.pop(place), []).append(place)
 
-    def mapped(self, size: int, protection: int, flags: int, number: int, offset: int) -> int:
+    def mapped(
+        self, _hint: int, size: int, protection: int, flags: int, number: int, offset: int
+    ) -> int:
         """Map new memory, or what a file holds, which is not written back."""
         anonymous = bool(flags & _ANONYMOUS)
         if flags & _FIXED or (not anonymous and flags & _SHARED and protection & _WRITE):
@@ -298,10 +305,9 @@ def _read(s: LibSystem, to: int, size: int, count: int, handle: int) -> int:
 
 #: Parameters after the first are those in C, each as 64 bits; None leaves the registers alone.
 _FUNCTIONS: dict[str, Callable[..., int | None]] = {
-    # Beginning and end; the names in brackets are ours.
-    "(next call)": LibSystem.next_call,
-    "(returned)": lambda s: s.exit(s.get(s.cpu.result)),
-    "(next handler)": lambda s: s.exit(),
+    # Beginning and end.
+    START: LibSystem.start,
+    EXIT: lambda s: s.exit(),
     "exit": lambda s, code: s.exit(code),
     "_exit": LibSystem.end,
     "abort": lambda s: s.abort(),
@@ -332,7 +338,7 @@ _FUNCTIONS: dict[str, Callable[..., int | None]] = {
     "calloc": LibSystem.zeros,
     "realloc": LibSystem.resize,
     "free": LibSystem.free,
-    "mmap": lambda s, _, size, *rest: s.mapped(size, *rest),
+    "mmap": LibSystem.mapped,
     "munmap": LibSystem.unmap,
     **dict.fromkeys(("madvise", "mprotect", "msync"), lambda _: 0),
     **dict.fromkeys(("memcpy", "memmove"), lambda s, to, source, n: s.copy(to, s.read(source, n))),

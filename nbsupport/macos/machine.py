@@ -274,7 +274,7 @@ class Machine:
         return {"instruction": instruction, "registers": registers, "frames": frames}
 
     def _frame(self, address: int, past: int = 0) -> dict[str, Any]:
-        if name := self._served(address):
+        if name := self._served(address + past):
             return {"function": name, "offset": 0, "module": "libSystem"}
         name, start = self.program.function(address)
         offset = address - start + past if name else None
@@ -292,9 +292,9 @@ class Machine:
             frame = self.get(self.cpu.fp)
             for _ in range(62):
                 frame, back = self.word(frame), self.word(frame + 8)
+                yield back
                 if not self.program.function(back - 1)[0]:
                     return
-                yield back
 
     def _framed(self, pc: int) -> bool:
         """Whether a function has, before `pc`, made its frame: stp fp, lr; push rbp, mov."""

@@ -1,1 +1,0 @@
-"""Mach-O programs: executed on an emulated processor."""

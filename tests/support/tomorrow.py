@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from nbsupport.base import process, settings
-from nbsupport.studies.sources.tree import Tree
+from nbsupport.toolchains.tree import Tree
 from nbsupport.toolchains import headers
 from nbsupport.toolchains.probe import Toolchain
 

@@ -1,0 +1,2 @@
+from .build import MachOProgram as MachOProgram
+from .build import build_program as build_program

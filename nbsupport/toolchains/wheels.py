@@ -109,12 +109,14 @@ def _fill(release: Release, staging: Path) -> None:
 def headers_of_macos() -> Path:
     """Return a folder with macOS's C headers (`include`) and its list of symbols (`libSystem.tbd`).
 
-    They are a part of the wheel of Zig, installed once; the rest of it is not kept. Raises as
-    `install` does.
+    They are a part of the wheel of Zig, installed once, and what `data/macos` adds to them. Raises
+    as `install` does.
     """
     pin = files.read_toml(settings.data_dir() / "toolchains.toml")["macos"]
+    ours = settings.data_dir() / "macos"
     what = f"macOS's headers, of Zig {pin['version']}"
-    target = folder() / f"macos-headers-{pin['version']}"
+    key = files.digest(pin["sha256"], *sorted(ours.rglob("*.h")))[:8]
+    target = folder() / f"macos-headers-{pin['version']}-{key}"
     if not target.is_dir():
         require_support(what, "its pinned wheel is", "use macOS's own, where there are any")
 
@@ -128,6 +130,7 @@ def headers_of_macos() -> Path:
             _run_uv(what, requirement, environment)
         (libc,) = environment.glob("lib/python*/site-packages/ziglang/lib/libc")
         (libc / "include" / "any-macos-any").rename(staging / "include")
+        shutil.copytree(ours, staging / "include", dirs_exist_ok=True)
         (libc / "darwin" / "libSystem.tbd").rename(staging / "libSystem.tbd")
         shutil.rmtree(environment)
 

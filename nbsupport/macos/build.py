@@ -67,12 +67,10 @@ def build_program(
     profile runtime, optimized by `optimize`; the other compiles the library, instrumented as
     `instrument` says. Both optimize the program as the lab does. `order` is that of the link,
     `fixups` asks for chained ones (else for the older opcodes), `dead_strip` drops what nothing
-    refers to. Raises `LabError` for a Rust program or an unknown one, `MissingError` for want of a
+    refers to. Raises `LabError` for a Rust program, jemalloc, or an unknown one, `MissingError` for want of a
     compiler, of headers or sources, `BuildError` where a compiler or the linker refuses.
     """
-    if programs.language(name) == "rust":
-        do = "choose one whose main is in C, such as cold"
-        raise LabError(f"program {name} for macOS", "rustc needs Apple's SDK for its main", do)
+    _refuse(name)
     compilers = target.compiler(arch, main), target.compiler(arch, foreign)
     linker = target.linker(arch, compilers[0])
     program = programs.get(name)
@@ -93,6 +91,15 @@ def build_program(
 
     path = files.once(place, link) / name
     return MachOProgram(name, arch, path, objects, library, *compilers, order, instrument)
+
+
+def _refuse(name: str) -> None:
+    """Raise `LabError` for a program that is not built for macOS here."""
+    why = "its sources are configured for this machine" if name == "jemalloc" else ""
+    if programs.language(name) == "rust":
+        why = "rustc needs Apple's SDK for its main"
+    if why:
+        raise LabError(f"program {name} for macOS", why, "choose another, such as mimalloc or cold")
 
 
 def _for_macos(unit: Unit, arch: Arch) -> Unit:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbsupport.audit.fate import Fate, LinkPiece, Sites, predict
+from nbsupport.audit.fate import Fate, How, LinkPiece, Sites, predict
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab import build, programs
@@ -42,7 +42,7 @@ class MachOProgram:
         """Predict what it does, from raw versions alone; `sites` as in `fate.predict`."""
         pieces = [LinkPiece(self.main.raw_version or 0)]
         if self.instrument != "none":
-            how = "ir" if self.instrument == "ir" else "front-end"
+            how: How = "ir" if self.instrument == "ir" else "front-end"
             pieces.append(LinkPiece(self.foreign.raw_version or 0, how))
         if self.order == "foreign-first":
             pieces.reverse()
@@ -67,8 +67,8 @@ def build_program(
     profile runtime, optimized by `optimize`; the other compiles the library, instrumented as
     `instrument` says. Both optimize the program as the lab does. `order` is that of the link,
     `fixups` asks for chained ones (else for the older opcodes), `dead_strip` drops what nothing
-    refers to. Raises `LabError` for a Rust program, jemalloc, or an unknown one, `MissingError` for want of a
-    compiler, of headers or sources, `BuildError` where a compiler or the linker refuses.
+    refers to. Raises `LabError` for a Rust program, jemalloc, or an unknown one, `MissingError` for
+    want of a compiler, of headers or sources, `BuildError` where a compiler or the linker refuses.
     """
     _refuse(name)
     compilers = target.compiler(arch, main), target.compiler(arch, foreign)

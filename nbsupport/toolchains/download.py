@@ -321,9 +321,10 @@ def _undeb(archive: Path, folder: Path) -> None:
 def install(name: str) -> None:
     """Install one LLVM, `rustc-web`, `macho`, `all`, or `report`; what is there is left alone.
 
-    `macho` is what builds programs of macOS beside the LLVMs: Debian's clangs, headers. Of a group some are installed at a time. What this machine cannot have is said and passed
-    over, what fails otherwise is raised when the others are there; a single one that cannot be
-    had raises `LabError`.
+    `macho` is what builds programs of macOS beside the LLVMs: Debian's clangs, and headers. Of a
+    group some are installed at a time. What this machine cannot have is said and passed over, what
+    fails otherwise is raised when the others are there; a single one that cannot be had raises
+    `LabError`.
     """
     groups = {  # what takes longest begins
         "all": ["rustc-web", *(release.version for release in wheels.releases())],

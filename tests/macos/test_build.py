@@ -116,7 +116,7 @@ def test_a_real_allocator_is_linked_and_dead_code_takes_its_records_along(
 @pytest.mark.parametrize("arch", ["arm64", "x86_64"])
 def test_the_runtime_is_an_archive_for_macos_of_all_its_sources(arch: Any) -> None:
     compiler = target.compiler(arch, "19")
-    archives = [runtime.archive(arch, compiler, optimize) for optimize in ("s", "2")]  # type: ignore[arg-type]
+    archives = [runtime.archive(arch, compiler, optimize) for optimize in ("s", "2")]
     assert archives[0].read_bytes() != archives[1].read_bytes()
     for archive in archives:
         assert archive.read_bytes()[68:76] == b"__.SYMDE"[:8]

@@ -20,9 +20,9 @@ from nbsupport.notebooks import document
 from nbsupport.studies import sources, writer
 from nbsupport.studies.sources import compare, parse, structure
 from nbsupport.studies.sources.structure import Structure
+from nbsupport.studies.traces import Traces
 from nbsupport.toolchains import tree
 from nbsupport.toolchains.tree import Tree
-from nbsupport.studies.traces import Traces
 from nbsupport.trace.trace import Trace, open_trace, recorded
 
 LIST = """

@@ -15,8 +15,8 @@ from nbsupport.base.errors import LabError, MissingError
 from nbsupport.show import Shown, shown
 from nbsupport.studies.sources import compare, parse, structure
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.toolchains.tree import Tree
 from nbsupport.toolchains import discovery, tree
+from nbsupport.toolchains.tree import Tree
 
 __all__ = ["Sources", "keep", "load", "recorded"]
 

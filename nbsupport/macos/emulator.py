@@ -42,7 +42,7 @@ class Emulated:
     stderr: str
 
 
-def run(
+def emulate(
     program: Path,
     toolchain: Toolchain,
     *,

@@ -19,19 +19,21 @@ SLIDE = 0x4A7C000
 #: The one library that is stood in for.
 _LIBRARY = "/usr/lib/libSystem.B.dylib"
 #: The most that a segment may take (bytes): what is more is not a program's, but a broken file's.
-_MOST = 1 << 30
+_MOST = 1 << 28
 
 _CPUS = {lief.MachO.Header.CPU_TYPE.ARM64: "arm64", lief.MachO.Header.CPU_TYPE.X86_64: "x86_64"}
-_SECTION = lief.MachO.Section.TYPE
+_TYPE = lief.MachO.Section.TYPE
+_LOCAL = (_TYPE.THREAD_LOCAL_REGULAR, _TYPE.THREAD_LOCAL_ZEROFILL)
+#: Sections that list what runs before main: pointers, or offsets in the image.
+_INITIALIZERS = {_TYPE.MOD_INIT_FUNC_POINTERS: "<Q", _TYPE.INIT_FUNC_OFFSETS: "<I"}
 
 
 @dataclass(frozen=True)
 class Executable:
-    """A program in memory: its `segments` by address (as it runs), its own pointers slid.
+    """A program in memory: its `segments` by address, its own pointers slid as these are.
 
-    `imports` are (address of a pointer, symbol, addend). `symbols` are sorted
-    by address. `initializers` run before `main`. `locals` is how each thread's variables begin
-    
+    `imports` are (address of a pointer, symbol, addend), `symbols` (address, name) by address.
+    `initializers` run before `main`; `locals` is how the variables of a thread begin.
     """
 
     cpu: str
@@ -52,6 +54,11 @@ class Executable:
         return name, start
 
 
+def unsupported(what: str, why: str, do: str) -> LabError:
+    """Return an error whose text, part of which a broken file may have brought, is one line."""
+    return LabError(visible(what), visible(why), do)
+
+
 def load(path: Path) -> Executable:
     """Read a program; raises `LabError` for a file that is not one, or not of a kind that runs."""
     file = lief.MachO.parse(str(path))
@@ -60,30 +67,25 @@ def load(path: Path) -> Executable:
     if len(file) > 1:
         do = "take one of them out with llvm-lipo -thin"
         raise unsupported(path.name, f"a fat file, with {len(file)} programs in it", do)
-    binary = file.at(0)
-    why = _refused(binary)
-    if why:
-        do = "give an executable for arm64 or x86_64, in C, that needs libSystem only"
-        raise unsupported(path.name, why, do)
     try:
-        return _placed(binary)
-    except (ValueError, struct.error, OverflowError, StopIteration) as error:
-        raise unsupported(path.name, f"a corrupt Mach-O file ({error})", "build it again") from error
-
-
-def unsupported(what: str, why: str, do: str) -> LabError:
-    """Return an error whose text, part of which a broken file may have brought, is one line."""
-    return LabError(visible(what), visible(why), do)
+        for binary in file:
+            why = _refused(binary)
+            if not why:
+                return _placed(binary)
+    except (ValueError, struct.error, OverflowError, AttributeError) as error:
+        why = f"a corrupt Mach-O file ({error})"
+    do = "give an executable for arm64 or x86_64, in C, that needs libSystem only"
+    raise unsupported(path.name, why, do)
 
 
 def _refused(binary: lief.MachO.Binary) -> str:
-    """Say why a file cannot be executed here, or "" ."""
+    """Say why a file cannot be executed here, or ""."""
     header = binary.header
+    others = [str(library.name) for library in binary.libraries if library.name != _LIBRARY]
     if header.cpu_type not in _CPUS:
         return f"for {header.cpu_type.name}"
     if header.file_type != lief.MachO.Header.FILE_TYPE.EXECUTE:
-        return f"not an executable, but {header.file_type.name}"
-    others = [str(library.name) for library in binary.libraries if library.name != _LIBRARY]
+        return f"not an executable, but of type {header.file_type.name}"
     if others:
         return f"it needs {others[0]}"
     if any(str(section.name).startswith("__objc_") for section in binary.sections):
@@ -96,21 +98,28 @@ def _placed(binary: lief.MachO.Binary) -> Executable:
     for segment in binary.segments:
         size, content = segment.virtual_size, bytes(segment.content)
         if segment.init_protection and size:
-            if max(size, len(content)) > _MOST:
-                raise ValueError(f"segment {segment.name} has {size} bytes")
+            if size > _MOST or len(content) > size:
+                raise ValueError(f"segment {segment.name!s} has {len(content)} of {size} bytes")
             segments[segment.virtual_address + SLIDE] = bytearray(content.ljust(size, b"\0"))
-    _slide(binary, segments)
-    base = binary.imagebase + SLIDE
-    sections = list(binary.sections)
-    local = (_SECTION.THREAD_LOCAL_REGULAR, _SECTION.THREAD_LOCAL_ZEROFILL)
+    for relocation in binary.relocations:
+        place = relocation.address + SLIDE
+        if isinstance(relocation, lief.MachO.RelocationFixup):
+            target = relocation.target
+        else:
+            target = struct.unpack("<Q", _bytes(segments, place, 8))[0]
+        _point(segments, place, target + SLIDE)
+    # N_EXT, defined: a weak definition is bound, too, and this is the only one.
     exported = {str(s.name): s.value + SLIDE for s in binary.symbols if s.raw_type & 0xEF == 0xF}
     imports = []
     for binding in binary.bindings:
-        name, address = str(binding.symbol.name), binding.address + SLIDE
-        if name in exported:  # a weak definition, of which this is the only one
-            _write(segments, address, exported[name] + binding.addend)
+        name = str(binding.symbol.name) if binding.symbol else ""
+        place = binding.address + SLIDE
+        if name in exported:
+            _point(segments, place, exported[name] + binding.addend)
         else:
-            imports.append((address, name, binding.addend))
+            _bytes(segments, place, 8)
+            imports.append((place, name, binding.addend))
+    base, sections = binary.imagebase + SLIDE, list(binary.sections)
     return Executable(
         cpu=_CPUS[binary.header.cpu_type],
         segments=segments,
@@ -122,49 +131,32 @@ def _placed(binary: lief.MachO.Binary) -> Executable:
             if symbol.raw_type & 0xEE == 0xE and not str(symbol.name).startswith("ltmp")
         ),
         initializers=[start for section in sections for start in _starts(section, segments, base)],
-        main=base + binary.main_command.entrypoint,
+        main=base + (binary.main_command.entrypoint if binary.main_command else 0),
         locals=b"".join(
-            bytes(section.content).ljust(section.size, b"\0")
+            bytes(section.content).ljust(min(section.size, _MOST), b"\0")
             for section in sections
-            if section.type in local and section.size < _MOST
+            if section.type in _LOCAL
         ),
     )
-
-
-def _slide(binary: lief.MachO.Binary, segments: dict[int, bytearray]) -> None:
-    """Move each pointer of the image to itself; those of a chain are targets of 36 bits or more."""
-    for relocation in binary.relocations:
-        address = relocation.address + SLIDE
-        if isinstance(relocation, lief.MachO.RelocationFixup):
-            target = relocation.target
-        else:
-            (target,) = struct.unpack("<Q", _read(segments, address, 8))
-        _write(segments, address, target + SLIDE)
 
 
 def _starts(
     section: lief.MachO.Section, segments: dict[int, bytearray], base: int
 ) -> Iterator[int]:
-    """Yield the functions that a section has run before main: pointers, or offsets in the image."""
-    form = {_SECTION.MOD_INIT_FUNC_POINTERS: "<Q", _SECTION.INIT_FUNC_OFFSETS: "<I"}.get(section.type)
-    if form:
-        content = _read(segments, section.virtual_address + SLIDE, section.size)
+    if form := _INITIALIZERS.get(section.type):
+        content = _bytes(segments, section.virtual_address + SLIDE, section.size)
         for (value,) in struct.iter_unpack(form, content):
             yield value if form == "<Q" else base + value
 
 
-def _home(segments: dict[int, bytearray], address: int, size: int) -> tuple[bytearray, int]:
+def _bytes(segments: dict[int, bytearray], place: int, size: int) -> bytes:
     for start, content in segments.items():
-        if start <= address <= start + len(content) - size:
-            return content, address - start
-    raise ValueError(f"{size} bytes at {address - SLIDE:#x} are in no segment")
+        if start <= place <= start + len(content) - size:
+            return bytes(content[place - start : place - start + size])
+    raise ValueError(f"{size} bytes at {place - SLIDE:#x} are in no segment")
 
 
-def _read(segments: dict[int, bytearray], address: int, size: int) -> bytes:
-    content, offset = _home(segments, address, size)
-    return bytes(content[offset : offset + size])
-
-
-def _write(segments: dict[int, bytearray], address: int, value: int) -> None:
-    content, offset = _home(segments, address, 8)
-    struct.pack_into("<Q", content, offset, value % (1 << 64))
+def _point(segments: dict[int, bytearray], place: int, value: int) -> None:
+    _bytes(segments, place, 8)
+    start = max(start for start in segments if start <= place)
+    struct.pack_into("<Q", segments[start], place - start, value % (1 << 64))

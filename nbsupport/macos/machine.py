@@ -17,12 +17,11 @@ from unicorn import arm64_const, x86_const
 
 from nbsupport.macos.executable import Executable, unsupported
 
-#: The most that is mapped, and that is read or written at once (bytes).
-MOST_MAPPED, MOST = 16 << 30, 1 << 30
-PAGE = 1 << 14
-#: Where things lie: what is served, 16 bytes each, as in the shared cache; stack; what the thread
-#: register points to; what is mapped.
-_STUBS, _STUB, _STUBS_END = 0x1_8000_0000, 16, 0x1_8010_0000
+#: The most that is read or written at once, and that is mapped (bytes).
+MOST, _MOST_MAPPED = 1 << 30, 16 << 30
+#: Where things lie: what is served, 16 bytes each; stack; what the thread register points to; what
+#: is mapped.
+_STUBS, _STUB, _STUBS_SIZE = 0x1_8000_0000, 16, 1 << 20
 _STACK, _STACK_SIZE, _THREAD, _MAPPED = 0x1_6F00_0000, 8 << 20, 0x1_6FF0_0000, 0x3_0000_0000
 _WORD = (1 << 64) - 1
 
@@ -30,27 +29,27 @@ _WORD = (1 << 64) - 1
 class _Arm64:
     """The processor of Apple's own machines; the model has LSE's atomics."""
 
-    start = (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
+    engine = (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
     model = arm64_const.UC_CPU_ARM64_MAX
     decoder = (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
-    constants, prefix = arm64_const, "UC_ARM64_REG_"
+    constants, prefix, page = arm64_const, "UC_ARM64_REG_", 1 << 14
     names = (*(f"x{n}" for n in range(29)), "fp", "lr", "sp", "pc")
     arguments = names[:8]
-    result, pc, sp, fp, link, thread = "x0", "pc", "sp", "fp", "lr", "tpidrro_el0"
-    back, longest, trap = bytes.fromhex("c0035fd6"), 4, 7  # ret; brk
+    result, pc, sp, fp, thread = "x0", "pc", "sp", "fp", "tpidrro_el0"
+    back, longest, trap = bytes.fromhex("c0035fd6"), 4, 7  # ret; EXCP_BKPT
 
 
 class _X86:
     """Intel's."""
 
-    start = (unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+    engine = (unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
     model = x86_const.UC_CPU_X86_HASWELL
     decoder = (capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    constants, prefix = x86_const, "UC_X86_REG_"
+    constants, prefix, page = x86_const, "UC_X86_REG_", 1 << 12
     arguments = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
     names = (*arguments, "rax", "rbx", "rbp", "rsp", "rip", *(f"r{n}" for n in range(10, 16)))
-    result, pc, sp, fp, link, thread = "rax", "rip", "rsp", "rbp", "", "gs_base"
-    back, longest, trap = b"\xc3", 15, 3  # ret; int3
+    result, pc, sp, fp, thread = "rax", "rip", "rsp", "rbp", "gs_base"
+    back, longest, trap = b"\xc3", 15, 3  # ret; EXCP03_INT3
 
 
 class Ended(Exception):  # noqa: N818 - as StopIteration: no error
@@ -65,7 +64,7 @@ class Fault(Exception):  # noqa: N818 - the program's, not ours
     """An access to memory that is not there, by what stands in for a function."""
 
     def __init__(self, address: int) -> None:
-        super().__init__(f"{address:#x}")
+        super().__init__(address)
         self.address = address
 
 
@@ -76,7 +75,7 @@ class Machine:
         self.program = program
         self.arm = program.cpu == "arm64"
         self.cpu: type[_Arm64] | type[_X86] = _Arm64 if self.arm else _X86
-        self.uc = unicorn.Uc(*self.cpu.start)
+        self.uc = unicorn.Uc(*self.cpu.engine)
         self.uc.ctl_set_cpu_model(self.cpu.model)
         # No page tables: `_fill` maps each page to itself, so that an address is reported whole.
         self.uc.ctl_set_tlb_mode(unicorn.UC_TLB_VIRTUAL)
@@ -84,14 +83,15 @@ class Machine:
         self._free = _MAPPED
         self._reported: int | None = None
         self.uc.hook_add(unicorn.UC_HOOK_TLB_FILL, self._fill)
-        self.uc.hook_add(unicorn.UC_HOOK_CODE, self._stub, begin=_STUBS, end=_STUBS_END)
+        self.uc.hook_add(unicorn.UC_HOOK_CODE, self._stub, begin=_STUBS, end=_STUBS + _STUBS_SIZE)
         self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._invalid)
         self.uc.hook_add(unicorn.UC_HOOK_INTR, self._interrupt)
-        self.uc.mem_map(_STUBS, _STUBS_END - _STUBS, unicorn.UC_PROT_EXEC)
-        room = {start: len(content) for start, content in program.segments.items()}
+        self.uc.mem_map(_STUBS, _STUBS_SIZE, unicorn.UC_PROT_EXEC)
+        rooms = {start: len(content) for start, content in program.segments.items()}
+        rooms |= {_STACK - _STACK_SIZE: _STACK_SIZE, _THREAD: self.cpu.page}
         try:
-            for start, size in {**room, _STACK - _STACK_SIZE: _STACK_SIZE, _THREAD: PAGE}.items():
-                self.uc.mem_map(start, -(-size // 4096) * 4096)
+            for start, size in rooms.items():
+                self.uc.mem_map(start, -(-size // self.cpu.page) * self.cpu.page)
             for start, content in program.segments.items():
                 self.uc.mem_write(start, bytes(content))
         except unicorn.UcError as error:
@@ -103,8 +103,6 @@ class Machine:
     def serve(self, name: str) -> int | None:
         """Return what a function returns that the program has called; None: it has moved on."""
         raise NotImplementedError
-
-    # Registers and memory.
 
     def get(self, name: str) -> int:
         """Return a register."""
@@ -126,12 +124,10 @@ class Machine:
         self._access(self.uc.mem_write, address, len(content), content)
 
     def _access(self, act: Callable[..., Any], address: int, size: int, what: Any) -> Any:
-        if not size:
-            return b""
+        place = self._untagged(address)
         with contextlib.suppress(unicorn.UcError):
             if size <= MOST:
-                return act(self._untagged(address), what)
-        place = self._untagged(address)
+                return act(place, what) if size else b""
         for low, high, _ in sorted(self.uc.mem_regions()):
             place = high + 1 if low <= place <= high else place
         raise Fault(address + place - self._untagged(address))
@@ -161,21 +157,19 @@ class Machine:
 
     def map(self, size: int) -> int:
         """Return the address of new memory, all zeros, or 0 where it would be too much."""
-        start, size = self._free, -(-max(size, 1) // PAGE) * PAGE
-        if start + size > _MAPPED + MOST_MAPPED:
+        start, size = self._free, -(-max(size, 1) // self.cpu.page) * self.cpu.page
+        if start + size > _MAPPED + _MOST_MAPPED:
             return 0
         self.uc.mem_map(start, size)
-        self._free += size + PAGE  # a gap, so that what runs over its end is seen
+        self._free += size + self.cpu.page  # a gap, so that what runs over its end is seen
         return start
 
     def unmap(self, address: int, size: int) -> int:
         """Take memory of `map` away again."""
         with contextlib.suppress(unicorn.UcError):  # not mapped: munmap does not mind
             if _MAPPED <= address < self._free:
-                self.uc.mem_unmap(address, -(-size // PAGE) * PAGE)
+                self.uc.mem_unmap(address, -(-size // self.cpu.page) * self.cpu.page)
         return 0
-
-    # Calls.
 
     def argument(self, index: int) -> int:
         """Return an argument of the function that is being called, as 64 bits."""
@@ -202,7 +196,7 @@ class Machine:
             self.set(register, value)
         stack = self.get(self.cpu.sp) // 16 * 16
         if self.arm:
-            self.set(self.cpu.link, self.bind(back))
+            self.set("lr", self.bind(back))
         else:
             stack -= 8
             self.store(stack, self.bind(back))
@@ -230,8 +224,6 @@ class Machine:
             return {"limit": f"{instructions:,} instructions"}
         return {"signal": signal, "reported": self._reported, **self._crash()}
 
-    # What Unicorn calls.
-
     def _fill(self, _uc: object, address: int, _access: int, entry: Any, _data: object) -> bool:
         entry.paddr, entry.perms = self._untagged(address), unicorn.UC_PROT_ALL
         return True
@@ -253,18 +245,16 @@ class Machine:
         return False
 
     def _interrupt(self, _uc: object, number: int, _data: object) -> None:
-        if self.arm and number == 2:
+        if self.arm and number == 2:  # EXCP_SWI
             why = "it calls the kernel by itself (svc)"
             raise unsupported("the program", why, "have it call libSystem")
         raise Ended(signal="SIGTRAP" if number == self.cpu.trap else "SIGILL")
 
-    # A crash.
-
     def _crash(self) -> dict[str, Any]:
-        """Return what a debugger would show. `rip` is the next instruction's, as it counts."""
+        """Return what a debugger would show; `rip` is the next instruction's, as it counts."""
         pc = self.get(self.cpu.pc)
         registers = {name: self.get(name) for name in self.cpu.names}
-        frames = [self._frame(pc), *(self._frame(back - 1, 1) for back in self._callers(pc))]
+        frames = [self._frame(pc), *(self._frame(back, 1) for back in self._callers(pc))]
         instruction = None
         with contextlib.suppress(Fault):
             code = self.read(pc, self.cpu.longest)
@@ -273,12 +263,12 @@ class Machine:
                 registers[self.cpu.pc] += 0 if self.arm else row.size
         return {"instruction": instruction, "registers": registers, "frames": frames}
 
-    def _frame(self, address: int, past: int = 0) -> dict[str, Any]:
-        if name := self._served(address + past):
+    def _frame(self, address: int, before: int = 0) -> dict[str, Any]:
+        """Return a function and how far in it `address` is, which may be just behind its end."""
+        if name := self._served(address):
             return {"function": name, "offset": 0, "module": "libSystem"}
-        name, start = self.program.function(address)
-        offset = address - start + past if name else None
-        return {"function": name, "offset": offset, "module": "program"}
+        name, start = self.program.function(address - before)
+        return {"function": name, "offset": address - start if name else None, "module": "program"}
 
     def _callers(self, pc: int) -> Iterator[int]:
         """Yield return addresses by frame pointers, at most 63.
@@ -288,7 +278,7 @@ class Machine:
         """
         with contextlib.suppress(Fault):
             if not self._framed(pc):
-                yield self.get(self.cpu.link) if self.arm else self.word(self.get(self.cpu.sp))
+                yield self.get("lr") if self.arm else self.word(self.get(self.cpu.sp))
             frame = self.get(self.cpu.fp)
             for _ in range(62):
                 frame, back = self.word(frame), self.word(frame + 8)

@@ -225,7 +225,9 @@ class Machine:
         return {"signal": signal, "reported": self._reported, **self._crash()}
 
     def _fill(self, _uc: object, address: int, _access: int, entry: Any, _data: object) -> bool:
-        entry.paddr, entry.perms = self._untagged(address), unicorn.UC_PROT_ALL
+        entry.paddr = self._untagged(address)
+        # What is served can be called, not read: it is no variable.
+        entry.perms = unicorn.UC_PROT_EXEC if self._served(address) else unicorn.UC_PROT_ALL
         return True
 
     def _stub(self, _uc: object, address: int, _size: int, _data: object) -> None:

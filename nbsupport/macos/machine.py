@@ -15,13 +15,14 @@ import capstone
 import unicorn
 from unicorn import arm64_const, x86_const
 
+from nbsupport.base.errors import LabError
 from nbsupport.macos.executable import Executable, unsupported
 
 #: The most that is read or written at once, and that is mapped (bytes).
 MOST, _MOST_MAPPED = 1 << 30, 16 << 30
-#: Where things lie: what is served, 16 bytes each; stack; what the thread register points to; what
+#: Where things lie: what is served, a page each; stack; what the thread register points to; what
 #: is mapped.
-_STUBS, _STUB, _STUBS_SIZE = 0x1_8000_0000, 16, 1 << 20
+_STUBS, _STUB, _STUBS_SIZE = 0x1_8000_0000, 1 << 12, 64 << 20
 _STACK, _STACK_SIZE, _THREAD, _MAPPED = 0x1_6F00_0000, 8 << 20, 0x1_6FF0_0000, 0x3_0000_0000
 _WORD = (1 << 64) - 1
 
@@ -82,6 +83,7 @@ class Machine:
         self._names: list[str] = []
         self._free = _MAPPED
         self._reported: int | None = None
+        self._refusal: LabError | None = None
         self.uc.hook_add(unicorn.UC_HOOK_TLB_FILL, self._fill)
         self.uc.hook_add(unicorn.UC_HOOK_CODE, self._stub, begin=_STUBS, end=_STUBS + _STUBS_SIZE)
         self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._invalid)
@@ -218,16 +220,23 @@ class Machine:
         except Fault as fault:
             signal, self._reported = "SIGSEGV", fault.address
         except unicorn.UcError as error:
+            if self._refusal:
+                raise self._refusal from error
             illegal = (unicorn.UC_ERR_INSN_INVALID, unicorn.UC_ERR_EXCEPTION)
             signal = "SIGILL" if error.errno in illegal else "SIGSEGV"
         else:
             return {"limit": f"{instructions:,} instructions"}
         return {"signal": signal, "reported": self._reported, **self._crash()}
 
-    def _fill(self, _uc: object, address: int, _access: int, entry: Any, _data: object) -> bool:
+    def _fill(self, _uc: object, address: int, access: int, entry: Any, _data: object) -> bool:
+        name = self._served(address)
+        if name and access != unicorn.UC_MEM_FETCH:
+            why = f"it reads {name} of libSystem, a variable that is not emulated"
+            # What is raised here, Unicorn's own error hides.
+            self._refusal = unsupported("the program", why, "leave out what needs it")
+            return False
         entry.paddr = self._untagged(address)
-        # What is served can be called, not read: it is no variable.
-        entry.perms = unicorn.UC_PROT_EXEC if self._served(address) else unicorn.UC_PROT_ALL
+        entry.perms = unicorn.UC_PROT_EXEC if name else unicorn.UC_PROT_ALL
         return True
 
     def _stub(self, _uc: object, address: int, _size: int, _data: object) -> None:
@@ -240,9 +249,6 @@ class Machine:
         return self._names[index] if 0 <= index < len(self._names) else ""
 
     def _invalid(self, _uc: object, _access: int, address: int, *_rest: object) -> bool:
-        if name := self._served(address):
-            why = f"it reads {name} of libSystem, a variable that is not emulated"
-            raise unsupported("the program", why, "leave out what needs it")
         self._reported = address
         return False
 

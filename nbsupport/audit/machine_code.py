@@ -179,7 +179,8 @@ class _Aarch64(_Code):
     """The same of AArch64, where each instruction has four bytes."""
 
     def taking(self, low: int, high: int) -> tuple[Array, Array]:
-        # An adrp puts the address of a page into a register, an add of the same completes it.
+        # An adrp puts the address of a page into a register, an add of the same completes it; a
+        # linker for macOS makes one adr of both where it reaches (its linker optimization hints).
         words, size = self._words, len(self._words)
         pages = np.flatnonzero(words & 0x9F000000 == 0x90000000)
         adds = np.flatnonzero(words & 0xFFC00000 == 0x91000000)
@@ -189,12 +190,21 @@ class _Aarch64(_Code):
         pages = np.append(keys, 0)[before] - sources  # before the first stands the 0
         near = (before >= 0) & (pages >= 0) & (4 * (adds - pages) <= _REACH)
         adds, pages = adds[near], pages[near]
-        word = words[pages].astype(np.int64)
-        distance = (word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3
-        distance -= (distance & 1 << 20) << 1
-        values = ((self.base + 4 * pages >> 12) + distance << 12) + (words[adds] >> 10 & 0xFFF)
-        places = adds[(values >= low) & (values < high)]
+        whole = ((self.base + 4 * pages >> 12) + self._distances(pages) << 12) + (
+            words[adds] >> 10 & 0xFFF
+        )
+        short = np.flatnonzero(words & 0x9F000000 == 0x10000000)
+        values = np.concatenate([whole, self.base + 4 * short + self._distances(short)])
+        places = np.concatenate([adds, short])
+        places = np.sort(places[(values >= low) & (values < high)])
         return 4 * places, words[places] & 31
+
+    def _distances(self, places: Array) -> Array:
+        """Return the signed 21 bits of each adrp or adr."""
+        word = self._words[places].astype(np.int64)
+        distance = (word >> 5 & 0x7FFFF) << 2 | word >> 29 & 3
+        signed: Array = distance - ((distance & 1 << 20) << 1)
+        return signed
 
     def second_arguments(self, low: int, high: int) -> Array:
         places, registers = self.taking(low, high)

@@ -99,7 +99,8 @@ def toolchains(
     install: Annotated[
         Names,
         Option(
-            help="Install an LLVM (19, 19.1.7), rustc-web, all, or report (what reports need).",
+            help="Install an LLVM (19, 19.1.7), rustc-web, macho (what builds programs of macOS), "
+            "all, or report (what reports need).",
             metavar="V",
         ),
     ] = None,

@@ -19,12 +19,13 @@ import pandas as pd
 from nbsupport.audit import objects
 from nbsupport.base import LabError, progress
 from nbsupport.lab import Lab, Trial
+from nbsupport.macos import MachOProgram, executable
 from nbsupport.profile import LAYOUTS, Layout, changes, infer
 from nbsupport.profile.names import short
 from nbsupport.profile.stride import Record, lay
 from nbsupport.show import Shown, look, shown
 from nbsupport.show.widgets import Live, choice, live
-from nbsupport.toolchains import headers
+from nbsupport.toolchains import Toolchain, headers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,13 +80,20 @@ def from_trial(lab: Lab, trial: Trial) -> Ruler:
 
     Raises `LabError` as `read` does, and where the program cannot be built.
     """
-    owners = trial.runtime, trial.foreign
-    layouts = [LAYOUTS.get(owner.raw_version or 0) or headers.read(owner) for owner in owners]
-    return read(lab.linked(trial), *layouts)
+    return read(lab.linked(trial), *map(_layout, (trial.runtime, trial.foreign)))
+
+
+def from_program(program: MachOProgram) -> Ruler:
+    """Read a `program` of macOS, at the addresses that it is emulated at; raises as `read` does."""
+    return read(program.path, *map(_layout, (program.main, program.foreign)))
+
+
+def _layout(owner: Toolchain) -> Layout:
+    return LAYOUTS.get(owner.raw_version or 0) or headers.read(owner)
 
 
 def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
-    """Read the section of a linked 64-bit ELF `image`, whose records are of two layouts.
+    """Read the section of a linked 64-bit `image`, ELF or Mach-O, whose records are of two layouts.
 
     Its runtime steps by the layout `runtime`, `foreign` is the other. Raises `LabError` otherwise.
     """
@@ -105,8 +113,10 @@ def read(image: Path, runtime: Layout, foreign: Layout) -> Ruler:
 def _loaded(image: Path) -> tuple[bytes, Callable[[int], int | None]]:
     """Return the data section as the loader leaves it, and a reader of words at addresses."""
     binary: Any = lief.parse(image)
+    if isinstance(binary, lief.MachO.Binary):
+        return _emulated(image, binary.get_section("__llvm_prf_data"))
     if not isinstance(binary, lief.ELF.Binary):
-        raise LabError(image.name, "not an ELF image", "draw the ruler on Linux")
+        raise LabError(image.name, "neither ELF nor Mach-O", "give a program of the lab")
     base = _BASE if binary.is_pie else 0
     section: Any = binary.get_section("__llvm_prf_data")
     data = bytearray(section.content)
@@ -123,6 +133,23 @@ def _loaded(image: Path) -> tuple[bytes, Callable[[int], int | None]]:
         return None
 
     return bytes(data), word
+
+
+def _emulated(image: Path, section: Any) -> tuple[bytes, Callable[[int], int | None]]:
+    """Return the same of a Mach-O program, as it lies in the memory of its emulated processor."""
+    segments = executable.load(image).segments
+
+    def content(address: int, size: int) -> bytes | None:
+        for start, segment in segments.items():
+            if start <= address <= start + len(segment) - size:
+                return bytes(segment[address - start : address - start + size])
+        return None
+
+    def word(address: int) -> int | None:
+        found = content(address, _WORD)
+        return None if found is None else int.from_bytes(found, "little")
+
+    return content(section.virtual_address + executable.SLIDE, section.size) or b"", word
 
 
 def _misread(

@@ -94,9 +94,39 @@ def rustc_web() -> Path:
     No root is needed, and nothing in its environment. Raises `MissingError` where it cannot
     run or be had, `LabError` as `source` does.
     """
-    folder, archives = pinned("rustc-web")
     do = "install the toolchain 1.85.0 with rustup, which has the same LLVM"
-    wheels.require_support("rustc-web 1.85.0", "it is", do)
+
+    def finish(staging: Path) -> None:
+        wrapper, real = staging / "usr" / "bin" / "rustc", staging / "usr" / "libexec" / "rustc"
+        real.parent.mkdir(exist_ok=True)
+        wrapper.rename(real)
+        shutil.copy(settings.data_dir() / "rustc-web.sh", wrapper)
+        wrapper.chmod(0o755)
+
+    return _packages("rustc-web", do, finish)
+
+
+def debian_clangs() -> Path:
+    """Return the prefix of Debian 12's clang 16 and 19, and lld 19: `usr/bin/clang-16` in it.
+
+    They generate code for all processors, which the wheels do not; as `rustc_web` in all else.
+    """
+    do = "choose the architecture x86_64, for which the LLVM wheels do"
+
+    def finish(staging: Path) -> None:
+        for name in ("clang-16", "clang-19", "ld64.lld-19"):
+            wrapper = staging / "usr" / "bin" / name
+            wrapper.unlink()  # a link to what it stands for
+            shutil.copy(settings.data_dir() / "debian-clang.sh", wrapper)
+            wrapper.chmod(0o755)
+
+    return _packages("debian-clang", do, finish)
+
+
+def _packages(name: str, do: str, finish: Callable[[Path], None]) -> Path:
+    """Return the cache's folder with what is in pinned Debian packages, as `finish` leaves it."""
+    folder, archives = pinned(name)
+    wheels.require_support(folder.rpartition("-")[0], "it is", do)
 
     def make(staging: Path) -> None:
         # On x86-64, Debian's shared libraries are in its multiarch folder.
@@ -107,12 +137,8 @@ def rustc_web() -> Path:
             def bring(archive: Archive) -> None:
                 _undeb(_first([archive], Path(work)), staging)
 
-            progress.each(needed, bring, "rustc-web, packages", jobs=_JOBS, step=lambda: None)
-        wrapper, real = staging / "usr" / "bin" / "rustc", staging / "usr" / "libexec" / "rustc"
-        real.parent.mkdir(exist_ok=True)
-        wrapper.rename(real)
-        shutil.copy(settings.data_dir() / "rustc-web.sh", wrapper)
-        wrapper.chmod(0o755)
+            progress.each(needed, bring, f"{name}, packages", jobs=_JOBS, step=lambda: None)
+        finish(staging)
 
     return files.once(wheels.folder() / folder, make)
 
@@ -293,11 +319,12 @@ def _undeb(archive: Path, folder: Path) -> None:
 
 
 def install(name: str) -> None:
-    """Install one LLVM, `rustc-web`, `all`, or `report`; what is there already is left alone.
+    """Install one LLVM, `rustc-web`, `macho`, `all`, or `report`; what is there is left alone.
 
-    Of a group some are installed at a time. What this machine cannot have is said and passed
-    over, what fails otherwise is raised when the others are there; a single one that cannot be
-    had raises `LabError`.
+    `macho` is what builds programs of macOS beside the LLVMs: Debian's clangs, and headers. Of a
+    group some are installed at a time. What this machine cannot have is said and passed over, what
+    fails otherwise is raised when the others are there; a single one that cannot be had raises
+    `LabError`.
     """
     groups = {  # what takes longest begins
         "all": ["rustc-web", *(release.version for release in wheels.releases())],
@@ -326,13 +353,16 @@ def install(name: str) -> None:
 def _install_one(name: str) -> None:
     if name == "rustc-web":
         rustc_web()
+    elif name == "macho":
+        debian_clangs()
+        wheels.headers_of_macos()
     else:
         wheels.install(name)
 
 
 def prune() -> None:
     """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
-    names = ("objects", "programs", "references", "probes", "sweeps")
+    names = ("objects", "programs", "macos", "runtimes", "references", "probes", "sweeps")
     built = [settings.cache_dir() / name for name in names]
     try:
         for folder in (*sorted(wheels.folder().glob("*")), *built):

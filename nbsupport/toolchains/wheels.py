@@ -97,7 +97,7 @@ def _fill(release: Release, staging: Path) -> None:
     progress.say(f"{what}: {size}")
     start = time.monotonic()
     with progress.growing(what, staging, disk):
-        _run_uv(release, staging)
+        _run_uv(what, release.requirements, staging)
     clang = files.run_tool((staging / "bin" / "clang", "--version"), staging)
     if "libatomic.so.1" in clang.stderr:
         raise MissingError(what, "it needs libatomic.so.1", "apt-get install libatomic1")
@@ -106,8 +106,39 @@ def _fill(release: Release, staging: Path) -> None:
     progress.say(f"{what}: ready in {time.monotonic() - start:.1f} s")
 
 
-def _run_uv(release: Release, staging: Path) -> None:
-    (staging / "requirements.txt").write_text(release.requirements)
+def headers_of_macos() -> Path:
+    """Return a folder with macOS's C headers (`include`) and its list of symbols (`libSystem.tbd`).
+
+    They are a part of the wheel of Zig, installed once, and what `data/macos` adds to them. Raises
+    as `install` does.
+    """
+    pin = files.read_toml(settings.data_dir() / "toolchains.toml")["macos"]
+    ours = settings.data_dir() / "macos"
+    what = f"macOS's headers, of Zig {pin['version']}"
+    key = files.digest(pin["sha256"], *sorted(ours.rglob("*.h")))[:8]
+    target = folder() / f"macos-headers-{pin['version']}-{key}"
+    if not target.is_dir():
+        require_support(what, "its pinned wheel is", "use macOS's own, where there are any")
+
+    def fill(staging: Path) -> None:
+        files.require(8 * pin["bytes"], staging.parent, what)
+        progress.say(f"{what}: {pin['bytes'] / 1e6:.0f} MB from PyPI, 7 MB of it kept")
+        environment = staging / "environment"
+        environment.mkdir()
+        requirement = f"ziglang=={pin['version']} --hash=sha256:{pin['sha256']}"
+        with progress.growing(what, staging, 5 * pin["bytes"]):
+            _run_uv(what, requirement, environment)
+        (libc,) = environment.glob("lib/python*/site-packages/ziglang/lib/libc")
+        (libc / "include" / "any-macos-any").rename(staging / "include")
+        shutil.copytree(ours, staging / "include", dirs_exist_ok=True)
+        (libc / "darwin" / "libSystem.tbd").rename(staging / "libSystem.tbd")
+        shutil.rmtree(environment)
+
+    return files.once(target, fill)
+
+
+def _run_uv(what: str, requirements: str, staging: Path) -> None:
+    (staging / "requirements.txt").write_text(requirements)
     # Its own download cache, removed below: pruning a version then frees all that it took.
     downloads = staging / "downloads"
     env = process.environment({"UV_CACHE_DIR": str(downloads), "UV_NO_PROGRESS": "1"})
@@ -125,7 +156,7 @@ def _run_uv(release: Release, staging: Path) -> None:
         if done.signal and not done.limit:  # seldom, uv crashes at its very end (seen with 0.13.9)
             done = files.run_tool(step, staging, env)
         if not done.ok:
-            raise LabError(f"installing LLVM {release.version}", *_refusal(done.stderr))
+            raise LabError(f"installing {what}", *_refusal(done.stderr))
     shutil.rmtree(downloads, ignore_errors=True)
 
 

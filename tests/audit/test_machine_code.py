@@ -64,6 +64,18 @@ def test_an_aarch64_runtime_is_named_only_when_certain(
     assert machine_code.raw_version(*arm(compared, passed, *more, low=0x20)) is None
 
 
+@pytest.mark.parametrize("distance", [0x2000, -0x2000])
+def test_an_address_may_be_one_short_instruction(distance: int) -> None:
+    """What a linker for macOS makes of adrp and add: adr, and nothing."""
+    image, data = arm(10, 10, pages=2 if distance > 0 else -2)
+    at = 0x7010 if distance > 0 else 0x3010
+    offset = at - 0x5004
+    words = list(struct.unpack("<6I", data[:24]))
+    words[1] = 0x10000002 | (offset & 3) << 29 | (offset >> 2 & 0x7FFFF) << 5
+    words[3] = 0xD503201F  # nop
+    assert machine_code.raw_version(image, struct.pack("<6I", *words) + data[24:]) == 10
+
+
 @pytest.mark.parametrize(
     ("others", "distance", "found"),
     [(0, 0, True), (4, 0, True), (20, 0, False), (0, 80, False)],

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nbsupport.studies.sources import compare, parse, structure, tree
-from nbsupport.toolchains import discovery
+from nbsupport.studies.sources import compare, parse, structure
+from nbsupport.toolchains import discovery, tree
 from tests.bench.row import Place, Row, Sample, seconds, timed
 
 OLD, NEW = "19.1.7", "22.1.8"

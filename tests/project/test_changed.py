@@ -50,7 +50,7 @@ def test_nothing_changed_is_nothing_to_try() -> None:
     ("path", "expected"),
     [
         ("nbsupport/profile/layout.py", {"tests/profile", *changed.OF_ALL}),
-        ("nbsupport/studies/sources/tree.py", {"tests/studies", *changed.OF_ALL}),
+        ("nbsupport/studies/sources/parse.py", {"tests/studies", *changed.OF_ALL}),
         ("nbsupport/__init__.py", {"tests/project"}),
         ("tests/profile/test_layout.py", {"tests/profile/test_layout.py"}),
         ("tests/audit/conftest.py", {"tests/audit"}),

@@ -7,18 +7,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nbsupport.audit import objects
-from nbsupport.base.errors import LabError
+from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
+from nbsupport.macos import emulator
+from nbsupport.macos.build import build_program
 from nbsupport.notebooks import document
 from nbsupport.profile import infer, layout, stride
 from nbsupport.profile.layout import LAYOUTS
 from nbsupport.studies import ruler
 from nbsupport.studies.ruler import Ruler
+from nbsupport.toolchains import download
 from nbsupport.toolchains.probe import Toolchain
 
 MAJORS = ("17", "18", "19", "22", "23")
@@ -45,6 +49,34 @@ def test_the_address_read_from_the_image_is_the_one_of_the_crash(
     misread = ruled(main, foreign).misread
     crash = lab.run(lab.trial("cold", main, foreign)).crash
     assert (misread and misread.fault_address) == (crash and crash.fault_address)
+
+
+@pytest.mark.parametrize("fixups", [True, False], ids=["chained", "opcodes"])
+@pytest.mark.parametrize(
+    ("arch", "main", "foreign"),
+    [
+        ("arm64", "19", "16"),
+        ("arm64", "19", "19"),
+        ("x86_64", "19", "17"),
+        ("x86_64", "19", "23"),
+        ("x86_64", "23", "17"),
+    ],
+)
+def test_so_it_is_of_a_program_of_macos(
+    toolchain: Callable[[str], Toolchain], arch: Any, main: str, foreign: str, fixups: bool
+) -> None:
+    """Nothing is run to read it; then the program is executed by an emulated processor."""
+    try:
+        download.install("macho")
+    except MissingError as error:
+        pytest.skip(str(error))
+    if arch == "x86_64":
+        toolchain(main), toolchain(foreign)
+    program = build_program("cold", arch, main, foreign, fixups=fixups)
+    misread = ruler.from_program(program).misread
+    crash = emulator.emulate(program.path, program.main).outcome.crash
+    assert (misread and misread.fault_address) == (crash and crash.fault_address)
+    assert (misread is None) == (main == foreign)
 
 
 def test_numbers_taken_for_a_pointer(ruled: NodeOf) -> None:

@@ -18,10 +18,11 @@ from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab.lab import Lab
 from nbsupport.notebooks import document
 from nbsupport.studies import sources, writer
-from nbsupport.studies.sources import compare, parse, structure, tree
+from nbsupport.studies.sources import compare, parse, structure
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.studies.sources.tree import Tree
 from nbsupport.studies.traces import Traces
+from nbsupport.toolchains import tree
+from nbsupport.toolchains.tree import Tree
 from nbsupport.trace.trace import Trace, open_trace, recorded
 
 LIST = """

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from nbsupport.base import process, settings
-from nbsupport.studies.sources.tree import Tree
 from nbsupport.toolchains import headers
 from nbsupport.toolchains.probe import Toolchain
+from nbsupport.toolchains.tree import Tree
 
 RAW_VERSION, FIELD, WORD = 12, "NumCallSites", "NumThreads"
 TARGET = "x86_64-unknown-linux-gnu"

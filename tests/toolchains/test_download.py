@@ -59,7 +59,9 @@ def made(folder: Path) -> list[str]:
 # -- what is pinned
 
 
-@pytest.mark.parametrize("name", ["mimalloc", "mimalloc-2.1", "jemalloc", "rustc-web"])
+@pytest.mark.parametrize(
+    "name", ["mimalloc", "mimalloc-2.1", "jemalloc", "rustc-web", "debian-clang"]
+)
 def test_every_file_has_a_hash_and_comes_from_the_systems_archive_or_its_project(name: str) -> None:
     for archive in download.pinned(name)[1]:
         assert re.fullmatch("[0-9a-f]{64}", archive.sha256)

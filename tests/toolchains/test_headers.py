@@ -21,8 +21,7 @@ from nbsupport.lab import build, counts
 from nbsupport.lab.lab import Lab
 from nbsupport.profile import layout, profraw, training
 from nbsupport.studies import hypotheses, ruler
-from nbsupport.studies.sources import tree
-from nbsupport.toolchains import discovery, headers
+from nbsupport.toolchains import discovery, headers, tree
 from nbsupport.toolchains.probe import Toolchain
 from tests.support import tomorrow
 

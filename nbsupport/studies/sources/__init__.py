@@ -13,10 +13,10 @@ from pathlib import Path
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.show import Shown, shown
-from nbsupport.studies.sources import compare, parse, structure, tree
+from nbsupport.studies.sources import compare, parse, structure
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.studies.sources.tree import Tree
-from nbsupport.toolchains import discovery
+from nbsupport.toolchains import discovery, tree
+from nbsupport.toolchains.tree import Tree
 
 __all__ = ["Sources", "keep", "load", "recorded"]
 

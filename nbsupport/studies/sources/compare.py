@@ -8,7 +8,7 @@ import pandas as pd
 from nbsupport.show.shown import Html, Shown, element
 from nbsupport.studies.sources.parse import excerpt
 from nbsupport.studies.sources.structure import Structure
-from nbsupport.studies.sources.tree import Tree
+from nbsupport.toolchains.tree import Tree
 
 #: From where to where the crash goes: registration, writing, and the value sites of main.
 #: Source: InstrProfilingRuntime.cpp, InstrProfilingFile.c, InstrProfilingValue.c.

@@ -16,7 +16,7 @@ from tree_sitter import Language, Node, Parser, Query, QueryCursor
 from nbsupport.base import LabError
 from nbsupport.show import look
 from nbsupport.show.shown import Html, element, escape
-from nbsupport.studies.sources.tree import Tree
+from nbsupport.toolchains.tree import Tree
 
 Part = Literal["", "loop", "condition", "statement"]
 #: What to do about a name that a version does not have.

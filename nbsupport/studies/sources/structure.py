@@ -19,7 +19,7 @@ from tree_sitter import Node
 
 from nbsupport.base import LabError
 from nbsupport.studies.sources.parse import ADVICE, TranslationUnit, child, parsed
-from nbsupport.studies.sources.tree import Tree
+from nbsupport.toolchains.tree import Tree
 
 #: The type of a record. Source: InstrProfiling.h.
 _RECORD = "__llvm_profile_data"

@@ -24,8 +24,7 @@ import pytest
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.studies.sources import tree
-from nbsupport.toolchains import download
+from nbsupport.toolchains import download, tree
 from nbsupport.toolchains.probe import Toolchain
 
 RUNTIME, HEADERS = "compiler-rt/lib/profile", "compiler-rt/include/profile"

@@ -1,0 +1,1 @@
+/* That of macOS has numbers of system calls; mimalloc looks for one of Linux in it. */

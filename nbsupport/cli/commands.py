@@ -129,11 +129,24 @@ def trial(
         str | None, Option(help="The library: ir, front-end or none (gcc: none).")
     ] = None,
     main_instrument: Annotated[str, Option(help="Main: ir, front-end or none.")] = "ir",
+    macos: Annotated[
+        str | None,
+        Option(help="For macOS: arm64 or x86_64, on an emulated processor.", metavar="ARCH"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build one program with two LLVMs, run it once, and say what came of it."""
     from nbsupport.lab.lab import Lab
 
+    if macos:
+        from nbsupport.studies import macho
+
+        words = (macos, llvm, foreign, program, order, instrument, main_instrument)
+        emulated = macho.try_program(*words)
+        _answer(
+            as_json, emulated.to_json, lambda: terminal.outcome(emulated.outcome, *emulated.notes())
+        )
+        return
     with Lab() as lab:
         what = lab.trial(
             program,

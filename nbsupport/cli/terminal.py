@@ -63,12 +63,14 @@ def toolchains(compilers: Iterable[Toolchain]) -> None:
     Console().print(table)
 
 
-def outcome(result: Outcome) -> None:
-    """Show what came of a trial."""
+def outcome(result: Outcome, *notes: str) -> None:
+    """Show what came of a trial, and notes on it."""
     out = _console()
     out.print(f"[bold]{result.kind}[/bold]: {escape(result.detail)}")
     if result.crash:
         _crash(out, result.crash)
+    for note in notes:
+        out.print(note, markup=False)
 
 
 def _crash(out: Console, dead: Crash) -> None:

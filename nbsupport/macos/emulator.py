@@ -31,8 +31,8 @@ INSTRUCTIONS = 200_000_000
 class Emulated:
     """What came of a program: `outcome` as of a native trial, and the profile's `text`, or "".
 
-    The outcome's fault address is computed from the instruction and the registers, where that can
-    be done; `reported` is what the emulator says.
+    The outcome's fault address is computed from the instruction and the registers (`registers`), or
+    is what the emulator reports (`siginfo`) where that cannot be done; that is `reported` anyway.
     """
 
     outcome: Outcome
@@ -84,7 +84,9 @@ def emulate(
     kind, detail = classify(done, size, merged, counted, wrong)
     if "limit" in state:
         kind, detail = "limit", f"stopped after {state['limit']}"
-    dead = _crash(state) if kind == "crash" else None
+    elif kind == "ok" and not expected:
+        detail = "the profile merges"
+    dead = _crash(state, program.name) if kind == "crash" else None
     quality = ProfileState(bool(merged and merged.ok), size, len(counted))
     how = (done.exit_code, done.signal_name, dead, quality, done.seconds)
     outcome = Outcome(kind, detail, *how)
@@ -104,10 +106,13 @@ def _state(program: Path, done: process.Finished, result: Path) -> dict[str, Any
     return state
 
 
-def _crash(state: Mapping[str, Any]) -> Crash:
+def _crash(state: Mapping[str, Any], module: str) -> Crash:
     """Return the crash as a debugger would, its address computed where that can be done."""
     instruction, registers = state["instruction"], state["registers"]
-    frames = tuple(Frame(**frame) for frame in state["frames"])
+    frames = tuple(
+        Frame(frame["function"], frame["offset"], frame["module"] or module)
+        for frame in state["frames"]
+    )
     dead = Crash(state["signal"], frames, instruction, registers, debugger="unicorn")
     if state["signal"] != "SIGSEGV":
         return dead

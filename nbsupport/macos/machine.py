@@ -272,11 +272,11 @@ class Machine:
         return {"instruction": instruction, "registers": registers, "frames": frames}
 
     def _frame(self, address: int, before: int = 0) -> dict[str, Any]:
-        """Return a function and how far in it `address` is, which may be just behind its end."""
+        """Return a function and how far in it `address` is; without a module, the program's."""
         if name := self._served(address):
             return {"function": name, "offset": 0, "module": "libSystem"}
         name, start = self.program.function(address - before)
-        return {"function": name, "offset": address - start if name else None, "module": "program"}
+        return {"function": name, "offset": address - start if name else None, "module": ""}
 
     def _callers(self, pc: int) -> Iterator[int]:
         """Yield return addresses by frame pointers, at most 63.

@@ -74,7 +74,7 @@ def test_so_it_is_of_a_program_of_macos(
         toolchain(main), toolchain(foreign)
     program = build_program("cold", arch, main, foreign, fixups=fixups)
     misread = ruler.from_program(program).misread
-    crash = emulator.run(program.path, program.main).outcome.crash
+    crash = emulator.emulate(program.path, program.main).outcome.crash
     assert (misread and misread.fault_address) == (crash and crash.fault_address)
     assert (misread is None) == (main == foreign)
 

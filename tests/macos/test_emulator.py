@@ -261,6 +261,7 @@ def test_the_thread_register_of_x86_64_points_to_itself(make: Make) -> None:
 
 DEATHS = {
     "SIGSEGV": "return *(volatile int *)16;",
+    "SIGBUS": "*(volatile char *)main = 0;",  # what cannot be written
     "SIGABRT": "abort();",
     "SIGTRAP": "__builtin_debugtrap();",
     "SIGILL": '__asm__(".long 0xb0f");',  # ud2, udf

@@ -8,14 +8,14 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import nbsupport
 from nbsupport.base import process, settings
-from nbsupport.base.errors import LabError, MissingError, first_line
+from nbsupport.base.errors import LabError, MissingError, first_line, visible
 from nbsupport.crash.address import fault_address
 from nbsupport.crash.crash import Crash, Frame
 from nbsupport.lab import counts
@@ -23,16 +23,16 @@ from nbsupport.lab.outcome import Outcome, ProfileState, classify
 from nbsupport.toolchains import profdata
 from nbsupport.toolchains.probe import Toolchain
 
-#: Ends an endless loop after some seconds; the programs here take less than a tenth of it.
-INSTRUCTIONS = 200_000_000
+#: Ends an endless loop after two seconds; the programs here take less than a tenth of it.
+INSTRUCTIONS = 50_000_000
 
 
 @dataclass(frozen=True)
 class Emulated:
     """What came of a program: `outcome` as of a native trial, and the profile's `text`, or "".
 
-    The outcome's fault address is computed from the instruction and the registers, where that can
-    be done; `reported` is what the emulator says.
+    The outcome's fault address is computed from the instruction and the registers (`registers`), or
+    is what the emulator reports (`siginfo`) where that cannot be done; that is `reported` anyway.
     """
 
     outcome: Outcome
@@ -49,14 +49,13 @@ def emulate(
     environment: Mapping[str, str] | None = None,
     limits: settings.Limits = settings.PROGRAM,
     instructions: int = INSTRUCTIONS,
-    expected: Callable[[], counts.Expected] | None = None,
 ) -> Emulated:
     """Execute a Mach-O program (arm64 or x86-64, one thread, libSystem only), and judge it.
 
     Its files are in an empty folder, its profile is read by the llvm-profdata of `toolchain`.
     `environment` comes on top of LLVM_PROFILE_FILE. It may execute so many `instructions`; `limits`
-    are those of the emulator that it runs in. `expected` is asked for counts where there are
-    some. Raises `MissingError` without the emulator, `LabError` for what it cannot execute.
+    are those of the emulator that it runs in. Counts are not judged. Raises `MissingError` without
+    the emulator, `LabError` for what it cannot execute.
     """
     for name in ("unicorn", "capstone", "lief"):
         if importlib.util.find_spec(name) is None:
@@ -80,11 +79,12 @@ def emulate(
             merged = profdata.as_text(profdata.tool(toolchain), profile)
             text = merged.stdout if merged.ok else ""
     counted = counts.parse(text)
-    wrong = counts.difference(counted, expected()) if counted and expected else None
-    kind, detail = classify(done, size, merged, counted, wrong)
+    kind, detail = classify(done, size, merged, counted, None)
     if "limit" in state:
         kind, detail = "limit", f"stopped after {state['limit']}"
-    dead = _crash(state) if kind == "crash" else None
+    elif kind == "ok":
+        detail = "the profile merges"
+    dead = _crash(state, program.name) if kind == "crash" else None
     quality = ProfileState(bool(merged and merged.ok), size, len(counted))
     how = (done.exit_code, done.signal_name, dead, quality, done.seconds)
     outcome = Outcome(kind, detail, *how)
@@ -96,7 +96,8 @@ def _state(program: Path, done: process.Finished, result: Path) -> dict[str, Any
     if done.limit:
         return {}
     if not result.is_file():
-        why = f"the emulator ended by {done.signal_name or first_line(done.stderr[-300:])}"
+        last = first_line("\n".join(reversed(done.stderr.splitlines())))
+        why = f"the emulator has failed ({visible(done.signal_name or last)})"
         raise LabError(program.name, why, "build it again")
     state: dict[str, Any] = json.loads(result.read_text())
     if "error" in state:
@@ -104,12 +105,15 @@ def _state(program: Path, done: process.Finished, result: Path) -> dict[str, Any
     return state
 
 
-def _crash(state: Mapping[str, Any]) -> Crash:
+def _crash(state: Mapping[str, Any], module: str) -> Crash:
     """Return the crash as a debugger would, its address computed where that can be done."""
     instruction, registers = state["instruction"], state["registers"]
-    frames = tuple(Frame(**frame) for frame in state["frames"])
+    frames = tuple(
+        Frame(frame["function"], frame["offset"], frame["module"] or module)
+        for frame in state["frames"]
+    )
     dead = Crash(state["signal"], frames, instruction, registers, debugger="unicorn")
-    if state["signal"] != "SIGSEGV":
+    if state["signal"] not in ("SIGSEGV", "SIGBUS"):
         return dead
     address = fault_address(instruction, registers) if instruction else None
     if address is None or frames[0].module == "libSystem":

@@ -32,12 +32,14 @@ _INITIALIZERS = {_TYPE.MOD_INIT_FUNC_POINTERS: "<Q", _TYPE.INIT_FUNC_OFFSETS: "<
 class Executable:
     """A program in memory: its `segments` by address, its own pointers slid as these are.
 
+    Those at the addresses `fixed` cannot be written.
     `imports` are (address of a pointer, symbol, addend), `symbols` (address, name) by address.
     `initializers` run before `main`; `locals` is how the variables of a thread begin.
     """
 
     cpu: str
     segments: dict[int, bytearray]
+    fixed: frozenset[int]
     imports: list[tuple[int, str, int]]
     symbols: list[tuple[int, str]]
     initializers: list[int]
@@ -95,12 +97,15 @@ def _refused(binary: lief.MachO.Binary) -> str:
 
 def _placed(binary: lief.MachO.Binary) -> Executable:
     segments: dict[int, bytearray] = {}
+    fixed = set()
     for segment in binary.segments:
         size, content = segment.virtual_size, bytes(segment.content)
         if segment.init_protection and size:
             if size > _MOST or len(content) > size:
                 raise ValueError(f"segment {segment.name!s} has {len(content)} of {size} bytes")
             segments[segment.virtual_address + SLIDE] = bytearray(content.ljust(size, b"\0"))
+            if not segment.init_protection & 2:  # VM_PROT_WRITE
+                fixed.add(segment.virtual_address + SLIDE)
     for relocation in binary.relocations:
         place = relocation.address + SLIDE
         if isinstance(relocation, lief.MachO.RelocationFixup):
@@ -123,6 +128,7 @@ def _placed(binary: lief.MachO.Binary) -> Executable:
     return Executable(
         cpu=_CPUS[binary.header.cpu_type],
         segments=segments,
+        fixed=frozenset(fixed),
         imports=imports,
         # N_SECT without N_STAB. What the assembler names for itself (ltmp0) is nobody's function.
         symbols=sorted(

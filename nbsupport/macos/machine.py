@@ -25,6 +25,12 @@ MOST, _MOST_MAPPED = 1 << 30, 16 << 30
 _STUBS, _STUB, _STUBS_SIZE = 0x1_8000_0000, 1 << 12, 64 << 20
 _STACK, _STACK_SIZE, _THREAD, _MAPPED = 0x1_6F00_0000, 8 << 20, 0x1_6FF0_0000, 0x3_0000_0000
 _WORD = (1 << 64) - 1
+#: What becomes of Unicorn's errors on macOS; the others are of addresses where nothing is.
+_SIGNALS = {
+    unicorn.UC_ERR_INSN_INVALID: "SIGILL",
+    unicorn.UC_ERR_EXCEPTION: "SIGILL",
+    unicorn.UC_ERR_WRITE_PROT: "SIGBUS",
+}
 
 
 class _Arm64:
@@ -93,7 +99,9 @@ class Machine:
         rooms |= {_STACK - _STACK_SIZE: _STACK_SIZE, _THREAD: self.cpu.page}
         try:
             for start, size in rooms.items():
-                self.uc.mem_map(start, -(-size // self.cpu.page) * self.cpu.page)
+                fixed = unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC
+                access = fixed if start in program.fixed else unicorn.UC_PROT_ALL
+                self.uc.mem_map(start, -(-size // self.cpu.page) * self.cpu.page, access)
             for start, content in program.segments.items():
                 self.uc.mem_write(start, bytes(content))
         except unicorn.UcError as error:
@@ -222,8 +230,7 @@ class Machine:
         except unicorn.UcError as error:
             if self._refusal:
                 raise self._refusal from error
-            illegal = (unicorn.UC_ERR_INSN_INVALID, unicorn.UC_ERR_EXCEPTION)
-            signal = "SIGILL" if error.errno in illegal else "SIGSEGV"
+            signal = _SIGNALS.get(error.errno, "SIGSEGV")
         else:
             return {"limit": f"{instructions:,} instructions"}
         return {"signal": signal, "reported": self._reported, **self._crash()}
@@ -272,11 +279,11 @@ class Machine:
         return {"instruction": instruction, "registers": registers, "frames": frames}
 
     def _frame(self, address: int, before: int = 0) -> dict[str, Any]:
-        """Return a function and how far in it `address` is, which may be just behind its end."""
+        """Return a function and how far in it `address` is; without a module, the program's."""
         if name := self._served(address):
             return {"function": name, "offset": 0, "module": "libSystem"}
         name, start = self.program.function(address - before)
-        return {"function": name, "offset": address - start if name else None, "module": "program"}
+        return {"function": name, "offset": address - start if name else None, "module": ""}
 
     def _callers(self, pc: int) -> Iterator[int]:
         """Yield return addresses by frame pointers, at most 63.

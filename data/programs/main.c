@@ -83,8 +83,8 @@ static unsigned step(unsigned round) { return library_step(round); }
     static unsigned turn_##n(unsigned sum, unsigned byte) { return sum * n + byte; }
 #define TURNED(n) turn_##n,
 
-EACH_OF_8(TURN, 1) EACH_OF_8(TURN, 2)
-static operation *volatile const turns[] = {EACH_OF_8(TURNED, 1) EACH_OF_8(TURNED, 2)};
+TURN(1) TURN(2)
+static operation *volatile const turns[] = {TURNED(1) TURNED(2)};
 
 /* 64 functions, each with a value site: a copy of a size known at run time. All but the last eight
  * have another one: an indirect call. */
@@ -93,7 +93,7 @@ static operation *volatile const turns[] = {EACH_OF_8(TURNED, 1) EACH_OF_8(TURNE
         memcpy(to, to + SIZE, size);                                                               \
         to[0] += n;                                                                                \
         if (n < 80)                                                                                \
-            to[0] = (unsigned char)turns[size % 16](to[0], n);                                     \
+            to[0] = (unsigned char)turns[size % 2](to[0], n);                                      \
     }
 #define CALL(n) copy_##n(bytes, size);
 

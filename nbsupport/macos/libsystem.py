@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from nbsupport.macos.executable import Executable, unsupported
-from nbsupport.macos.machine import MOST, Ended, Fault, Machine
+from nbsupport.macos.machine import MOST, BadAccess, Ended, Machine
 from nbsupport.macos.printf import formatted, signed
 
 _BAD_FILE, _NO_MEMORY = 9, 12
@@ -184,10 +184,10 @@ class LibSystem(Machine):
         return self.own + 0x1000 + 16 * number if number >= 0 else 0
 
     def number(self, handle: int) -> int:
-        """Return the descriptor of a FILE pointer; raises `Fault` for what is none."""
+        """Return the descriptor of a FILE pointer; raises `BadAccess` for what is none."""
         number, rest = divmod(handle - self.handle(0), 16)
         if rest or number not in self.files:
-            raise Fault(handle)
+            raise BadAccess(handle)
         return number
 
     def file(self, handle: int) -> IO[bytes]:

@@ -33,7 +33,7 @@ _SIGNALS = {
 }
 
 
-class _Arm64:
+class _Arm64Cpu:
     """The processor of Apple's own machines; the model has LSE's atomics."""
 
     engine = (unicorn.UC_ARCH_ARM64, unicorn.UC_MODE_ARM)
@@ -46,7 +46,7 @@ class _Arm64:
     back, longest, trap = bytes.fromhex("c0035fd6"), 4, 7  # ret; EXCP_BKPT
 
 
-class _X86:
+class _X86Cpu:
     """Intel's."""
 
     engine = (unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
@@ -67,7 +67,7 @@ class Ended(Exception):  # noqa: N818 - as StopIteration: no error
         self.exit_code, self.signal = exit_code, signal
 
 
-class Fault(Exception):  # noqa: N818 - the program's, not ours
+class BadAccess(Exception):  # noqa: N818 - the program's, not ours
     """An access to memory that is not there, by what stands in for a function."""
 
     def __init__(self, address: int) -> None:
@@ -81,7 +81,7 @@ class Machine:
     def __init__(self, program: Executable) -> None:
         self.program = program
         self.arm = program.cpu == "arm64"
-        self.cpu: type[_Arm64] | type[_X86] = _Arm64 if self.arm else _X86
+        self.cpu: type[_Arm64Cpu] | type[_X86Cpu] = _Arm64Cpu if self.arm else _X86Cpu
         self.uc = unicorn.Uc(*self.cpu.engine)
         self.uc.ctl_set_cpu_model(self.cpu.model)
         # No page tables: `_fill` maps each page to itself, so that an address is reported whole.
@@ -126,11 +126,11 @@ class Machine:
         return int(getattr(self.cpu.constants, self.cpu.prefix + name.upper()))
 
     def read(self, address: int, size: int) -> bytes:
-        """Return memory; raises `Fault`."""
+        """Return memory; raises `BadAccess`."""
         return bytes(self._access(self.uc.mem_read, address, size, size))
 
     def write(self, address: int, content: bytes) -> None:
-        """Set memory; raises `Fault`."""
+        """Set memory; raises `BadAccess`."""
         self._access(self.uc.mem_write, address, len(content), content)
 
     def _access(self, act: Callable[..., Any], address: int, size: int, what: Any) -> Any:
@@ -140,22 +140,22 @@ class Machine:
                 return act(place, what) if size else b""
         for low, high, _ in sorted(self.uc.mem_regions()):
             place = high + 1 if low <= place <= high else place
-        raise Fault(address + place - self._untagged(address))
+        raise BadAccess(address + place - self._untagged(address))
 
     def _untagged(self, address: int) -> int:
         """Return an address as macOS has arm64 take it: the top byte is a tag, which is ignored."""
         return address & _WORD >> 8 if self.arm else address & _WORD
 
     def word(self, address: int) -> int:
-        """Return the 8 bytes at an address as a number; raises `Fault`."""
+        """Return the 8 bytes at an address as a number; raises `BadAccess`."""
         return int.from_bytes(self.read(address, 8), "little")
 
     def store(self, address: int, value: int) -> None:
-        """Set the 8 bytes at an address; raises `Fault`."""
+        """Set the 8 bytes at an address; raises `BadAccess`."""
         self.write(address, struct.pack("<Q", value & _WORD))
 
     def text(self, address: int, most: int = 1 << 20) -> bytes:
-        """Return a string without its end, or so much of it; raises `Fault`."""
+        """Return a string without its end, or so much of it; raises `BadAccess`."""
         content = b""
         while len(content) < most:
             here = address + len(content)
@@ -225,7 +225,7 @@ class Machine:
             if not end.signal:
                 return {"exit_code": end.exit_code}
             signal = end.signal
-        except Fault as fault:
+        except BadAccess as fault:
             signal, self._reported = "SIGSEGV", fault.address
         except unicorn.UcError as error:
             if self._refusal:
@@ -271,7 +271,7 @@ class Machine:
         registers = {name: self.get(name) for name in self.cpu.names}
         frames = [self._frame(pc), *(self._frame(back, 1) for back in self._callers(pc))]
         instruction = None
-        with contextlib.suppress(Fault):
+        with contextlib.suppress(BadAccess):
             code = self.read(pc, self.cpu.longest)
             for row in capstone.Cs(*self.cpu.decoder).disasm(code, pc, 1):
                 instruction = f"{row.mnemonic} {row.op_str}"
@@ -291,7 +291,7 @@ class Machine:
         What has not made its frame, or makes none, has its own in the link register, or on top of
         the stack.
         """
-        with contextlib.suppress(Fault):
+        with contextlib.suppress(BadAccess):
             if not self._framed(pc):
                 yield self.get("lr") if self.arm else self.word(self.get(self.cpu.sp))
             frame = self.get(self.cpu.fp)

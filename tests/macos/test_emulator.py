@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import resource
@@ -331,7 +332,19 @@ def test_time_memory_and_output_are_limited(make: Make) -> None:
     assert large.outcome.detail == "stopped at the memory limit"
 
 
-# What is not emulated: one line.
+# What is not emulated, or not there: one line.
+
+
+@pytest.mark.parametrize("name", ["unicorn", "capstone", "lief"])
+def test_without_the_extra_it_says_how_to_get_it(
+    name: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = make("int main(void) { return 0; }")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == name else find(n))
+    with pytest.raises(MissingError, match=rf"{name} is not installed; pip install .*\[macho\]"):
+        run(program)
+
 
 REFUSED = {
     "it calls pthread_create, which is not emulated": "void pthread_create(void); int main(void) { pthread_create(); }",

@@ -55,7 +55,7 @@ def toolchains(compilers: Iterable[Toolchain]) -> None:
     table.add_column("name", no_wrap=True, min_width=longest)
     for heading in ("version", "raw version", "runtime", "llvm-profdata", "LLDB"):
         table.add_column(heading)
-    table.add_column("prefix", no_wrap=True)
+    table.add_column("prefix")
     for t in compilers:
         marks = ("yes" if tool else "-" for tool in (t.runtime, t.llvm_profdata, t.lldb))
         raw = "-" if t.raw_version is None else str(t.raw_version)

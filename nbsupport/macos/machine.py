@@ -6,6 +6,7 @@ and no signal is delivered to it. Sources: Unicorn's unicorn.h; "Writing ARM64 c
 platforms"; System V's ABI of x86-64, 3.2; EXCP_* of QEMU's cpu.h.
 """
 
+import abc
 import contextlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +76,7 @@ class BadAccess(Exception):  # noqa: N818 - the program's, not ours
         self.address = address
 
 
-class Machine:
+class Machine(abc.ABC):
     """A processor, memory, and a program in it; raises `LabError` where that finds no room."""
 
     def __init__(self, program: Executable) -> None:
@@ -110,9 +111,9 @@ class Machine:
         self.store(_THREAD, _THREAD)
         self.set(self.cpu.thread, _THREAD)
 
+    @abc.abstractmethod
     def serve(self, name: str) -> int | None:
         """Return what a function returns that the program has called; None: it has moved on."""
-        raise NotImplementedError
 
     def get(self, name: str) -> int:
         """Return a register."""

@@ -16,7 +16,7 @@ from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.macos import runtime, target
 from nbsupport.macos.build import MachOProgram, build_program
-from nbsupport.toolchains import Toolchain, download, wheels
+from nbsupport.toolchains import Toolchain, wheels
 
 #: Left to make test-all: once a worker of xdist that had LIEF read Mach-O files died later, in
 #: another test; why is not known yet.
@@ -24,17 +24,6 @@ pytestmark = pytest.mark.slow
 
 #: Processor, main's LLVM, the library's: records of 64 bytes, then of 48.
 MIXED = [("arm64", "19", "16"), ("x86_64", "19", "17")]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiler() -> Toolchain:
-    """Install what compiles for macOS, or skip all of this; return LLVM 19 for x86-64."""
-    try:
-        download.install("macho")
-        target.compiler("x86_64", "17")
-        return target.compiler("x86_64", "19")
-    except MissingError as error:
-        pytest.skip(str(error))
 
 
 def built(arch: Any, main: str, foreign: str, name: str = "cold", **how: Any) -> MachOProgram:

@@ -23,7 +23,7 @@ from nbsupport.macos import runtime, target
 from nbsupport.macos.build import MachOProgram, build_program
 from nbsupport.macos.emulator import Emulated, emulate
 from nbsupport.macos.executable import SLIDE, load
-from nbsupport.toolchains import Toolchain, download, profdata
+from nbsupport.toolchains import Toolchain, profdata
 
 #: Left to make test-all: once a worker of xdist that had LIEF read Mach-O files died later, in
 #: another test; why is not known yet.
@@ -34,18 +34,6 @@ ARCHS = ["arm64", "x86_64"]
 OTHER = {"arm64": "16", "x86_64": "17"}
 PROGRAMS = Path(settings.data_dir(), "programs")
 Make = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiler() -> Toolchain:
-    """Install what compiles for macOS, or skip all of this; return LLVM 19 for x86-64."""
-    pytest.importorskip("unicorn")
-    try:
-        download.install("macho")
-        target.compiler("x86_64", "17")
-        return target.compiler("x86_64", "19")
-    except MissingError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -126,7 +114,10 @@ def test_a_mixed_program_dies_where_the_record_says(arch: Any, optimize: Any) ->
     assert functions(result)[-2:] == ["__llvm_profile_write_file", "exit handlers"]
     assert dead.frames[0].offset == OFFSETS.get((arch, optimize), dead.frames[0].offset)
     # The first foreign record comes after main's three of 64 bytes; there the runtime finds Values.
-    section = lief.MachO.parse(str(program.path)).at(0).get_section("__llvm_prf_data")  # type: ignore[union-attr]
+    file = lief.MachO.parse(str(program.path))  # what is in it lives as long as it does
+    binary = file.at(0) if file else None
+    assert binary
+    section = binary.get_section("__llvm_prf_data")
     assert section
     content = bytes(section.content)
     values = int.from_bytes(content[3 * 64 + 40 : 3 * 64 + 48], "little")

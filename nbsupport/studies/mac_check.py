@@ -54,8 +54,9 @@ STEPS = (
         "mixed",
         "builds a program of this project (80 lines of C) of two compilers' parts: main by LLVM 19 "
         "or rustc, the library by Apple's clang; main first and library first, with -dead_strip "
-        "and without. Reads the order of the records and the version symbol off each, runs it "
-        "once (10 s at most), and once more under Apple's LLDB if it crashes",
+        "and without, and once with a library of greater alignment. Reads the order of the records "
+        "and the version symbol off each, runs it once (10 s at most), and once more under Apple's "
+        "LLDB if it crashes",
         (_BUILD, _LINK, f"lldb --batch -o run -k '{' / '.join(LLDB)}'"),
         270,
         MacCheck.try_mixed,
@@ -197,7 +198,8 @@ def table(folders: Sequence[Path] | None = None) -> shown.Shown:
 
 
 def _row(check_name: str, row: dict[str, Any]) -> tuple[str, ...]:
-    built = row["optimize"] + (", -dead_strip" if row["dead_strip"] else "")
+    marks = ["-dead_strip"] * row["dead_strip"] + ["library aligned"] * row["aligned"]
+    built = ", ".join((row["optimize"], *marks))
     library = row["foreign"] + ("" if row["instrumented"] else ", not instrumented")
     told = row.get("exception", {})
     return (

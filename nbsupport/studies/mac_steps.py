@@ -53,6 +53,8 @@ VARIABLES = ("DEVELOPER_DIR", "SDKROOT", "TOOLCHAINS", "MACOSX_DEPLOYMENT_TARGET
 OPTIMIZED = ("-Os", "-O2")
 #: Off by its last word, as the cure has it that is pasted into CFLAGS.
 OFF = ("-fprofile-generate", "-fno-profile-generate")
+#: Included in a library, it aligns its constants more. See version-symbol-alignment in linker.toml.
+ALIGNED = "aligned.inc"
 #: What LLDB is asked at a crash, as text. All registers: `far` is of a set of its own on arm64.
 LLDB = ("thread info", "bt", "register read --all", "disassemble --pc --count 4")
 _ASKING = settings.Limits(seconds=15.0)
@@ -69,7 +71,8 @@ _WAIT = 15.0
 class MacBuild:
     """A program to build: by whom, optimized how, in which order, by which linker, stripped.
 
-    `main` and `foreign` are toolchains' names; the foreign part is `instrumented`, or is not.
+    `main` and `foreign` are toolchains' names; the foreign part is `instrumented`, or is not, and
+    its constants, with the version symbol, may be `aligned` more than main's are.
     """
 
     main: str
@@ -79,6 +82,7 @@ class MacBuild:
     linker: str = "ld"
     dead_strip: bool = False
     instrumented: bool = True
+    aligned: bool = False
 
     @property
     def program(self) -> str:
@@ -89,6 +93,7 @@ class MacBuild:
     def name(self) -> str:
         """The name of its files."""
         marks = ["stripped"] * self.dead_strip + ["foreign-off"] * (not self.instrumented)
+        marks += ["aligned"] * self.aligned
         words = (self.main, self.foreign, self.optimize.strip("-"), self.order, self.linker)
         return "_".join((*words, *marks)).replace("/", "-")
 
@@ -178,6 +183,7 @@ class MacCheck:
             if mixed(main, foreign):
                 ways = itertools.product(OPTIMIZED, ORDERS, self.linkers, (False, True))
                 builds += [MacBuild(*names, o, order, ld, strip) for o, order, ld, strip in ways]
+                builds += [MacBuild(*names, linker=linker, aligned=True) for linker in self.linkers]
             else:
                 builds += [MacBuild(*names, linker=linker) for linker in self.linkers]
         self._try_all(builds)
@@ -224,14 +230,15 @@ class MacCheck:
         """Return the trial of a build, and where the linker draws its map."""
         drawn = self.work / "maps" / build.name
         drawn.parent.mkdir(exist_ok=True)
-        off = () if build.instrumented else OFF
+        more = [] if build.instrumented else [*OFF]
+        more += ["-include", str(settings.data_dir() / "macos" / ALIGNED)] * build.aligned
         how = None if build.instrumented else "none"
         trial = lab.trial(
             build.program, build.main, build.foreign, order=build.order, instrument=how
         )
         main = dataclasses.replace(trial.program.main, optimize=build.optimize)
         library = tuple(
-            dataclasses.replace(unit, optimize=build.optimize, flags=(*unit.flags, *off))
+            dataclasses.replace(unit, optimize=build.optimize, flags=(*unit.flags, *more))
             for unit in trial.program.library
         )
         program = dataclasses.replace(trial.program, main=main, library=library)

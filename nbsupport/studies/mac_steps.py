@@ -63,6 +63,8 @@ _ASKING = settings.Limits(seconds=15.0)
 _KEPT = "procName osVersion cpuType translated exception termination asi vmRegionInfo usedImages"
 _REPORTED = ("far", "esr", "faultvaddr")
 _MOST_REPORTS = 8
+#: Seconds by which the time of a file may be behind the clock.
+_TICK = 1.0
 #: Seconds that macOS may take to write its report.
 _WAIT = 15.0
 
@@ -117,7 +119,7 @@ class MacCheck:
         self.pairs: list[tuple[Toolchain, Toolchain]] = []
         self.lldb: Path | None = None
         self.late = threading.Event()
-        self._xcode, self._start = False, time.time()
+        self._xcode, self._start = False, time.time() - _TICK
 
     def save(self) -> None:
         """Write what is known by now: Ctrl-C leaves that."""

@@ -201,7 +201,7 @@ def _row(check_name: str, row: dict[str, Any]) -> tuple[str, ...]:
     marks = ["-dead_strip"] * row["dead_strip"] + ["library aligned"] * row["aligned"]
     built = ", ".join((row["optimize"], *marks))
     library = row["foreign"] + ("" if row["instrumented"] else ", not instrumented")
-    told = row.get("exception", {})
+    exception = row.get("exception", {})
     return (
         *(check_name, row["main"], library, built, row["order"], row["linker"]),
         ", ".join(f"{n} of {size}" for size, n in row.get("layouts", ())) or "-",
@@ -210,5 +210,5 @@ def _row(check_name: str, row: dict[str, Any]) -> tuple[str, ...]:
         row["outcome"],
         row.get("function") or "-",
         row.get("fault_address") or "-",
-        told.get("far") or told.get("faultvaddr") or "-",
+        exception.get("far") or exception.get("faultvaddr") or "-",
     )

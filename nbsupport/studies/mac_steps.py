@@ -350,10 +350,10 @@ def keep_report(text: str) -> dict[str, Any]:
     """
     head, _, rest = text.partition("\n")
     body = json.loads(rest)
-    kept = {key: body[key] for key in _KEPT.split() if key in body}
+    public = {key: body[key] for key in _KEPT.split() if key in body}
     threads = [body["threads"][body.get("faultingThread", 0)]]
     kind = json.loads(head)["bug_type"]
-    return {"bug_type": kind, **kept, "faultingThread": 0, "threads": threads}
+    return {"bug_type": kind, **public, "faultingThread": 0, "threads": threads}
 
 
 @contextlib.contextmanager

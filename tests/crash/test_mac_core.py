@@ -65,14 +65,9 @@ def test_the_fault_register_of_macos_is_told(
     (tmp_path / "look.py").write_text(LOOK.format(folder=folder))
     path = core(tmp_path / "core", *machine)
     looks = ("register read --all", f"script exec(open({str(tmp_path / 'look.py')!r}).read())")
-    command = [
-        lldb,
-        "--no-lldbinit",
-        "--batch",
-        "--core",
-        path,
-        *(w for x in looks for w in ("-o", x)),
-    ]
+    command: list[str | Path] = [lldb, "--no-lldbinit", "--batch", "--core", path]
+    for look in looks:
+        command += ["-o", look]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("told")]
     assert line.startswith(f"told {told} ")

@@ -26,7 +26,8 @@ from nbsupport.crash.explanation import explain
 from nbsupport.studies import mac_check, mac_steps
 from nbsupport.studies.mac_check import CheckStep
 from nbsupport.studies.mac_steps import MacBuild, MacCheck
-from nbsupport.toolchains import Toolchain
+from nbsupport.studies.sent_folder import SentFolder
+from nbsupport.toolchains import Toolchain, discovery
 
 #: What programs of Apple's print, by their command lines. `ld -v` is as in ziglang/zig issue 17188,
 #: `clang --version` and `lldb --version` as in homebrew's `brew config` and many issues.
@@ -161,21 +162,12 @@ class TestMachine:
         assert mac_check.load(check.folder.path)["whole"]
 
 
-def compiler(name: str, raw_version: int | None, **more: Any) -> Toolchain:
+def compiler(name: str, raw_version: int | None, *, runtime: bool = True) -> Toolchain:
     version, _, provider = name.partition("@")
-    kind = "rustc" if "rustc" in provider else "clang"
-    runtime = Path("/runtime") if more.pop("runtime", True) else None
     place = Path("/", name)
-    return Toolchain(
-        name,
-        kind,
-        f"{version}.0.0",
-        raw_version,
-        provider,
-        place,
-        place,
-        runtime=runtime,  # type: ignore[arg-type]
-    )
+    archive = Path("/runtime") if runtime else None
+    words = (f"{version}.0.0", raw_version, provider, place, place)
+    return Toolchain(name, "rustc" if "rustc" in provider else "clang", *words, runtime=archive)
 
 
 OLD, NEW = compiler("16@apple", 8), compiler("17@apple", 10)
@@ -369,7 +361,7 @@ class TestPrivacy:
         check.ask_machine()
         check.pairs, check.linkers = whole.pairs[:1], {"lld": ("-fuse-ld=lld",)}
         check.strip, check.map = "-Wl,--gc-sections", "-Wl,-Map,"
-        check.lldb = mac_steps.discovery.find_lldb()
+        check.lldb = discovery.find_lldb()
         reports = home / "Library" / "Logs" / "DiagnosticReports"
         reports.mkdir(parents=True)
         check.try_mixed()
@@ -392,7 +384,7 @@ class TestPrivacy:
         )
 
     def test_names_inside_of_words_stay(self, tmp_path: Path, jane: list[bytes]) -> None:
-        hide = mac_steps.SentFolder(tmp_path / "sent", {}).hide
+        hide = SentFolder(tmp_path / "sent", {}).hide
         assert hide("jroes jrooe x_jroe jroe-") == "jroes jrooe x_<name> <name>-"
         home = str(Path.home())
         assert hide(f"{home} {home}x {home}/x {home.upper()}/x") == f"~ {hide(home + 'x')} ~/x ~/x"
@@ -402,9 +394,7 @@ class TestPrivacy:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HOME", "/")
-        assert (
-            mac_steps.SentFolder(tmp_path / "sent", {}).hide("cd / ; ls /usr") == "cd / ; ls /usr"
-        )
+        assert SentFolder(tmp_path / "sent", {}).hide("cd / ; ls /usr") == "cd / ; ls /usr"
 
 
 class TestReports:

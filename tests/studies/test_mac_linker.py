@@ -70,7 +70,7 @@ def test_what_the_rows_say_of_objects_is_in_objects(arch: Any, llvm: str) -> Non
             [tools / "llvm-nm", "-m", path], capture_output=True, text=True, check=True
         )
         (line,) = [line for line in names.stdout.splitlines() if "_raw_version" in line]
-        command = [tools / "llvm-objdump", "--macho", "--private-headers", path]
+        command: list[str | Path] = [tools / "llvm-objdump", "--macho", "--private-headers", path]
         headers = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         data = headers.partition("sectname __llvm_prf_data")[2].partition("sectname")[0]
         assert "attributes LIVE_SUPPORT" in data

@@ -6,7 +6,6 @@ Written from public facts, and never run on a Mac.
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import shlex
 import tempfile
@@ -18,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import nbsupport
-from nbsupport.audit import judge, objects
 from nbsupport.base import process, progress, settings
-from nbsupport.base.errors import BuildError, LabError
+from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab.lab import ORDERS, Lab, environment
-from nbsupport.lab.outcome import Outcome
 from nbsupport.lab.trial import Trial
 from nbsupport.profile.layout import same_stride
+from nbsupport.studies import mac_evidence
 from nbsupport.studies.sent_folder import SentFolder
-from nbsupport.toolchains import Toolchain, discovery
+from nbsupport.toolchains import Toolchain, discovery, profdata
 
 #: Of `results.json`: a reader that knows another number refuses it.
 SCHEMA = 1
@@ -58,9 +56,6 @@ ALIGNED = "aligned.inc"
 #: What LLDB is asked at a crash, as text. All registers: `far` is of a set of its own on arm64.
 LLDB = ("thread info", "bt", "register read --all", "disassemble --pc --count 4")
 _ASKING = settings.Limits(seconds=15.0)
-#: What is kept of a report that macOS wrote; the rest has numbers of this machine and this user.
-#: Source: "Interpreting the JSON format of a crash report" (Apple).
-_KEPT = "procName osVersion cpuType translated exception termination asi vmRegionInfo usedImages"
 _REPORTED = ("far", "esr", "faultvaddr")
 _MOST_REPORTS = 8
 #: Seconds by which the time of a file may be behind the clock.
@@ -176,6 +171,12 @@ class MacCheck:
         if not any(mixed(*pair) for pair in self.pairs):
             do = "brew install llvm@19 llvm@17 brings two (or another Xcode, in DEVELOPER_DIR)"
             self.lack(f"two compilers whose records differ in size: {do}")
+        for main in {main.name: main for main, _ in self.pairs}.values():
+            try:
+                profdata.tool(main)
+            except MissingError as error:
+                more = "; rustup component add llvm-tools" if main.kind == "rustc" else ""
+                self.lack(f"{error}{more}")
 
     def try_mixed(self) -> None:
         """Build and run what mixes, in each way; of what does not mix, one program a linker."""
@@ -215,18 +216,25 @@ class MacCheck:
             program = lab.linked(trial)
             if drawn.is_file():
                 self.folder.write(f"maps/{build.name}.txt", drawn.read_text(errors="replace"))
-            row |= read_image(program)
+            row |= mac_evidence.read_image(program)
+        except LabError as error:
+            self.folder.write(f"logs/{build.name}.txt", f"{error}\n{getattr(error, 'output', '')}")
+            return {**row, "outcome": "build-failed", "detail": str(error)}
+        try:
             outcome = lab.run(trial)
             if outcome.profile.valid:
                 text, _ = lab.run_once(trial)
                 self.folder.write(f"profiles/{build.name}.proftext", text)
-        except LabError as error:
-            kind = "build-failed" if isinstance(error, BuildError) else "not-run"
-            self.folder.write(f"logs/{build.name}.txt", f"{error}\n{getattr(error, 'output', '')}")
-            return {**row, "outcome": kind, "detail": str(error)}
+        except LabError as error:  # of llvm-profdata, or of what the counts are compared with
+            return {
+                **row,
+                **mac_evidence.run_alone(program),
+                "outcome": "not-judged",
+                "detail": str(error),
+            }
         if outcome.kind == "crash" and not (self.folder.path / "crashes").exists():
             self._debug(program)
-        return row | told(outcome)
+        return row | mac_evidence.told(outcome)
 
     def _trial(self, lab: Lab, build: MacBuild) -> tuple[Trial, Path]:
         """Return the trial of a build, and where the linker draws its map."""
@@ -273,7 +281,7 @@ class MacCheck:
         for number, path in enumerate(paths[:_MOST_REPORTS], 1):
             name = f"crashes/report-{number}.ips"
             try:
-                report = keep_report(path.read_text(errors="replace"))
+                report = mac_evidence.keep_report(path.read_text(errors="replace"))
             except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 self.lack(f"a report of macOS that is not as expected ({type(error).__name__})")
                 continue
@@ -310,50 +318,6 @@ def choose(toolchains: Sequence[Toolchain]) -> list[tuple[Toolchain, Toolchain]]
 def mixed(main: Toolchain, foreign: Toolchain) -> bool:
     """Return whether the records of two toolchains differ in size."""
     return not same_stride(main.raw_version or 0, foreign.raw_version or 0)
-
-
-def read_image(program: Path) -> dict[str, Any]:
-    """Return what a linked program says of its records, for `results.json`.
-
-    `layouts` are record size and number of records of each run, as they lie; `version_symbol` is
-    the raw version of the symbol that won, `runtime` that of the runtime; `foretold` are the kinds
-    of outcome that these leave possible; `records` the section's bytes in hex, as in the file.
-    """
-    report = judge.audit([program], learn=discovery.discover)
-    (file,) = report.files
-    binary = objects.read(program)
-    sections = [section for part in binary.parts for section in part.sections] if binary else []
-    return {
-        "layouts": [list(layout) for layout in file.layouts],
-        "version_symbol": file.parts[0].symbol[0],
-        "runtime": file.parts[0].runtime,
-        "verdict": report.verdict,
-        "foretold": report.judgement.outcomes,
-        "records": b"".join(bytes(section.data) for section in sections).hex(),
-    }
-
-
-def told(outcome: Outcome) -> dict[str, Any]:
-    """Return an outcome as JSON, with all that LLDB told of a crash."""
-    document = outcome.to_json()
-    if crash := outcome.crash:
-        numbers = {"registers": crash.registers, "exception": crash.exception}
-        document |= {k: {name: f"{n:#x}" for name, n in v.items()} for k, v in numbers.items()}
-        document |= {"words": crash.words, "function": crash.function}
-    return document
-
-
-def keep_report(text: str) -> dict[str, Any]:
-    """Return what is kept of an .ips report: of a line about it, the type; of threads, the one.
-
-    Raises ValueError, LookupError, TypeError or AttributeError for what is none.
-    """
-    head, _, rest = text.partition("\n")
-    body = json.loads(rest)
-    public = {key: body[key] for key in _KEPT.split() if key in body}
-    threads = [body["threads"][body.get("faultingThread", 0)]]
-    kind = json.loads(head)["bug_type"]
-    return {"bug_type": kind, **public, "faultingThread": 0, "threads": threads}
 
 
 @contextlib.contextmanager

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from nbsupport.base import process, settings
-from nbsupport.base.errors import LabError
+from nbsupport.base.errors import LabError, MissingError
 from nbsupport.cli import commands
 from nbsupport.crash.explanation import explain
-from nbsupport.studies import mac_check, mac_steps
+from nbsupport.studies import mac_check, mac_evidence, mac_steps
 from nbsupport.studies.mac_check import CheckStep
 from nbsupport.studies.mac_steps import MacBuild, MacCheck
 from nbsupport.studies.sent_folder import SentFolder
@@ -200,6 +200,23 @@ def test_who_is_mixed_is_what_the_user_had_where_it_can_be(
     assert [f"{main.name} {foreign.name}" for main, foreign in mac_steps.choose(ordered)] == pairs
 
 
+def test_compilers_are_told_and_what_is_missing_of_them(
+    check: MacCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apple = replace(NEW, lldb=Path("/xcode/lldb"))
+    monkeypatch.setattr("nbsupport.toolchains.discovery.discover", lambda: (apple, RUSTC))
+    check.find_compilers()
+    assert not check.results["compilers"], "Apple's tools are not here"
+    monkeypatch.setattr(check, "_xcode", True)
+    check.find_compilers()
+    rows = [(row["name"], row["raw_version"]) for row in check.results["compilers"]]
+    assert (rows, check.lldb) == ([("17@apple", 10), ("22@rustc-1.95.0", 10)], apple.lldb)
+    sizes, tool = check.results["missing"]
+    assert sizes.startswith("two compilers whose records differ in size: brew install llvm@19")
+    assert tool.startswith("llvm-profdata for 22@rustc-1.95.0: not found; ")
+    assert tool.endswith("; rustup component add llvm-tools")
+
+
 @pytest.fixture(scope="module")
 def whole(
     toolchain: Callable[[str], Toolchain], tmp_path_factory: pytest.TempPathFactory
@@ -286,6 +303,29 @@ class TestBuilds:
         for log in (check.folder.path / "logs").iterdir():
             assert "nonexistent" in log.read_text()
         assert "build-failed" in mac_check.table([check.folder.path]).text
+
+    def test_without_an_llvm_profdata_it_is_said_how_a_program_ended(
+        self, check: MacCheck, whole: MacCheck, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def missing(_: Toolchain) -> Path:
+            raise MissingError("llvm-profdata", "not found", "get it")
+
+        monkeypatch.setattr("nbsupport.toolchains.profdata.tool", missing)
+        monkeypatch.setattr(mac_steps, "OPTIMIZED", ("-Os",))
+        check.pairs, check.linkers = whole.pairs[:1], whole.linkers
+        check.strip, check.map = whole.strip, whole.map
+        check.try_mixed()
+        check.try_control()
+        *mixed, control = check.results["builds"]
+        # A crash, and a version's message, need no profile.
+        assert {row["outcome"] for row in mixed} == {"crash", "version-mismatch"}
+        assert (control["outcome"], control["exit_code"], control["signal"]) == (
+            "not-judged",
+            0,
+            None,
+        )
+        assert control["profile"]["bytes"] > 300
+        assert control["detail"] == "llvm-profdata: not found; get it"
 
 
 class TestTime:
@@ -486,7 +526,7 @@ def test_a_mach_o_image_says_its_order_and_its_version_symbol(
     from nbsupport.macos import build_program
 
     program = build_program("cold", arch, "19", foreign, order=order, dead_strip=strip)
-    image = mac_steps.read_image(program.path)
+    image = mac_evidence.read_image(program.path)
     layouts, symbol = [[64, 3], [48, 6]], 10
     if order == "foreign-first":
         layouts, symbol = layouts[::-1], 8

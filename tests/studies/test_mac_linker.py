@@ -13,7 +13,7 @@ import pytest
 from nbsupport.base import settings
 from nbsupport.lab import build, programs
 from nbsupport.lab.outcome import Outcome
-from nbsupport.studies import mac_linker, mac_steps
+from nbsupport.studies import mac_evidence, mac_linker, mac_steps
 from nbsupport.studies.mac_check import STEPS
 from nbsupport.studies.mac_linker import LinkerQuestion
 from nbsupport.studies.mac_steps import MacBuild
@@ -49,7 +49,9 @@ def test_the_table_shows_every_row() -> None:
 
 def test_what_a_row_reads_is_in_the_results_of_each_build(mixed_crash: Path) -> None:
     fields = {field.name for field in dataclasses.fields(MacBuild)}
-    fields |= mac_steps.read_image(mixed_crash).keys() | mac_steps.told(Outcome("ok", "")).keys()
+    fields |= (
+        mac_evidence.read_image(mixed_crash).keys() | mac_evidence.told(Outcome("ok", "")).keys()
+    )
     assert {row.reads for row in ROWS.values()} <= fields
 
 

@@ -85,6 +85,9 @@ It writes the folder {folder} and {folder}.zip. results.json has all that was fo
 profiles/, logs/ and crashes/ have what linkers, llvm-profdata, compilers, LLDB and macOS \
 themselves said. It builds in a temporary folder, which it removes; what compilers answer is \
 kept in {cache}.
+It installs nothing. It is worth most where a compiler of each kind is: Xcode, or its command \
+line tools; LLVM 19 (brew install llvm@19) or rustc; and, since Xcode 16.3 and LLVM 19 do not \
+mix, an older LLVM, too (brew install llvm@17). What is missing it says, and goes on.
 It does not use the network, sends nothing, asks you nothing, and needs no password. macOS may \
 ask whether a debugger may control a program, and may say that a program quit unexpectedly: \
 whatever you answer will do. Ctrl-C ends it; what is in the folder then is whole.
@@ -96,9 +99,7 @@ environment these variables alone: {variables}.\
 def plan(folder: Path) -> list[str]:
     """Return, in lines, what `check` would do: commands, files, the longest time."""
     most = sum(step.seconds for step in STEPS)
-    lines = [
-        f"pgo-lab mac-check takes {most // 60 + 1} minutes at most, mostly one or two. It does:"
-    ]
+    lines = [f"pgo-lab mac-check takes {most // 60 + 1} minutes at most; we expect two. It does:"]
     for number, step in enumerate(STEPS, 1):
         text = f"{number}. {step.name}, {step.seconds} s at most: {step.what}."
         lines += ["", *textwrap.wrap(text, 90, subsequent_indent="   ", break_on_hyphens=False)]

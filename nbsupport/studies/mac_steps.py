@@ -24,7 +24,7 @@ from nbsupport.lab.trial import Trial
 from nbsupport.profile.layout import same_stride
 from nbsupport.studies import mac_evidence
 from nbsupport.studies.sent_folder import SentFolder
-from nbsupport.toolchains import Toolchain, discovery, profdata
+from nbsupport.toolchains import Toolchain, discovery, probe, profdata
 
 #: Of `results.json`: a reader that knows another number refuses it.
 SCHEMA = 1
@@ -147,7 +147,8 @@ class MacCheck:
         row: dict[str, Any] = {"command": command, "exit_code": None, "output": ""}
         answer = ""
         try:
-            done = process.run(shlex.split(command), cwd=Path("/"), limits=_ASKING)
+            argv, env = shlex.split(command), probe.environment()
+            done = process.run(argv, cwd=Path("/"), env=env, limits=_ASKING)
             row |= {"exit_code": done.exit_code, "output": (done.stdout + done.stderr).strip()}
             answer = done.stdout.strip() if done.ok else ""
         except LabError as error:

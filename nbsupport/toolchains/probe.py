@@ -94,9 +94,17 @@ class UnansweredError(LabError):
     """A compiler that was ended before it answered: what it is, is not known."""
 
 
+def environment() -> dict[str, str]:
+    """Return what a compiler that is only asked finds in its environment: it downloads nothing.
+
+    Source: Cfg::should_auto_install (rustup's src/config.rs).
+    """
+    return process.environment({"RUSTUP_AUTO_INSTALL": "0"})
+
+
 def ask(command: process.Command) -> str:
     """Return what a compiler prints; raises `LabError` with its own words when it refuses."""
-    done = process.run(command, cwd=Path("/"), limits=settings.COMPILER)
+    done = process.run(command, cwd=Path("/"), env=environment(), limits=settings.COMPILER)
     if done.limit or done.signal:
         raise UnansweredError(str(command[0]), "it was ended before it answered", "try again")
     if not done.ok:

@@ -27,7 +27,7 @@ from nbsupport.studies import mac_check, mac_evidence, mac_steps
 from nbsupport.studies.mac_check import CheckStep
 from nbsupport.studies.mac_steps import MacBuild, MacCheck
 from nbsupport.studies.sent_folder import SentFolder
-from nbsupport.toolchains import Toolchain, discovery
+from nbsupport.toolchains import Toolchain, discovery, probe
 
 #: What programs of Apple's print, by their command lines. `ld -v` is as in ziglang/zig issue 17188,
 #: `clang --version` and `lldb --version` as in homebrew's `brew config` and many issues.
@@ -160,6 +160,18 @@ class TestMachine:
         assert rows["rustc -vV"]["exit_code"] is None
         assert "no such program" in rows["rustc -vV"]["output"]
         assert mac_check.load(check.folder.path)["whole"]
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda c, path: c._ask(f"{path} -vV"), lambda _, path: probe.ask([path])]
+)
+def test_rustup_is_asked_to_install_nothing(
+    check: MacCheck, tmp_path: Path, ask: Callable[[MacCheck, Path], str]
+) -> None:
+    path = tmp_path / "rustc"
+    path.write_text('#!/bin/sh\necho "install: $RUSTUP_AUTO_INSTALL"\n')
+    path.chmod(0o755)
+    assert ask(check, path).strip() == "install: 0"
 
 
 def compiler(name: str, raw_version: int | None, *, runtime: bool = True) -> Toolchain:

@@ -73,7 +73,17 @@ def test_pipx_installs_the_wheel_that_make_builds(mixed_crash: Path, tmp_path: P
     (wheel,) = (tmp_path / "clone" / "dist").glob("*.whl")
     assert len(list((tmp_path / "clone" / "dist").glob("*.tar.gz"))) == 1
     places = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
-    pipx = (*UV, "tool", "run", "-q", "pipx==1.8.0", "install", "--python", sys.executable, wheel)
+    pipx: tuple[str | Path, ...] = (
+        *UV,
+        "tool",
+        "run",
+        "-q",
+        "pipx==1.8.0",
+        "install",
+        "--python",
+        sys.executable,
+        wheel,
+    )
     done(*pipx, cwd=tmp_path, environment=places)
     answer = done(tmp_path / "bin" / "pgo-lab", "audit", mixed_crash, cwd=tmp_path, code=1)
     assert answer.stdout.startswith("mixed: ")

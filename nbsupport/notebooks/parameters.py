@@ -132,10 +132,8 @@ def _status(
             namespace[name] = new
         except LabError as error:
             wrong[name] = f"{error}. (It stays {old!r}.)"
-            # Of a list that is a tuple.
-            controls[name].value = (
-                type(event["old"])(old.split(",")) if isinstance(event["new"], tuple) else old
-            )
+            several = isinstance(event["new"], tuple)
+            controls[name].value = tuple(str(old).split(",")) if several else old
         tell()
 
     for name, control in controls.items():

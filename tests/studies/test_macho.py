@@ -12,10 +12,6 @@ from nbsupport.cli.commands import main
 from nbsupport.studies import macho
 from nbsupport.toolchains.probe import Toolchain
 
-#: Left to make test-all: once a worker of xdist that had LIEF read Mach-O files died later, in
-#: another test; why is not known yet.
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize(("arch", "foreign"), [("arm64", "16"), ("x86_64", "17")])
 def test_the_address_is_foretold_read_off_the_file_and_met(

@@ -51,7 +51,6 @@ def test_the_address_read_from_the_image_is_the_one_of_the_crash(
     assert (misread and misread.fault_address) == (crash and crash.fault_address)
 
 
-@pytest.mark.slow  # as those of tests/macos
 @pytest.mark.parametrize("fixups", [True, False], ids=["chained", "opcodes"])
 @pytest.mark.parametrize(
     ("arch", "main", "foreign"),

@@ -453,12 +453,12 @@ def mac_check(
         "pgo-lab-mac-check"
     ),
     plan: Annotated[
-        bool, Option("--plan", help="Say what it would do, anywhere; do nothing.")
+        bool, Option("--plan", help="On any machine: say what the command does, and stop.")
     ] = False,
 ) -> None:
-    """On a Mac: try what this project could not see there; writes a folder to send back.
+    """On a Mac: make the crash happen there, and write a folder to send back.
 
-    It says first what it does, takes ten minutes at most, and uses no network.
+    The command first says what it does. It takes ten minutes at most and uses no network.
     """
     from nbsupport.studies import mac_check as checking
 

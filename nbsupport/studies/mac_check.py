@@ -37,71 +37,71 @@ _LINK = "clang --ld-path=(xcrun --find ld), and -Wl,-ld_classic where Xcode has 
 STEPS = (
     CheckStep(
         "machine",
-        "asks what this Mac is, and which of Apple's tools it has",
+        "We ask what this Mac is, and which of Apple's tools it has.",
         (*MACHINE, "xcode-select -p", *XCODE, "xcrun --find ld"),
         60,
         MacCheck.ask_machine,
     ),
     CheckStep(
         "compilers",
-        "finds Apple's clang, Homebrew's LLVMs and rustc; has each compile an empty function, and "
-        "reads off it which version of profile records it writes",
+        "We look for Apple's clang, Homebrew's LLVMs and rustc. Each compiles an empty function. "
+        "The result tells which version of profile records this compiler writes.",
         ("clang --version, -print-targets, -fprofile-generate -S …", "rustc -vV, --emit=llvm-ir …"),
         120,
         MacCheck.find_compilers,
     ),
     CheckStep(
         "mixed",
-        "builds a program of this project (80 lines of C) of two compilers' parts: main by LLVM 19 "
-        "or rustc, the library by Apple's clang; main first and library first, with -dead_strip "
-        "and without, and once with a library of greater alignment. Reads the order of the records "
-        "and the version symbol off each, runs it once (10 s at most), and once more under Apple's "
-        "LLDB if it crashes",
+        "We build a small program of this project with two compilers: main with LLVM 19 or rustc, "
+        "the library with Apple's clang. We link main first and library first, with "
+        "-dead_strip and without, and once with a library of greater alignment. From each program "
+        "we read the order of its records and the version symbol that the linker kept. Each "
+        "program runs, for 10 s at most; if it crashes, it runs again under Apple's LLDB.",
         (_BUILD, _LINK, f"lldb --batch -o run -k '{' / '.join(LLDB)}'"),
         270,
         MacCheck.try_mixed,
     ),
     CheckStep(
         "control",
-        "the decisive experiment: the same, with the library's instrumentation off. If mixed "
-        "records are the cause, none of these crashes",
+        "This is the decisive experiment: the same programs, but the library is not instrumented. "
+        "If mixed records cause the crash, none of these programs crashes.",
         (f"clang {' '.join(OFF)} (the library)",),
         90,
         MacCheck.try_control,
     ),
     CheckStep(
         "reports",
-        "takes the reports that macOS itself wrote of these crashes, which tell the register far. "
-        "In ~/Library/Logs/DiagnosticReports it reads those of these programs, from now on",
+        "We copy the reports that macOS itself wrote of these crashes: they tell the register far. "
+        "In ~/Library/Logs/DiagnosticReports we read new reports of these programs only.",
         (),
         40,
         MacCheck.take_reports,
     ),
 )
 
-
 _AFTER = """\
-It writes the folder {folder} and {folder}.zip. results.json has all that was found; maps/, \
-profiles/, logs/ and crashes/ have what linkers, llvm-profdata, compilers, LLDB and macOS \
-themselves said. It builds in a temporary folder, which it removes; what compilers answer is \
-kept in {cache}.
-It installs nothing. It is worth most where a compiler of each kind is: Xcode, or its command \
-line tools; LLVM 19 (brew install llvm@19) or rustc; and, since Xcode 16.3 and LLVM 19 do not \
-mix, an older LLVM, too (brew install llvm@17). What is missing it says, and goes on.
-It does not use the network, sends nothing, asks you nothing, and needs no password. macOS may \
-ask whether a debugger may control a program, and may say that a program quit unexpectedly: \
-whatever you answer will do. Ctrl-C ends it; what is in the folder then is whole.
-The folder tells neither your name nor this Mac's, nor where your files lie; and of the \
-environment these variables alone: {variables}.\
+The command writes the folder {folder} and {folder}.zip. The file results.json has every result. \
+The folders maps, profiles, logs and crashes have the words of linkers, llvm-profdata, compilers, \
+LLDB and macOS. The command builds in a temporary folder, and removes it. It keeps what compilers \
+answer in {cache}.
+The command installs nothing and uses no network. It sends nothing, asks you nothing, and \
+needs no password. macOS may ask whether a debugger may control a program, and may say that a \
+program quit unexpectedly. Answer as you like. Ctrl-C ends the command; each file in the folder \
+then is whole.
+The folder tells neither your name nor the name of this Mac, nor where your files are. Of the \
+environment it has these variables only: {variables}.
+The command is worth most with two kinds of compilers: Xcode or its command line tools, and \
+LLVM 19 (brew install llvm@19) or rustc. Xcode 16.3 and later do not mix with LLVM 19; then an \
+older LLVM helps (brew install llvm@17). The command says what is missing, and goes on without it.\
 """
 
 
 def plan(folder: Path) -> list[str]:
     """Return, in lines, what `check` would do: commands, files, the longest time."""
     most = sum(step.seconds for step in STEPS)
-    lines = [f"pgo-lab mac-check takes {most // 60 + 1} minutes at most; we expect two. It does:"]
+    lines = [f"pgo-lab mac-check takes {most // 60 + 1} minutes at most. We expect two. Its steps:"]
     for number, step in enumerate(STEPS, 1):
-        text = f"{number}. {step.name}, {step.seconds} s at most: {step.what}."
+        text = f"{number}. {step.name}, {step.seconds} s at most. {step.what}"
         lines += ["", *textwrap.wrap(text, 90, subsequent_indent="   ", break_on_hyphens=False)]
         lines += [f"     {command}" for command in step.commands]
     after = _AFTER.format(folder=folder, cache=settings.cache_dir(), variables=", ".join(VARIABLES))
@@ -122,8 +122,8 @@ def check(folder: Path) -> list[str]:
     archive = checked.folder.pack()
     return [
         *summarize(checked.results),
-        f"{folder} has it all. Please send {archive.resolve()} back: attach it to an issue of",
-        "the project that you have pgo-lab from (on GitHub: New issue, and drag the file there).",
+        f"Everything is in {folder}. Please send {archive.resolve()} back:",
+        "open an issue where you got pgo-lab, and attach it (on GitHub: drag it into the text).",
     ]
 
 
@@ -135,7 +135,7 @@ def require_mac() -> None:
 
 
 def do_steps(checked: MacCheck, steps: Sequence[CheckStep]) -> None:
-    """Do steps, each within its time; what a step cannot do is said in the results, `missing`."""
+    """Do the steps, each within its time. The results say in `missing` what a step cannot do."""
     checked.save()
     for number, step in enumerate(steps, 1):
         progress.say(f"{number} of {len(steps)}: {step.name}")
@@ -145,7 +145,9 @@ def do_steps(checked: MacCheck, steps: Sequence[CheckStep]) -> None:
             except LabError as error:
                 checked.lack(f"{step.name}: {error}")
         if checked.late.is_set():
-            checked.lack(f"{step.name}: the rest, its {step.seconds} s were over")
+            checked.lack(
+                f"{step.name}: the rest of this step, because its {step.seconds} s were over"
+            )
     checked.results["whole"] = True
     checked.save()
 

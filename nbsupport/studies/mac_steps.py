@@ -261,7 +261,7 @@ class MacCheck:
         """Keep what LLDB itself prints of a crash: evidence that went through no code of ours."""
         lldb = self.lldb or discovery.find_lldb()
         if lldb is None:
-            self.lack("LLDB: frames and registers are in macOS's own reports alone")
+            self.lack("LLDB: only macOS's own reports then have frames and registers")
             return
         looks = [word for command in LLDB for word in ("-k", command)]
         command: process.Command = [lldb, "--no-lldbinit", "--batch", "-o", "run", *looks]
@@ -278,7 +278,7 @@ class MacCheck:
             return
         paths = self._new_reports(crashed) or (self.late.wait(_WAIT), self._new_reports(crashed))[1]
         if not paths:
-            self.lack("reports of macOS: none of these programs is in its DiagnosticReports")
+            self.lack("reports of macOS: its DiagnosticReports have none of these programs")
         for number, path in enumerate(paths[:_MOST_REPORTS], 1):
             name = f"crashes/report-{number}.ips"
             try:

@@ -96,10 +96,10 @@ class TestCommand:
         text = capfd.readouterr().out
         assert max(map(len, text.splitlines())) <= 100
         for each in mac_check.STEPS:
-            assert f"{each.name}, {each.seconds} s at most: " in text
+            assert f"{each.name}, {each.seconds} s at most. " in text
         for command in (*mac_steps.MACHINE, *mac_steps.XCODE, "xcode-select -p"):
             assert f"     {command}\n" in text
-        for said in (f"{tmp_path / 'sent'}.zip", "10 minutes at most", "not use the network"):
+        for said in (f"{tmp_path / 'sent'}.zip", "10 minutes at most", "uses no network"):
             assert said in " ".join(text.split())
         assert not list(tmp_path.iterdir())
 
@@ -118,9 +118,9 @@ class TestCommand:
         monkeypatch.setattr(mac_check, "STEPS", (step(look),))
         folder = tmp_path / "sent"
         assert commands.main(["mac-check", "-o", str(folder)]) == 0
-        assert "1. one, 60 s at most: does it." in said[0]
+        assert "1. one, 60 s at most. does it" in said[0]
         text = " ".join(capfd.readouterr().out.split())
-        assert f"Please send {folder}.zip back: attach it to an issue" in text
+        assert f"Please send {folder}.zip back: open an issue where you got pgo-lab" in text
         assert zipfile.ZipFile(f"{folder}.zip").namelist() == ["sent/", "sent/results.json"]
         assert commands.main(["mac-check", "-o", str(folder)]) == 2
         assert "it is there already; move it away" in capfd.readouterr().err
@@ -350,7 +350,9 @@ class TestTime:
         start = time.monotonic()
         mac_check.do_steps(check, [step(sleep, 1), step(lambda _: done.append(True))])
         assert time.monotonic() - start < 10
-        assert done and check.results["missing"] == ["one: the rest, its 1 s were over"]
+        assert done and check.results["missing"] == [
+            "one: the rest of this step, because its 1 s were over"
+        ]
 
     def test_what_the_clock_ended_is_no_outcome(self, check: MacCheck, whole: MacCheck) -> None:
         check.pairs, check.linkers = whole.pairs, whole.linkers
@@ -495,7 +497,7 @@ class TestReports:
         check.results["builds"] = [{"outcome": "crash", "program": "cold"}]
         check.take_reports()
         (missing,) = check.results["missing"]
-        assert missing.startswith("reports of macOS: none")
+        assert missing.startswith("reports of macOS: its Diag")
 
 
 class TestTable:

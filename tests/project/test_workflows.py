@@ -203,7 +203,7 @@ def test_each_xcode_that_matters_and_is_there_is_checked(checkout: Path) -> None
     text = script("batch", "What a Mac shows").replace("/Applications", "Applications")
     text = text.replace("pgo-lab mac-check", "pgo-lab mac-check --plan")  # no Mac is here
     done = bash(text, checkout, MACHINE="macos-15")
-    folders = re.findall(r"It writes the folder (\S+) and", done.stdout)
+    folders = re.findall(r"writes the folder (\S+) and", done.stdout)
     assert folders == ["mac/macos-15", "mac/macos-15-Xcode_16.2"]
 
 

@@ -299,20 +299,19 @@ class MacCheck:
 
 
 def choose(toolchains: Sequence[Toolchain]) -> list[tuple[Toolchain, Toolchain]]:
-    """Return whom to mix, main and foreign, of `toolchains`, which are in order of age.
+    """Return whom to mix, main and foreign, of `toolchains`, the oldest LLVM first.
 
-    Main is LLVM 19 (Homebrew's), else rustc, else the newest; foreign is Apple's clang. Where their
-    records are of one size, so that they do not mix, another foreign one follows, if there is any.
+    Main is LLVM 19 (Homebrew's), else rustc, else the newest; foreign is Apple's clang. If their
+    records are of one size, the two do not mix: the oldest clang that mixes with main follows.
     """
-    able = [t for t in reversed(toolchains) if t.runtime and t.raw_version]
+    able = [t for t in toolchains if t.runtime and t.raw_version]
     clangs = [t for t in able if t.kind == "clang" and t.provider != "apple"]
     rustcs = [t for t in able if t.kind == "rustc"]
-    mains = [*(t for t in clangs if t.major == "19"), *rustcs, *clangs][:1]
+    mains = [*(t for t in clangs if t.major == "19"), *reversed(rustcs), *reversed(clangs)][:1]
     pairs = [(main, foreign) for main in mains for foreign in able if foreign.provider == "apple"]
     if not any(mixed(*pair) for pair in pairs):
-        pairs += [(main, foreign) for main in mains for foreign in clangs if mixed(main, foreign)][
-            :1
-        ]
+        others = ((main, foreign) for main in mains for foreign in clangs if mixed(main, foreign))
+        pairs += [*others][:1]
     return pairs
 
 

@@ -195,8 +195,8 @@ RUSTC = compiler("22@rustc-1.95.0", 10)
         ([OLD, RUSTC], ["22@rustc-1.95.0 16@apple"]),
         ([OLD, NEWEST], ["23@homebrew 16@apple"]),
         # Of one size: that is tried, and another library, which mixes.
-        ([NEW, *HOMEBREW, NEWEST], ["19@homebrew 17@apple", "19@homebrew 23@homebrew"]),
-        ([NEW, *HOMEBREW], ["19@homebrew 17@apple", "19@homebrew 17@homebrew"]),
+        ([NEW, *HOMEBREW, NEWEST], ["19@homebrew 17@apple", "19@homebrew 17@homebrew"]),
+        ([NEW, HOMEBREW[1], NEWEST], ["19@homebrew 17@apple", "19@homebrew 23@homebrew"]),
         ([NEW, HOMEBREW[1], RUSTC], ["19@homebrew 17@apple"]),
         (HOMEBREW, ["19@homebrew 17@homebrew"]),
         ([OLD], []),

@@ -74,6 +74,20 @@ class Ruler:
         """Where the runtime will die, as a trial's outcome says it; None: nowhere."""
         return f"{self.misread.fault_address:#x}" if self.misread else None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object, of which `from_json` makes it again."""
+        rows = [
+            [(record.offset, record.name, record.layout.raw_version) for record in records]
+            for records in (self.records, self.slots)
+        ]
+        wrong = dict(vars(self.misread)) if self.misread else {}
+        if wrong:
+            wrong["slot"], wrong["record"] = (
+                self.slots.index(wrong["slot"]),
+                self.records.index(wrong["record"]),
+            )
+        return {"data": self.data.hex(), "records": rows[0], "slots": rows[1], "misread": wrong}
+
 
 def from_trial(lab: Lab, trial: Trial) -> Ruler:
     """Read the program of a `trial`; an LLVM that is not in the table is asked for its layout.
@@ -86,6 +100,19 @@ def from_trial(lab: Lab, trial: Trial) -> Ruler:
 def from_program(program: MachOProgram) -> Ruler:
     """Read a `program` of macOS, at the addresses that it is emulated at; raises as `read` does."""
     return read(program.path, *map(_layout, (program.main, program.foreign)))
+
+
+def from_json(document: Mapping[str, Any]) -> Ruler:
+    """Return a ruler out of what its `to_json` returned; its layouts are those of the table."""
+    records, slots = (
+        tuple(Record(offset, name, LAYOUTS[version]) for offset, name, version in document[part])
+        for part in ("records", "slots")
+    )
+    wrong = dict(document["misread"])
+    if wrong:
+        wrong["slot"], wrong["record"] = slots[wrong["slot"]], records[wrong["record"]]
+    misread = Misread(**wrong) if wrong else None
+    return Ruler(bytes.fromhex(document["data"]), records, slots, misread)
 
 
 def _layout(owner: Toolchain) -> Layout:

@@ -28,7 +28,6 @@ app = typer.Typer(
     name="pgo-lab",
     help="Find out why a PGO-instrumented program crashes, and what to do about it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -289,6 +288,9 @@ def audit(
     strict: Annotated[
         bool, Option("--strict", help="Exit with 1 for a warning, too: several runtimes.")
     ] = False,
+    form: Annotated[
+        str, Option("--format", help="sarif: for services that show code scanning.")
+    ] = "",
     as_json: Json = False,
 ) -> int:
     """Say who instrumented these files, whether they may be linked together, and what to do.
@@ -296,12 +298,22 @@ def audit(
     Exit code 1: they are a mix; 2: not all that counts was read.
     """
     from nbsupport.audit import judge
+    from nbsupport.cli import sarif
 
-    tell = None if as_json else terminal.verdict
+    if form not in ("", "sarif"):
+        raise LabError(f"audit --format {form}", "no such format", "give --format sarif, or --json")
+    if form and as_json:
+        raise LabError("audit", "--json and --format are two answers", "give one of them")
+    tell = None if as_json or form else terminal.verdict
     report = judge.audit(paths, _disassemble, learn=_discover, tell=tell)
-    _answer(as_json, report.to_json, lambda: terminal.audit(report))
     warned = int(strict and bool(report.warnings))
-    return {"mixed": 1, "unknown": 2}.get(report.verdict, warned)
+    code = {"mixed": 1, "unknown": 2}.get(report.verdict, warned)
+
+    def document() -> dict[str, Any]:
+        return sarif.from_audit(report, paths, code) if form else report.to_json()
+
+    _answer(as_json or bool(form), document, lambda: terminal.audit(report))
+    return code
 
 
 def _discover() -> object:

@@ -207,9 +207,10 @@ class MachOStudy:
         return rows
 
     @property
-    def llvms(self) -> dict[str, str]:
-        """The two LLVMs that the rows are of, as they were asked for."""
-        return dict(self.rows.iloc[0][["llvm", "foreign"]])
+    def at(self) -> dict[str, str]:
+        """What the rows are of: both LLVMs, as they were asked for, and the processors."""
+        llvms = dict(self.rows.iloc[0][["llvm", "foreign"]])
+        return {**llvms, "arch": ",".join(dict.fromkeys(self.rows["arch"]))}
 
 
 def measure(arch: str, llvm: str, foreign: str, program: str, *, scope: str) -> MachOStudy:
@@ -251,8 +252,9 @@ def _replay(
     rows = rows[rows["arch"].isin(processors)]
     line = f"Recorded on {day}: {len(rows)} programs. Nothing was built here, since {why}."
     study = _study(rows, line, program)
-    if tuple(study.llvms.values()) != llvms:
-        more = f"They are of LLVM {' and '.join(study.llvms.values())}, not {' and '.join(llvms)}."
+    have = [study.at[name] for name in ("llvm", "foreign")]
+    if have != [*llvms]:
+        more = f"They are of LLVM {' and '.join(have)}, not {' and '.join(llvms)}."
         study = _study(rows, f"{line} {more}", program)
     return study
 

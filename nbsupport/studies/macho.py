@@ -330,7 +330,7 @@ def _beside(text: str, linux: str) -> str:
     )
     if alike == len(here) == len(there):
         return "the same counts, other values"
-    return f"{alike} functions of {len(there)} alike"
+    return f"{alike} of {len(there)} alike"
 
 
 def surprises(rows: pd.DataFrame) -> pd.DataFrame:
@@ -348,28 +348,36 @@ def show_parts(study: MachOStudy) -> Shown:
 
 def show_uniform(study: MachOStudy) -> Shown:
     """Show what came of the programs that one LLVM builds, beside Linux."""
-    columns = ["program", "arch", "outcome", "exit_code", "functions", "as_linux"]
-    heads = ("program", "processor", "outcome", "exit code", "functions", "profile, beside Linux's")
-    return shown.table(heads, study.select(mix=UNIFORM)[columns].to_numpy().tolist())
+    columns = ["program", "outcome", "exit_code", "functions", "as_linux"]
+    heads = ("program", "outcome", "exit code", "functions", "profile, beside Linux's", "on")
+    return shown.table(heads, _together(study.select(mix=UNIFORM), columns))
+
+
+def _together(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the rows of a table, each with the processors that it is alike on."""
+    archs = dict[tuple[Any, ...], list[str]]()
+    for row in rows.to_dict("records"):
+        archs.setdefault(tuple(row[name] for name in columns), []).append(row["arch"])
+    return [(*cells, " and ".join(dict.fromkeys(names))) for cells, names in archs.items()]
 
 
 def show_links(study: MachOStudy) -> Shown:
     """Show what each way to link makes of a program's profile, and of its crash."""
-    lines = dict[tuple[str, ...], list[str]]()
+    rows = []
     groups = study.select(link=ALL).groupby(["program", "mix", "arch"], sort=False)
-    for (program, mix, arch), group in groups:
+    for key, group in groups:
         own = group.set_index("link")
         if len(own) == len(LINKS):
-            cells = (_in_short(own.loc[link]) for link in LINKS)
-            lines.setdefault((str(program), str(mix), *cells), []).append(str(arch))
-    rows = [(*line[:2], " and ".join(archs), *line[2:]) for line, archs in lines.items()]
-    return shown.table(("program", "instrumented by", "processor", *LINKS), rows)
+            row = dict(zip(("program", "mix", "arch"), key, strict=True))
+            rows.append({**row, **{link: _in_short(own.loc[link]) for link in LINKS}})
+    lines = _together(pd.DataFrame(rows), ["program", "mix", *LINKS])
+    return shown.table(("program", "instrumented by", *LINKS, "on"), lines)
 
 
 def _in_short(row: Any) -> str:
     if row["outcome"] == "crash":
-        return f"crash {row['died']}, {row['address']}"
-    return f"{row['outcome']}, {row['functions']} functions: {row['as_linux']}"
+        return f"dies {row['died']}, at {row['address']}"
+    return f"{row['functions']} functions, {row['as_linux']}"
 
 
 def show_offsets(rows: pd.DataFrame) -> Shown:
@@ -392,11 +400,11 @@ def show_frames(rows: pd.DataFrame) -> Shown:
 def show_addresses(rows: pd.DataFrame, observed: Sequence[Observation]) -> Shown:
     """Show where each program died, as told by file, registers, processor, and by the user."""
     facts = {fact.id: fact.value for fact in observed}
-    said = {"arm64": f"far: {facts['register']}", "x86_64": facts["address"]}
-    columns = ["arch", "program", "written", "spelled", "address", "reported"]
-    heads = ("processor", "program", "the record says", "so it spells", "from the registers")
-    lines = [(*row, said[row[0]]) for row in rows[columns].to_numpy()]
-    return shown.table((*heads, "the processor tells", "the user saw, on a Mac"), lines)
+    said = f"{facts['address']}; far on ARM: {facts['register']}"
+    columns = ["program", "written", "spelled", "address", "reported"]
+    heads = ("program", "the record says", "so it spells", "by the registers", "by the processor")
+    lines = [*_together(rows, columns), ("the user's", "-", "-", "-", said, "a Mac")]
+    return shown.table((*heads, "on"), lines)
 
 
 def faces(study: MachOStudy) -> pd.DataFrame:
@@ -408,20 +416,20 @@ def faces(study: MachOStudy) -> pd.DataFrame:
     """
     both = [study.select(mix=MIXED, order=order) for order in ORDERS]
     key = ["program", "arch"]
-    table = both[0].merge(both[1], on=key, suffixes=("_first", ""))
-    table["main_first"] = table["died_first"].where(
-        table["died_first"] != "", table["outcome_first"]
-    )
-    table["library_first"] = table["outcome"]
+    merged = both[0].merge(both[1], on=key, suffixes=("_first", ""))
+    died = merged["died_first"]
+    merged["main_first"] = died.where(died != "", merged["outcome_first"])
+    merged["library_first"] = merged["outcome"]
     turned = {"in main": "crash", "ok": "ok"}
-    table["expected"] = [turned.get(end, "version-mismatch") for end in table["main_first"]]
-    return table[[*key, "main_first", "library_first", "exit_code", "bytes", "expected"]]
+    merged["expected"] = [turned.get(end, "version-mismatch") for end in merged["main_first"]]
+    return merged[[*key, "main_first", "library_first", "exit_code", "bytes", "expected"]]
 
 
 def show_faces(table: pd.DataFrame) -> Shown:
-    """Show a table of `faces`."""
-    heads = ("program", "processor", "main first: dies", "library first", "exit code", "bytes")
-    return shown.table(heads, table.drop(columns="expected").to_numpy().tolist())
+    """Show a table of `faces`; what died has no exit code."""
+    columns = ["program", "main_first", "library_first", "exit_code", "bytes"]
+    heads = ("program", "main first: dies", "library first", "exit code", "bytes", "on")
+    return shown.table(heads, _together(table.replace("", "-"), columns))
 
 
 def rulers(rows: pd.DataFrame) -> dict[str, ruler.Ruler]:
@@ -432,15 +440,24 @@ def rulers(rows: pd.DataFrame) -> dict[str, ruler.Ruler]:
 
 
 def table(rows: pd.DataFrame) -> Shown:
-    """Show what the audit foretold, and what happened, each once with how many programs."""
-    columns = ["program", "mix", "order", "foretold", "outcome", "died", "function"]
+    """Show how programs are built, what the audit foretold of that, and what happened."""
     lines = []
-    for key, group in rows.groupby(columns, sort=False):
-        *words, died, function = key
+    for key, group in rows.groupby(["mix", "order", "foretold", "outcome", "died", "function"]):
+        mix, order, *foretold, died, function = key
+        names, archs = (", ".join(dict.fromkeys(group[name])) for name in ("program", "arch"))
         where = f"{died}, in {function}" if died else "-"
-        lines.append((*words, where, " and ".join(dict.fromkeys(group["arch"])), len(group)))
-    heads = ("program", "instrumented by", "order", "the audit foretold", "happened", "it died")
-    return shown.table((*heads, "on", "programs"), lines)
+        built = f"{mix}, {str(order).replace('-', ' ')}"
+        lines.append((built, names, *foretold, where, len(group), archs))
+    heads = (
+        "instrumented by",
+        "programs",
+        "the audit foretold",
+        "happened",
+        "dies",
+        "trials",
+        "on",
+    )
+    return shown.table(heads, lines)
 
 
 def figure(rows: pd.DataFrame) -> Shown:
@@ -461,6 +478,7 @@ def figure(rows: pd.DataFrame) -> Shown:
         panel.set(xlim=(-0.5, len(_WAYS) - 0.5), ylim=(len(names) - 0.5, -0.5))
         panel.set_title(arch, **look.HEAD)
     caption = f"{len(rows) - len(odd)} of {len(rows)} programs end as the audit of their files says"
+    caption += "; a cell says how many it is of"
     counted = rows["outcome"].value_counts().items()
     return shown.framed(drawn, f"{caption}.", "; ".join(f"{kind} {n}" for kind, n in counted))
 

@@ -358,7 +358,9 @@ def _together(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...
     archs = dict[tuple[Any, ...], list[str]]()
     for row in rows.to_dict("records"):
         archs.setdefault(tuple(row[name] for name in columns), []).append(row["arch"])
-    return [(*cells, " and ".join(dict.fromkeys(names))) for cells, names in archs.items()]
+    return [
+        (*cells, names[0] if len(set(names)) == 1 else "both") for cells, names in archs.items()
+    ]
 
 
 def show_links(study: MachOStudy) -> Shown:
@@ -444,10 +446,12 @@ def table(rows: pd.DataFrame) -> Shown:
     lines = []
     for key, group in rows.groupby(["mix", "order", "foretold", "outcome", "died", "function"]):
         mix, order, *foretold, died, function = key
-        names, archs = (", ".join(dict.fromkeys(group[name])) for name in ("program", "arch"))
+        archs = list(dict.fromkeys(group["arch"]))
         where = f"{died}, in {function}" if died else "-"
         built = f"{mix}, {str(order).replace('-', ' ')}"
-        lines.append((built, names, *foretold, where, len(group), archs))
+        names = ", ".join(dict.fromkeys(group["program"]))
+        on = "both" if archs[1:] else archs[0]
+        lines.append((built, names, *foretold, where, len(group), on))
     heads = (
         "instrumented by",
         "programs",
@@ -476,9 +480,9 @@ def figure(rows: pd.DataFrame) -> Shown:
         panel.set_xticks(range(len(_WAYS)), list(_WAYS.values()))
         panel.set_yticks(range(len(names)), names)
         panel.set(xlim=(-0.5, len(_WAYS) - 0.5), ylim=(len(names) - 0.5, -0.5))
-        panel.set_title(arch, **look.HEAD)
+        panel.set_title(arch, loc="left", **look.HEAD)
     caption = f"{len(rows) - len(odd)} of {len(rows)} programs end as the audit of their files says"
-    caption += "; a cell says how many it is of"
+    caption += "; the numbers in the cells are of programs"
     counted = rows["outcome"].value_counts().items()
     return shown.framed(drawn, f"{caption}.", "; ".join(f"{kind} {n}" for kind, n in counted))
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ UV = [sys.executable, "-m", "uv"]
 
 
 def done(
-    *command: str | Path, cwd: Path, code: int = 0, **environment: str
+    *command: str | Path, cwd: Path, code: int = 0, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that must end with `code`; seldom, uv crashes at its very end: then again."""
-    env = {**os.environ, **environment}
+    env = {**os.environ, **(environment or {})}
     for last in (False, True):
         answer = subprocess.run(
             command, cwd=cwd, env=env, capture_output=True, text=True, check=False
@@ -53,7 +54,7 @@ SLOW = pytest.mark.slow  # the index is asked for each package, as on a first in
 )
 def test_the_base_has_wheels_for_the_newest_python(system: str, tmp_path: Path) -> None:
     pins = ROOT / ".github" / "base.lock"
-    how = ["--no-build", "--python-version", "3.14", "--python-platform", system]
+    how = ("--no-build", "--python-version", "3.14", "--python-platform", system)
     done(*UV, "pip", "compile", "-q", *how, pins, "-o", os.devnull, cwd=tmp_path)
 
 
@@ -72,8 +73,18 @@ def test_pipx_installs_the_wheel_that_make_builds(mixed_crash: Path, tmp_path: P
     (wheel,) = (tmp_path / "clone" / "dist").glob("*.whl")
     assert len(list((tmp_path / "clone" / "dist").glob("*.tar.gz"))) == 1
     places = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
-    pipx = (*UV, "tool", "run", "-q", "pipx==1.8.0", "install", "--python", sys.executable, wheel)
-    done(*pipx, cwd=tmp_path, **places)
+    pipx: tuple[str | Path, ...] = (
+        *UV,
+        "tool",
+        "run",
+        "-q",
+        "pipx==1.8.0",
+        "install",
+        "--python",
+        sys.executable,
+        wheel,
+    )
+    done(*pipx, cwd=tmp_path, environment=places)
     answer = done(tmp_path / "bin" / "pgo-lab", "audit", mixed_crash, cwd=tmp_path, code=1)
     assert answer.stdout.startswith("mixed: ")
 
@@ -85,8 +96,10 @@ def test_what_binder_and_the_devcontainer_do_brings_the_crash(tmp_path: Path) ->
     done(*UV, "venv", "-q", "--seed", tmp_path / "env", cwd=tmp_path)
     path = f"{python.parent}:{os.environ['PATH']}"
     how = {"PATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
-    done(clone / ".binder" / "postBuild", cwd=tmp_path, **how)
+    done(clone / ".binder" / "postBuild", cwd=tmp_path, environment=how)
     command = ("pgo-lab", "trial", "--llvm", "19", "--foreign", "17")
-    assert done(*command, cwd=tmp_path, **how).stdout.startswith("crash: ended by SIGSEGV")
+    assert done(*command, cwd=tmp_path, environment=how).stdout.startswith(
+        "crash: ended by SIGSEGV"
+    )
     settings = json.loads((clone / ".devcontainer" / "devcontainer.json").read_text())
     assert settings["postCreateCommand"].endswith(".binder/postBuild")

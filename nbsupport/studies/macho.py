@@ -105,7 +105,7 @@ def try_program(
 
     `arch` is arm64 (LLVM 16 and 19, from Debian) or x86_64; the rest is as in a trial, but that
     main is always instrumented in IR. Raises
-    `LabError` for what there is not, `MissingError` for want of a compiler or the emulator.
+    `LabError` for what there is not, `MissingError` where a compiler or the emulator is missing.
     """
     architecture = _choice("--macos", arch, get_args(Arch))
     how = _choice("--instrument", instrument or "ir", INSTRUMENTS)
@@ -179,7 +179,7 @@ def cases(arch: Arch, program: str) -> list[MachOCase]:
 
 @dataclass(frozen=True)
 class MachOStudy:
-    """A row for each program (`rows`), and in `note` whence they are, and what is left out.
+    """A row for each program (`rows`), and a `note` that says who measured them, and what is left out.
 
     `program` is the one to look at closely; `live`: the rows were measured now. Columns: those of
     `MachOCase`; `llvm` and `foreign`, as they were asked for; `main` and `library`, the versions
@@ -414,7 +414,7 @@ def faces(study: MachOStudy) -> pd.DataFrame:
 
     Columns: `program`, `arch`; `main_first`, when they died; `library_first` and `exit_code`,
     `bytes` (of the profile) of that; `expected`. A value site that runs crashes in any order;
-    without one, a program whose raw versions do not go together ends with a message.
+    without one, a program of two raw versions with different strides ends with a message.
     """
     both = [study.select(mix=MIXED, order=order) for order in ORDERS]
     key = ["program", "arch"]
@@ -455,8 +455,8 @@ def table(rows: pd.DataFrame) -> Shown:
     heads = (
         "instrumented by",
         "programs",
-        "the audit foretold",
-        "happened",
+        "the audit predicts",
+        "what happened",
         "dies",
         "trials",
         "on",
@@ -465,7 +465,7 @@ def table(rows: pd.DataFrame) -> Shown:
 
 
 def figure(rows: pd.DataFrame) -> Shown:
-    """Show how each program ended, a panel for each processor; a frame is round a surprise."""
+    """Show how each program ended, a panel for each processor; a frame marks what the audit did not predict."""
     processors, names = (list(dict.fromkeys(rows[column])) for column in ("arch", "program"))
     drawn, axes = look.charts(len(processors) * (64 + 22 * len(names)), len(processors))
     odd = set(surprises(rows).index)
@@ -481,8 +481,10 @@ def figure(rows: pd.DataFrame) -> Shown:
         panel.set_yticks(range(len(names)), names)
         panel.set(xlim=(-0.5, len(_WAYS) - 0.5), ylim=(len(names) - 0.5, -0.5))
         panel.set_title(arch, loc="left", **look.HEAD)
-    caption = f"{len(rows) - len(odd)} of {len(rows)} programs end as the audit of their files says"
-    caption += "; the numbers in the cells are of programs"
+    caption = (
+        f"{len(rows) - len(odd)} of {len(rows)} programs end as the audit of their files predicts"
+    )
+    caption += "; each cell counts its programs"
     counted = rows["outcome"].value_counts().items()
     return shown.framed(drawn, f"{caption}.", "; ".join(f"{kind} {n}" for kind, n in counted))
 

@@ -30,11 +30,11 @@ def record(run: Path) -> None:
     entries = whole.manifest["notebooks"]
     several = any(name != entry["notebook"] for name, entry in entries.items())
     recorded = settings.data_dir() / "recorded" / ("versions" if several else "")
-    there = {path.stem for path in settings.notebooks_dir().glob("*.ipynb")}
+    books = {path.stem for path in settings.notebooks_dir().glob("*.ipynb")}
     earlier = whole
     if not several and (recorded / "manifest.json").is_file():
         earlier = results.load(recorded)
-    part = (earlier.manifest["notebooks"].keys() & there) - entries.keys()
+    part = (earlier.manifest["notebooks"].keys() & books) - entries.keys()
     if part:
         whole = _joined(earlier, whole)
         entries = whole.manifest["notebooks"]
@@ -44,8 +44,14 @@ def record(run: Path) -> None:
     manifest["notebooks"] = {name: {k: entry[k] for k in keep} for name, entry in entries.items()}
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     if not several and not part:
-        files.write(recorded / "grid.svg", shown.svg(tables.grid(whole.tables["trials"])))
-        trace.keep(settings.cache_dir())
+        _keep_pictures(whole)
+
+
+def _keep_pictures(run: Run) -> None:
+    """Keep the README's picture, and the traces that notebook 02 shows."""
+    picture = shown.svg(tables.grid(run.tables["trials"]))
+    files.write(settings.data_dir() / "recorded" / "grid.svg", picture)
+    trace.keep(settings.cache_dir())
 
 
 def _joined(earlier: Run, part: Run) -> Run:

@@ -179,7 +179,7 @@ def cases(arch: Arch, program: str) -> list[MachOCase]:
 
 @dataclass(frozen=True)
 class MachOStudy:
-    """A row for each program (`rows`), and a `note` that says who measured them, and what is left out.
+    """A row for each program (`rows`), and in `note` when they were measured, and what is missing.
 
     `program` is the one to look at closely; `live`: the rows were measured now. Columns: those of
     `MachOCase`; `llvm` and `foreign`, as they were asked for; `main` and `library`, the versions
@@ -224,19 +224,19 @@ def measure(arch: str, llvm: str, foreign: str, program: str, *, scope: str) -> 
         why = f"that takes {what}. To do it: make report-all, which brings both"
         return _replay(processors, (llvm, foreign), program, why)
     reasons = list[str]()
-    tried = list[tuple[MachOCase, MachOProgram, Emulated]]()
+    trials = list[tuple[MachOCase, MachOProgram, Emulated]]()
     execute = functools.partial(_execute, llvm=llvm, foreign=foreign, reasons=reasons)
     for processor in processors:
         # One first: what there is not for this processor is looked for once.
         if execute(MachOCase(processor, "cold", MIXED)):
             ran = progress.each(cases(processor, program), execute, f"programs for {processor}")
-            tried += [trial for trial in ran if trial]
+            trials += [trial for trial in ran if trial]
     left_out = "; ".join(dict.fromkeys(reasons))
-    if not tried:
+    if not trials:
         return _replay(processors, (llvm, foreign), program, left_out)
     with Lab(debugger=False) as lab:
         linux = functools.cache(functools.partial(_profile_of_linux, lab, llvm))
-        rows = pd.DataFrame([_row(*trial, linux) for trial in tried])
+        rows = pd.DataFrame([_row(*trial, linux) for trial in trials])
     rows.insert(6, "llvm", llvm)
     rows.insert(7, "foreign", foreign)
     line = f"Built and executed here: {len(rows)} programs."
@@ -260,10 +260,10 @@ def _replay(
 
 
 def _study(rows: pd.DataFrame, line: str, program: str, *, live: bool = False) -> MachOStudy:
-    there = program in set(rows["program"])
-    line = line if there else f"{line} {program} is not among them: cold is shown in its place."
+    listed = program in set(rows["program"])
+    line = line if listed else f"{line} {program} is not among them: cold is shown in its place."
     note = Shown(line, shown.element("p", line))
-    return MachOStudy(rows, note, program if there else _PROGRAMS[0], live)
+    return MachOStudy(rows, note, program if listed else _PROGRAMS[0], live)
 
 
 def _execute(
@@ -324,13 +324,13 @@ def _beside(text: str, linux: str) -> str:
     """Say how a profile is beside that of Linux, both as llvm-profdata's text."""
     if text == linux:
         return "the same bytes"
-    here, there = profdata.parse(text), profdata.parse(linux)
+    here, other = profdata.parse(text), profdata.parse(linux)
     alike = sum(
-        record.counters == here[key].counters for key, record in there.items() if key in here
+        record.counters == here[key].counters for key, record in other.items() if key in here
     )
-    if alike == len(here) == len(there):
+    if alike == len(here) == len(other):
         return "the same counts, other values"
-    return f"{alike} of {len(there)} alike"
+    return f"{alike} of {len(other)} alike"
 
 
 def surprises(rows: pd.DataFrame) -> pd.DataFrame:
@@ -402,10 +402,10 @@ def show_frames(rows: pd.DataFrame) -> Shown:
 def show_addresses(rows: pd.DataFrame, observed: Sequence[Observation]) -> Shown:
     """Show where each program died, as told by file, registers, processor, and by the user."""
     facts = {fact.id: fact.value for fact in observed}
-    said = f"{facts['address']}; far on ARM: {facts['register']}"
+    user = f"{facts['address']}; far on ARM: {facts['register']}"
     columns = ["program", "written", "spelled", "address", "reported"]
     heads = ("program", "the record says", "so it spells", "by the registers", "by the processor")
-    lines = [*_together(rows, columns), ("the user's", "-", "-", "-", said, "a Mac")]
+    lines = [*_together(rows, columns), ("the user's", "-", "-", "-", user, "a Mac")]
     return shown.table((*heads, "on"), lines)
 
 
@@ -465,7 +465,10 @@ def table(rows: pd.DataFrame) -> Shown:
 
 
 def figure(rows: pd.DataFrame) -> Shown:
-    """Show how each program ended, a panel for each processor; a frame marks what the audit did not predict."""
+    """Show how each program ended, a panel for each processor.
+
+    A frame marks what the audit did not predict.
+    """
     processors, names = (list(dict.fromkeys(rows[column])) for column in ("arch", "program"))
     drawn, axes = look.charts(len(processors) * (64 + 22 * len(names)), len(processors))
     odd = set(surprises(rows).index)
@@ -533,12 +536,12 @@ def compare(study: MachOStudy, observed: Sequence[Observation]) -> pd.DataFrame:
             here[str(arch)] = ", ".join(dict.fromkeys(value for value, _ in pairs))
             agrees[str(arch)] = all(value == text for value, text in pairs)
         cells = [f"{arch}: {text}" for arch, text in here.items()]
-        told = cells if len(set(here.values())) > 1 else [*here.values()][:1]
+        texts = cells if len(set(here.values())) > 1 else [*here.values()][:1]
         alike = [arch for arch, agreed in agrees.items() if agreed]
         whole = "in part" if rule.part else "yes"
         verdict = whole if alike == [*agrees] else f"on {alike[0]} alone" if alike else "no"
         fact = facts[name]
-        cell = ("; ".join(told), verdict) if rule.says else ("-", "not tried")
+        cell = ("; ".join(texts), verdict) if rule.says else ("-", "not tried")
         lines.append((fact.what, fact.value, *cell, rule.leaves))
     return pd.DataFrame(lines, columns=["what", "user", "here", "agrees", "leaves"])
 

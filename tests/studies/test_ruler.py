@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -199,3 +200,11 @@ def test_what_has_no_ruler(lab: Lab, tmp_path: Path, toolchain: Callable[[str], 
     for image, foreign in ((text, 8), (Path(sys.executable), 8), (mixed, 11)):
         with pytest.raises(LabError, match="not a 64-bit image of these layouts"):
             ruler.read(image, LAYOUTS[10], LAYOUTS[foreign])
+
+
+@pytest.mark.parametrize(("main", "foreign"), [("19", "17"), ("17", "19"), ("19", "22")])
+def test_a_ruler_is_kept_as_json(ruled: NodeOf, main: str, foreign: str) -> None:
+    whole = ruled(main, foreign)
+    again = ruler.from_json(json.loads(json.dumps(whole.to_json())))
+    assert ruler.figure(again) == ruler.figure(whole)
+    assert again == whole

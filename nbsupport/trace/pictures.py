@@ -42,10 +42,10 @@ def _finding(trace: Trace) -> str:
         parts = (f"{n} lead{'s' if n == 1 else ''} to {label}" for label, n in counts.items())
         leads = ", ".join(parts)
         none = "" if "an allocator's" in leads else "none leads to an allocator's memory, "
-        text = f"Of the {counts.total()} pointers that the writer is to follow {none}{leads}."
+        text = f"The writer has {counts.total()} pointers to follow: {none}{leads}."
         text = text.replace(f"to {NOWHERE}", "nowhere")
     if misread := misread_values(trace):
-        dies = f" It dies of what it takes for Values of {misread[0]}: {misread[1]:#x}."
+        dies = f" It takes {misread[1]:#x} for Values of {misread[0]}, and dies there."
         text += trace.memory_map.words(dies)
     return f"{text} The end: {ending(trace)}. Not to scale, low addresses at the top."
 

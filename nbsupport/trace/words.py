@@ -49,7 +49,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def ending(trace: Trace) -> str:
-    """Say how the run ended, and what became of the profile."""
+    """Say how the run ended, and what is left of the profile."""
     manifest, text = trace.manifest, trace.manifest["ended"]
     if crash := manifest.get("crash"):
         if crash["frames"]:
@@ -174,7 +174,7 @@ def milestone_table(trace: Trace) -> Shown:
 
 
 def story(traces: Mapping[str, Trace]) -> Shown:
-    """Show what became of the raw profile, step by step, in some traces: a column for each name."""
+    """Show what happened to the raw profile, step by step, in some traces: a column for each."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for name, trace in traces.items():
         for step in trace.rows("story"):

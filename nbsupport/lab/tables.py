@@ -113,7 +113,7 @@ def grid(results: pd.DataFrame) -> Shown:
 
 
 def groups(results: pd.DataFrame, order: str) -> list[list[str]]:
-    """Return the majors of a sweep in groups: those that work with the same ones, whoever is main."""
+    """Return the majors of a sweep in groups: each works with the same majors, whoever is main."""
     part = results[results["order"] == order]
     healthy = part.groupby(["main", "foreign"], sort=False)["outcome"].agg(
         lambda kinds: bool((kinds == "ok").all())

@@ -271,9 +271,9 @@ def _ask(ruler: Ruler) -> Shown:
     _band(axes, ruler.records, window, 20, "written")
     _scale(axes, window)
     answer = figure(ruler)
-    asked = shown.framed(drawn, words, "the fields of the records, in order")
+    question = shown.framed(drawn, words, "the fields of the records, in order")
     folded = shown.element("details", shown.element("summary", "Answer"), shown.Html(answer.html))
-    return Shown(f"{asked.text}\n{answer.text}", asked.html + folded)
+    return Shown(f"{question.text}\n{answer.text}", question.html + folded)
 
 
 #: Bytes that belong to no field.
@@ -380,7 +380,7 @@ def _window(ruler: Ruler) -> range:
 
 
 def _scale(axes: Axes, window: range) -> None:
-    """Number the bytes below the upper band."""
+    """Write the bytes' numbers below the upper band."""
     for place in window[::8]:
         axes.text(_x(window, place), _HEIGHT + 30, str(place), ha="center", **look.MUTED)
 

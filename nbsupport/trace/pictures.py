@@ -47,7 +47,8 @@ def _finding(trace: Trace) -> str:
     if misread := misread_values(trace):
         dies = f" It takes {misread[1]:#x} for Values of {misread[0]}, and dies there."
         text += trace.memory_map.words(dies)
-    return f"{text} The end: {ending(trace)}. Not to scale, low addresses at the top."
+    key = "Green: as a compiler wrote it; red: as the runtime reads it. Hatched: an allocator's memory."
+    return f"{text} The end: {ending(trace)}. {key} Not to scale, low addresses at the top."
 
 
 def memory_map(trace: Trace) -> Shown:
@@ -99,7 +100,7 @@ def _draw_bands(axes: Axes, ys: Mapping[str, float], image: str) -> None:
 
 def _draw_passed(axes: Axes, ys: Mapping[str, float], trace: Trace, passed: Sequence[Any]) -> None:
     """Draw an arrow for each bound that the writer was given."""
-    head = "the writer was given" if passed else "no call of the writer was seen"
+    head = "the writer gets" if passed else "no call of the writer was seen"
     axes.text(0, 8, head, **look.HEAD)
     for pointer in passed:
         below = 6 if pointer.name.endswith("End") else -6
@@ -123,7 +124,7 @@ def _draw_values(
         lines = [", ".join(f"{leads[label, how]} as {how}" for how in hows)]
         if misread and label == places.label(places.memory.owner(misread[1])):
             value = f"= {misread[1]:#x}: " if label == NOWHERE else ""
-            lines += [f"Values of {misread[0][:30]}", f"{value}the program dies of it"]
+            lines += [f"Values of {misread[0][:30]}", f"{value}the program dies here"]
         x, y = _RIGHT + 8 + 8 * lane, ys[label]
         colour = look.GOOD if "written" in hows else look.BAD
         start = begin + (3 + 3 * lane) * (1 if y > begin else -1)

@@ -65,7 +65,9 @@ def test_the_grid_says_each_outcome_in_letters() -> None:
     root = ET.fromstring(shown.svg(first))  # noqa: S314 - ours
     label, told = root.attrib["aria-label"], root.find("{*}desc")
     # Read off the outcomes: raw versions 8 | 9 and 10, whose records are alike | 11.
-    finding = "Main linked first: 17 | 18, 19, 22 | 23. Library linked first: 17 | 18 | 19, 22 | 23."
+    finding = (
+        "Main linked first: 17 | 18, 19, 22 | 23. Library linked first: 17 | 18 | 19, 22 | 23."
+    )
     assert finding in label
     for meaning in ("ok (green)", "crash (red)", "mismatch (orange)"):
         assert meaning in label

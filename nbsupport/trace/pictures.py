@@ -47,7 +47,7 @@ def _finding(trace: Trace) -> str:
     if misread := misread_values(trace):
         dies = f" It takes {misread[1]:#x} for Values of {misread[0]}, and dies there."
         text += trace.memory_map.words(dies)
-    key = "Green: as a compiler wrote it; red: as the runtime reads it. Hatched: an allocator's memory."
+    key = "Green: as a compiler wrote it. Red: as the runtime reads it. Hatched: an allocator's."
     return f"{text} The end: {ending(trace)}. {key} Not to scale, low addresses at the top."
 
 

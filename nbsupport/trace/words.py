@@ -20,10 +20,10 @@ _ALIKE = re.compile("allocator|constructor|handler|memory|record|returned|value 
 #: mark that is there, the first event.
 _MILESTONES = (
     ("the raw profile is created", r"file f?open\w* .*, w", "runtime __llvm_profile_initialize"),
-    ("its writing is registered", "registered .*writeFile"),
+    ("the exit handler is registered", "registered .*writeFile"),
     ("the program runs", "main ", "value site "),
     ("main is over", "allocator's life _?mi_process_done", "process _?exit", "returned main"),
-    ("the profile is to be written", "write ", "runtime __llvm_profile_write"),
+    ("the write begins", "write ", "runtime __llvm_profile_write"),
     ("the end", "crash ", "ended "),
 )
 #: Kinds of events that a tracer of system calls may see, too.

@@ -184,10 +184,11 @@ def table(measured: pd.DataFrame) -> shown.Shown:
 
 def show_sites(measured: pd.DataFrame, *, crashes: bool) -> shown.Shown:
     """Show of a table of `measure` how many value sites C has, how many ran, and what followed."""
-    heads = ("program", "memset in C", "sites of calls", "ran", "sites of memory operations", "ran")
+    heads = ["program", "memset in C", "sites of calls", "of these ran"]
+    heads += ["sites of memory operations", "of these ran", "predicted end", "observed end"]
     rows = []
     for row in measured[measured["why"] == ""].to_dict("records"):
         counted = [row[name] for name in _NUMBERS]
         ends = predict_end(row, crashes=crashes), row["ends"]
         rows.append((row["what"], _HEADERS[row["checked"]], *counted, *ends))
-    return shown.table((*heads, "predicted end", "observed end"), rows)
+    return shown.table(heads, rows)

@@ -272,7 +272,7 @@ def run(
     done = process.run((*before, *call.argv, *arguments), cwd=folder, env=env, limits=call.limits)
     if not done.ok:
         why = done.limit or done.signal_name or first_line(done.stderr)
-        raise LabError(f"{variant.program}, {BUILDS[variant.build][0]}", why, "run its command yourself")
+        raise LabError(f"{variant.program}, {BUILDS[variant.build][0]}", why, "run that command")
     return done
 
 

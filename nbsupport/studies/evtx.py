@@ -39,7 +39,7 @@ def measure(
 ) -> pd.DataFrame:
     """Build evtx for profiling in each way, and run it on every sample; return a row for a way.
 
-    The ways are those that `measured_outside` has: C by gcc, by the clang `foreign`, by one of rustc's
+    The ways are those of `measured_outside`: C by gcc, by the clang `foreign`, by one of rustc's
     LLVM, and by `foreign` without instrumentation. `case` and `vendored` are as `cases.get` takes
     them. A build that fails is a row that says why.
     """
@@ -146,5 +146,5 @@ def _instructions(built: cases.Built, sample: Path) -> int:
     done = process.run((*counter, *_on(built, sample)), cwd=built.folder, limits=settings.TRACED)
     collected = re.search(r"Collected : (\d+)", done.stderr)
     if not collected:
-        raise LabError(f"callgrind on {sample.name}", "it counted nothing", "run its command yourself")
+        raise LabError(f"callgrind on {sample.name}", "it counted nothing", "run that command")
     return int(collected[1])

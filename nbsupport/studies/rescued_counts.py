@@ -58,8 +58,8 @@ def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
     """Run the program of a `trial`, and rescue the raw profile it leaves; return how that fared.
 
     `bytes` of the raw profile (0: nothing to rescue, and no more keys); `message`: what
-    `llvm-profdata merge` says; `functions` in the rescued profile; `wrong`: how many have other counts
-    than in the uniform builds; `lost`: what the rescue says it could not save.
+    `llvm-profdata merge` says; `functions` in the rescued profile; `wrong`: how many have
+    other counts than in the uniform builds; `lost`: what the rescue says it could not save.
     """
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)

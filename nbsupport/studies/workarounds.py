@@ -159,8 +159,8 @@ def try_all(
     """Try the workarounds (or `only` those named) on a case; return a row for each, in order.
 
     The case is a `program` with its main by `llvm` and its library by `foreign`; what cannot be
-    tried on it is tried on the first program that it is for, but for those of the `whole` if that
-    is not asked for. Raises `LabError` where the case itself cannot be made, or there is no such
+    tried on it is tried on the first program that it is for. Without `whole`, those that take long
+    are left out. Raises `LabError` where the case itself cannot be made, or there is no such
     workaround.
     """
     everything = {workaround.id: workaround for workaround in load()}

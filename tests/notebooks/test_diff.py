@@ -222,7 +222,12 @@ def test_what_is_new_is_one_line_but_for_outcomes(made: Made) -> None:
 
 def test_mechanisms_workarounds_layouts_and_the_runtime(made: Made) -> None:
     mechanism = {"mechanism": "freed", "cold": "crash", "address": "0x0", "why": "prose"}
-    cure = {"workaround": "cc-of-main", "program": "cold", "verdict": "whole profile", "why": "prose"}
+    cure = {
+        "workaround": "cc-of-main",
+        "program": "cold",
+        "verdict": "whole profile",
+        "why": "prose",
+    }
     layout = {"raw_version": 10, "bits": 64, "field": "Values", "offset": 32, "size": 8}
     function = {"llvm": "23.1.4", "function": "f", "file": "a.c", "digest": "1"}
     a = made(mechanisms=[mechanism], workarounds=[cure], layouts=[layout], runtime=[function])

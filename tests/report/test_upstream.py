@@ -196,7 +196,7 @@ def test_of_several_runs_of_07_it_is_the_one_with_the_crash() -> None:
         '{"foreign": "20", "newest": "22", "rustc": "19"}',
     ]
     text = upstream.render(variant(claims=pd.concat([healthy, RECORDED.claims])), "cc-rs")
-    assert "crashes with clang 17," in text
+    assert "crashes with clang 17." in text
 
 
 def test_a_pair_of_unknown_layout_is_not_explained() -> None:

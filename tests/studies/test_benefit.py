@@ -120,7 +120,7 @@ def test_builds_take_turns_in_an_order_of_chance_that_a_seed_repeats(
 
 
 def test_a_run_that_fails_says_which(lab: Lab, scripts: Callable[..., Variant]) -> None:
-    with pytest.raises(LabError, match=r"^script, PGO of Rust: no luck; run its command yourself$"):
+    with pytest.raises(LabError, match=r"^script, PGO of Rust: no luck; run that command$"):
         benefit.measure(lab, [scripts("rust", "echo no luck >&2; exit 3")])
 
 

@@ -65,7 +65,11 @@ def test_what_agrees_on_the_raw_version_cures(tried: dict[str, Row]) -> None:
     assert bare and not bare.program.library
     for name in CURES:
         row = tried[name]
-        assert verdicts.pop(name) == "whole profile" and row.right == row.functions and min(row.right) > 2
+        assert (
+            verdicts.pop(name) == "whole profile"
+            and row.right == row.functions
+            and min(row.right) > 2
+        )
         assert row.values > 0 and row.rebuilt == ("library",)
     for name in NO_LIBRARY:
         lost = tried[name].functions[1]

@@ -60,7 +60,8 @@ def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
         why += [_row(line, titles) for line in observed[len(claims) :]]
         if verdict == "open":
             why = [escape(hypothesis.decide)]
-        entry = {"claim": escape(hypothesis.claim), "source": escape(hypothesis.source)}
+        claim, source = escape(hypothesis.claim), escape(hypothesis.source)
+        entry = {"id": hypothesis.id, "claim": claim, "source": source}
         entries.append({**entry, "verdict": verdict, "why": why})
     return entries
 

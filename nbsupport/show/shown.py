@@ -27,10 +27,14 @@ _MARKS = {
 }
 
 
-#: JupyterLab aligns cells to the right and in the middle, which is for numbers.
+#: JupyterLab aligns cells to the right and in the middle, which is for numbers. The colours of
+#: outcomes are the site's (data/site/conf.py), in the light and in the dark.
 _STYLE = (
     "<style>table.lab :is(th,td){text-align:left;vertical-align:top}"
-    "table.lab .outcome{font-weight:600}</style>"
+    "table.lab .outcome{font-weight:600}"
+    "table.lab .outcome:is(.ok,.holds){color:var(--lab-good,#00714f)}"
+    "table.lab .outcome:not(.ok,.holds,.open){color:var(--lab-bad,#b34700)}"
+    "[data-jp-theme-light=false]{--lab-good:#33c396;--lab-bad:#f2935b}</style>"
 )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from nbsupport.base.errors import LabError
 from nbsupport.cli import commands
-from nbsupport.notebooks import diff, results
+from nbsupport.notebooks import diff, document, results
 
 Made = Callable[..., str]
 Rows = list[dict[str, Any]]
@@ -87,7 +87,7 @@ def test_one_altered_trial_of_a_real_run_is_all_that_changed(tmp_path: Path) -> 
 def test_a_run_is_read_from_its_notebooks_too(tmp_path: Path, made: Made) -> None:
     claim = {key: value for key, value in CLAIM.items() if key != "notebook"}
     data = {
-        results.CLAIM: {**claim, "at": {"llvm": "19"}},
+        document.CLAIM: {**claim, "at": {"llvm": "19"}},
         results.TABLE: {"name": "trials", "rows": [{**TRIAL, "exit_code": 0.0}]},
     }
     cells = [{"cell_type": "code", "outputs": [{"data": {k: v}} for k, v in data.items()]}]

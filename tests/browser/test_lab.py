@@ -168,7 +168,7 @@ def test_matrix(ran: Callable[[str], Book]) -> None:
 @pytest.mark.slow
 def test_workarounds(ran: Callable[[str], Book]) -> None:
     widget = ran("07-workarounds").widget("workarounds.widget(")
-    widget.get_by_label("verdict:").select_option("cures")
+    widget.get_by_label("verdict:").select_option("whole profile")
     widget.get_by_label("workaround:").select_option("cc-of-main")
     shows(widget, "cc-of-raw-version", "CC is the clang of main's LLVM")
     expect(widget).not_to_contain_text("does not help:")

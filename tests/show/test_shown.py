@@ -98,8 +98,8 @@ def test_a_trial_says_who_builds_what(lab: Lab) -> None:
         ("crash at exit", "crash"),
         ("refuted", "refuted"),
         ("supported", "holds"),
-        ("cures", "holds"),
-        ("survives, loses the profile", "open"),
+        ("whole profile", "holds"),
+        ("no crash, no profile", "open"),
         ("does not help", "fails"),
     ],
 )

@@ -232,8 +232,8 @@ def test_workarounds_are_filtered_and_explained(tried: tuple[workarounds.Row, ..
     twin = workarounds.table(tried)
     assert bundle(live)["text/html"] == twin.html
     assert below(live).startswith(widgets.page(twin.html).removesuffix("</div>"))
-    assert verdict.options == ("all", "does not help", "not applicable", "survives", "cures")
-    verdict.value = "cures"
+    assert verdict.options == ("all", "does not help", "not tried", "no crash", "whole profile")
+    verdict.value = "whole profile"
     assert rows(below(live))[0][0] == "cc-of-main"
     assert "mach-vm-protect" not in below(live)
     verdict.value, source.value = "all", "notes"
@@ -242,7 +242,7 @@ def test_workarounds_are_filtered_and_explained(tried: tuple[workarounds.Row, ..
     said = dict(row for row in rows(below(live)) if len(row) == 2)
     (row,) = [each for each in tried if each.workaround.id == one.value]
     assert said["changes"] == row.workaround.what
-    assert said["verdict"].startswith("survives, loses")
+    assert said["verdict"].startswith("no crash, lacks")
     assert said["functions with right counts"].startswith("3 of 3 of main; 0 of ")
     assert said["by one LLVM alone"] == "ok"
 

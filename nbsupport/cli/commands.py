@@ -215,7 +215,7 @@ def run(
         return 3
     changed = finished.changed(results.baseline())
     for name in changed:
-        progress.say(f"the claim {name} came out otherwise than in data/recorded")
+        progress.say(f"the claim {name} differs from the recorded one")
     return 1 if changed else 0
 
 

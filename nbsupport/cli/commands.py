@@ -215,7 +215,7 @@ def run(
         return 3
     changed = finished.changed(results.baseline())
     for name in changed:
-        progress.say(f"the claim {name} came out otherwise than in data/recorded")
+        progress.say(f"the claim {name} differs from the recorded one")
     return 1 if changed else 0
 
 
@@ -483,8 +483,10 @@ def refresh(
 def record(run: Annotated[Path, Argument(help="A run's folder.")]) -> None:
     """Make a run the recorded one, which comes with the project."""
     from nbsupport.notebooks import recording
+    from nbsupport.studies import ruler
 
     recording.record(run)
+    ruler.keep()
 
 
 @dev.command()

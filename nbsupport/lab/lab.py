@@ -196,7 +196,7 @@ class Lab:
         """Run a command once; return what came of it, and its profile as text, or "".
 
         `expected` is asked only where there are counts to compare. Raises `MissingError` for a
-        command that is not there, or for want of an llvm-profdata.
+        command that is not there, or if llvm-profdata is missing.
         """
         merged, text = None, ""
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:

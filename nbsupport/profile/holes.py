@@ -196,8 +196,8 @@ def _ends_with_values(header: Header) -> bool:
     data, start = header.data, header.stated["counters"]
     words = np.frombuffer(data[start : len(data) - (len(data) - start) % 8], f"{header.order}u4")
     sizes, kinds = words[::2].astype(np.int64), words[1::2]
-    left = 8 * np.arange(len(sizes), 0, -1)
-    return bool(((sizes == left) & (kinds > 0) & (kinds <= header.layout.value_kinds)).any())
+    rest = 8 * np.arange(len(sizes), 0, -1)
+    return bool(((sizes == rest) & (kinds > 0) & (kinds <= header.layout.value_kinds)).any())
 
 
 def _ends_well(header: Header) -> bool:

@@ -316,14 +316,14 @@ def _whole(profile: Profile, binary: Path) -> Profile:
         "bitmaps": (header.fields.get("BitmapDelta", 0), bytes(whole.part("bitmaps"))),
     }
     version = header.fields["Version"]
-    made = profdata.parse(
+    mended = profdata.parse(
         profdata.raw(header.layout, version, header.bits, header.order, own)
     ).header
-    here, there = (h.stated["counters"] for h in (made, whole))
-    start, end = (max(here, place - there + here) for place in whole.unknown)
+    new, old = (h.stated["counters"] for h in (mended, whole))
+    start, end = (max(new, place - old + new) for place in whole.unknown)
     cut = max(0, whole.size - (len(whole.data) - whole.offset))
     unknown = (start, end) if start < end else (0, 0)
-    return Profile(dataclasses.replace(made, unknown=unknown, size=made.size + cut))
+    return Profile(dataclasses.replace(mended, unknown=unknown, size=mended.size + cut))
 
 
 def _anchors(header: Header, records: bytes, names: bytes) -> Anchors:
@@ -336,7 +336,7 @@ def _anchors(header: Header, records: bytes, names: bytes) -> Anchors:
         fields.append("CounterPtr")
     offsets = np.stack([starts + 8 * n for n in range(len(fields))], axis=1).ravel()
     words = np.stack([section.column(field, starts) for field in fields], axis=1).ravel()
-    return Anchors(header.stated["data"] + offsets, lambda there: there == words, names)
+    return Anchors(header.stated["data"] + offsets, lambda stored: stored == words, names)
 
 
 def _nothing(path: Path, file: RawProfile, binary: Path | None) -> LabError:

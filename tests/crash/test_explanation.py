@@ -613,3 +613,16 @@ def test_a_function_is_the_runtimes_by_its_name_and_its_source(
     answer = explain(tmp_path / "crash.txt")
     assert answer.verdict == verdict
     assert ("is not of the runtime" in answer.why) == (verdict == "not-ours")
+
+
+@pytest.mark.parametrize(("head", "module", "tool"), [
+    ('Thread 1 "llvm-cov" received signal SIGABRT, Aborted.', "/lib/libLLVM-19.so.1", "llvm-cov"),
+    ("Program received signal SIGSEGV, Segmentation fault.", "/usr/bin/clang-19", "clang-19"),
+    ("Program received signal SIGSEGV, Segmentation fault.", "/lib/libLLVM-19.so.1", "a tool"),
+])  # fmt: skip
+def test_the_tool_that_read_a_profile_is_the_one_that_the_report_names(
+    tmp_path: Path, head: str, module: str, tool: str
+) -> None:
+    frame = f"#0  0x01 in llvm::IndexedInstrProfReader::readHeader() () from {module}"
+    (tmp_path / "crash.txt").write_text(f"{head}\n{frame}\n#1  0x02 in main ()\n")
+    assert explain(tmp_path / "crash.txt").why.startswith(f"{tool} crashed as it read a profile")

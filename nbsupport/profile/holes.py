@@ -51,7 +51,8 @@ class Hole:
     def what(self, stated: dict[str, int]) -> str:
         """Say what is missing, or too much, and where; `stated` is where each part begins."""
         if not self.shift:
-            return f"expected names at byte {stated['names']}, found none: its parts have moved"
+            why = "bytes are missing before them, too many, or written over"
+            return f"expected names at byte {stated['names']}, found none: {why}"
         parts = list(stated.items())
         ends = [start for _, start in parts[1:]] + [_BEYOND]
         inside = [

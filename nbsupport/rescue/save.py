@@ -61,7 +61,8 @@ def save_file(path: Path, out: Path, binary: Path | None, without: Collection[st
     if short := sum(int((table.outside & ~table.moved).sum()) for table in tables):
         lost.append(f"{short} functions whose counters are not in the file")
     if moved := sum(int(table.moved.sum()) for table in tables):
-        lost.append(f"{moved} functions whose counts are not certain: {_MOVED}")
+        functions = "1 function" if moved == 1 else f"{moved} functions"
+        lost.append(f"{functions} whose counts are not certain: {_MOVED}")
     notes = [f"it was malformed: {file.problems[0].what}"] if file.problems else []
     notes += [f"left out, as you asked: {name}" for name in without]
     large = (p.records.column("NameRef")[p.records.large] for p in profiles)

@@ -126,3 +126,15 @@ def test_no_hole_is_seen_in_what_is_whole(maker: Maker) -> None:
             assert raw.valid and raw.profiles[0].hole is None
         mixed = profraw.read(maker.mixed(version, "19" if version != "19" else "17", "main"))
         assert mixed.profiles[0].hole is None
+
+
+def test_a_file_that_was_copied_as_text_is_told_from_one_of_a_newer_llvm(read: Read) -> None:
+    raw = read(five(compress=True).replace(b"\n", b"\r\n"))
+    assert "copied as text" in raw.problems[0].what and not raw.profiles
+
+
+def test_zeros_over_the_end_of_the_records_leave_no_count(read: Read) -> None:
+    data = five(compress=True)
+    raw = read(data[: COUNTERS - 8] + bytes(NAMES + 8 - COUNTERS + 8) + data[NAMES + 8 :])
+    assert not raw.valid
+    assert counted(raw) == {}

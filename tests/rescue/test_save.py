@@ -172,7 +172,7 @@ def test_a_hole_is_said_with_what_it_costs(maker: Maker, tmp_path: Path) -> None
     rescued = rescue.from_profraw(raw, out)
     assert rescued.functions == 6
     assert "it was malformed: 8 bytes are missing before byte 248, in its records" in rescued.notes
-    assert any(line.startswith("1 functions whose counts are not certain") for line in rescued.lost)
+    assert any(line.startswith("1 function whose counts are not certain") for line in rescued.lost)
     assert rescue.from_profraw(raw, out, binary=image).functions == 7
     raw.write_bytes(data[:600] + data[608:])
     for binary in (None, image):

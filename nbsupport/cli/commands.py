@@ -184,7 +184,7 @@ def run(
 ) -> int:
     """Execute notebooks x parameters with papermill; what did not change is reused.
 
-    Exit code 1: a claim came out otherwise than recorded; 3: a notebook failed.
+    Exit code 1: a claim differs from the recorded one; 3: a notebook failed.
     """
     from nbsupport.base import progress, settings
     from nbsupport.notebooks import batch, results

@@ -423,7 +423,7 @@ def _is_library(frame: Frame) -> bool:
 
 
 def _whole(trace: Backtrace) -> Backtrace:
-    """Return a backtrace with a frame without a name where the innermost one is not shown."""
+    """Return a backtrace with a frame without a name where the text has no innermost one."""
     matcher = next(matcher for matcher in matchers() if matcher.name == trace.shape)
     first = trace.rows[0]
     hidden = matcher.hides and matcher.hides.match(first.frame.function)

@@ -170,7 +170,7 @@ def _sent(crash: Crash, reader: str, caller: int | None) -> str:
 
 
 def _aborts(names: Sequence[str]) -> bool:
-    """Return whether a program that aborted did so itself, and not in a handler of SIGSEGV."""
+    """Return whether a program itself aborted, and not a handler of SIGSEGV."""
     return not any(names) or any(map(_ABORT.match, names[:12]))
 
 

@@ -138,7 +138,7 @@ def read(data: memoryview, offset: int) -> Header | Problem:
         return Problem(offset, f"expected a raw profile, found {size} bytes of something else")
     bits, order = MAGICS[start]
     raw_version, variants = layout.split(struct.unpack_from(f"{order}Q", data, offset + 8)[0])
-    if data[offset + 8 : offset + 10] == b"\r\n":  # raw version 10 is a line feed
+    if bytes(data[offset + 8 : offset + 10]) == b"\r\n":  # raw version 10 is a line feed
         what = "copied as text: each line feed has become two bytes; copy it as it is (binary)"
         return Problem(offset + 8, what)
     if raw_version not in layout.LAYOUTS:

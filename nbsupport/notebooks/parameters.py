@@ -4,7 +4,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import ipywidgets
 
@@ -12,6 +12,7 @@ from nbsupport.base import settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab import programs
 from nbsupport.lab.lab import INSTRUMENTS, ORDERS
+from nbsupport.macos.target import Arch
 from nbsupport.notebooks import document, results
 from nbsupport.show import shown, widgets
 from nbsupport.show.shown import Shown, element, escape
@@ -36,6 +37,7 @@ KINDS: dict[str, str | Callable[[], Sequence[str]]] = {
     **dict.fromkeys(("grid", "versions"), "LLVMs"),
     "source": lambda: ("live", "recorded"),
     "program": programs.names,
+    "arch": lambda: ("both", *get_args(Arch)),
     "order": lambda: ORDERS,
     "instrument": lambda: INSTRUMENTS,
     "scope": lambda: results.SCOPES,

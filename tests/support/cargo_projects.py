@@ -6,7 +6,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,6 +143,10 @@ def lock(project: CargoProject) -> None:
     assert done.ok, done.stderr
 
 
+def run(command: Sequence[str | Path], folder: Path, env: Mapping[str, str]) -> process.Finished:
+    return files.run_tool(command, folder, env)
+
+
 def script(path: Path, *lines: str) -> Path:
     """Write a shell script that can be executed."""
     files.write(path, "\n".join(["#!/bin/sh", *lines, ""]))
@@ -159,5 +163,3 @@ def copy_case(name: str, folder: Path, config: str) -> None:
         files.write(folder / "main.rs", "fn main() {}\n")
     path = folder / ".cargo" / "config.toml"
     files.write(path, (path.read_text() if path.is_file() else "") + config)
-
-

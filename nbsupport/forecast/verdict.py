@@ -168,6 +168,8 @@ def check_project(folder: Path, cc: str = "") -> Forecast:
     packages = [p for p in read.packages if not (p.host and _target(config))]
     main = _rustc_piece(build)
     calls = [call for group in _groups(packages) for call in [_call(build, *group)]]
+    if read.note:
+        notes.append(read.note)
     if read.others:
         notes.append(f"not built with these features, or here: {', '.join(read.others)}")
     return _judged(build, main, packages, calls, notes)
@@ -185,7 +187,7 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
         own = [] if "-fprofile" in text or "-fcs-profile" in text else ["-fprofile-generate"]
         path = compilers.find(words[0], os.environ, f"--with {text}")
         language: Language = "C++" if re.search(r"\+\+(-[\d.]+)?$", path.name) else "C"
-        emitted = compilers.emit([path, *words[1:]], own, language, os.environ)
+        emitted = compilers.emit([path], [*own, *words[1:]], language, os.environ)
         if not emitted.made:
             raise LabError(f"--with {text}", emitted.message, "name a compiler that works")
         calls.append(Call(language, (str(path), *words[1:]), "--with", emitted))
@@ -198,7 +200,8 @@ def check_commands(folder: Path, entries: Any) -> Forecast:
         raise LabError(f"{folder}/compile_commands.json", "not a list of commands", "make it again")
     groups: dict[tuple[Language, str, tuple[str, ...]], int] = {}
     for entry in entries:
-        words = entry.get("arguments") or _words(str(entry.get("command", "")))
+        text = entry.get("command") or ""
+        words = entry.get("arguments") or (_words(text) if isinstance(text, str) and text else [])
         if not words or not all(isinstance(word, str) for word in words):
             what = f"{folder}/compile_commands.json"
             raise LabError(what, "an entry without command", "make it again")

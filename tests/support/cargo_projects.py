@@ -61,7 +61,8 @@ def crates(version: str) -> Path:
 
 def _from_rustc(staging: Path) -> None:
     with tempfile.TemporaryDirectory(dir=staging) as work:
-        with tarfile.open(download.get(RUSTC, Path(work))) as tar:
+        archive = download.get(RUSTC, Path(work))
+        with tarfile.open(archive) as tar:
             for member in tar:
                 place = member.name.partition("/vendor/")[2]
                 if member.isfile() and place.split("/")[0] in ("cc-1.2.6", "shlex-1.3.0"):
@@ -98,7 +99,7 @@ class CargoProject:
 
     def build(self, env: Mapping[str, str] | None = None, *words: str) -> process.Finished:
         """Build it, by `cargo build --release`, in this environment (default: its own)."""
-        command = [self.cargo, "build", "--release", "--offline", *words]
+        command: list[str | Path] = [self.cargo, "build", "--release", "--offline", *words]
         return files.run_tool(command, self.folder, env or self.environment())
 
     @property
@@ -138,7 +139,7 @@ def write(
 
 
 def lock(project: CargoProject) -> None:
-    command = [project.cargo, "generate-lockfile", "--offline"]
+    command: tuple[str | Path, ...] = (project.cargo, "generate-lockfile", "--offline")
     done = process.run(command, cwd=project.folder, env=project.environment())
     assert done.ok, done.stderr
 

@@ -25,7 +25,7 @@ _NAMES: dict[Language, tuple[str, str, str, str]] = {
 
 
 @dataclass(frozen=True)
-class Call:
+class CompilerCall:
     """A compiler that a build calls, and what its objects add to the link.
 
     `because` says what chose it, `effect` what becomes of rustc's flag, `trouble` why the build
@@ -96,7 +96,7 @@ def rustc_piece(build: Build) -> LinkPiece:
     return emitted.pieces[0]
 
 
-def all_calls(build: Build, packages: Sequence[Package]) -> list[Call]:
+def all_calls(build: Build, packages: Sequence[Package]) -> list[CompilerCall]:
     """Return every compiler that cc calls for these packages: by language, and version of cc.
 
     Raises `LabError` for a compiler that is not there, or does not work.
@@ -114,7 +114,9 @@ def _groups(packages: Sequence[Package]) -> list[tuple[Language, str, list[Packa
     return [(language, version, group) for (language, version), group in groups.items()]
 
 
-def _call(build: Build, language: Language, version: str, packages: Sequence[Package]) -> Call:
+def _call(
+    build: Build, language: Language, version: str, packages: Sequence[Package]
+) -> CompilerCall:
     """Return the compiler that a version of cc calls, and what it makes of rustc's flag."""
     era = cc_crate.era_of(version)
     tool_name, flags_name, _, _ = _NAMES[language]
@@ -142,7 +144,7 @@ def _call(build: Build, language: Language, version: str, packages: Sequence[Pac
         trouble = f"cc {version} refuses -Cprofile-generate without a folder"
     elif gcov:
         trouble = f"cc {version} hands gcc -fprofile-generate, and the link has no __gcov_init"
-    return Call(
+    return CompilerCall(
         language,
         tuple(map(str, command)),
         because,

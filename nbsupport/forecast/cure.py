@@ -10,7 +10,7 @@ from pathlib import Path
 from nbsupport.audit.advice import LEAVE_OUT, fitting, keep_in
 from nbsupport.audit.fate import LinkPiece, predict
 from nbsupport.forecast import cc_crate, lines
-from nbsupport.forecast.calls import Build, Call
+from nbsupport.forecast.calls import Build, CompilerCall
 from nbsupport.forecast.lines import GUARD, Lines
 from nbsupport.toolchains import discovery
 from nbsupport.toolchains.probe import Toolchain
@@ -20,7 +20,7 @@ ASSUMED = "-Cprofile-generate=pgo-data"
 _FIRST = "puts CFLAGS first, where they cure nothing"
 
 
-def foreign(call: Call, main: LinkPiece) -> bool:
+def foreign(call: CompilerCall, main: LinkPiece) -> bool:
     """Return whether a call's objects do not go with rustc's."""
     if call.gcov:
         return True
@@ -35,7 +35,7 @@ def plain(build: Build) -> Lines:
     return Lines(build.instead, flags, (), build.target)
 
 
-def cure(build: Build, main: LinkPiece, bad: Sequence[Call]) -> tuple[str, Lines]:
+def cure(build: Build, main: LinkPiece, bad: Sequence[CompilerCall]) -> tuple[str, Lines]:
     """Return what to do about calls that end badly, in words, and the lines to paste.
 
     CFLAGS end a mix where cc puts them last. Where they come first, gcc does, to which no flag is

@@ -15,7 +15,7 @@ from nbsupport.audit.fate import LinkPiece, predict
 from nbsupport.base import files, process
 from nbsupport.base.errors import LabError
 from nbsupport.forecast import cargo_config, cc_crate, compilers, cure, lines, project, rust
-from nbsupport.forecast.calls import Build, Call, all_calls, rustc_piece
+from nbsupport.forecast.calls import Build, CompilerCall, all_calls, rustc_piece
 from nbsupport.forecast.compilers import Language
 from nbsupport.forecast.lines import Lines
 from nbsupport.forecast.project import Package
@@ -36,7 +36,7 @@ class Forecast:
     why: str
     outcomes: tuple[str, ...] = ()
     rustc: str = ""
-    calls: tuple[Call, ...] = ()
+    calls: tuple[CompilerCall, ...] = ()
     undecided: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     advice: str = ""
@@ -116,7 +116,7 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
     One that is not told how to instrument is told -fprofile-generate. Any of them may link, and
     each may come first. Raises `LabError` for what does not work.
     """
-    calls = list[Call]()
+    calls = list[CompilerCall]()
     for text in commands:
         words = _words(text)
         own = [] if "-fprofile" in text or "-fcs-profile" in text else ["-fprofile-generate"]
@@ -125,7 +125,7 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
         emitted = compilers.emit([path], [*own, *words[1:]], language, os.environ)
         if not emitted.made:
             raise LabError(f"--with {text}", emitted.message, "name a compiler that works")
-        calls.append(Call(language, (str(path), *words[1:]), "--with", emitted))
+        calls.append(CompilerCall(language, (str(path), *words[1:]), "--with", emitted))
     return _linked(calls)
 
 
@@ -155,7 +155,7 @@ def check_commands(folder: Path, entries: Any) -> Forecast:
             raise LabError(f"{path} {' '.join(flags)}", emitted.message, "compile one file by hand")
         number = f"{count} files" if count > 1 else "one file"
         because = f"compile_commands.json, {number}"
-        calls.append(Call(language, (str(path), *flags), because, emitted))
+        calls.append(CompilerCall(language, (str(path), *flags), because, emitted))
     return _linked(calls)
 
 
@@ -203,7 +203,7 @@ def _judged(
     build: Build,
     main: LinkPiece,
     packages: Sequence[Package],
-    calls: Sequence[Call],
+    calls: Sequence[CompilerCall],
     notes: Sequence[str],
 ) -> Forecast:
     """Judge a build: rustc's objects stand first in the link, and bring the runtime."""
@@ -274,7 +274,7 @@ def _reads(profdata: Path, raw_version: int) -> bool | None:
     return first <= int(number[1]) <= last
 
 
-def _linked(calls: Sequence[Call]) -> Forecast:
+def _linked(calls: Sequence[CompilerCall]) -> Forecast:
     """Judge objects of several compilers: any may link, and bring the runtime; any may be first."""
     pieces = list(dict.fromkeys(piece for call in calls for piece in call.pieces))
     layout.learn_unknown([piece.raw_version for piece in pieces], discovery.discover)

@@ -134,7 +134,7 @@ def test_versions_of_cc_with_compilers_and_flags(
 @pytest.mark.slow
 @pytest.mark.parametrize("compiler", ["17", "19", "22", "gcc"])
 @pytest.mark.parametrize("cflags", ["", UNDO])
-@pytest.mark.parametrize("name", ["rust-cc-mimalloc", "workload"])
+@pytest.mark.parametrize("name", ["rust-cc-mimalloc", "rust-cc-jemalloc"])
 def test_the_real_cases(
     name: str, compiler: str, cflags: str, check: Check, tmp_path: Path, rustc: Toolchain
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from nbsupport.audit.advice import fitting
 from nbsupport.audit.fate import LinkPiece, predict
-from nbsupport.base import files, process
+from nbsupport.base import files
 from nbsupport.base.errors import LabError
 from nbsupport.forecast import cargo_config, cc_crate, compilers, cure, lines, project, rust
 from nbsupport.forecast.calls import Build, CompilerCall, all_calls, rustc_piece
@@ -214,7 +214,7 @@ def _judged(
     decided = {str(package) for package in packages if not package.chooses}
     bad = [c for c in calls if (c.trouble or cure.foreign(c, main)) and decided & {*c.packages}]
     profdata = rust.llvm_profdata(build.rust, build.env.get("PATH"))
-    reads = _reads(profdata, main.raw_version) if profdata else None
+    reads = rust.reads(profdata, main.raw_version) if profdata else None
     forecast = Forecast(
         "consistent",
         "; ".join(filter(None, (fate.why, fate.loss))),
@@ -258,20 +258,6 @@ def _notes(build: Build, profdata: Path | None, reads: bool | None, main: LinkPi
     elif pool is None or "%p" not in pool:
         notes.append("all runs are merged into one profile (%m): train in an empty folder")
     return notes
-
-
-def _reads(profdata: Path, raw_version: int) -> bool | None:
-    """Return whether an llvm-profdata reads raw profiles of a version; None: not known.
-
-    Source: RawInstrProfReader::readHeader takes its own version alone.
-    """
-    done = process.run((profdata, "--version"), cwd=Path("/"))
-    number = re.search(r"LLVM version (\d+)", done.stdout)
-    known = layout.LAYOUTS.get(raw_version)
-    if not number or not known or not known.llvm or "Apple" in done.stdout:
-        return None
-    first, last = known.llvm
-    return first <= int(number[1]) <= last
 
 
 def _linked(calls: Sequence[CompilerCall]) -> Forecast:

@@ -49,6 +49,11 @@ class CompilerCall:
         """What its objects add to the link."""
         return self.emitted.pieces
 
+    @property
+    def name(self) -> str:
+        """The compiler's name for people, and its version."""
+        return compilers.described(self.emitted)
+
     def to_json(self) -> dict[str, Any]:
         """Return one of `compilers` of `pgo-lab check --json`."""
         return {

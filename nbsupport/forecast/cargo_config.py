@@ -43,7 +43,7 @@ class CargoConfig:
             for name, entry in _table(content, "env").items():
                 table = entry if isinstance(entry, dict) else {"value": entry}
                 value = table.get("value")
-                if not isinstance(value, str):
+                if not isinstance(value, str) or not name or "=" in name:
                     why = f"[env] {name} = {entry!r} has no text as its value"
                     raise LabError(str(path), why, "write a string, or { value = … }")
                 if table.get("relative") is True:
@@ -104,6 +104,8 @@ def read(folder: Path, environment: Mapping[str, str]) -> CargoConfig:
         path = next((p for p in (place / "config", place / "config.toml") if p.is_file()), None)
         if path:
             contents.append((path, files.read_toml(path)))
+            if "\\x00" in repr(contents[-1]):
+                raise LabError(str(path), "it has a NUL", "remove it")
     return CargoConfig(tuple(contents), environment)
 
 

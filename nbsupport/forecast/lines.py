@@ -70,8 +70,7 @@ class Lines:
         """Return the part `lines` of `pgo-lab check --json`."""
         return {
             "clean": self.clean,
-            "env": dict(self.env),
-            "rustflags": list(self.rustflags),
+            "environment": self.build_env(),
             "shell": self.shell(),
             "config": self.config(),
             "cargo_pgo": self.cargo_pgo(),

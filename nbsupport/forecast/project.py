@@ -121,11 +121,18 @@ def _cause(stderr: str) -> str:
 
 def _locked(lock: Path) -> list[dict[str, Any]]:
     packages = files.read_toml(lock).get("package", [])
-    if not isinstance(packages, list) or not all(
-        isinstance(package, dict) and {"name", "version"} <= package.keys() for package in packages
-    ):
+    if not isinstance(packages, list) or not all(map(_package, packages)):
         raise LabError(str(lock), "not a lock file of cargo's", "run cargo generate-lockfile")
     return packages
+
+
+def _package(entry: object) -> bool:
+    """Return whether an entry of a lock file is a package, as far as it is read here."""
+    if not isinstance(entry, dict):
+        return False
+    needs = entry.get("dependencies", [])
+    texts = [entry.get("name"), entry.get("version"), *(needs if isinstance(needs, list) else [0])]
+    return all(isinstance(text, str) and text.strip() for text in texts)
 
 
 def _from_lock(locked: Sequence[Mapping[str, Any]]) -> Iterator[Package]:

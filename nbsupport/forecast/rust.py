@@ -98,6 +98,7 @@ def _toolchain(folder: Path, config: CargoConfig) -> tuple[Path, str]:
     chosen = files.read_toml(home / "settings.toml") if (home / "settings.toml").is_file() else {}
     name, why = config.environment.get("RUSTUP_TOOLCHAIN", ""), "RUSTUP_TOOLCHAIN"
     overrides = chosen.get("overrides", {})
+    overrides = overrides if isinstance(overrides, dict) else {}
     for above in (folder, *folder.parents):
         if name:
             break
@@ -134,13 +135,15 @@ def _channel(pin: Path) -> str:
         return text
     try:
         table = tomllib.loads(text).get("toolchain", {})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise LabError(str(pin), f"not TOML ({error})", "mend that line") from error
-    if path := table.get("path"):
+    table = table if isinstance(table, dict) else {}
+    path, channel = table.get("path"), table.get("channel")
+    if isinstance(path, str) and "\0" not in path:
         return str((pin.parent / path).resolve())
-    if not isinstance(table.get("channel"), str):
+    if not isinstance(channel, str) or not re.fullmatch(r"[\w.-]+", channel):
         raise LabError(str(pin), "it names no channel", 'write channel = "stable"')
-    return str(table["channel"])
+    return channel
 
 
 def _facts(rustc: Path) -> dict[str, Any]:

@@ -74,7 +74,8 @@ class CompilerCall:
 class Build:
     """A cargo build: what its compilers and build scripts are given.
 
-    `instead` are variables that were asked for, and are not in the environment yet.
+    `instead` are variables that were asked for, and are not in the environment yet; `forced` those
+    that a file of cargo's sets, whatever the environment has.
     """
 
     rust: Rust
@@ -82,6 +83,7 @@ class Build:
     env: Mapping[str, str]
     rustflags: tuple[str, ...]
     instead: Mapping[str, str]
+    forced: Mapping[str, Path]
 
     @property
     def host(self) -> str:
@@ -137,7 +139,7 @@ def _call(
     env = build.env
     emitted = compilers.emit(command, cc_crate.command_line(era, handed, cflags), language, env)
     supported = emitted.quiet
-    if supported and era.links and handed:
+    if supported and era.links and handed and emitted.family in era.families:
         supported = compilers.emit(command, [*cflags, *handed], language, env, link=True).quiet
     if handed and not supported:
         emitted = compilers.emit(command, cflags, language, env)

@@ -54,6 +54,15 @@ class CargoConfig:
                     forced.add(name)
         return env
 
+    def forced(self) -> dict[str, Path]:
+        """Return the variables that a file sets whatever the environment has, and that file."""
+        return {
+            name: path
+            for path, content in reversed(self.files)
+            for name, entry in _table(content, "env").items()
+            if isinstance(entry, dict) and entry.get("force") is True
+        }
+
     def rustflags(self, target: str, cfg: str = "") -> tuple[str, ...]:
         """Return the flags that cargo gives rustc for a target: the first source that has some.
 

@@ -190,8 +190,8 @@ def reads(profdata: Path, raw_version: int) -> bool | None:
     with contextlib.suppress(LabError):
         text = _answer([profdata, "--version"])
     number = re.search(r"LLVM version (\d+)", text)
-    known = layout.LAYOUTS.get(raw_version)
-    if not number or not known or not known.llvm or "Apple" in text:
+    written = layout.LAYOUTS.get(raw_version)
+    if not number or not written or not written.llvm or "Apple" in text:
         return None
-    first, last = known.llvm
+    first, last = written.llvm
     return first <= int(number[1]) <= last

@@ -100,7 +100,7 @@ def check_project(folder: Path, cc: str = "") -> Forecast:
     if cc_crate.profile_folder(rustflags) is None and "instrument-coverage" not in str(rustflags):
         rustflags += (cure.ASSUMED,)
         notes.append(f"RUSTFLAGS do not instrument yet: taken with {cure.ASSUMED}")
-    build = Build(installed, target, env, rustflags, instead)
+    build = Build(installed, target, env, rustflags, instead, config.forced())
     cargo_project = project.read(folder, installed, target, env)
     packages = [p for p in cargo_project.packages if not (p.host and _target(config))]
     if cargo_project.note:

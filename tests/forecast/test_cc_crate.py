@@ -68,10 +68,12 @@ def test_a_version_hands_on_what_the_data_says_where_it_says(
 def test_a_flag_without_a_folder_is_refused_by_what_hands_it_on(
     version: str, write: Write, toolchain: Callable[[str], Toolchain]
 ) -> None:
-    words, why = compiled(write(version), toolchain("19").compiler, "-Cprofile-generate")
-    assert bool(words) != cc_crate.era_of(version).folder
-    assert bool(why) == cc_crate.era_of(version).folder
-    assert not why or "-Cprofile-generate must have a value" in why
+    project = write(version)
+    for compiler in ("19", "gcc"):
+        words, why = compiled(project, toolchain(compiler).compiler, "-Cprofile-generate")
+        assert bool(words) != cc_crate.era_of(version).folder
+        assert bool(why) == cc_crate.era_of(version).folder
+        assert not why or "-Cprofile-generate must have a value" in why
 
 
 @pytest.mark.parametrize("version", versions("1.2.17"))

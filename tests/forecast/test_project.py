@@ -6,15 +6,16 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nbsupport.base.errors import LabError
-from nbsupport.forecast import cargo_config, rust, verdict
+from nbsupport.forecast import cargo_config, project, rust, verdict
 from nbsupport.toolchains.probe import Toolchain
 from tests.forecast.conftest import Check, Write
-from tests.support import cargo_projects
+from tests.support import cargo_projects, hostile
 from tests.support.cargo_projects import script
 
 #: A rustc's own word for itself, for a toolchain that is only looked for.
@@ -161,6 +162,33 @@ def test_a_configuration_that_is_none_is_one_line(
     path.write_text(text)
     with refused(re.escape(why)):
         check(own)
+
+
+@pytest.mark.parametrize("name", hostile.JUNK)
+def test_junk_is_answered_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    data = hostile.JUNK[name]
+    for place in (
+        ".cargo/config.toml",
+        "rust-toolchain.toml",
+        "Cargo.lock",
+        "compile_commands.json",
+    ):
+        path = tmp_path / place
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    env = {"CARGO_HOME": str(tmp_path / "none")}
+    readers: list[Callable[[], object]] = [
+        lambda: cargo_config.read(tmp_path, env).env(),
+        lambda: cargo_config.read(tmp_path, env).rustflags("t"),
+        lambda: rust._channel(tmp_path / "rust-toolchain.toml"),
+        lambda: list(project._from_lock(project._locked(tmp_path / "Cargo.lock"))),
+        lambda: verdict.check(tmp_path, []),
+    ]
+    for reader in readers:
+        try:
+            assert reader() is not None
+        except LabError as error:
+            assert "\n" not in str(error)
 
 
 # -- the project

@@ -38,8 +38,12 @@ def compiled(project: CargoProject, compiler: Path, rustflags: str) -> tuple[lis
     )
     triple = project.triple.replace("-", "_")
     flags = {name.format(triple): flag for name, flag in PLACES.items()}
-    env = project.environment(CC=str(stand_in), RUSTFLAGS=rustflags, **flags)
-    done = project.build(env)
+    # One folder for each version of cc, which is compiled once: --target keeps flags from it.
+    shared = str(project.folder.parent.parent / f"target-{project.cc}")
+    env = project.environment(
+        CC=str(stand_in), RUSTFLAGS=rustflags, CARGO_TARGET_DIR=shared, **flags
+    )
+    done = project.build(env, "--target", project.triple)
     return log.read_text().split() if log.exists() else [], "" if done.ok else done.stderr
 
 

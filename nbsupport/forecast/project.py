@@ -104,6 +104,8 @@ def read(folder: Path, rust: Rust, target: str, env: Mapping[str, str]) -> Proje
     if done.ok:
         return _resolved(json.loads(done.stdout), locked)
     text = " ".join(done.stderr.split())
+    if re.search(r"lock file .*--locked was passed", text):
+        raise LabError(str(lock), "it does not fit Cargo.toml", "run cargo update --workspace")
     if done.limit or not re.search(_ABSENT, text):
         why = f"stopped at the {done.limit} limit" if done.limit else _cause(done.stderr)
         do = "mend it, as cargo metadata --locked --offline says"

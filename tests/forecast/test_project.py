@@ -220,6 +220,11 @@ def test_a_folder_that_is_no_project_is_one_line(
         check(own, RUSTC="no-rustc-of-this-name")
     with refused("no such program"):
         check(own, CARGO="no-cargo-of-this-name")
+    manifest.write_text(text.replace("0.1.0", "0.2.0"))
+    lock = (own.folder / "Cargo.lock").read_bytes()
+    with refused("Cargo.lock: it does not fit Cargo.toml"):
+        check(own)
+    assert (own.folder / "Cargo.lock").read_bytes() == lock
     manifest.unlink()
     with refused("no Cargo.toml there"):
         check(own)

@@ -99,7 +99,12 @@ def rustc_piece(build: Build) -> LinkPiece:
     emitted = compilers.emit([build.rust.rustc], flags, "Rust", build.env)
     if not emitted.pieces:
         why = emitted.message or "it instruments nothing with these flags"
-        raise LabError(f"{build.rust.rustc} {' '.join(flags)}", why, "use a rustc that instruments")
+        do = "use a rustc that instruments"
+        if re.search("find crate for `(std|core)`", why):
+            do = f"rustup target add {build.target}"
+        elif "profiler_builtins" in why:
+            do = "use rustup's rustc, which has the profile runtime"
+        raise LabError(f"{build.rust.rustc} {' '.join(flags)}", why, do)
     return emitted.pieces[0]
 
 

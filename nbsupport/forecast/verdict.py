@@ -101,13 +101,14 @@ def check_project(folder: Path, cc: str = "") -> Forecast:
         rustflags += (cure.ASSUMED,)
         notes.append(f"RUSTFLAGS do not instrument yet: taken with {cure.ASSUMED}")
     build = Build(installed, target, env, rustflags, instead, config.forced())
+    main = rustc_piece(build)  # first: what is wrong with flags, rustc says best
     cargo_project = project.read(folder, installed, target, env)
     packages = [p for p in cargo_project.packages if not (p.host and _target(config))]
     if cargo_project.note:
         notes.append(cargo_project.note)
     if cargo_project.others:
         notes.append(f"not built with these features, or here: {', '.join(cargo_project.others)}")
-    return _judged(build, rustc_piece(build), packages, all_calls(build, packages), notes)
+    return _judged(build, main, packages, all_calls(build, packages), notes)
 
 
 def check_compilers(commands: Sequence[str]) -> Forecast:

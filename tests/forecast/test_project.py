@@ -95,6 +95,16 @@ def test_a_toolchain_that_is_pinned_and_not_there_is_not_downloaded(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_target_or_flags_that_rustc_does_not_take_are_one_line(
+    write: Write, check: Check
+) -> None:
+    own = write()
+    with refused("find crate for .*; rustup target add aarch64-apple-darwin"):
+        check(own, CARGO_BUILD_TARGET="aarch64-apple-darwin")
+    with refused("-Cno-such-option.*: error.*"):
+        check(own, RUSTFLAGS="-Cno-such-option")
+
+
 # -- cargo's configuration
 
 

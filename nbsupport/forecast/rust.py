@@ -11,13 +11,15 @@ import json
 import os
 import re
 import shutil
+import struct
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbsupport.base import files, settings
+from nbsupport.base import files, process, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.forecast.cargo_config import CargoConfig
 from nbsupport.profile import layout
@@ -184,14 +186,17 @@ def llvm_profdata(rust: Rust, path: str | None) -> Path | None:
 def reads(profdata: Path, raw_version: int) -> bool | None:
     """Return whether an llvm-profdata reads raw profiles of a version; None: not known.
 
-    It takes its own version alone. Source: RawInstrProfReader::readHeader (InstrProfReader.cpp).
+    It is given one without records, which is a whole one. What llvm-profdata says of its own
+    version is not asked for: Apple's is not LLVM's, and that of LLVM 14 says none.
+    Source: RawInstrProfReader::readHeader (InstrProfReader.cpp), which takes its own version alone.
     """
-    text = ""
-    with contextlib.suppress(LabError):
-        text = _answer([profdata, "--version"])
-    number = re.search(r"LLVM version (\d+)", text)
-    written = layout.LAYOUTS.get(raw_version)
-    if not number or not written or not written.llvm or "Apple" in text:
+    if raw_version not in layout.LAYOUTS:
         return None
-    first, last = written.llvm
-    return first <= int(number[1]) <= last
+    ir = 1 << layout.VARIANTS["ir"]
+    magic = int.from_bytes(layout.MAGIC[64], "big")
+    rest = [0] * (layout.LAYOUTS[raw_version].header_size // 8 - 2)
+    words = struct.pack(f"={2 + len(rest)}Q", magic, raw_version | ir, *rest)
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+        path = Path(folder, "empty.profraw")
+        path.write_bytes(words)
+        return process.run((profdata, "show", path), cwd=Path(folder)).ok

@@ -105,6 +105,31 @@ def test_a_target_or_flags_that_rustc_does_not_take_are_one_line(
         check(own, RUSTFLAGS="-Cno-such-option")
 
 
+@pytest.mark.parametrize("major", ["17", "18", "19", "22", "23"])
+def test_an_llvm_profdata_reads_its_own_raw_version_alone(
+    major: str, toolchain: Callable[[str], Toolchain]
+) -> None:
+    own = toolchain(major)
+    assert own.llvm_profdata
+    readable = [version for version in (8, 9, 10, 11) if rust.reads(own.llvm_profdata, version)]
+    assert readable == [own.raw_version]
+    assert rust.reads(own.llvm_profdata, 99) is None
+
+
+def test_it_is_said_where_the_llvm_profdata_at_hand_does_not_read_what_rustc_writes(
+    write: Write, check: Check, toolchain: Callable[[str], Toolchain]
+) -> None:
+    """rustc-web has none of its own."""
+    own = write()
+    for major, reads in (("17", False), ("19", True)):
+        prefix = toolchain(major).prefix
+        path = f"{prefix / 'bin'}:{own.environment()['PATH']}"
+        forecast = check(own, "gcc", PATH=path)
+        assert forecast.llvm_profdata == str(prefix / "bin" / "llvm-profdata")
+        assert forecast.profdata_reads == reads
+        assert any("does not read raw version 10" in note for note in forecast.notes) != reads
+
+
 # -- cargo's configuration
 
 

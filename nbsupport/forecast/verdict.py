@@ -74,7 +74,7 @@ def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
         return check_compilers(commands)
     folder = _readable(folder or Path())
     database = folder / "compile_commands.json"
-    if project.manifest(folder) is None and database.is_file():
+    if database.is_file() and not (folder / "Cargo.toml").is_file():
         return check_commands(folder, files.read_json(database))
     if len(commands) > 1:
         raise LabError("check --with", "a project has one CC", "give --with once, or no folder")
@@ -250,11 +250,9 @@ def _judged(
 def _notes(build: Build, profdata: Path | None, reads: bool | None, main: LinkPiece) -> list[str]:
     """Return what else to know before the build: the merge, and the files of the profile."""
     notes = []
-    if profdata is None:
-        notes.append("no llvm-profdata: rustup component add llvm-tools")
-    elif reads is False:
-        writes = f"raw version {main.raw_version}, which rustc writes"
-        notes.append(f"{profdata} does not read {writes}: rustup component add llvm-tools")
+    if profdata is None or reads is False:
+        what = f"an llvm-profdata for raw version {main.raw_version}"
+        notes.append(f"{what} is not at hand: rustup component add llvm-tools")
     pool = build.env.get("LLVM_PROFILE_FILE")
     if pool is not None and not re.search(r"%\d*m|%p", pool):
         notes.append(f"LLVM_PROFILE_FILE={pool}: each program overwrites it; use %m or %p")

@@ -459,7 +459,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Say before a build which compilers will instrument what, and what comes of it.
+    """Say before a build which compilers will instrument what, and what happens then.
 
     Exit code 1: it will mix; 2: not known, or not read. Nothing of the project runs.
     """

@@ -203,7 +203,7 @@ def explanation(answer: Explanation) -> None:
 
 
 def forecast(answer: Forecast) -> None:
-    """Show what a build will come to, and what to paste."""
+    """Show what will happen in a build, and what to paste."""
     out = _console()
     colour = {"mixed": "red", "consistent": "green"}.get(answer.verdict, "yellow")
     out.print(f"[bold {colour}]{answer.verdict}[/]: {escape(answer.why)}")

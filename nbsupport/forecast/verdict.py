@@ -1,4 +1,4 @@
-"""What a build will come to: which compilers instrument what, and what becomes of their link."""
+"""What will happen in a build: which compilers instrument what, and how their link ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Answer = Literal["consistent", "mixed", "unknown", "not-instrumented"]
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a build will come to: `outcomes` are those that `fate` predicts, or `build-failed`.
+    """What will happen in a build: `outcomes` are those that `fate` predicts, or `build-failed`.
 
     `undecided` are the packages of which it is not known what they call, each with the reason.
     """
@@ -82,7 +82,7 @@ def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
 
 
 def check_project(folder: Path, cc: str = "") -> Forecast:
-    """Say what a build of the cargo project in a folder will come to; `cc` stands in for its CC.
+    """Say what will happen in a build of a cargo project; `cc` stands in for its CC.
 
     Where the flags of rustc do not instrument yet, `cure.ASSUMED` is added to them. Nothing of
     the project runs. Raises `LabError` for what cannot be read, and compilers that do not work.
@@ -112,7 +112,7 @@ def check_project(folder: Path, cc: str = "") -> Forecast:
 
 
 def check_compilers(commands: Sequence[str]) -> Forecast:
-    """Say what a link of objects by these compilers comes to; each is a command with its flags.
+    """Say how a link of objects by these compilers ends; each is a command with its flags.
 
     One that is not told how to instrument is told -fprofile-generate. Any of them may link, and
     each may come first. Raises `LabError` for what does not work.
@@ -131,7 +131,7 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
 
 
 def check_commands(folder: Path, entries: Any) -> Forecast:
-    """Say what a link of all that compile_commands.json compiles comes to, as `check_compilers`."""
+    """Say how a link of all that compile_commands.json compiles ends, as `check_compilers`."""
     where, again = f"{folder}/compile_commands.json", "make it again"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise LabError(where, "not a list of commands", again)

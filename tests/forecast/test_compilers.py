@@ -1,4 +1,4 @@
-"""What compilers make of a small file: read off it; and those that do not answer."""
+"""What compilers make of a small file, as the object says; and compilers that do not answer."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ class CompilerCall:
     """A compiler that a build calls, and what its objects add to the link.
 
     `because` says what chose it, `effect` what cc hands it of rustc's flags, `trouble` why the
-    build fails with it; `cc` is which cc calls it, `era` how that behaves (None: no cc does). `gcov`: it
-    makes records of GNU's kind, whose runtime is in no link of rustc's.
+    build fails with it; `cc` is which cc calls it, `era` how that behaves (None: no cc does).
+    `gcov`: it makes records of GNU's kind, whose runtime is in no link of rustc's.
     """
 
     language: Language

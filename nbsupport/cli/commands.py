@@ -457,6 +457,29 @@ def explain(
     return {"ours": 0, "unknown": 2}.get(explanation.verdict, 1)
 
 
+@app.command()
+def check(
+    folder: Annotated[
+        Path | None,
+        Argument(help="A cargo project, or a folder with compile_commands.json. Default: here."),
+    ] = None,
+    with_: Annotated[
+        Names,
+        Option("--with", help="A compiler and its flags; of a project, its CC.", metavar="CC"),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Say before a build which compilers will instrument what, and what happens then.
+
+    Exit code 1: it will mix; 2: not known, or not read. Nothing of the project runs.
+    """
+    from nbsupport.forecast import verdict as forecasting
+
+    forecast = forecasting.check(folder, with_ or ())
+    _answer(as_json, forecast.to_json, lambda: terminal.forecast(forecast))
+    return forecast.exit_code
+
+
 @app.command("mac-check")
 def mac_check(
     out: Annotated[Path, Option("-o", help="The folder to send back, a new one.")] = Path(

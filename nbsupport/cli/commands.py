@@ -447,6 +447,28 @@ def explain(
     return {"ours": 0, "unknown": 2}.get(explanation.verdict, 1)
 
 
+@app.command("mac-check")
+def mac_check(
+    out: Annotated[Path, Option("-o", help="The folder to send back, a new one.")] = Path(
+        "pgo-lab-mac-check"
+    ),
+    plan: Annotated[
+        bool, Option("--plan", help="On any machine: say what the command does, and stop.")
+    ] = False,
+) -> None:
+    """On a Mac: make the crash happen there, and write a folder to send back.
+
+    The command first says what it does. It takes ten minutes at most and uses no network.
+    """
+    from nbsupport.studies import mac_check as checking
+
+    if not plan:
+        checking.require_mac()
+    terminal.say(*checking.plan(out))
+    if not plan:
+        terminal.say("", *checking.check(out))
+
+
 @dev.command()
 def refresh(
     paths: Annotated[list[Path], Argument(help="Notebooks, or folders of them.")],

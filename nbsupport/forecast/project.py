@@ -174,7 +174,7 @@ def _resolved(metadata: Mapping[str, Any], locked: Sequence[Mapping[str, Any]]) 
 def _compiling(name: str, packages: Packages, nodes: Nodes, host: bool) -> Package | None:
     """Return a package, by its id, as one that compiles C; None where it does not.
 
-    Its build script does so by cc, or through a crate that does, which then chooses. Without
+    Its build script compiles C by cc, or through a crate that uses cc, which then chooses. Without
     either, what the script runs tells: rustc and git compile no C.
     """
     package = packages[name]

@@ -84,6 +84,11 @@ def _answer(as_json: bool, document: Callable[[], Any], show: Callable[[], None]
         show()
 
 
+def _example(line: str, read: str) -> str:
+    """Return what stands below a command's options: an example, and where to read on."""
+    return f"Example: pgo-lab {line}\n\nRead on: {read}."
+
+
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, Option("--version", help="Print the version.")] = False,
@@ -93,7 +98,11 @@ def _options(
         raise typer.Exit
 
 
-@app.command()
+@app.command(
+    epilog=_example(
+        "toolchains --install 19 --install 17", "03, section 2, for what differs between LLVMs"
+    )
+)
 def toolchains(
     install: Annotated[
         Names,
@@ -106,7 +115,10 @@ def toolchains(
     prune: Annotated[bool, Option(help="Remove what was installed and built.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the compilers there are; install and remove LLVM versions."""
+    """List the compilers of this machine; install and remove LLVM versions.
+
+    Exit code 2: one of them could not be installed.
+    """
     from nbsupport.toolchains import discovery, download
 
     if prune:
@@ -118,7 +130,7 @@ def toolchains(
     _answer(as_json, lambda: rows, lambda: terminal.toolchains(compilers))
 
 
-@app.command()
+@app.command(epilog=_example("trial --llvm 19 --foreign 17", "notebook 01"))
 def trial(
     llvm: Annotated[str, Option(help="Compiles main, brings the runtime.", metavar="V")],
     foreign: Annotated[str, Option(help="Compiles the library (or: gcc).", metavar="V")],
@@ -136,7 +148,7 @@ def trial(
 ) -> None:
     """Build one program with two LLVMs, run it once, and say what came of it.
 
-    Exit code 0: whatever that is; 2: it could not be tried.
+    Exit code 0: it was tried, however it ended; 2: it could not be tried.
     """
     from nbsupport.lab.lab import Lab
 
@@ -162,7 +174,7 @@ def trial(
     _answer(as_json, outcome.to_json, lambda: terminal.outcome(outcome))
 
 
-@app.command()
+@app.command(epilog=_example("run --llvm 24 -o build/24", "the tour for a new LLVM"))
 def run(
     notebook: Annotated[list[Path] | None, Argument(help="Default: all of them.")] = None,
     llvm: Annotated[Names, Option(help="Main toolchain; may be repeated.", metavar="V")] = None,
@@ -244,13 +256,16 @@ def _values(text: str) -> tuple[str, list[str]]:
     return name, [value.replace("\\,", ",") for value in re.split(r"(?<!\\),", values)]
 
 
-@app.command()
+@app.command(epilog=_example("diff recorded build/24", "the tour for a new LLVM"))
 def diff(
     a: Annotated[str, Argument(help="A run's folder, or: recorded.", metavar="A")],
     b: Annotated[str, Argument(help="The same, later.", metavar="B")],
     as_json: Json = False,
 ) -> int:
-    """Say what changed between two runs, most important first (exit code 1: something did)."""
+    """Say what changed between two runs, most important first.
+
+    Exit code 1: something changed.
+    """
     from nbsupport.notebooks import diff as differing
 
     difference = differing.diff(a, b)
@@ -258,14 +273,17 @@ def diff(
     return int(not difference.same)
 
 
-@app.command()
+@app.command(epilog=_example("report build/run -o build/site", "notebook 10, for reports to send"))
 def report(
     run: Annotated[str, Argument(help="A run's folder; or recorded, what came with the project.")],
     out: Annotated[Path, Option("-o", help="Where the site, or the report, goes.")],
     form: Annotated[str, Option("--format", help="html or markdown.")] = "",
     to: Annotated[str, Option(help="A report to send: llvm, cc-rs, cargo-pgo; or analysis.")] = "",
 ) -> None:
-    """Build the HTML site of a run, or write a report of it to send; prints its path."""
+    """Build the HTML site of a run, or write a report to send; print its path.
+
+    Exit code 2: there is no such run, or nothing could be written.
+    """
     if form not in ("", "html", "markdown") or (to and form == "html"):
         do = "give --to with --format markdown, or neither for the site"
         raise LabError(f"report --format {form}", "no such report", do)
@@ -278,17 +296,20 @@ def report(
         _build_site(run, out)
 
 
-@app.command()
+@app.command(epilog=_example("guard -- cc main.o -o main", "notebook 10, section 6"))
 def guard(
     linker: Annotated[list[str], Argument(help="The linker and its arguments, after --.")],
 ) -> int:
-    """Look at what is about to be linked; then link, or refuse a mix (exit code 1)."""
+    """Look at what is about to be linked; then link, or refuse a mix.
+
+    Exit code 1: refused; else it is the linker's own.
+    """
     from nbsupport.audit import guard as guarding
 
     return guarding.guard(linker)
 
 
-@app.command()
+@app.command(epilog=_example("audit target/", "notebook 07, for what stops the crash"))
 def audit(
     paths: Annotated[list[Path], Argument(help="Objects, archives, rlibs, programs, folders.")],
     strict: Annotated[
@@ -301,7 +322,7 @@ def audit(
 ) -> int:
     """Say who instrumented these files, whether they may be linked together, and what to do.
 
-    Exit code 1: they are a mix; 2: not all that counts was read.
+    Exit code 1: they are a mix; 2: a file that counts could not be read.
     """
     from nbsupport.audit import judge
     from nbsupport.cli import sarif
@@ -345,7 +366,7 @@ def _disassemble(bitcode: Path) -> str | None:
     return None
 
 
-@app.command()
+@app.command(epilog=_example("profraw default.profraw", "notebook 05"))
 def profraw(
     path: Annotated[Path, Argument(help="A raw profile, or a folder of them.")],
     as_json: Json = False,
@@ -354,7 +375,7 @@ def profraw(
 ) -> int:
     """Read a raw profile, or a folder of them as one training run; says what is malformed.
 
-    Exit code 1: something is, or a merge loses something; 2: not read.
+    Exit code 1: something is malformed, or a merge loses something; 2: the file could not be read.
     """
     from nbsupport.profile import layout, training
     from nbsupport.profile import profraw as reading
@@ -378,7 +399,9 @@ def profraw(
     return int(not profile.valid)
 
 
-@app.command()
+@app.command(
+    epilog=_example("rescue -o rescued.profdata -- ./program ARGS", "notebook 08, section 4")
+)
 def rescue(
     program: Annotated[
         Names, Argument(help="A program (or script) that crashes, and its arguments: after --.")
@@ -414,7 +437,7 @@ def rescue(
     _answer(as_json, rescued.to_json, lambda: terminal.say(*rescued.lines(), err=True))
 
 
-@app.command()
+@app.command(epilog=_example("trace -o trace -- ./program ARGS", "notebook 02"))
 def trace(
     program: Annotated[
         list[str], Argument(help="The program (or script) and its arguments, after --.")
@@ -426,7 +449,8 @@ def trace(
 ) -> None:
     """Run a program under LLDB, then under strace: what happens in time, and where it dies.
 
-    Of a script or make, on Linux, it is the first instrumented program that is started.
+    Of a script or make, on Linux, it is the first instrumented program that starts.
+    Exit code 0: a trace is written, however the program ended; 2: there is none.
     """
     from nbsupport.trace.tracer import Tracer
 
@@ -437,7 +461,7 @@ def trace(
     _answer(as_json, lambda: traced.manifest, lambda: terminal.say(*traced.summary()))
 
 
-@app.command()
+@app.command(epilog=_example("explain crash.ips", "notebook 06, section 8"))
 def explain(
     file: Annotated[
         Path,
@@ -448,7 +472,7 @@ def explain(
 ) -> int:
     """Say whether a crash is that of mixed records, what a message means, and what to do.
 
-    Exit code 1: it is another crash, or none; 2: not known, or not read.
+    Exit code 0: it is this crash; 1: it is another crash, or none; 2: not known, or not read.
     """
     from nbsupport.crash import explanation as explaining
 
@@ -457,7 +481,7 @@ def explain(
     return {"ours": 0, "unknown": 2}.get(explanation.verdict, 1)
 
 
-@app.command()
+@app.command(epilog=_example("check ~/my-project", "notebook 07, section 2"))
 def check(
     folder: Annotated[
         Path | None,
@@ -471,7 +495,7 @@ def check(
 ) -> int:
     """Say before a build which compilers will instrument what, and what happens then.
 
-    Exit code 1: it will mix; 2: not known, or not read. Nothing of the project runs.
+    Nothing of the project runs. Exit code 0: fine; 1: it will mix; 2: not known, or not read.
     """
     from nbsupport.forecast import verdict as forecasting
 
@@ -480,7 +504,7 @@ def check(
     return forecast.exit_code
 
 
-@app.command("mac-check")
+@app.command("mac-check", epilog=_example("mac-check --plan", "notebook 11, section 10"))
 def mac_check(
     out: Annotated[Path, Option("-o", help="The folder to send back, a new one.")] = Path(
         "pgo-lab-mac-check"
@@ -492,6 +516,7 @@ def mac_check(
     """On a Mac: make the crash happen there, and write a folder to send back.
 
     The command first says what it does. It takes ten minutes at most and uses no network.
+    Exit code 2: this is no Mac, or nothing could be written.
     """
     from nbsupport.studies import mac_check as checking
 

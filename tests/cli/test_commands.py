@@ -14,6 +14,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import typer
 
 from nbsupport.base import settings
 from nbsupport.cli import commands
@@ -117,7 +118,7 @@ def test_the_process_ends_with_what_the_command_returns() -> None:
     ("observed", "code", "says"),
     [
         ("'crash'", 0, "executed"),
-        ("'ok'", 1, "the claim mixed-layouts-decide came out otherwise"),
+        ("'ok'", 1, "the claim mixed-layouts-decide differs from"),
         ("1 / 0", 3, "failed"),
     ],
 )
@@ -204,6 +205,16 @@ def test_version_and_help() -> None:
     assert shown.returncode == 0
     for command in ("toolchains", "trial", "run", "report"):
         assert command in shown.stdout
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_group(commands.app).commands))
+def test_a_commands_help_has_its_exit_codes_an_example_and_where_to_read_on(name: str) -> None:
+    if name == "dev":  # hidden
+        return
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", pgo_lab(name, "--help").stdout).split())
+    assert re.search(r"Exit code \d: ", shown)
+    assert f"Example: pgo-lab {name} " in shown
+    assert "Read on: " in shown
 
 
 def test_the_package_is_the_command_too() -> None:

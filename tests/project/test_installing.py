@@ -90,6 +90,24 @@ def test_pipx_installs_the_wheel_that_make_builds(mixed_crash: Path, tmp_path: P
 
 
 @pytest.mark.slow
+def test_pre_commit_runs_the_check(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / "src" / "main.rs").write_text("fn main() {}\n")
+    (project / "Cargo.toml").write_text('[package]\nname = "x"\nversion = "1.0.0"\n')
+    (project / "Cargo.lock").write_text(
+        'version = 3\n\n[[package]]\nname = "x"\nversion = "1.0.0"\n'
+    )
+    for command in (["init", "-q"], ["add", "-A"]):
+        done("git", *command, cwd=project)
+    hook = ("try-repo", ROOT, "pgo-lab-check", "--all-files", "--verbose")
+    places = {"PRE_COMMIT_HOME": str(tmp_path / "home")}
+    pre_commit: tuple[str | Path, ...] = (*UV, "tool", "run", "-q", "pre-commit==4.3.0", *hook)
+    answer = done(*pre_commit, cwd=project, environment=places)
+    assert "Passed" in answer.stdout
+
+
+@pytest.mark.slow
 def test_what_binder_and_the_devcontainer_do_brings_the_crash(tmp_path: Path) -> None:
     clone, python = tmp_path / "clone", tmp_path / "env" / "bin" / "python"
     done("git", "clone", "-q", ROOT, clone, cwd=tmp_path)

@@ -67,9 +67,9 @@ def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _row(line: str, titles: Mapping[str, str]) -> Html:
-    """Return what a mechanism, made to happen, shows or contradicts; linked to where it was."""
-    name, _, rest = line.partition(" ")
-    return Html(f"{link_to(element('code', name), '06-hypotheses', titles)} {escape(rest)}")
+    """Return how a mechanism differs from the user's crash; linked to where it was tried."""
+    name, _, rest = line.partition(": ")
+    return Html(f"{link_to(escape(name), '06-hypotheses', titles)}: {escape(rest)}")
 
 
 def _claims(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:

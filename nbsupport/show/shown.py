@@ -22,7 +22,7 @@ _MARKS = {
     "supported": "holds",
     "refuted": "refuted",
     "open": "open",
-    "cures": "holds",
+    "whole profile": "holds",
     "does not help": "fails",
 }
 
@@ -95,7 +95,7 @@ def _cell(content: object, marked: bool) -> Html:
     if isinstance(content, Shown):
         return element("td", Html(content.html))
     text = str(content)
-    word = "open" if text.startswith("survives, ") else re.sub(r" (at exit|in .*)$", "", text)
+    word = "open" if text.startswith("no crash, ") else re.sub(r" (at exit|in .*)$", "", text)
     kind = _MARKS.get(word, word if word in look.OUTCOMES else "")
     if marked and kind:
         return element("td", text, class_=f"outcome {kind}")

@@ -222,7 +222,12 @@ def test_what_is_new_is_one_line_but_for_outcomes(made: Made) -> None:
 
 def test_mechanisms_workarounds_layouts_and_the_runtime(made: Made) -> None:
     mechanism = {"mechanism": "freed", "cold": "crash", "address": "0x0", "why": "prose"}
-    cure = {"workaround": "cc-of-main", "program": "cold", "verdict": "cures", "why": "prose"}
+    cure = {
+        "workaround": "cc-of-main",
+        "program": "cold",
+        "verdict": "whole profile",
+        "why": "prose",
+    }
     layout = {"raw_version": 10, "bits": 64, "field": "Values", "offset": 32, "size": 8}
     function = {"llvm": "23.1.4", "function": "f", "file": "a.c", "digest": "1"}
     a = made(mechanisms=[mechanism], workarounds=[cure], layouts=[layout], runtime=[function])
@@ -237,7 +242,7 @@ def test_mechanisms_workarounds_layouts_and_the_runtime(made: Made) -> None:
     )
     assert lines(a, b) == [
         "mechanism freed: address: 0x0 -> 0x3",
-        "workaround cc-of-main: cures -> does not help; program cold",
+        "workaround cc-of-main: whole profile -> does not help; program cold",
         "record layout Values: 32 + 8 -> 40 + 8; raw_version 10; bits 64",
         "record layout Values: new, 32 + 8; raw_version 11; bits 64",
         "function of the runtime f: changed; llvm 23; file a.c",

@@ -92,8 +92,12 @@ def test_numbers_taken_for_a_pointer(ruled: NodeOf) -> None:
     assert found.data[232:240] == bytes([3, 0, 0, 0, 1, 0, 1, 0])
     assert misread.fault_address == misread.value == 0x1000100000003
     assert ruler.explain(found) == (
-        ("written", "03 00 00 00 01 00 01 00: NumCounters 3, NumValueSites 1, 1, of library_step"),
-        ("read as", "Values = 0x1000100000003, a pointer to nodes"),
+        (
+            "written",
+            "03 00 00 00 01 00 01 00: NumCounters 3 and NumValueSites 1, 1 of library_step",
+        ),
+        ("last byte first", "0x0001000100000003"),
+        ("read as", "Values, a pointer to nodes"),
         ("fault address", "0x1000100000003"),
     )
 
@@ -132,7 +136,7 @@ def test_nothing_is_misread_where_the_records_are_alike(ruled: NodeOf) -> None:
         assert found.misread is None
         assert found.records == found.slots  # which of the two wrote a record, nobody can tell
         assert ruler.explain(found) == ()
-        assert "it reads what was written" in ruler.caption(found)
+        assert "the runtime reads what was written" in ruler.caption(found)
 
 
 @pytest.mark.parametrize("raw_version", LAYOUTS)
@@ -182,7 +186,7 @@ def test_a_stripped_image_reads_the_same(lab: Lab, ruled: NodeOf, tmp_path: Path
 def test_the_figure_says_what_it_shows(ruled: NodeOf) -> None:
     found = ruled("19", "17")
     first = ruler.figure(found)
-    for part in ("64 bytes", "48 long", "NumCounters and NumValueSites of library_step"):
+    for part in ("64 bytes", "48 bytes", "NumCounters and NumValueSites of library_step"):
         assert part in first.html.split("<figcaption>")[1]
     told = first.html.split("<desc>")[1].split("</desc>")[0]
     assert "03 00 00 00 01 00 01 00" in told

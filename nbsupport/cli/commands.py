@@ -461,8 +461,10 @@ def refresh(
 def record(run: Annotated[Path, Argument(help="A run's folder.")]) -> None:
     """Make a run the recorded one, which comes with the project."""
     from nbsupport.notebooks import recording
+    from nbsupport.studies import ruler
 
     recording.record(run)
+    ruler.keep()
 
 
 @dev.command()

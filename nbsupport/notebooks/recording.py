@@ -12,11 +12,9 @@ import pandas as pd
 
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, from_os
-from nbsupport.lab import tables
 from nbsupport.notebooks import batch, diff, document, results
 from nbsupport.notebooks.batch import Done
 from nbsupport.notebooks.results import Run
-from nbsupport.show import shown
 from nbsupport.trace import trace
 
 
@@ -44,14 +42,7 @@ def record(run: Path) -> None:
     manifest["notebooks"] = {name: {k: entry[k] for k in keep} for name, entry in entries.items()}
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     if not several and not part:
-        _keep_pictures(whole)
-
-
-def _keep_pictures(run: Run) -> None:
-    """Keep the README's picture, and the traces that notebook 02 shows."""
-    picture = shown.svg(tables.grid(run.tables["trials"]))
-    files.write(settings.data_dir() / "recorded" / "grid.svg", picture)
-    trace.keep(settings.cache_dir())
+        trace.keep(settings.cache_dir())  # the traces that notebook 02 shows
 
 
 def _joined(earlier: Run, part: Run) -> Run:

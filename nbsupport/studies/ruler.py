@@ -17,7 +17,7 @@ import lief
 import pandas as pd
 
 from nbsupport.audit import objects
-from nbsupport.base import LabError, progress
+from nbsupport.base import LabError, files, progress, settings
 from nbsupport.lab import Lab, Trial
 from nbsupport.macos import MachOProgram, executable
 from nbsupport.profile import LAYOUTS, Layout, changes, infer
@@ -100,6 +100,13 @@ def from_trial(lab: Lab, trial: Trial) -> Ruler:
 def from_program(program: MachOProgram) -> Ruler:
     """Read a `program` of macOS, at the addresses that it is emulated at; raises as `read` does."""
     return read(program.path, *map(_layout, (program.main, program.foreign)))
+
+
+def keep() -> None:
+    """Keep the README's picture: the ruler of the default trial (19 with 17)."""
+    with Lab() as lab:
+        picture = figure(from_trial(lab, lab.trial("cold", "19", "17")))
+    files.write(settings.data_dir() / "recorded" / "ruler.svg", shown.svg(picture))
 
 
 def from_json(document: Mapping[str, Any]) -> Ruler:

@@ -86,7 +86,7 @@ def test_a_run_of_some_notebooks_takes_their_place_in_the_recording(
     entry = {"status": "executed", "seconds": 1.0, "parameters": {"scope": "whole"}}
     monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
     monkeypatch.setattr(settings, "notebooks_dir", lambda: tmp_path / "books")
-    monkeypatch.setattr(recording, "_keep_pictures", lambda _: None)
+    monkeypatch.setattr(recording.trace, "keep", lambda _: None)
     (tmp_path / "books").mkdir()
 
     def record(run: str, *names: str, holds: bool) -> results.Run:

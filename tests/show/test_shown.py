@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 
-from nbsupport.base import settings
 from nbsupport.crash.crash import Crash, Frame
 from nbsupport.lab import tables
 from nbsupport.lab.lab import Lab
@@ -60,8 +59,6 @@ def test_an_empty_table_says_none() -> None:
 def test_the_grid_says_each_outcome_in_letters() -> None:
     table = results.recorded().tables["trials"]
     first = tables.grid(table)
-    # The README's picture is this one.
-    assert shown.svg(first) == (settings.data_dir() / "recorded" / "grid.svg").read_text()
     root = ET.fromstring(shown.svg(first))  # noqa: S314 - ours
     label, told = root.attrib["aria-label"], root.find("{*}desc")
     # Read off the outcomes: raw versions 8 | 9 and 10, whose records are alike | 11.

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from nbsupport.audit import objects
+from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
@@ -21,6 +22,7 @@ from nbsupport.macos.build import build_program
 from nbsupport.notebooks import document
 from nbsupport.profile import infer, layout, stride
 from nbsupport.profile.layout import LAYOUTS
+from nbsupport.show import shown
 from nbsupport.studies import ruler
 from nbsupport.studies.ruler import Ruler
 from nbsupport.toolchains import download
@@ -78,6 +80,12 @@ def test_so_it_is_of_a_program_of_macos(
     crash = emulator.emulate(program.path, program.main).outcome.crash
     assert (misread and misread.fault_address) == (crash and crash.fault_address)
     assert (misread is None) == (main == foreign)
+
+
+def test_the_readmes_picture_is_the_ruler_of_the_default_trial(lab: Lab) -> None:
+    picture = settings.data_dir() / "recorded" / "ruler.svg"
+    drawn = ruler.figure(ruler.from_trial(lab, lab.trial("cold", "19", "17")))
+    assert shown.svg(drawn) == picture.read_text()
 
 
 def test_numbers_taken_for_a_pointer(ruled: NodeOf) -> None:

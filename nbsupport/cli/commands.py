@@ -215,7 +215,7 @@ def run(
         return 3
     changed = finished.changed(results.baseline())
     for name in changed:
-        progress.say(f"the claim {name} came out otherwise than in data/recorded")
+        progress.say(f"the claim {name} differs from the recorded one")
     return 1 if changed else 0
 
 
@@ -445,6 +445,28 @@ def explain(
     explanation = explaining.explain(file, binary)
     _answer(as_json, explanation.to_json, lambda: terminal.explanation(explanation))
     return {"ours": 0, "unknown": 2}.get(explanation.verdict, 1)
+
+
+@app.command("mac-check")
+def mac_check(
+    out: Annotated[Path, Option("-o", help="The folder to send back, a new one.")] = Path(
+        "pgo-lab-mac-check"
+    ),
+    plan: Annotated[
+        bool, Option("--plan", help="On any machine: say what the command does, and stop.")
+    ] = False,
+) -> None:
+    """On a Mac: make the crash happen there, and write a folder to send back.
+
+    The command first says what it does. It takes ten minutes at most and uses no network.
+    """
+    from nbsupport.studies import mac_check as checking
+
+    if not plan:
+        checking.require_mac()
+    terminal.say(*checking.plan(out))
+    if not plan:
+        terminal.say("", *checking.check(out))
 
 
 @dev.command()

@@ -172,7 +172,7 @@ class Run:
         return "" if absent else f"#claim-{claim}"
 
     def changed(self, baseline: Run) -> tuple[str, ...]:
-        """Return the names of claims that came out otherwise, at equal parameters."""
+        """Return the names of claims that differ, at equal parameters."""
         both = self.claims.merge(baseline.claims, on=["name", "at"], suffixes=("", "_before"))
         return tuple(both.loc[both["holds"] != both["holds_before"], "name"])
 

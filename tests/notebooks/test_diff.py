@@ -293,7 +293,7 @@ def test_what_only_one_run_has_is_said_and_the_rest_is_compared(made: Made) -> N
     assert lines(a, b) == [
         "outcome of cold: ok -> crash; main 19; foreign 17; order main-first; instrument ir",
         f"not compared table gone: only in {a}",
-        "not compared table ledger, for want of hypothesis",
+        "not compared table ledger, without hypothesis",
         "not compared table trials: main_instrument, which only one run has",
     ]
 

@@ -198,6 +198,28 @@ def test_the_batch_runs_and_fails_with_a_notebook(
     assert (checkout / "run" / "manifest.json").is_file()
 
 
+def test_each_xcode_that_matters_and_is_there_is_checked(checkout: Path) -> None:
+    (checkout / "Applications" / "Xcode_16.2.app").mkdir(parents=True)
+    text = script("batch", "What a Mac shows").replace("/Applications", "Applications")
+    text = text.replace("pgo-lab mac-check", "pgo-lab mac-check --plan")  # no Mac is here
+    done = bash(text, checkout, MACHINE="macos-15")
+    folders = re.findall(r"writes the folder (\S+) and", done.stdout)
+    assert folders == ["mac/macos-15", "mac/macos-15-Xcode_16.2"]
+
+
+def test_what_a_mac_showed_is_no_run_to_compare() -> None:
+    steps = WORKFLOWS["batch"]["jobs"]["diff"]["steps"]
+    (download,) = [step["with"] for step in steps if "download" in step.get("uses", "")]
+    names = [
+        step["with"]["name"]
+        for step in WORKFLOWS["batch"]["jobs"]["run"]["steps"]
+        if "upload" in step.get("uses", "")
+    ]
+    assert len(names) == 2
+    prefix = download["pattern"].removesuffix("*")
+    assert [name.startswith(prefix) for name in names] == [True, False]
+
+
 def test_the_diff_says_each_machines_run(checkout: Path) -> None:
     (checkout / "runs").mkdir()
     (checkout / "runs" / "run-macos-15").symlink_to(ROOT / "data" / "recorded")

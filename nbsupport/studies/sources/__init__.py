@@ -81,7 +81,7 @@ def load(version: str) -> Sources:
     """Return a version of the profile runtime; where it cannot be had, as it was recorded.
 
     `version` as `tree.load` takes it, or a toolchain (`19@debian`, a path), whose version is meant.
-    For a release that is neither known nor to be had stands the known one of its major version, and
+    For a release that is neither known nor available stands the known one of its major version, and
     the note says so. Raises `MissingError` where nothing of that major is known.
     """
     if "@" in version or Path(version, "bin").is_dir():
@@ -106,7 +106,7 @@ def recorded() -> tuple[Structure, ...]:
 
 
 def keep() -> None:
-    """Record the structure of each known version that can be had."""
+    """Record the structure of each known version that is available."""
     for version in tree.known_versions():
         sources = tree.load(version)
         if sources.pinned:

@@ -181,9 +181,12 @@ def test_a_line_that_leaves_c_out_leaves_cpp_out_too(name: str) -> None:
     if name.endswith(".ipynb"):
         cells = json.loads(text)["cells"]
         text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    off = "FLAGS=-fno-profile-generate"
-    lines = re.findall(rf"\bC{off}(?!`)", text)  # `CFLAGS=...` alone is what is spoken of
-    assert len(re.findall(rf"\bC{off}[ \\\n]+CXX{off}", text)) == len(lines) > 0
+    c, cpp = (
+        rf'\b{name}=("?)(?:\${name} )?-fno-profile-generate\{n}'
+        for n, name in ((1, "CFLAGS"), (2, "CXXFLAGS"))
+    )
+    lines = re.findall(rf"{c}(?!`)", text)  # `CFLAGS=...` alone is what is spoken of
+    assert len(re.findall(rf"{c}[ \\\n]+{cpp}", text)) == len(lines) > 0
 
 
 def test_readme_commands_are_targets() -> None:

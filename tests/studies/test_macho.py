@@ -207,6 +207,6 @@ def test_what_was_recorded_is_what_is_measured(
     measured = macho.measure(arch, "19", "17", "cold", scope="whole")
     recorded = study.rows[study.rows["arch"] == arch].reset_index(drop=True)
     assert measured.live, measured.note
-    assert list(measured.rows.columns) == list(recorded.columns)
-    different = measured.rows.compare(recorded)
+    assert sorted(measured.rows.columns) == sorted(recorded.columns)
+    different = measured.rows.compare(recorded[list(measured.rows.columns)])
     assert different.empty, different

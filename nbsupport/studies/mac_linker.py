@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nbsupport.base import files, settings
 from nbsupport.show import shown
+from nbsupport.show.shown import element
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,14 @@ def load() -> dict[str, LinkerQuestion]:
 
 def table() -> shown.Shown:
     """Show what each linker does, who says so, and which step of `pgo-lab mac-check` decides it."""
-    heads = ("question", "ld64", "ld-prime", "ld64.lld", "sources", "decided on a Mac by")
-    rows = []
-    for row in load().values():
-        decided = f"mac-check, {row.decided_by}: {row.reads}"
-        linkers = (row.ld64, row.ld_prime, row.lld)
-        rows.append((row.question, *linkers, "; ".join(row.sources), decided))
-    return shown.table(heads, rows)
+    heads = ("question", "ld64", "ld-prime", "ld64.lld", "mac-check decides it by")
+    entries = load().values()
+    rows = [
+        (row.question, row.ld64, row.ld_prime, row.lld, f"{row.decided_by}: {row.reads}")
+        for row in entries
+    ]
+    answers = shown.table(heads, rows)
+    lines = [f"{row.question} {'; '.join(row.sources)}" for row in entries]
+    sources = element("ul", *(element("li", line) for line in lines))
+    folded = element("details", element("summary", "Sources"), sources)
+    return shown.Shown("\n".join([answers.text, *lines]), answers.html + folded)

@@ -43,7 +43,8 @@ def test_the_table_shows_every_row() -> None:
     shown = mac_linker.table()
     for row in ROWS.values():
         assert row.question in shown.text
-        assert f"mac-check, {row.decided_by}: {row.reads}" in shown.text
+        assert f"{row.decided_by}: {row.reads}" in shown.text
+        assert all(source in shown.text for source in row.sources)
     assert shown.html.count("<tr>") == len(ROWS) + 1
 
 

@@ -68,6 +68,7 @@ lint: install ## Check style, types, floors and unused code only
 	$(RUN) mypy
 	$(BIN)/lint-imports --no-logo
 	$(RUN) tests.support.unused
+	$(RUN) tests.support.words
 	$(BIN)/shellcheck data/build_pgo.sh .ci/run
 
 pytest: toolchains ## Run the tests only

@@ -1,4 +1,4 @@
-"""Who instrumented these files, what becomes of their link, and what to do."""
+"""Who instrumented these files, what happens to their link, and what to do."""
 
 import lazy_loader
 

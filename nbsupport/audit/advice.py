@@ -10,10 +10,12 @@ from nbsupport.profile import layout
 
 #: How instrumentation is taken back, later on the command line than where it was asked for;
 #: the cc crate puts CFLAGS after the flags that it takes over from rustc.
-_UNDO = {
+UNDO = {
     "ir": "-fno-profile-generate",
     "front-end": "-fno-profile-instr-generate -fno-coverage-mapping",
 }
+#: What heads the line that does so for a cargo project.
+LEAVE_OUT = "Leave the C code out of the profile"
 _TRIPLES = {
     "x86_64-linux": "x86_64-unknown-linux-gnu",
     "aarch64-linux": "aarch64-unknown-linux-gnu",
@@ -48,7 +50,7 @@ def advise(
         makes = "; or ".join(sorted({str(piece) for piece in pieces}))
         return f"Build all files with the same flags: {makes}."
     how = "front-end" if all(piece.how == "front-end" for piece in pieces) else "ir"
-    undo, ours = _UNDO[how], f"of {layout.llvm_of(runtime)} (raw version {runtime})"
+    undo = UNDO[how]
     folder = cargo_target(path)
     if folder or any((above / "Cargo.toml").is_file() for above in path.absolute().parents):
         triple = _triple(path, folder, target)
@@ -56,13 +58,13 @@ def advise(
         profile = " --release" if "release" in path.parts else ""
         cross = f" --target {triple}" if folder and (folder / triple).is_dir() else ""
         return (
-            "Leave the C code out of the profile, with the RUSTFLAGS you had:\n"
+            f"{LEAVE_OUT}, with the RUSTFLAGS you had:\n"
             f"{' '.join(names)} cargo build{profile}{cross}\n"
-            f"Or keep it in: set CC to a clang {ours}."
+            f"{keep_in(runtime)}"
         )
     files = ", ".join(blamed[:3]) + (", …" if len(blamed) > 3 else "")
     what = files or f"what {layout.llvm_of(foreign[0].raw_version)} instrumented"
-    line = f"Rebuild {what} with a clang {ours}, or with {undo}."
+    line = f"Rebuild {what} with {fitting(runtime)}, or with {undo}."
     if all(alike(piece.raw_version, runtime) for piece in foreign):
         line += " Counts survive this mix only while the runtime's own objects come first."
     if guess:
@@ -72,6 +74,16 @@ def advise(
             f" If it is that of {others}, rebuild the rest instead."
         )
     return line
+
+
+def fitting(raw_version: int) -> str:
+    """Return in words which compiler of C writes records of a raw version."""
+    return f"a clang of {layout.llvm_of(raw_version)} (raw version {raw_version})"
+
+
+def keep_in(raw_version: int) -> str:
+    """Return the sentence that says how the C code of a cargo project stays in the profile."""
+    return f"Or keep it in: set CC to {fitting(raw_version)}."
 
 
 def _triple(path: Path, folder: Path | None, target: str) -> str:

@@ -29,7 +29,8 @@ _NOTHING: Array = np.zeros(0, np.uint64)
 class Blame:
     """A file with foreign records: of how many functions, the first few names, and all keys.
 
-    `members` are those of an archive that have them, where others of it have not.
+    `members` are those of an archive that have them, where others of it have not. `certain` is
+    False where other objects have all of them, too, so that only one was linked.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Blame:
     functions: tuple[str, ...] = ()
     keys: Array = field(default_factory=lambda: _NOTHING, repr=False, compare=False)
     members: tuple[str, ...] = ()
+    certain: bool = True
 
     @classmethod
     def from_records(
@@ -62,6 +64,7 @@ class Blame:
             "count": self.count,
             "functions": self.functions,
             "members": self.members,
+            "certain": self.certain,
         }
 
     def __str__(self) -> str:
@@ -87,8 +90,14 @@ class Origin:
         first = min(self.files, key=lambda file: (file.path.suffix == ".o", str(file)))
         what = str(first)
         if len(self.files) > 1:
-            example = what.removeprefix(f"{self.name}/")
-            what = f"{self.name}, {len(self.files)} files, such as {example}"
+            own = [str(file).removeprefix(f"{self.name}/") for file in self.files]
+            name = "this folder" if self.name == "." else self.name
+            what = f"{name}, {len(own)} files, such as {what.removeprefix(f'{self.name}/')}"
+            if not any(file.certain for file in self.files):
+                listed = ", ".join(own[:_SHOWN]) + (", …" if len(own) > _SHOWN else "")
+                what = f"{name}, one of {len(own)} files that have them: {listed}"
+            elif not all(file.certain for file in self.files):
+                what += ", not all of which were linked"
         names = ", ".join(self.functions) + (", …" if self.count > len(self.functions) else "")
         some = "1 function" if self.count == 1 else f"{self.count} functions"
         return what + (f": {some}: {names}" if self.count else "")
@@ -145,15 +154,45 @@ def beside(image: Path) -> list[Path]:
 def of_image(
     path: Path, foreign: Sequence[RecordEvidence], objects: Iterable[Evidence]
 ) -> list[Blame]:
-    """Return which of the objects an image's foreign records came from; else the image itself."""
-    keys = {run.record_size: run.keys for run in foreign}
-    blame = []
+    """Return which of the objects an image's foreign records came from; else the image itself.
+
+    A linker takes the names of an object whole, so one with a name that the image lacks was not
+    linked. Of two objects that have the same function only one can have been.
+    """
+    blame, loose, parted = list[Blame](), list[Array](), set[Path]()
     for file in objects:
-        for size, among in keys.items():
-            same = [(p, [run for run in p.records if run.record_size == size]) for p in file.parts]
-            blame.append(_blame(file, [(part, runs) for part, runs in same if runs], among))
-    blame = [file for file in blame if file.count]
+        for run in foreign:
+            same = (
+                (part, [own for own in part.records if own.record_size == run.record_size])
+                for part in file.parts
+            )
+            fitting = [(part, runs) for part, runs in same if runs and _named(runs, run)]
+            own = _blame(file, fitting, run.keys)
+            if own.count:
+                blame.append(own)
+                loose += [] if file.container else [np.unique(own.keys)]
+                if any(~np.isin(own.keys, run.keys).all() for _, runs in fitting for own in runs):
+                    parted.add(file.path)
+    keys, times = np.unique(np.concatenate([_NOTHING, *loose]), return_counts=True)
+    shared = keys[times > 1]
+    blame = [
+        dataclasses.replace(file, certain=not len(shared) or not np.isin(file.keys, shared).all())
+        for file in blame
+    ]
+    sure = np.concatenate([_NOTHING, *(file.keys for file in blame if file.certain)])
+    # What has other functions than the image, and none that no other file has, was not linked.
+    blame = [
+        file
+        for file in blame
+        if file.certain or file.path not in parted or not np.isin(file.keys, sure).all()
+    ]
     return blame or [Blame.from_records(path, foreign)]
+
+
+def _named(runs: Iterable[RecordEvidence], image: RecordEvidence) -> bool:
+    """Return whether an image holds all names that records refer to, as far as it holds any."""
+    held = any(image.names.resolve(image.references))
+    return not held or all(all(image.names.resolve(run.references)) for run in runs)
 
 
 def of_objects(files: Sequence[Evidence], usual: int) -> list[Blame]:

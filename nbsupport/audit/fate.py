@@ -1,4 +1,4 @@
-"""What becomes of a link of instrumented objects: predicted from layouts and versions alone."""
+"""What happens to a link of instrumented objects: predicted from layouts and versions alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def predict(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = Non
     The runtime walks all records with its own stride: with two layouts it takes something else
     for a pointer, or, without value sites, for a size. It compares versions only once, as it
     starts to write, and only in the version symbol that the linker kept: with GNU's and LLVM's
-    the first instrumented object's; of Apple's linker that is not shown. (Front-end
+    the first instrumented object's; we have not tested Apple's linker. (Front-end
     instrumentation has none; then it is the runtime's own.)
     A value site that runs before that may crash first.
     Source: __llvm_profile_write_file (InstrProfilingFile.c), createIRLevelProfileFlagVar
@@ -148,7 +148,7 @@ def _variants(pieces: Sequence[LinkPiece], first: LinkPiece | None) -> Fate | No
 
 
 def _bitmaps(runtime: int, pieces: Sequence[LinkPiece]) -> Fate | None:
-    """Predict what becomes of MC/DC bitmaps: NumBitmapBytes moved from version 9 to 10."""
+    """Predict what happens to MC/DC bitmaps: NumBitmapBytes moved from version 9 to 10."""
     for piece in pieces:
         if piece.bitmaps and piece.raw_version != runtime:
             why = f"counts of {piece} are right; raw version {runtime} has NumBitmapBytes elsewhere"

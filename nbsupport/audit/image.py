@@ -47,7 +47,7 @@ class StoredSection(NamedTuple):
 class Image:
     """What one object or image says of itself.
 
-    `places` by role are (address, start, size), all in bytes inside the file but for counters,
+    `places` by role are (address, start, size), all in bytes inside the file except counters,
     of which only the addresses matter; `loaded` is the same with whether it is code; `version`
     is where the value of the symbol `VERSION` is in the file (-1: not there). `symbols`: names
     of counters or records are among its symbols. `needed` are names of libraries that are loaded

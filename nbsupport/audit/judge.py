@@ -373,5 +373,7 @@ def _advised(
     pieces = list(dict.fromkeys(piece for part in parts for piece in part.pieces))
     files = [str(file) for file in blame if file.path != path or not parts[0].linked]
     usual, guess = _usual(parts)
+    if len(files) > 1 and not any(file.certain for file in blame):
+        files = [f"the one that was linked of {', '.join(files[:3])}"]
     line = advise(path, parts[0].binary.target, usual, pieces, files, guess)
     return dataclasses.replace(judgement, blame=tuple(blame), advice=line)

@@ -339,7 +339,7 @@ def _part(name: str, data: bytes, image: Image) -> BinaryPart:
 def _sections(image: Image, data: bytes) -> tuple[Section, ...]:
     """Return a linked image's data sections with their counters; an object's as one.
 
-    An object has one for each COMDAT function, of whole records but for the padding at its end.
+    An object has one for each COMDAT function, of whole records, and the padding at its end.
     """
     records = image.places.get("data", [])
     if not records:

@@ -134,7 +134,10 @@ def trial(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Build one program with two LLVMs, run it once, and say what came of it."""
+    """Build one program with two LLVMs, run it once, and say what came of it.
+
+    Exit code 0: whatever that is; 2: it could not be tried.
+    """
     from nbsupport.lab.lab import Lab
 
     if macos:
@@ -179,7 +182,10 @@ def run(
         Option(help="Build the site there; it fills while it runs, once 01 is done.", metavar="D"),
     ] = None,
 ) -> int:
-    """Execute notebooks x parameters with papermill; what did not change is reused."""
+    """Execute notebooks x parameters with papermill; what did not change is reused.
+
+    Exit code 1: a claim differs from the recorded one; 3: a notebook failed.
+    """
     from nbsupport.base import progress, settings
     from nbsupport.notebooks import batch, results
 
@@ -346,7 +352,10 @@ def profraw(
     as_csv: Annotated[bool, Option("--csv", help="Print name, hash and counts.")] = False,
     most: Annotated[int, Option(help="MiB of the largest file that is read.", min=1)] = 384,
 ) -> int:
-    """Read a raw profile, or a folder of them as one training run; says what is malformed."""
+    """Read a raw profile, or a folder of them as one training run; says what is malformed.
+
+    Exit code 1: something is, or a merge loses something; 2: not read.
+    """
     from nbsupport.profile import layout, training
     from nbsupport.profile import profraw as reading
     from nbsupport.toolchains import discovery
@@ -389,6 +398,7 @@ def rescue(
 
     On Linux the program may be a script, make, a test runner: what it starts is rescued, too.
     kill -USR1 writes what the program has counted by now; Ctrl-C does, and ends it.
+    Exit code 0: a profile is written, and what it lacks is said; 2: there is none.
     """
     from nbsupport.rescue import rescue as rescuing
 
@@ -445,6 +455,29 @@ def explain(
     explanation = explaining.explain(file, binary)
     _answer(as_json, explanation.to_json, lambda: terminal.explanation(explanation))
     return {"ours": 0, "unknown": 2}.get(explanation.verdict, 1)
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        Path | None,
+        Argument(help="A cargo project, or a folder with compile_commands.json. Default: here."),
+    ] = None,
+    with_: Annotated[
+        Names,
+        Option("--with", help="A compiler and its flags; of a project, its CC.", metavar="CC"),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Say before a build which compilers will instrument what, and what happens then.
+
+    Exit code 1: it will mix; 2: not known, or not read. Nothing of the project runs.
+    """
+    from nbsupport.forecast import verdict as forecasting
+
+    forecast = forecasting.check(folder, with_ or ())
+    _answer(as_json, forecast.to_json, lambda: terminal.forecast(forecast))
+    return forecast.exit_code
 
 
 @app.command("mac-check")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nbsupport.audit.judge import Audited, AuditReport, Judgement
     from nbsupport.crash.crash import Crash
     from nbsupport.crash.explanation import Explanation
+    from nbsupport.forecast.verdict import Forecast
     from nbsupport.lab.outcome import Outcome
     from nbsupport.toolchains.probe import Toolchain
 
@@ -199,3 +200,39 @@ def explanation(answer: Explanation) -> None:
     if len(answer.causes) < 2 or answer.verdict != "no-crash":
         out.print(f"do: {answer.advice}", markup=False)
     _problems(*answer.problems)
+
+
+def forecast(answer: Forecast) -> None:
+    """Show what will happen in a build, and what to paste."""
+    out = _console()
+    colour = {"mixed": "red", "consistent": "green"}.get(answer.verdict, "yellow")
+    out.print(f"[bold {colour}]{answer.verdict}[/]: {escape(answer.why)}")
+    if answer.verdict == "mixed":
+        out.print(f"what will happen: {' or '.join(answer.outcomes)}")
+    if answer.rustc:
+        out.print(answer.rustc, markup=False)
+    for call in answer.calls:
+        versions = sorted({piece.raw_version for piece in call.pieces})
+        state = f"raw version {', '.join(map(str, versions))}" if versions else "not instrumented"
+        what = f"{call.language}: {shlex.join(call.command)} ({call.because}): {call.name}, {state}"
+        out.print(what, markup=False)
+        if call.cc:
+            names = ", ".join(call.packages)
+            out.print(f"  {call.cc} hands it {call.effect}, for {names}", markup=False)
+    if answer.llvm_profdata:
+        words = {True: "reads", False: "does not read", None: "may read"}
+        reads = words[answer.profdata_reads]
+        out.print(f"{answer.llvm_profdata} {reads} what this rustc writes", markup=False)
+    for name, reason in answer.undecided.items():
+        out.print(f"not known: build.rs of {name} chooses: {reason}", markup=False)
+    for note in answer.notes:
+        out.print(f"note: {note}", markup=False)
+    if answer.advice:
+        out.print(f"do: {answer.advice}", markup=False)
+    if answer.lines and answer.verdict == "mixed":
+        out.print("in a shell:", markup=False)
+        out.print(answer.lines.shell(), markup=False)
+        out.print("or in .cargo/config.toml, after the first line above:", markup=False)
+        out.print(answer.lines.config(), markup=False)
+        out.print("or with cargo-pgo:", markup=False)
+        out.print(answer.lines.cargo_pgo(), markup=False)

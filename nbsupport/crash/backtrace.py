@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from nbsupport.crash.crash import Frame
+from nbsupport.crash.runtime_names import foreign_source
 from nbsupport.crash.shapes import Matcher, load, matchers, ordered
 
 #: Signals by what shapes call them; 10 is SIGBUS on a Mac alone. Source: <signal.h> of Linux and
@@ -37,6 +38,15 @@ _HANDLER = "<signal handler called>"
 #: What a program calls its own handler of a fatal signal, and what that calls.
 _OF_A_HANDLER = re.compile(
     r"SIG|[Ss]ignal|[Ss]igsegv|sig_|[Cc]rash|[Bb]ack_?trace|[Ss]tack_?[Tt]race"
+)
+#: What prints a backtrace in a handler, as LLVM's tools and who copied theirs call it; and the
+#: kernel's way back from there, below which stands what crashed.
+_PRINTS = re.compile(
+    r"(?:llvm::sys::|\(anonymous namespace\)::|_ZN4llvm3sys\d+|_ZL\d+)?"
+    r"\w*(?:PrintStackTrace|RunSignalHandlers|SignalHandler|RunInterruptHandlers)\w*"
+)
+_WAY_BACK = re.compile(
+    rf"_*sigtramp$|_*restore_rt$|__sigaction$|__kernel_rt_sigreturn$|{_HANDLER}$"
 )
 #: What may be a frame, a thread's heading, or tell of a fault, at little cost: most lines are not.
 _MAY_FRAME = re.compile(
@@ -199,9 +209,12 @@ def _row(
                 groups = match.groupdict()
                 number = groups.get("n")
                 pc = groups.get("pc")
+                frame = _frame(groups.get("name") or "", groups)
+                if own := foreign_source(frame.function, line):
+                    frame = replace(frame, function=f"{frame.function} ({own})")
                 row = FrameRow(
                     index,
-                    _frame(groups.get("name") or "", groups),
+                    frame,
                     int(number, matcher.shape.base) if number else None,
                     int(pc, 16) if pc else None,
                     "[inlined]" in line,
@@ -246,6 +259,8 @@ def _add_row(traces: list[Backtrace], matcher: Matcher, row: FrameRow, first: bo
     last = traces[-1] if traces else None
     first = first or bool(headings)
     goes_on = last is not None and last.shape == matcher.name and not first
+    if last and not first and _begins(last, row):
+        last.shape, goes_on = matcher.name, True  # frames without a name look alike in many shapes
     if goes_on and last and row.number is None:
         goes_on = row.line - last.rows[-1].line <= _GAP
     if goes_on and last and row.number is not None:
@@ -265,6 +280,13 @@ def _add_row(traces: list[Backtrace], matcher: Matcher, row: FrameRow, first: bo
         traces.append(Backtrace(matcher.name, [row], last.thread if last and again else ""))
     elif last and row.number is not None:  # some are missing, as where a log was cut
         last.rows.append(row)
+
+
+def _begins(trace: Backtrace, row: FrameRow) -> bool:
+    """Return whether a frame is the one below frames that all have no name."""
+    last = trace.rows[-1] if trace.rows else row
+    follows = row.number is not None and last.number == row.number - 1 and row.line == last.line + 1
+    return follows and not any(before.frame.function for before in trace.rows)
 
 
 def _add_fault(faults: list[Fault], index: int, line: str, traces: Sequence[Backtrace]) -> None:
@@ -364,7 +386,9 @@ def _without_handler(trace: Backtrace) -> Backtrace:
     They end with the kernel's way back, a frame of the C library that mostly has no name.
     """
     matcher = next(matcher for matcher in matchers() if matcher.name == trace.shape)
-    rows, after, handles = trace.rows, 0, matcher.shape.within
+    rows, after, handles = trace.rows, _below_printer(trace.rows), matcher.shape.within
+    if after:
+        return replace(trace, rows=rows[after:], handled=True)
     for n, row in enumerate(rows[:8]):
         function = row.frame.function
         if matcher.handler and matcher.handler.match(function):
@@ -381,12 +405,25 @@ def _without_handler(trace: Backtrace) -> Backtrace:
     return replace(trace, rows=rows[after:], handled=True)
 
 
+def _below_printer(rows: Sequence[FrameRow]) -> int:
+    """Return how many frames are of LLVM's handler of signals, in whatever shape; 0: none."""
+    named = False
+    for n, row in enumerate(rows[:12]):
+        function = row.frame.function
+        if _WAY_BACK.match(function):
+            return n + 1 if named and rows[n + 1 :] else 0
+        if function and not _PRINTS.match(function):
+            return 0
+        named = named or bool(function)
+    return 0
+
+
 def _is_library(frame: Frame) -> bool:
     return re.match(r"lib(?:c|pthread|system_platform)\b", frame.module) is not None
 
 
 def _whole(trace: Backtrace) -> Backtrace:
-    """Return a backtrace with a frame without a name where the innermost one is not shown."""
+    """Return a backtrace with a frame without a name where the text has no innermost one."""
     matcher = next(matcher for matcher in matchers() if matcher.name == trace.shape)
     first = trace.rows[0]
     hidden = matcher.hides and matcher.hides.match(first.frame.function)

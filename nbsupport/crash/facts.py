@@ -12,6 +12,7 @@ from nbsupport.crash import runtime
 from nbsupport.crash.address import is_canonical
 from nbsupport.crash.crash import Crash
 from nbsupport.crash.reports import CrashReport
+from nbsupport.crash.runtime_names import functions
 from nbsupport.profile import layout
 from nbsupport.profile.layout import LAYOUTS
 
@@ -41,12 +42,19 @@ _READER = re.compile(
     r"llvm-(?:profdata|cov)(?=\S* (?:merge|show|overlap|export|report)\b)"
     r"(?P<rest>.*)(?:\n\s*(?P<next>\S.{0,80}))?"
 )
+#: Where a debugger or a report names the program that crashed, or a frame the file that it is in.
+_NAMED_TOOL = re.compile(
+    r"(?:Thread \S+ \"|Process: +|[/(`]|^\d+ +|in )((?:llvm-\w+|clang|rustc|lld|opt)[\w.-]*)"
+    r"(?=[\"'`)+ \t]|$)",
+    re.M,
+)
 _READER_DIED = re.compile(
     r"\(?signal: \d+|SIG(?:ILL|SEGV|BUS|ABRT)\b|Illegal instruction|Segmentation fault|Bus error"
 )
 _READS_PROFILES = re.compile(
     r"(?:void |bool )?llvm::"
     r"(?:\w*InstrProf\w*Reader\w*|readPGO\w+|readAndDecodeStrings|InstrProfSymtab)\b"
+    r"|_ZNK?4llvm\d+\w*?(?:InstrProf\w*Reader|readPGO|readAndDecodeStrings|InstrProfSymtab)"
 )
 DIED = re.compile(
     r"SIGSEGV|[Ss]egmentation fault|EXC_BAD_ACCESS|signal(?: |: )11\b|Seg[Ff]ault|SEGFAULT"
@@ -68,6 +76,7 @@ _SENT = {
 }
 _MANY = 1 << 16  # more counters, or bytes of sites, a function has not; no stack is overrun by more
 _NEAR = 12  # frames in which a reader of profiles is looked for
+_PAGE = 1 << 12  # bytes: a call, or a probe of the stack, reaches no farther below its pointer
 _DEEP = 20_000  # frames: what has so many does not end
 _OFF = "CFLAGS=-fno-profile-generate CXXFLAGS=-fno-profile-generate"
 _FIX = f"Rebuild with {_OFF}, or CC a clang of the runtime's LLVM; pgo-lab audit names the objects."
@@ -147,8 +156,10 @@ def _profile_reader(text: str, functions: Sequence[str], tool: str) -> str:
             if _READER_DIED.search(line) or _READER_DIED.match(command["next"] or ""):
                 return command[0].split(maxsplit=1)[0]
         return ""
-    reads = any(map(_READS_PROFILES.match, functions))
-    return (tool or "llvm-profdata") if reads else ""
+    if not any(map(_READS_PROFILES.match, functions)):
+        return ""
+    named = _NAMED_TOOL.search(text)
+    return tool or (named[1] if named else "a tool")
 
 
 def _sent(crash: Crash, reader: str, caller: int | None) -> str:
@@ -159,7 +170,7 @@ def _sent(crash: Crash, reader: str, caller: int | None) -> str:
 
 
 def _aborts(names: Sequence[str]) -> bool:
-    """Return whether a program that aborted did so itself, and not in a handler of SIGSEGV."""
+    """Return whether a program itself aborted, and not a handler of SIGSEGV."""
     return not any(names) or any(map(_ABORT.match, names[:12]))
 
 
@@ -197,7 +208,11 @@ def _mismatch(text: str) -> str:
 
 
 def _overflow(report: CrashReport, text: str) -> str:
-    """Return what shows that the stack ran over: what the system says, or the address beside sp."""
+    """Return what shows that the stack ran over: what the system says, or the address beside sp.
+
+    The lowest addresses (mmap_min_addr) are no stack's, whatever the stack pointer is told to be.
+    Source: SignalContext::IsStackAccess (sanitizer_posix.cpp).
+    """
     crash = report.crash
     for words in ("STACK GUARD", "tack size exceeded"):
         if words in text and crash:
@@ -208,8 +223,8 @@ def _overflow(report: CrashReport, text: str) -> str:
         return f"its backtrace has {report.depth:,} frames"
     if not crash or crash.fault_address is None:
         return ""
-    stack = crash.registers.get("rsp", crash.registers.get("sp"))
-    near = stack is not None and abs(crash.fault_address - stack) < _MANY
+    stack, address = crash.registers.get("rsp", crash.registers.get("sp")), crash.fault_address
+    near = stack is not None and -_PAGE <= address - stack < _MANY and address >= _MANY
     return f"the address {crash.fault_address:#x} is beside the stack pointer" if near else ""
 
 
@@ -217,9 +232,8 @@ def _names(text: str, crash: Crash) -> str:
     """Return the runtime's functions that are named in a text whose frames could not be read."""
     if crash.function:
         return ""
-    words = dict.fromkeys(
-        re.findall(r"\b_*(?:llvm_profile_\w+|lprof[A-Z]\w+|\w*ValueProf\w+)", text)
-    )
+    words = dict.fromkeys(re.findall(r"\b[A-Za-z_]\w+", text))
+    words = dict.fromkeys(word for word in words if word.lstrip("_") in functions())
     told = ", ".join(itertools.islice(words, 4))
     return f"; named in it are functions of the runtime: {told}" if told else ""
 

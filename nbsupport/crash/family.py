@@ -335,7 +335,7 @@ class Family:
         return True
 
     def _met(self, process: Process) -> bool:
-        """Return whether a trap is a breakpoint of ours; and do what is to be done there."""
+        """Return whether a trap is a breakpoint of ours; and act on it."""
         registers = ptrace.registers(process.thread)
         address = registers[ptrace.COUNTER] - ptrace.BEHIND
         point = process.breakpoints.get(address)

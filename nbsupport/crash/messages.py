@@ -29,7 +29,8 @@ class Cause:
     """Why a message may have come, the command that tells it from the others, and what to do.
 
     `mix`: it needs objects of two LLVMs in one link, so an audit that finds one LLVM rules it out.
-    `coverage` is what to do in a coverage build, "" where that is the same.
+    `coverage` is what to do in a coverage build, "" where that is the same. `reason` is a pattern
+    of what the message gives as its reason (its group of that name) where this is the cause.
     """
 
     why: str
@@ -37,6 +38,7 @@ class Cause:
     do: str
     mix: bool = False
     coverage: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,8 +220,9 @@ def causes(
 
     `lines` are those of its text: where they are of a coverage build, advice is for that. `mixed`
     is what an audit of the program says: causes that need a mix come first, or are left out; None:
-    it does not tell.
+    it does not tell. What the message itself gives as the reason comes before all others.
     """
+    reason = occurrence.values.get("reason", "")
     coverage = any(_COVERAGE.search(line) for line in lines)
     likely = []
     for cause in occurrence.message.causes:
@@ -228,7 +231,9 @@ def causes(
         why, tells, do, other = map(occurrence.fill, texts)
         if mixed is not False or not cause.mix:
             likely.append(replace(cause, why=why, tells=tells, do=do, coverage=other))
-    return tuple(sorted(likely, key=lambda cause: not cause.mix) if mixed else likely)
+    likely.sort(key=lambda cause: not (mixed and cause.mix))
+    likely.sort(key=lambda cause: not (cause.reason and re.search(cause.reason, reason)))
+    return tuple(likely)
 
 
 def summary(occurrences: Sequence[Occurrence]) -> str:

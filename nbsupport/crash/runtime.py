@@ -9,19 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nbsupport.base import files, settings
+from nbsupport.crash import runtime_names
 from nbsupport.crash.reports import CrashReport
+from nbsupport.crash.runtime_names import without_suffix
 
+readers, functions = runtime_names.readers, runtime_names.functions
 _NEAR = 64
 #: The C library's copies, under the names of its own variants and of the sanitizers'.
 _COPIES = re.compile(
     r"(?:mem(?:cpy|move|set|cmp|chr)|bcopy|platform_mem\w+"
     r"|mem\w+_(?:avx|sse|erms|evex|unaligned|neon|generic)\w*"
     r"|(?:asan|interceptor|sanitizer_internal)_mem\w+)(?:@.*)?$"
-)
-#: What begins a name of the runtime's, and of nobody else's.
-_OURS = re.compile(
-    r"llvm_profile_|llvm_write_binary_ids|lprof[A-Z]|\w*ValueProf\w*|doProfileMerging"
-    r"|writeFileWithoutReturn$|parseAndSetFilename$|setupIOBuffer$|getProfileFileSizeForMerging$"
 )
 #: What runs before main: the loader's, the C library's, constructors.
 _INITIALIZER = re.compile(
@@ -69,24 +67,17 @@ def known_bugs() -> dict[str, KnownBug]:
     return {name: files.load(KnownBug, table, f"bug {name}") for name, table in tables.items()}
 
 
-@functools.cache
-def readers() -> dict[str, frozenset[str]]:
-    """Return the runtime's functions that read records: `sites`, those that `walk`, of `one`."""
-    lists = files.read_toml(settings.data_dir() / "runtime.toml")
-    return {kind: frozenset(names) for kind, names in lists.items()}
-
-
 def innermost(names: Sequence[str]) -> tuple[str, int | None]:
     """Return the runtime's innermost function if it reads records, and where it stands, if it does.
 
     Only the C library's copies may stand above one that reads records; None: there is none.
     """
     lists = readers()
-    for n, name in enumerate(names[:_NEAR]):
+    for n, name in enumerate(map(without_suffix, names[:_NEAR])):
         if name in lists["sites"] | lists["walks"]:
             copied = all(_COPIES.match(above) for above in names[:n])
             return (name if copied else ""), n
-        if name in lists["one"] or _OURS.match(name):
+        if name in functions():
             return "", n
     return "", None
 

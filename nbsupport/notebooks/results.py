@@ -63,7 +63,7 @@ def claim(name: str, predicted: object, observed: object, /, **parameters: objec
     data/claims.toml, where its sentence is. `predicted` and `observed` are told as text, several
     things in a tuple with commas between them, or as `values` there says; a frozenset of
     predictions is kept by any of its members. `parameters` are those that the claim was made for,
-    but for the words that its sentence names. A claim that does not hold is news to report, not an
+    without the words that its sentence names. A claim that does not hold is news to report, not an
     error. Raises `LabError` for an id that is not there, or a word that is missing.
     """
     text = load_claims().get(name)

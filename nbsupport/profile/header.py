@@ -4,6 +4,7 @@ Source: __llvm_profile_raw_header (InstrProfData.inc), RawInstrProfReader::readH
 (InstrProfReader.cpp), lprofWriteDataImpl (InstrProfilingWriter.c).
 """
 
+import functools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Header:
     """One raw profile of a file: how it is laid out, and where its parts are.
 
     `fields` are the header's numbers as they are, `places` where each part starts and ends in
-    the file, in bytes, cut off at its end; `size` bytes are asked for, value data aside.
+    the file, in bytes, cut off at its end; `size` bytes are asked for, value data aside. What lies
+    between the two places of `unknown` is not what was written: see `holes`.
     """
 
     data: memoryview = field(repr=False)
@@ -36,6 +38,17 @@ class Header:
     variants: tuple[str, ...]
     places: dict[str, tuple[int, int]]
     size: int
+    unknown: tuple[int, int] = (0, 0)
+
+    @functools.cached_property
+    def stated(self) -> dict[str, int]:
+        """Where each part begins by the header alone, though the file may end before."""
+        starts, end = {}, self.offset
+        parts = _parts(self.layout, self.bits, self.fields, "byte-coverage" in self.variants)
+        for name, length, padding in parts:
+            starts[name] = end
+            end += length + padding
+        return starts
 
     @property
     def width(self) -> int:
@@ -125,6 +138,9 @@ def read(data: memoryview, offset: int) -> Header | Problem:
         return Problem(offset, f"expected a raw profile, found {size} bytes of something else")
     bits, order = MAGICS[start]
     raw_version, variants = layout.split(struct.unpack_from(f"{order}Q", data, offset + 8)[0])
+    if bytes(data[offset + 8 : offset + 10]) == b"\r\n":  # raw version 10 is a line feed
+        what = "copied as text: each line feed has become two bytes; copy it as it is (binary)"
+        return Problem(offset + 8, what)
     if raw_version not in layout.LAYOUTS:
         what = (
             f"raw version: expected {min(layout.LAYOUTS)} to {max(layout.LAYOUTS)}, "

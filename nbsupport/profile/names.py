@@ -175,8 +175,8 @@ def _blobs(data: memoryview, problems: list[Problem]) -> Iterator[tuple[int, Ite
             here = following.start() if following else end
             continue
         start = here
-        size, here = _uleb(data, here)
-        packed, here = _uleb(data, here)
+        size, here = uleb(data, here)
+        packed, here = uleb(data, here)
         stored = packed or size
         if here < 0 or stored > end - here:
             bytes_ = "no whole number" if here < 0 else f"{end - here} bytes"
@@ -215,8 +215,12 @@ def _inflated(
         problems.append(Problem(start, what))
 
 
-def _uleb(data: memoryview, here: int) -> tuple[int, int]:
-    """Return an ULEB128 number and where it ends (-1: it does not)."""
+def uleb(data: memoryview, here: int) -> tuple[int, int]:
+    r"""Return the ULEB128 number in `data` at `here`, and where it ends (-1: it does not).
+
+    >>> uleb(memoryview(b"\x85\x01"), 0), uleb(memoryview(b"\x85"), 0)
+    ((133, 2), (0, -1))
+    """
     value = 0
     for count, byte in enumerate(data[here : here + 10] if here >= 0 else b""):
         value |= (byte & 127) << (7 * count)

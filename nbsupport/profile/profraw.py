@@ -14,8 +14,9 @@ import numpy as np
 
 from nbsupport.base.errors import LabError, from_os
 from nbsupport.profile import header as headers
-from nbsupport.profile import layout, names, records
+from nbsupport.profile import holes, layout, names, records
 from nbsupport.profile.header import MAGICS, Header
+from nbsupport.profile.holes import Hole
 from nbsupport.profile.infer import Array
 from nbsupport.profile.layout import Order
 from nbsupport.profile.names import Names, Problem
@@ -82,15 +83,29 @@ class Profile:
     header: Header
 
     @functools.cached_property
+    def _stored(self) -> tuple[Hole | None, Header, Names]:
+        """Where bytes are missing, and the header and names of what is left."""
+        own = _names(self.header)
+        hole = holes.find(self.header, own)
+        if hole is None:
+            return None, self.header, own
+        whole = holes.filled(self.header, hole)
+        return hole, whole, _names(whole)
+
+    @property
+    def hole(self) -> Hole | None:
+        """Where bytes are missing from its middle, or too many."""
+        return self._stored[0]
+
+    @property
     def names(self) -> Names:
         """The function names."""
-        records = len(self.header.part("data")) // self.header.record_size
-        return names.decode(self.header.part("names"), _FEWEST_NAMES + 4 * records)
+        return self._stored[2]
 
     @functools.cached_property
     def records(self) -> RecordTable:
         """The records."""
-        return records.read(self.header, lambda: self.names)
+        return records.read(self._stored[1], lambda: self.names)
 
     @property
     def _named(self) -> Array:
@@ -129,6 +144,12 @@ class Profile:
     def problems(self) -> tuple[Problem, ...]:
         """What is malformed in it, in the order of the file."""
         problems = list(self.header.problems())
+        if self.hole and not (self.hole.shift == 0 and self.header.whole):
+            at = min(self.hole.start, len(self.header.data))
+            return (
+                *problems[not self.header.whole :],
+                Problem(at, self.hole.what(self.header.stated)),
+            )
         if self.records.mixed:
             problems.append(self.records.mixture())
         if self.header.whole:  # else all the rest is only what follows from that
@@ -141,6 +162,11 @@ class Profile:
                 start = self.header.places[part][0]
                 problems += [type(p)(start + p.offset, p.what) for p in inside]
         return tuple(sorted(problems, key=lambda p: p.offset))
+
+
+def _names(header: Header) -> Names:
+    records = len(header.part("data")) // header.record_size
+    return names.decode(header.part("names"), _FEWEST_NAMES + 4 * records)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +299,9 @@ def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
         if len(profiles) == MOST_PROFILES:
             broken.append(Problem(here, f"more than {MOST_PROFILES} profiles: not read further"))
             break
-        header = headers.read(data, here)
+        following = whole.find(magic, here + 8)
+        own = data if following < 0 else data[:following]
+        header = headers.read(own, here)
         if isinstance(header, Problem):
             broken.append(header)
             break
@@ -283,16 +311,15 @@ def _profiles(data: memoryview) -> tuple[list[Profile], list[Problem]]:
             broken.append(Problem(here + 8, f"{what}: two runtimes wrote to one file"))
         profile = Profile(header)
         profiles.append(profile)
-        start = header.places["values"][0]
-        if not header.whole or whole.find(magic, start) < 0:
-            break  # the value data of the last one is read when asked for
-        here = _nonzero(data, profile.end)
-        following = whole.find(magic, here)
         if following < 0:
-            break
-        if following != here and not profile.records.mixed:
-            what = f"expected the next profile, found {following - here} bytes of something else"
-            broken.append(Problem(here, what))
+            break  # the value data of the last one is read when asked for
+        if header.whole:
+            here = _nonzero(own, profile.end)
+            if following != here and not profile.records.mixed:
+                what = (
+                    f"expected the next profile, found {following - here} bytes of something else"
+                )
+                broken.append(Problem(here, what))
         here = following
         if here % 8:
             broken.append(Problem(here, "expected a profile at a multiple of 8"))

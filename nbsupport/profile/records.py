@@ -112,16 +112,66 @@ class RecordTable:
         if (ends[:-1] <= starts[1:]).all():
             return bad
         order = np.lexsort((ends, starts))
-        starts, ends = starts[order], ends[order]
-        same = (starts[1:] == starts[:-1]) & (ends[1:] == ends[:-1])
-        bad[inside[order[1:]]] = (starts[1:] < np.maximum.accumulate(ends)[:-1]) & ~same
+        bad[inside[order[1:]]] = _overlaps(starts[order], ends[order])
         return bad
+
+    @property
+    def _shared(self) -> Array:
+        """Which share some with others, before them or behind."""
+        shared: Array = self.overlapping.copy()
+        if shared.any():
+            inside = np.flatnonzero(~self.outside)
+            starts = self.counters[0][inside].astype(np.int64)
+            ends = starts + self.counters[1][inside].astype(np.int64) * self.header.width
+            order = np.lexsort((-starts, -ends))
+            shared[inside[order[1:]]] |= _overlaps(-ends[order], -starts[order])
+        return shared
+
+    @functools.cached_property
+    def moved(self) -> Array:
+        """Which are, or have counters, where bytes are missing, or too many: see `holes`."""
+        start, end = self.header.unknown
+        if start == end:
+            return np.zeros(len(self.outside), bool)
+        low = self.offsets.astype(np.int64) + self.header.places["data"][0]
+        first = np.where(self.outside, np.uint64(0), self.counters[0]).astype(np.int64)
+        first += self.header.places["counters"][0]
+        last = first + self.counters[1].astype(np.int64) * self.header.width
+        moved: Array = ~self.outside & (first < end) & (last > start)
+        return moved | (low < end) & (low + self.sizes > start)
+
+    @functools.cached_property
+    def uncertain(self) -> Array:
+        """Which may have other counters than these, for something was written over.
+
+        Of two records with some counters in common one is wrong, as is one of two that are the
+        same in each byte. Where the last one is none, the first counters may be none either.
+        """
+        uncertain = self._shared | self._repeated
+        if len(uncertain) and self.outside[-1] and self.header.whole and not self.mixed:
+            uncertain[:] = True
+        return uncertain & ~self.outside
+
+    @functools.cached_property
+    def _repeated(self) -> Array:
+        """Which are the same as another one, byte for byte, while counters are no record's."""
+        repeated = np.zeros(len(self.offsets), bool)
+        starts, numbers = (column[~self.outside].astype(np.int64) for column in self.counters)
+        numbers = numbers[np.unique(starts, return_index=True)[1]]
+        if int(numbers.sum()) * self.header.width < len(self.header.part("counters")):
+            first = 0
+            for block in self.blocks:
+                rows = np.ascontiguousarray(block.rows).view(f"V{block.rows.itemsize}")
+                _, which, times = np.unique(rows, return_inverse=True, return_counts=True)
+                repeated[first : first + len(rows)] = times[which] > 1
+                first += len(rows)
+        return repeated
 
     @functools.cached_property
     def sound(self) -> Array:
         """Which have all of their counters in the file; these are functions."""
         most = MOST_SHARED * (len(self.header.part("counters")) // self.header.width)
-        sound: Array = ~self.outside
+        sound: Array = ~(self.outside | self.moved)
         if int(self.counters[1].sum(dtype=np.uint64, where=sound)) > most:
             total = np.cumsum(np.where(sound, self.counters[1], np.uint32(0)), dtype=np.uint64)
             sound &= total <= np.uint64(most)
@@ -193,6 +243,11 @@ class RecordTable:
                 "expected {number} counters of its own, found another's among them (objects of "
                 "two variants were linked, or it is damaged)",
             ),
+            (
+                Doubt,
+                self._repeated,
+                "expected one of its own, found another's again (it was written over)",
+            ),
             (Doubt, named < 0, "expected a name for NameRef {ref:#x}, found none"),
             (Doubt, unstamped, "expected a timestamp before its counters, found none"),
         )
@@ -258,7 +313,7 @@ def read(header: Header, names: Callable[[], Names]) -> RecordTable:
     offsets: Array = np.arange(len(rows), dtype=kind)
     offsets *= kind(rows.itemsize)
     ours = RecordTable(header, (RecordBlock(header.layout, offsets, rows),))
-    if not (ours.outside.any() or ours.overlapping.any()):
+    if header.unknown[1] or not (ours.outside.any() or ours.overlapping.any()):
         return ours
     if len(header.part("data")) > MOST_RECOGNIZED:
         return ours
@@ -291,6 +346,16 @@ def _recognized(header: Header, names: Names) -> RecordTable:
             rows = own.rows(data, header.bits, header.order, ALIGNMENT)[offsets // ALIGNMENT]
             blocks.append(RecordBlock(own, offsets.astype(_narrow(data)), rows))
     return RecordTable(header, tuple(blocks))
+
+
+def _overlaps(starts: Array, ends: Array) -> Array:
+    """Return which stretches, in the order of their starts, overlap with any before; not the first.
+
+    What is the same as the one before does not.
+    """
+    same = (starts[1:] == starts[:-1]) & (ends[1:] == ends[:-1])
+    overlaps: Array = (starts[1:] < np.maximum.accumulate(ends)[:-1]) & ~same
+    return overlaps
 
 
 def _outside(starts: Array, numbers: Array, width: int, size: int) -> Array:

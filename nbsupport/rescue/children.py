@@ -70,7 +70,7 @@ class ChildRun:
 
 @dataclass
 class FamilyRun:
-    """What becomes of a command: programs that have `ended`, and those that go on, by process.
+    """What happens to a command: programs that have `ended`, and those that go on, by process.
 
     `why` is as in `LiveRun`, `code` the command's exit code, or minus its signal. `became` are
     programs that became others (exec) with what they had counted; `outlived` is how many

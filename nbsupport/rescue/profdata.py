@@ -61,7 +61,8 @@ def recover(
 ) -> Recovered:
     """Return what is in a profile, whether or not its records are of one layout.
 
-    Functions of the names in `without` are left out.
+    Functions of the names in `without` are left out, and those of which it is not certain which
+    counters are theirs.
 
     Without nodes, value sites are there without values: without sites a compiler takes the
     profile for stale. Source: annotateValueSites (PGOInstrumentation.cpp).
@@ -73,21 +74,25 @@ def recover(
     named = {at: name.decode("latin-1") for at, name in zip(targets, functions.names, strict=True)}
     named[0] = ""
     texts: dict[int, list[bytes]] = {}
-    left_out = 0
-    columns = functions.record_sizes, sites[records.sound], records.column("Values")[records.sound]
+    left_out = over = 0
+    columns = [sites, records.column("Values"), records.uncertain]
+    columns = [functions.record_sizes, *(column[records.sound] for column in columns)]
     rows = zip(functions.rows(), *(column.tolist() for column in columns), strict=True)
-    for (name, number, counts), size, numbers, pointer in rows:
+    for (name, number, counts), size, numbers, pointer, uncertain in rows:
         if name.decode("latin-1") in without:
             left_out += 1
+        elif name and uncertain:
+            over += 1
         elif name:
             values = nodes.values(pointer, numbers) if nodes else itertools.repeat([])
             lines = [name.decode("latin-1"), *map(str, (number, len(counts), *counts))]
             lines += [*_sites(numbers, values, named), "\n"]
             texts.setdefault(size, []).append("\n".join(lines).encode("latin-1"))
-    nameless = len(functions.names) - sum(map(len, texts.values())) - left_out
+    nameless = len(functions.names) - sum(map(len, texts.values())) - left_out - over
     lost = {
         VALUES: not nodes and any(block.any() for block in kinds),
         f"{nameless} functions whose names are not there": nameless,
+        f"{over} functions whose counts are not certain, for records were written over": over,
         "its MC/DC bitmaps": len(profile.header.part("bitmaps")),
         "when functions were first executed (temporal profile)": profile.header.timed,
         "its vtable values": any(block[:, _KINDS:].any() for block in kinds),
@@ -156,8 +161,7 @@ def write(images: Sequence[Recovered], out: Path) -> tuple[RescuedPart, ...]:
     """
     sizes = sorted({size for image in images for size in image.texts})
     if not sizes:
-        do = "give the program that wrote it (--binary), or run it again under rescue"
-        raise LabError(str(out), "nothing that can be rescued is in the file", do)
+        raise LabError(str(out), "no function that can be rescued", "run it again under rescue")
     tool, major = None, 0
     if out.suffix != ".proftext" and (owners := llvm_profdata.owners()):
         tool, major = owners[0].llvm_profdata, int(owners[0].major)

@@ -10,11 +10,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from nbsupport.audit import images
 from nbsupport.base import progress
 from nbsupport.base.errors import LabError, first_line, from_os
-from nbsupport.profile import layout, profraw
-from nbsupport.profile.profraw import Profile
+from nbsupport.profile import holes, infer, layout, profraw
+from nbsupport.profile import names as naming
+from nbsupport.profile.header import Header
+from nbsupport.profile.holes import Anchors
+from nbsupport.profile.profraw import Profile, RawProfile
 from nbsupport.rescue import live, profdata
 from nbsupport.rescue.children import ChildRun, FamilyRun
 from nbsupport.rescue.live import LiveRun
@@ -29,6 +34,8 @@ _TRACES = b":temporal_prof_traces"
 _MOST = 64  # profiles that are kept apart
 #: Functions with a count that cannot be, which are named.
 _SHOWN = 10
+_RUN = "pgo-lab rescue -o OUT -- PROGRAM ARGS"
+_MOVED = "bytes are missing before them, or too many"
 #: How the names of the runtime's functions begin that walk records.
 _RUNTIME = ("__llvm_profile", "lprof", "writeOneValueProf", "initializeValueProf")
 
@@ -37,8 +44,7 @@ def save_file(path: Path, out: Path, binary: Path | None, without: Collection[st
     """Write what is in a raw profile to `out`; see `nbsupport.rescue.rescue.from_profraw`."""
     file = profraw.read(path, most=sys.maxsize)
     if not file.profiles:
-        do = "run the program under it: pgo-lab rescue -o OUT -- PROGRAM ARGS"
-        raise LabError(str(path), file.problems[0].what, do)
+        raise LabError(str(path), file.problems[0].what, f"run the program under it: {_RUN}")
     profiles = [_whole(profile, binary) if binary else profile for profile in file.profiles]
     if file.valid and not without and (rescued := _merged([path], out)):
         return rescued
@@ -47,12 +53,16 @@ def save_file(path: Path, out: Path, binary: Path | None, without: Collection[st
         do = "give a name as pgo-lab profraw --csv prints it"
         raise LabError(str(path), f"no function {unknown} in it", do)
     recovered = [profdata.recover(profile, without=without) for profile in profiles]
+    if not any(image.texts for image in recovered):
+        raise _nothing(path, file, binary)
     parts = profdata.write(recovered, out)
     lost = list(dict.fromkeys(what for image in recovered for what in image.lost))
-    sound = [profile.records.sound for profile in profiles]
-    short = sum(len(records) - int(records.sum()) for records in sound)
-    if short:
+    tables = [profile.records for profile in profiles]
+    if short := sum(int((table.outside & ~table.moved).sum()) for table in tables):
         lost.append(f"{short} functions whose counters are not in the file")
+    if moved := sum(int(table.moved.sum()) for table in tables):
+        functions = "1 function" if moved == 1 else f"{moved} functions"
+        lost.append(f"{functions} whose counts are not certain: {_MOVED}")
     notes = [f"it was malformed: {file.problems[0].what}"] if file.problems else []
     notes += [f"left out, as you asked: {name}" for name in without]
     large = (p.records.column("NameRef")[p.records.large] for p in profiles)
@@ -292,17 +302,54 @@ def _whole(profile: Profile, binary: Path) -> Profile:
         raise LabError(str(binary), first_line(str(error)), "give the program itself") from error
     if not image or not all(image.places.get(role) for role in ("data", "counters", "names")):
         raise LabError(str(binary), "no program with profile sections", "give the program itself")
-    header = profile.header
-    names = b"".join(image.contents("names", data))
+    header, names = profile.header, b"".join(image.contents("names", data))
     distance = image.places["counters"][0][0] - image.places["data"][0][0]
     same = header.signed(header.fields["CountersDelta"]) == distance
     if not same or header.fields["NamesSize"] != len(names):
         raise LabError(str(binary), "it is not what wrote that profile", "give that very build")
+    records = image.contents("data", data)[0]
+    hole = holes.find(header, profile.names, _anchors(header, records, names))
+    whole = holes.filled(header, hole) if hole else header
     own = {
-        "data": (0, image.contents("data", data)[0]),
+        "data": (0, records),
         "names": (0, names),
-        "counters": (distance, bytes(header.part("counters"))),
-        "bitmaps": (header.fields.get("BitmapDelta", 0), bytes(header.part("bitmaps"))),
+        "counters": (distance, bytes(whole.part("counters"))),
+        "bitmaps": (header.fields.get("BitmapDelta", 0), bytes(whole.part("bitmaps"))),
     }
     version = header.fields["Version"]
-    return profdata.parse(profdata.raw(header.layout, version, header.bits, header.order, own))
+    mended = profdata.parse(
+        profdata.raw(header.layout, version, header.bits, header.order, own)
+    ).header
+    new, old = (h.stated["counters"] for h in (mended, whole))
+    start, end = (max(new, place - old + new) for place in whole.unknown)
+    cut = max(0, whole.size - (len(whole.data) - whole.offset))
+    unknown = (start, end) if start < end else (0, 0)
+    return Profile(dataclasses.replace(mended, unknown=unknown, size=mended.size + cut))
+
+
+def _anchors(header: Header, records: bytes, names: bytes) -> Anchors:
+    """Return what no run changes of a program's records, with where a whole profile has it."""
+    section = infer.Section(records, naming.decode(names), None, header.bits, header.order)
+    starts = infer.find(section).offsets
+    starts = starts[starts + 24 <= header.stated["counters"] - header.stated["data"]]
+    fields = ["NameRef", "FuncHash"]
+    if header.bits == 64 and header.layout.relative:  # else it is where the program was loaded
+        fields.append("CounterPtr")
+    offsets = np.stack([starts + 8 * n for n in range(len(fields))], axis=1).ravel()
+    words = np.stack([section.column(field, starts) for field in fields], axis=1).ravel()
+    return Anchors(header.stated["data"] + offsets, lambda stored: stored == words, names)
+
+
+def _nothing(path: Path, file: RawProfile, binary: Path | None) -> LabError:
+    """Return what to say of a raw profile of which no function is certain."""
+    why, do = "nothing that can be rescued is in the file", f"run it again: {_RUN}"
+    if hole := next((profile.hole for profile in file.profiles if profile.hole), None):
+        head = file.profiles[0].header
+        why = f"{hole.what(head.stated)}, so no count is certain"
+    elif not any(len(profile.header.part("counters")) for profile in file.profiles):
+        why = "no counters are in the file"
+    elif binary:
+        why = "which of its bytes are counters is not certain"
+    else:
+        do = f"give the program that wrote it (--binary), or {do}"
+    return LabError(str(path), why, do)

@@ -142,3 +142,48 @@ def test_one_file_needs_no_more_than_a_reader_of_it(crate: Path) -> None:
     command = [sys.executable, "-c", code, str(crate / "release" / "deps" / "tiny")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == "1 []\n"
+
+
+def test_an_object_that_cannot_have_been_linked_is_not_blamed(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a program are objects of other compilers, of other code, and of older sources."""
+    monkeypatch.chdir(tmp_path)
+    both = SOURCES["first"] + SOURCES["second"]
+    foreign = bench.object("17", both)
+    shutil.copy(foreign, "linked.o")
+    stale = (
+        ("other-llvm.o", "18", both),
+        ("ours.o", "19", both),
+        ("with-more.o", "17", both + "int fourth(int x) { return x * 4; }\n"),
+        ("changed.o", "17", both.replace("return x >", "while (x & 7) x *= 3; return x >")),
+        ("elsewhere.o", "17", FOO),
+    )
+    for name, llvm, source in stale:
+        shutil.copy(bench.object(llvm, source), name)
+    main_object = bench.object("19", "int main(void) { return 0; }\n")
+    shutil.copy(bench.linked("19", "stale", main_object, foreign), "app")
+    report = audit([Path("app")])
+    (blame,) = report.judgement.blame
+    assert (blame.path.name, blame.certain) == ("linked.o", True)
+    assert [str(origin) for origin in report.origins] == [
+        "linked.o: 3 functions: first, second, third"
+    ]
+
+
+def test_of_two_objects_that_both_fit_one_is_said_to_be_it(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ("-O2", "-fprofile-generate")
+    foreign = bench.object("17", SOURCES["first"])
+    shutil.copy(foreign, "a.o")
+    shutil.copy(bench.object("17", SOURCES["first"], *flags), "b.o")
+    main_object = bench.object("19", "int main(void) { return 0; }\n")
+    shutil.copy(bench.linked("19", "rivals", main_object, foreign), "app")
+    for paths in ([Path("app")], [Path()]):
+        report = audit(paths)
+        line = "this folder, one of 2 files that have them: a.o, b.o: 1 function: first"
+        assert [str(origin) for origin in report.origins] == [line]
+        assert report.judgement.advice.startswith("Rebuild the one that was linked of a.o, b.o wi")
+        assert not any(file["certain"] for file in report.to_json()["blame"])

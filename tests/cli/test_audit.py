@@ -61,7 +61,7 @@ def test_each_link_and_each_file_to_blame_has_the_keys_that_scripts_know(target:
     for link in document["links"]:
         assert list(link) == ["runtime_raw_version", "first", "outcomes", "why", "loss"]
     for blame in document["blame"]:
-        assert list(blame) == ["path", "count", "functions", "members"]
+        assert list(blame) == ["path", "count", "functions", "members", "certain"]
     for origin in document["origins"]:
         assert list(origin) == ["name", "files", "count", "functions"]
     assert document["links"] and document["blame"]

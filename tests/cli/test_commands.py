@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -292,3 +293,11 @@ def test_guard_links_or_refuses(tmp_path: Path) -> None:
     done = pgo_lab("guard", "--", *link, str(tmp_path / "main.c.o"), own)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["trial", "run", "diff", "guard", "audit", "profraw", "rescue", "explain"]
+)
+def test_help_says_what_an_exit_code_means(command: str) -> None:
+    done = pgo_lab(command, "--help")
+    assert re.search(r"exit\s+code\s+[0-9]", done.stdout, re.I), done.stdout

@@ -231,7 +231,8 @@ def test_public_reports(tmp_path: Path, text: str, expected: tuple[str, ...], wh
     ("called by the runtime", lldb_text("open", "lprofOpenFileEx", "main")),
     ("in the runtime, address not told", lldb_text(*WRITER, stop="signal SIGSEGV")),
     ("stack overflow", "thread main has overflowed its stack\n" + lldb_text("f", "main")),
-    ("stack overflow", lldb_text("f", stop="EXC_BAD_ACCESS (code=1, address=0x7ff0)") + "\nrsp = 0x8000"),
+    ("stack overflow", lldb_text("f", stop="EXC_BAD_ACCESS (code=1, address=0x16f5f7ff0)")
+     + "\nrsp = 0x16f5f8000"),
     ("abort", lldb_text("abort", "main", stop="signal SIGABRT")),
     ("outside the runtime", lldb_text("free", "main")),
     ("records misread", lldb_text(*WRITER, stop="EXC_BAD_ACCESS (code=1, address=0x1000100000001)")),
@@ -323,7 +324,7 @@ def test_functions_that_read_records_are_those_of_the_sources() -> None:
         "BitmapPtr",
     }
     lists, names = runtime.readers(), set[str]()
-    listed = frozenset().union(*lists.values())
+    listed = lists["sites"] | lists["walks"] | lists["one"]
     for structure in sources.recorded():
         functions = {f.name.lstrip("_"): f for f in structure.functions}
         names |= functions.keys()
@@ -338,6 +339,12 @@ def test_functions_that_read_records_are_those_of_the_sources() -> None:
             near = ((one, other) for other in walkers - {name} for one in (name,))
             assert any(structure.path(*way) or structure.path(*way[::-1]) for way in near), name
     assert listed - names == {"llvm_profile_instrument_range"}  # of LLVM 11 and before
+    assert lists["others"] - names == {
+        *("llvm_profile_init", "llvm_profile_runtime_user", "llvm_profile_instrument_gpu"),
+        *("llvm_profile_set_timestamp", "llvm_profile_override_default_filename"),
+    }
+    own = {name for name in names if name.startswith(("llvm_profile_", "lprof"))}
+    assert own <= runtime.functions()
 
 
 @pytest.mark.parametrize(("address", "spelled"), [
@@ -514,3 +521,108 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 ])  # fmt: skip
 def test_a_program_that_dies_beside_llvm_profdata_is_not_it(tmp_path: Path, text: str) -> None:
     assert judged(tmp_path, text).verdict == "unknown"
+
+
+#: A reader of profiles that died, below the frames of the handler that printed it; each parser of
+#: backtraces has its own way to show these.
+HANDLED = {
+    "llvm, without names": """\
+Stack dump:
+0.\tProgram arguments: llvm-profdata merge -o out.profdata a.profraw
+ #0 0x000055d3c8a0f2c8 (/usr/bin/llvm-profdata+0x1f2c8)
+ #1 0x000055d3c8a0d03e SignalHandler(int) Signals.cpp:0:0
+ #2 0x00007f1d3c242520 (/lib/x86_64-linux-gnu/libc.so.6+0x42520)
+ #3 0x000055d3c89c1111 llvm::RawInstrProfReader<unsigned long>::readValueProfilingData(llvm::InstrProfRecord&) (/usr/bin/llvm-profdata+0x1111)
+ #4 0x000055d3c89c1333 main (/usr/bin/llvm-profdata+0x1333)
+""",
+    "macOS": """\
+0  llvm-profdata            0x0000000104b3c2d0 llvm::sys::PrintStackTrace(llvm::raw_ostream&, int) + 56
+1  llvm-profdata            0x0000000104b3a6b4 llvm::sys::RunSignalHandlers() + 112
+2  llvm-profdata            0x0000000104b3c980 SignalHandler(int) + 344
+3  libsystem_platform.dylib 0x00000001923ea584 _sigtramp + 56
+4  llvm-profdata            0x0000000104a7b9b0 llvm::RawInstrProfReader<unsigned long long>::readValueProfilingData(llvm::InstrProfRecord&) + 180
+5  llvm-profdata            0x0000000104a12345 main + 300
+""",
+    "gdb": """\
+Program received signal SIGSEGV, Segmentation fault.
+#0  0x00007ffff7a8d000 in ?? () from /lib/x86_64-linux-gnu/libLLVM-19.so.1
+#1  0x00007ffff7a8b123 in SignalsSignalHandler(int) () from /lib/x86_64-linux-gnu/libLLVM-19.so.1
+#2  <signal handler called>
+#3  0x00007ffff5b8d000 in llvm::RawInstrProfReader<unsigned long>::readValueProfilingData(llvm::InstrProfRecord&) () from /lib/x86_64-linux-gnu/libLLVM-19.so.1
+#4  0x0000555555561111 in main ()
+""",
+    "coredumpctl": """\
+                Stack trace of thread 4242:
+                #0  0x00007f2c1a0d2000 n/a (libLLVM.so.19.1 + 0xd2000)
+                #1  0x00007f2c1a0d0abc SignalHandler (libLLVM.so.19.1 + 0xd0abc)
+                #2  0x00007f2c18e42520 __restore_rt (libc.so.6 + 0x42520)
+                #3  0x00007f2c1b222222 _ZN4llvm18RawInstrProfReaderImE22readValueProfilingDataERNS_15InstrProfRecordE (libLLVM.so.19.1 + 0x1222222)
+                #4  0x000055aabbccddee main (llvm-profdata + 0x1dee)
+""",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HANDLED.values(), ids=HANDLED)
+def test_frames_of_the_handler_that_printed_them_are_not_the_crash(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "crash.txt").write_text(text)
+    answer = explain(tmp_path / "crash.txt")
+    assert "readValueProfilingData" in answer.crash.function and len(answer.crash.frames) == 2
+    assert (answer.verdict, answer.advice[:27]) == ("not-ours", "Run pgo-lab profraw on each")
+
+
+ASAN = """\
+==4242==ERROR: AddressSanitizer: SEGV on unknown address {} (pc 0x55d0c1a2b3c4 bp 0x7ffd1a2b3c40 sp {} T0)
+    #0 0x55d0c1a2b3c4 in f /home/u/src/app.c:12:10
+    #1 0x55d0c1a2b3f4 in main /home/u/src/app.c:20:10
+"""
+
+
+@pytest.mark.parametrize(("address", "stack", "overflows"), [
+    ("0x000000000008", "0x000000004008", False),
+    ("0x000000000008", "0x7ffd1a2b3c08", False),
+    ("0x7ffd1a2a0000", "0x7ffd1a2b3c08", False),  # a guard is not so large
+    ("0x7ffd1a2b3c00", "0x7ffd1a2b3c08", True),
+    ("0x7ffd1a2b4ff8", "0x7ffd1a2b3c08", True),  # into a large frame
+])  # fmt: skip
+def test_a_stack_overflow_is_shown_by_an_address_beside_the_stack_alone(
+    tmp_path: Path, address: str, stack: str, overflows: bool
+) -> None:
+    (tmp_path / "crash.txt").write_text(ASAN.format(address, stack))
+    answer = explain(tmp_path / "crash.txt")
+    assert answer.why.startswith("stack overflow: " if overflows else "f is not of the runtime")
+
+
+SIGSEGV = "Program received signal SIGSEGV, Segmentation fault.\n"
+TARGET = "__llvm_profile_instrument_target"
+
+
+@pytest.mark.parametrize(("frame", "verdict"), [
+    ("#0  0x01 in __llvm_profile_wrapper_write (path=0x0) at src/llvm_profile_wrapper.c:14", "not-ours"),
+    ("#0  0x01 in lprofSaveAll () from libapp.so", "not-ours"),
+    (f"#0  0x01 in {TARGET} (v=0, data=0x0, i=0) at src/llvm_profile_wrapper.c:14", "not-ours"),
+    (f"#0  0x01 in {TARGET} (v=0) at ../compiler-rt/lib/profile/InstrProfilingValue.c:246", "ours"),
+    (f"#0  0x01 in {TARGET} ()", "ours"),
+    ("#0  0x01 in writeOneValueProfData.isra.0 ()", "ours"),
+])  # fmt: skip
+def test_a_function_is_the_runtimes_by_its_name_and_its_source(
+    tmp_path: Path, frame: str, verdict: str
+) -> None:
+    (tmp_path / "crash.txt").write_text(f"{SIGSEGV}{frame}\n#1  0x02 in main () at src/main.c:2\n")
+    answer = explain(tmp_path / "crash.txt")
+    assert answer.verdict == verdict
+    assert ("is not of the runtime" in answer.why) == (verdict == "not-ours")
+
+
+@pytest.mark.parametrize(("head", "module", "tool"), [
+    ('Thread 1 "llvm-cov" received signal SIGABRT, Aborted.', "/lib/libLLVM-19.so.1", "llvm-cov"),
+    ("Program received signal SIGSEGV, Segmentation fault.", "/usr/bin/clang-19", "clang-19"),
+    ("Program received signal SIGSEGV, Segmentation fault.", "/lib/libLLVM-19.so.1", "a tool"),
+])  # fmt: skip
+def test_the_tool_that_read_a_profile_is_the_one_that_the_report_names(
+    tmp_path: Path, head: str, module: str, tool: str
+) -> None:
+    frame = f"#0  0x01 in llvm::IndexedInstrProfReader::readHeader() () from {module}"
+    (tmp_path / "crash.txt").write_text(f"{head}\n{frame}\n#1  0x02 in main ()\n")
+    assert explain(tmp_path / "crash.txt").why.startswith(f"{tool} crashed as it read a profile")

@@ -728,7 +728,7 @@ def test_a_long_log_takes_no_time(what: str) -> None:
 def test_each_command_that_tells_causes_apart_is_there() -> None:
     group = typer.main.get_command(commands.app)
     ours = set(getattr(group, "commands"))  # noqa: B009 - a group's, of whichever click typer brings
-    known = {"clang", "cc", "rustc", "cargo"}  # compilers, and what calls them
+    known = {"clang", "cc", "rustc", "cargo", "df"}  # compilers, what calls them; the disk
     for message in messages.load().values():
         assert message.causes, message.name
         for cause in message.causes:
@@ -769,3 +769,26 @@ def test_what_was_not_run_says_from_where() -> None:
     for message in messages.load().values():
         missing = {"ld64", "link.exe", "xcodebuild"} & set(message.says)
         assert bool(missing) == message.not_run.startswith("from public documents"), message.name
+
+
+@pytest.mark.parametrize(
+    ("reason", "first"),
+    [
+        ("No space left on device", "The disk is full"),
+        ("Disk quota exceeded", "The disk is full"),
+        ("No such file or directory", "The folder is not there"),
+        ("Read-only file system", "The folder may not be written"),
+        ("Success", '"Success" as the reason'),
+    ],
+)
+def test_what_a_message_gives_as_its_reason_is_the_first_cause(reason: str, first: str) -> None:
+    lines = [f'LLVM Profile Error: Failed to write file "x.profraw": {reason}']
+    (occurrence,) = messages.find(lines)
+    for mixed in (None, True, False):
+        assert messages.causes(occurrence, lines, mixed=mixed)[0].why.startswith(first)
+
+
+def test_each_pattern_of_a_reason_is_of_a_message_that_gives_one() -> None:
+    for message in messages.load().values():
+        for cause in message.causes:
+            assert not re.compile(cause.reason).pattern or "reason" in message.regex.groupindex

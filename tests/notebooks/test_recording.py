@@ -10,6 +10,7 @@ import pytest
 from nbsupport.base import progress, settings
 from nbsupport.cli import commands
 from nbsupport.notebooks import recording, results
+from nbsupport.trace import trace
 from tests.report.test_site import MANIFEST, claim, make_run, shown
 from tests.support.notebooks import CODE, PARAMETERS, TAKES, cell, printed, write
 
@@ -86,7 +87,7 @@ def test_a_run_of_some_notebooks_takes_their_place_in_the_recording(
     entry = {"status": "executed", "seconds": 1.0, "parameters": {"scope": "whole"}}
     monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
     monkeypatch.setattr(settings, "notebooks_dir", lambda: tmp_path / "books")
-    monkeypatch.setattr(recording.trace, "keep", lambda _: None)
+    monkeypatch.setattr(trace, "keep", lambda _: None)
     (tmp_path / "books").mkdir()
 
     def record(run: str, *names: str, holds: bool) -> results.Run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import subprocess
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from tests.rescue.programs import (
 )
 from tests.support import synthetic
 from tests.support.synthetic import Function
-from tests.support.trained import Maker
+from tests.support.trained import KINDS, Maker, parse
 
 
 def test_mc_dc_bitmaps_are_said_to_be_lost(
@@ -137,3 +139,63 @@ def test_profiles_of_two_runtimes_in_one_file_are_parted(maker: Maker, tmp_path:
     assert "two runtimes wrote to one file" in rescued.notes[0]
     for part, version in zip(rescued.parts, ("17", "19"), strict=True):
         assert maker.content("23", part.path).keys() == maker.counts(version, raws[version]).keys()
+
+
+def test_bytes_missing_anywhere_make_no_wrong_count(maker: Maker, tmp_path: Path) -> None:
+    """Each count that is rescued is the whole file's, or the function is not in the output."""
+    raw, out = tmp_path / "x.profraw", tmp_path / "out.proftext"
+    image = maker.link("19", "19", KINDS["ir"])
+    source = maker.profile("19", "ir")
+    whole = maker.counts("19", source)
+    data = source.read_bytes()
+    results: dict[bool, list[int]] = {True: [], False: []}
+    for size, place, with_binary in itertools.product(
+        (8, 16, 24, 64), range(8, len(data) - 63, 8), (True, False)
+    ):
+        if with_binary and size in (16, 24):
+            continue  # as without
+        raw.write_bytes(data[:place] + data[place + size :])
+        with contextlib.suppress(LabError):
+            rescue.from_profraw(raw, out, binary=image if with_binary else None)
+            counts_left = {key: row[0] for key, row in parse(out.read_text()).items()}
+            assert counts_left.items() <= whole.items(), (size, place, with_binary)
+            results[with_binary].append(len(counts_left))
+    # A hole in a record costs that function alone, and with the program none.
+    assert max(results[False][:20]) == len(whole) - 1 == 6
+    assert sum(results[False]) > 1000 and min(results[True]) > 0
+
+
+def test_a_hole_is_said_with_what_it_costs(maker: Maker, tmp_path: Path) -> None:
+    raw, out = tmp_path / "x.profraw", tmp_path / "out.proftext"
+    image, data = maker.link("19", "19", KINDS["ir"]), maker.profile("19", "ir").read_bytes()
+    raw.write_bytes(data[:200] + data[208:])
+    rescued = rescue.from_profraw(raw, out)
+    assert rescued.functions == 6
+    assert "it was malformed: 8 bytes are missing before byte 248, in its records" in rescued.notes
+    assert any(line.startswith("1 function whose counts are not certain") for line in rescued.lost)
+    assert rescue.from_profraw(raw, out, binary=image).functions == 7
+    raw.write_bytes(data[:600] + data[608:])
+    for binary in (None, image):
+        with pytest.raises(LabError, match="counters, so no count is certain; run it again: pgo-"):
+            rescue.from_profraw(raw, out, binary=binary)
+
+
+def test_a_file_without_counters_is_not_asked_for_its_program_twice(
+    maker: Maker, tmp_path: Path
+) -> None:
+    raw, out = tmp_path / "x.profraw", tmp_path / "out.proftext"
+    image, data = maker.link("19", "19", KINDS["ir"]), maker.profile("19", "ir").read_bytes()
+    raw.write_bytes(data[:500])
+    for binary in (None, image):
+        with pytest.raises(LabError, match="no counters are in the file; run it again: pgo-lab r"):
+            rescue.from_profraw(raw, out, binary=binary)
+
+
+def test_records_that_were_written_over_take_no_others_counters(tmp_path: Path) -> None:
+    raw, out = tmp_path / "x.profraw", tmp_path / "out.proftext"
+    functions = [Function(f"f{n}", n, [n] * 4) for n in range(1, 6)]
+    data = synthetic.profile(functions, 10 | 1 << 56)
+    raw.write_bytes(data[:256] + data[192:256] + data[320:])  # the second over the third
+    rescued = rescue.from_profraw(raw, out)
+    assert parse(out.read_text()).keys() == {("f1", 1), ("f4", 4), ("f5", 5)}
+    assert "functions whose counts are not certain, for records were" in str(rescued.lost)

@@ -40,7 +40,10 @@ def prose(path: Path) -> Iterator[tuple[int, str]]:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
                 yield node.lineno, node.value
     else:
-        yield from enumerate(text.split("\n"), 1)
+        for number, line in enumerate(text.split("\n"), 1):
+            if line == "## English":  # which quotes what not to write
+                break
+            yield number, line
 
 
 def unclear(path: Path) -> Iterator[str]:

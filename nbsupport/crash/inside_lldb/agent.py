@@ -92,7 +92,7 @@ class Agent:
         self.targets = 0
 
     def answer(self, request: Request) -> dict[str, Any]:
-        """Run a program; return what becomes of the request (see protocol.py)."""
+        """Run a program; return the answer to the request (see protocol.py)."""
         error = lldb.SBError()
         # A program of another machine leaves its platform selected, which starts none of ours.
         self.debugger.SetSelectedPlatform(lldb.SBPlatform("host"))

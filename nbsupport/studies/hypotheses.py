@@ -89,15 +89,15 @@ class Hypothesis:
         something of the user's crash. It is supported if all that was tested came true.
         """
         tests = [test for test in self.predictions if test.verdict(run) != "open"]
-        results = _tried(run)
-        rows = [row for row in self.rows if row in results]
+        rows_of_run = _tried(run)
+        rows = [row for row in self.rows if row in rows_of_run]
         why = [test.seen(run) for test in tests]
         for row in rows:
-            why.append(_fared(results[row]))
+            why.append(_fared(rows_of_run[row]))
         if not why:
             return "open", ()
         wrong = [test for test in tests if test.verdict(run) == "refuted"]
-        refuted = wrong or (rows and all(mechanisms.lacks(results[row]) for row in rows))
+        refuted = wrong or (rows and all(mechanisms.lacks(rows_of_run[row]) for row in rows))
         return "refuted" if refuted else "supported", tuple(why)
 
 

@@ -458,6 +458,35 @@ def check(
     return forecast.exit_code
 
 
+@app.command()
+def build(
+    cargo: Annotated[Names, Argument(help="Arguments of cargo build, after --.")] = None,
+    train: Annotated[
+        str,
+        Option(
+            help="The training, run once; {} in it (and $PGO_BIN) is the program.", metavar="CMD"
+        ),
+    ] = "",
+    instrument_c: Annotated[
+        bool, Option("--instrument-c", help="Keep the C code in the profile, by a fitting clang.")
+    ] = False,
+    out: Annotated[
+        Path | None, Option("-o", help="The folder to work in. Default: target/pgo.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Build this folder's cargo project for PGO: check, build, audit, train, build by the profile.
+
+    No file of the project changes. Exit code 0: by a whole profile; 1: not so; 2: it cannot be.
+    Interrupted, or without --train, the next call goes on where this one ended.
+    """
+    from nbsupport.pipeline import phases
+
+    result = phases.build(Path.cwd(), out, cargo or (), train=train, instrument_c=instrument_c)
+    _answer(as_json, result.to_json, lambda: terminal.say(*result.lines()))
+    return result.exit_code
+
+
 @dev.command()
 def refresh(
     paths: Annotated[list[Path], Argument(help="Notebooks, or folders of them.")],

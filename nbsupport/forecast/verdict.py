@@ -91,6 +91,7 @@ class Forecast:
     lines: Lines | None = None
     llvm_profdata: str = ""
     profdata_reads: bool | None = None
+    target: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -144,14 +145,18 @@ def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
     return check_project(folder, "".join(commands))
 
 
-def check_project(folder: Path, cc: str = "") -> Forecast:
+def check_project(
+    folder: Path, cc: str = "", *, environment: Mapping[str, str] | None = None
+) -> Forecast:
     """Say what a build of the cargo project in a folder will come to; `cc` stands in for its CC.
+
+    `environment` is what cargo would be started with (None: this process's).
 
     Where the flags of rustc do not instrument yet, the profile's are added: `ASSUMED`. Nothing of
     the project runs. Raises `LabError` for what cannot be read, and compilers that do not work.
     """
     folder = _readable(folder)
-    config = cargo_config.read(folder, os.environ)
+    config = cargo_config.read(folder, os.environ if environment is None else environment)
     installed = rust.find(folder, config)
     target = _target(config) or installed.host
     env = config.env()
@@ -386,6 +391,7 @@ def _judged(
         (*notes, *_notes(build, profdata, reads, main)),
         llvm_profdata=str(profdata or ""),
         profdata_reads=reads,
+        target=build.target,
     )
     return _advised(forecast, build, main, bad) if bad else forecast
 

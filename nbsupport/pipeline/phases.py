@@ -1,0 +1,242 @@
+"""A PGO build from check to proof: seven phases, each of which keeps what it has made whole.
+
+What cargo built is cargo's to use again. A training is kept with the digest of the program that it
+ran, so that the next call goes on behind it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nbsupport.base import files, process, progress, settings
+from nbsupport.base.errors import LabError, first_line
+from nbsupport.pipeline import cargo, training
+from nbsupport.pipeline.cargo import CargoBuild
+from nbsupport.pipeline.plan import BuildPlan, plan
+from nbsupport.pipeline.training import Trained
+
+#: What a build is called, from the best to the worst but for `untrained`, which is not finished.
+State = Literal["whole", "not-whole", "mixed", "untrained"]
+CPart = Literal["left out", "in", "none"]
+
+_PHASES = ("check", "build instrumented", "audit", "train", "merge", "build optimized", "proof")
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class PgoBuild:
+    """What a build came to: `why` says it in a line, `advice` what to do where it is not whole.
+
+    `instrumented` and `program` (optimized) are paths, "" where there is none; `functions` is how
+    many the `profile` has; `c` says whether the C code is in it. `rescued` says what crashed in the
+    training, `lost` what of it is not in the profile.
+    """
+
+    state: State
+    why: str
+    instrumented: str = ""
+    program: str = ""
+    profile: str = ""
+    functions: int = 0
+    c: CPart = "none"
+    rescued: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    set_for_child: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    advice: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the program is built by a whole profile."""
+        return int(self.state != "whole")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `pgo-lab build --json`."""
+        return {**dataclasses.asdict(self), "set_for_child": dict(self.set_for_child)}
+
+    def lines(self) -> list[str]:
+        """Return what `pgo-lab build` says at its end: the path of the program is the last line."""
+        lines = [f"{self.state}: {self.why}"]
+        lines += [f"rescued: {line}" for line in self.rescued]
+        lines += [f"lost: {line}" for line in self.lost]
+        lines += [f"note: {line}" for line in self.notes]
+        lines += [f"do: {self.advice}"] if self.advice else []
+        return lines + ([self.program] if self.program else [])
+
+
+def build(
+    folder: Path,
+    out: Path | None = None,
+    arguments: Sequence[str] = (),
+    *,
+    train: str = "",
+    instrument_c: bool = False,
+) -> PgoBuild:
+    """Build the cargo project in a folder for PGO, train it, build it by its profile.
+
+    `out` is the folder to work in (None: `target/pgo`), `arguments` are cargo's. `train` is a
+    command, of which {} is the program; without it the build ends before the training, unless there
+    are profiles of one. `instrument_c` keeps the C code in the profile. Raises `LabError` for what
+    cannot be done; an interrupt ends all that runs.
+    """
+    folder = folder.absolute()
+    out = (out or _root(folder) / "target" / "pgo").absolute()
+    _say("check")
+    given = plan(folder, out, arguments, instrument_c=instrument_c)
+    progress.say(_checked(given))
+    _open(out)
+    _say("build instrumented")
+    instrumented = cargo.build(given, "instrumented", f"-Cprofile-generate={given.raw}")
+    _say("audit")
+    result, bad = _audited(given, instrumented)
+    if bad:
+        return result
+    trained = _trained(given, instrumented.program, train)
+    if trained is None:
+        return dataclasses.replace(result, **_how_to_train(given, instrumented.program))
+    if refusal := _refused(given):
+        do = (
+            f"merge by another llvm-profdata than {given.profdata}: rustup component add llvm-tools"
+        )
+        raise LabError(f"rustc does not read {given.profile}", refusal, do)
+    _say("build optimized")
+    flag, digest = f"-Cprofile-use={given.profile}", files.sha256(given.profile)
+    optimized = cargo.build(given, "optimized", flag, digest, like="instrumented")
+    _say("proof")
+    return _proven(result, given, trained, optimized)
+
+
+def _say(phase: str) -> None:
+    progress.say(f"{_PHASES.index(phase) + 1} of {len(_PHASES)}: {phase}")
+
+
+def _root(folder: Path) -> Path:
+    """Return where the project's lock file is, as cargo's own target folder."""
+    above = (place for place in (folder, *folder.parents) if (place / "Cargo.lock").is_file())
+    return next(above, folder)
+
+
+def _checked(given: BuildPlan) -> str:
+    """Say what the check came to, and what is set because of it."""
+    forecast = given.forecast
+    text = f"as it is, {forecast.verdict}: {forecast.why}"
+    if forecast.verdict == "unknown":
+        text += "; the audit of what is built decides"
+    settings = ", ".join(f"{name}={value}" for name, value in given.set_for_child.items())
+    return f"{text}; set for cargo alone: {settings}"
+
+
+def _open(out: Path) -> None:
+    """Make the folder to work in; raises `LabError` for one that is not ours."""
+    if not (out / _STATE).is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            why = "it holds something else than an earlier call of this"
+            raise LabError(f"-o {out}", why, "choose another folder")
+        files.write(out / _STATE, "{}")
+
+
+def _audited(given: BuildPlan, built: CargoBuild) -> tuple[PgoBuild, bool]:
+    """Audit what was built, and return what is known by then; True: it must not be trained."""
+    from nbsupport.audit import judge  # noqa: PLC0415 - NumPy and LIEF, while cargo does not run
+    from nbsupport.toolchains import discovery  # noqa: PLC0415
+
+    paths = [built.program, *([built.objects] if built.objects.is_dir() else [])]
+    report = judge.audit(paths, learn=discovery.discover)
+    objects = [file for file in report.files if not file.linked]
+    c: CPart = "none"
+    if objects:
+        c = "in" if any(file.raw_versions for file in objects) else "left out"
+    result = PgoBuild(
+        "not-whole",
+        report.judgement.why,
+        str(built.program),
+        c=c,
+        set_for_child=given.set_for_child,
+        notes=() if report.verdict == "consistent" else (f"audit: {report.judgement.why}",),
+        advice=report.judgement.advice,
+    )
+    if report.verdict == "mixed":
+        foreign = ", ".join(map(str, report.origins))
+        why = f"{result.why}; nothing is trained" + (f"; foreign: {foreign}" if foreign else "")
+        return dataclasses.replace(result, state="mixed", why=why, notes=()), True
+    if report.verdict == "not-instrumented":
+        do = "see whether a build script, or a wrapper of rustc, takes CARGO_ENCODED_RUSTFLAGS away"
+        raise LabError(str(built.program), "it is not instrumented", do)
+    return result, False
+
+
+def _trained(given: BuildPlan, program: Path, command: str) -> Trained | None:
+    """Return the training of this very program: a former one, a new one, or one by hand."""
+    note = files.read_json(given.out / _STATE)
+    identity = files.digest(program)
+    if note.get("program") != identity:  # profiles of another program
+        shutil.rmtree(given.raw, ignore_errors=True)
+        given.profile.unlink(missing_ok=True)
+        note = {"program": identity}
+        files.write(given.out / _STATE, json.dumps(note))
+    kept = note.get("trained")
+    if kept and given.profile.is_file() and command in ("", kept["command"]):
+        progress.say(f"trained before (rm {given.profile}: trains anew)")
+        return files.load(Trained, kept["result"], _STATE)
+    if command:
+        _say("train")
+        trained = training.train(command, program, given.raw, given.profile, given.profdata)
+    elif given.raw.is_dir() and any(given.raw.iterdir()):
+        _say("merge")
+        return training.merge(given.raw, given.profile, given.profdata)
+    else:
+        return None
+    result = dataclasses.asdict(trained)
+    note["trained"] = {"command": command, "result": result}
+    files.write(given.out / _STATE, json.dumps(note))
+    return trained
+
+
+def _how_to_train(given: BuildPlan, program: Path) -> dict[str, Any]:
+    """Return what changes in a result that waits for its training."""
+    advice = (
+        f"run {program} as its users do, to its end (its profiles come into {given.raw}), "
+        "and call this again; or call it with --train '{} ARGUMENTS'"
+    )
+    return {"state": "untrained", "why": "built and fit for a training", "advice": advice}
+
+
+def _refused(given: BuildPlan) -> str:
+    """Return why rustc does not take the profile ("": it does): of a wrong one it only warns.
+
+    Source: IndexedInstrProfReader::readHeader knows profiles of its own LLVM and older ones.
+    """
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
+        source = Path(name, "probe.rs")
+        source.write_text("pub fn probe() {}\n")
+        flags = ("--crate-type=lib", "--emit=obj", f"-Cprofile-use={given.profile}")
+        command = (given.rustc.compiler, *flags, "-o", Path(name, "probe.o"), source)
+        done = process.run(command, cwd=Path(name), limits=settings.COMPILER)
+    return first_line(done.stderr) if done.stderr.strip() else ""
+
+
+def _proven(result: PgoBuild, given: BuildPlan, trained: Trained, built: CargoBuild) -> PgoBuild:
+    """Say whether the program is built by a whole profile, and what is in that."""
+    parts = {"left out": ", C left out", "in": ", with C", "none": ""}
+    why = f"{trained.functions} functions{parts[result.c]}"
+    notes = (*result.notes, *(f"rustc: {warning}" for warning in built.warnings))
+    whole = not (trained.lost or notes)
+    return dataclasses.replace(
+        result,
+        state="whole" if whole else "not-whole",
+        why=why,
+        program=str(built.program),
+        profile=str(given.profile),
+        functions=trained.functions,
+        rescued=trained.rescued,
+        lost=trained.lost,
+        notes=notes,
+        advice="",
+    )

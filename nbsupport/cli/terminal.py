@@ -215,16 +215,17 @@ def forecast(answer: Forecast) -> None:
         versions = sorted({piece.raw_version for piece in call.pieces})
         state = f"raw version {', '.join(map(str, versions))}" if versions else "not instrumented"
         what = f"{call.language}: {shlex.join(call.command)} ({call.because}): {state}"
-        out.print(what + (f"; {call.effect}" if call.effect else ""), markup=False)
-        if call.packages:
-            out.print(f"  for {', '.join(call.packages)}", markup=False)
+        out.print(what, markup=False)
+        if call.cc:
+            names = ", ".join(call.packages)
+            out.print(f"  {call.cc} hands it {call.effect}, for {names}", markup=False)
     for name, reason in answer.undecided.items():
         out.print(f"not known: build.rs of {name} chooses: {reason}", markup=False)
     for note in answer.notes:
         out.print(f"note: {note}", markup=False)
     if answer.advice:
         out.print(f"do: {answer.advice}", markup=False)
-    if answer.lines:
+    if answer.lines and answer.verdict == "mixed":
         out.print("in a shell:", markup=False)
         out.print(answer.lines.shell(), markup=False)
         out.print("or in .cargo/config.toml, after the first line above:", markup=False)

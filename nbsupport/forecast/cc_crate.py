@@ -18,7 +18,21 @@ Family = Literal["clang", "gnu", "other"]
 #: Programs that stand before a compiler in CC. Source: env_tool (cc's src/lib.rs).
 WRAPPERS = ("ccache", "distcc", "sccache", "icecc", "cachepot", "buildcache", "kache")
 #: What goes before another word of RUSTFLAGS. Source: RustcCodegenFlags::parse (cc's flags.rs).
-_PREFIXES = frozenset("-Z -C --codegen -L -l -o -W --warn -A --allow -D --deny -F --forbid".split())
+_PREFIXES = {
+    "-Z",
+    "-C",
+    "--codegen",
+    "-L",
+    "-l",
+    "-o",
+    "-W",
+    "--warn",
+    "-A",
+    "--allow",
+    "-D",
+    "--deny",
+}
+_PREFIXES |= {"-F", "--forbid"}
 _FLAG = "profile-generate"
 
 

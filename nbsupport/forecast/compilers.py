@@ -162,7 +162,7 @@ def _read(output: Path, language: Language, name: str) -> tuple[Family, str, tup
 
     file = evidence.read(output)
     if isinstance(file, str) or file is None or file.problems:
-        why = file if isinstance(file, str) else "what it makes is no object that we read"
+        why = "what it makes is no object that we read"
         raise LabError(name, why, "name the compiler itself, without what stands before it")
     pieces = tuple(dict.fromkeys(piece for part in file.parts for piece in part.pieces))
     if language == "Rust":

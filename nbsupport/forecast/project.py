@@ -60,12 +60,13 @@ class Package:
 class Project:
     """A project: `packages` are those that compile C, `others` the names of those not built now.
 
-    Those are in Cargo.lock for other features or platforms.
+    Those are in Cargo.lock for other features or platforms. `note` is what cargo says where it
+    could not resolve the packages, and Cargo.lock alone was read.
     """
 
-    root: Path
     packages: tuple[Package, ...]
     others: tuple[str, ...] = ()
+    note: str = ""
 
 
 def manifest(folder: Path) -> Path | None:
@@ -101,13 +102,13 @@ def read(folder: Path, rust: Rust, target: str, env: Mapping[str, str]) -> Proje
         command, cwd=folder, env={**env, "LC_ALL": "C", "RUSTC": str(rust.rustc)}, limits=_LIMITS
     )
     if done.ok:
-        return _resolved(json.loads(done.stdout), lock, locked)
+        return _resolved(json.loads(done.stdout), locked)
     text = " ".join(done.stderr.split())
     if done.limit or not re.search(_ABSENT, text):
         why = f"stopped at the {done.limit} limit" if done.limit else _cause(done.stderr)
         do = "mend it, as cargo metadata --locked --offline says"
         raise LabError(f"cargo on {path}", why, do)
-    return Project(lock.parent, tuple(_from_lock(locked)))
+    return Project(tuple(_from_lock(locked)), note=f"cargo: {_cause(done.stderr)}")
 
 
 def _cause(stderr: str) -> str:
@@ -139,9 +140,7 @@ def _from_lock(locked: Sequence[Mapping[str, Any]]) -> Iterator[Package]:
         yield Package(package["name"], package["version"], own, ("C", "C++"), _NOT_HERE)
 
 
-def _resolved(
-    metadata: Mapping[str, Any], lock: Path, locked: Sequence[Mapping[str, Any]]
-) -> Project:
+def _resolved(metadata: Mapping[str, Any], locked: Sequence[Mapping[str, Any]]) -> Project:
     """Read what `cargo metadata` says. Source: the chapter cargo metadata of the Cargo Book."""
     packages = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node["deps"] for node in metadata["resolve"]["nodes"]}
@@ -180,7 +179,7 @@ def _resolved(
         )
     built = {packages[i]["name"] for i in everything}
     others = sorted({p.name for p in _from_lock(locked) if p.name not in built})
-    return Project(lock.parent, tuple(compiling), tuple(others))
+    return Project(tuple(compiling), tuple(others))
 
 
 def _kinds(package: Mapping[str, Any]) -> set[str]:

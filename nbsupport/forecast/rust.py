@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.forecast.cargo_config import CargoConfig
+from nbsupport.profile import layout
 from nbsupport.toolchains import probe
 
 
@@ -142,24 +144,31 @@ def _channel(pin: Path) -> str:
 
 
 def _facts(rustc: Path) -> dict[str, Any]:
-    """Return what rustc says of itself; its answer is kept by its identity."""
-    note = settings.cache_dir() / "forecast" / f"rustc-{probe.identity(rustc)}.json"
-    with contextlib.suppress(LabError):
-        return dict(files.read_json(note))
-    text = probe.ask([rustc, "-vV"])
+    """Return what rustc says of itself."""
+    text = _answer([rustc, "-vV"])
     keys = {"release": "release", "llvm": "LLVM version", "host": "host"}
     matches = {name: re.search(rf"^{key}: (\S+)", text, re.M) for name, key in keys.items()}
     facts = {name: match[1] for name, match in matches.items() if match}
     if facts.keys() != keys.keys():
         raise LabError(str(rustc), "it does not say its LLVM, or host", "use a rustc with LLVM")
-    with contextlib.suppress(OSError):
-        files.write(note, json.dumps(facts))
     return facts
 
 
+def _answer(command: Sequence[str | Path]) -> str:
+    """Return what a tool prints, which is kept by its identity; raises as `probe.ask` does."""
+    digest = files.digest(probe.identity(Path(command[0])), *map(str, command[1:]))
+    note = settings.cache_dir() / "forecast" / f"tool-{digest}.json"
+    with contextlib.suppress(LabError):
+        return str(files.read_json(note))
+    text = probe.ask(command)
+    with contextlib.suppress(OSError):  # a read-only cache costs time, nothing else
+        files.write(note, json.dumps(text))
+    return text
+
+
 def cfg(rust: Rust, target: str) -> str:
-    """Return what rustc says of a target, one fact a line; it is asked anew each time."""
-    return probe.ask([rust.rustc, "--print", "cfg", "--target", target])
+    """Return what rustc says of a target, one fact a line."""
+    return _answer([rust.rustc, "--print", "cfg", "--target", target])
 
 
 def llvm_profdata(rust: Rust, path: str | None) -> Path | None:
@@ -167,3 +176,19 @@ def llvm_profdata(rust: Rust, path: str | None) -> Path | None:
     own = rust.sysroot / "lib" / "rustlib" / rust.host / "bin" / "llvm-profdata"
     other = shutil.which("llvm-profdata", path=path)
     return own if own.is_file() else Path(other) if other else None
+
+
+def reads(profdata: Path, raw_version: int) -> bool | None:
+    """Return whether an llvm-profdata reads raw profiles of a version; None: not known.
+
+    It takes its own version alone. Source: RawInstrProfReader::readHeader (InstrProfReader.cpp).
+    """
+    text = ""
+    with contextlib.suppress(LabError):
+        text = _answer([profdata, "--version"])
+    number = re.search(r"LLVM version (\d+)", text)
+    known = layout.LAYOUTS.get(raw_version)
+    if not number or not known or not known.llvm or "Apple" in text:
+        return None
+    first, last = known.llvm
+    return first <= int(number[1]) <= last

@@ -28,6 +28,10 @@ CPart = Literal["left out", "in", "none"]
 
 _PHASES = ("check", "build instrumented", "audit", "train", "merge", "build optimized", "proof")
 _STATE = "state.json"
+_HOW = (
+    "run {program} as its users do, to its end (its profiles come into {raw}), "
+    "and call this again; or call it with --train '{{}} ARGUMENTS'"
+)
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,15 @@ def build(
     cannot be done; an interrupt ends all that runs.
     """
     folder = folder.absolute()
-    out = (out or _root(folder) / "target" / "pgo").absolute()
+    above = (place for place in (folder, *folder.parents) if (place / "Cargo.lock").is_file())
+    out = (out or next(above, folder) / "target" / "pgo").absolute()
     _say("check")
     given = plan(folder, out, arguments, instrument_c=instrument_c)
-    progress.say(_checked(given))
+    progress.say(f"as it is, {given.forecast.verdict}: {given.forecast.why}")
+    if given.forecast.verdict == "unknown":
+        progress.say("the audit of what is built decides")
+    for name, value in given.set_for_child.items():
+        progress.say(f"set for cargo alone: {name}={value}")
     _open(out)
     _say("build instrumented")
     instrumented = cargo.build(given, "instrumented", f"-Cprofile-generate={given.raw}")
@@ -100,7 +109,9 @@ def build(
         return result
     trained = _trained(given, instrumented.program, train)
     if trained is None:
-        return dataclasses.replace(result, **_how_to_train(given, instrumented.program))
+        advice = _HOW.format(program=instrumented.program, raw=given.raw)
+        why = "built, and fit for a training"
+        return dataclasses.replace(result, state="untrained", why=why, advice=advice)
     if refusal := _refused(given):
         do = (
             f"merge by another llvm-profdata than {given.profdata}: rustup component add llvm-tools"
@@ -115,22 +126,6 @@ def build(
 
 def _say(phase: str) -> None:
     progress.say(f"{_PHASES.index(phase) + 1} of {len(_PHASES)}: {phase}")
-
-
-def _root(folder: Path) -> Path:
-    """Return where the project's lock file is, as cargo's own target folder."""
-    above = (place for place in (folder, *folder.parents) if (place / "Cargo.lock").is_file())
-    return next(above, folder)
-
-
-def _checked(given: BuildPlan) -> str:
-    """Say what the check came to, and what is set because of it."""
-    forecast = given.forecast
-    text = f"as it is, {forecast.verdict}: {forecast.why}"
-    if forecast.verdict == "unknown":
-        text += "; the audit of what is built decides"
-    settings = ", ".join(f"{name}={value}" for name, value in given.set_for_child.items())
-    return f"{text}; set for cargo alone: {settings}"
 
 
 def _open(out: Path) -> None:
@@ -164,7 +159,8 @@ def _audited(given: BuildPlan, built: CargoBuild) -> tuple[PgoBuild, bool]:
     )
     if report.verdict == "mixed":
         foreign = ", ".join(map(str, report.origins))
-        why = f"{result.why}; nothing is trained" + (f"; foreign: {foreign}" if foreign else "")
+        why = "; ".join(filter(None, (result.why, foreign and f"foreign: {foreign}")))
+        why += "; nothing is trained"
         return dataclasses.replace(result, state="mixed", why=why, notes=()), True
     if report.verdict == "not-instrumented":
         do = "see whether a build script, or a wrapper of rustc, takes CARGO_ENCODED_RUSTFLAGS away"
@@ -197,15 +193,6 @@ def _trained(given: BuildPlan, program: Path, command: str) -> Trained | None:
     note["trained"] = {"command": command, "result": result}
     files.write(given.out / _STATE, json.dumps(note))
     return trained
-
-
-def _how_to_train(given: BuildPlan, program: Path) -> dict[str, Any]:
-    """Return what changes in a result that waits for its training."""
-    advice = (
-        f"run {program} as its users do, to its end (its profiles come into {given.raw}), "
-        "and call this again; or call it with --train '{} ARGUMENTS'"
-    )
-    return {"state": "untrained", "why": "built and fit for a training", "advice": advice}
 
 
 def _refused(given: BuildPlan) -> str:

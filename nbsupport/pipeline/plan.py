@@ -5,7 +5,6 @@ All of it is set for the child alone: no file of the project changes.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from nbsupport.audit.advice import UNDO, fitting
 from nbsupport.base import files
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.forecast import cargo_config, cc_crate, lines, rust
+from nbsupport.forecast.cure import ASSUMED
 from nbsupport.forecast.verdict import Forecast, check_project
 from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
@@ -75,42 +75,44 @@ def plan(folder: Path, out: Path, arguments: Sequence[str], *, instrument_c: boo
     """
     if re.search('[%"\\\\]', str(out)):  # % has a meaning in LLVM's file names
         raise LabError(f"-o {out}", 'it has a %, " or \\', "choose another folder")
-    env = dict(os.environ)
-    if own := given(arguments, "--target"):
-        env["CARGO_BUILD_TARGET"] = own
+    own, kind = given(arguments, "--target"), given(arguments, "--profile")
+    env = {**os.environ, **({"CARGO_BUILD_TARGET": own} if own else {})}
     config = cargo_config.read(folder, env)
     installed = rust.find(folder, config)
-    if flag := re.search(
-        r"profile-(generate|use)|instrument-coverage",
-        " ".join(config.rustflags(own or installed.host)),
-    ):
+    flags = " ".join(config.rustflags(own or installed.host))
+    if flag := re.search(r"profile-(generate|use)|instrument-coverage", flags):
         raise LabError(f"RUSTFLAGS {flag[0]}", "PGO flags are there already", "take them out")
     forecast = check_project(folder, environment=env)
-    target = forecast.target
+    assert forecast.lines  # which those of a project have
+    target, env = forecast.lines.target, config.env()
     rustc = discovery.find_rustc(str(installed.rustc))
-    rustflags = config.rustflags(target, rust.cfg(installed, target) if config.cfgs() else "")
-    owner = min(
-        profdata.owners(rustc.raw_version), key=lambda t: t.prefix != rustc.prefix, default=None
-    )
-    if owner is None:
+    owners = sorted(profdata.owners(rustc.raw_version), key=lambda t: t.prefix != rustc.prefix)
+    if not owners:
         why = f"none is here for raw version {rustc.raw_version}, which {rustc.provider} writes"
         do = f"rustup component add llvm-tools, or {discovery.how_to_get(rustc.major)}"
         raise MissingError("llvm-profdata", why, do)
-    env = config.env()
-    new = compilers(forecast, env, target, installed.host)
+    new = compilers(forecast, target, installed.host)
     if instrument_c and (clang := _clang(forecast, rustc)):
         new |= lines.chosen("CC", clang, env, target, installed.host)
     for base in ("CXXFLAGS",) if instrument_c else ("CFLAGS", "CXXFLAGS"):
         new |= left_out(base, {**env, **new}, target, installed.host)
-    kind = given(arguments, "--profile")
+    added = (ASSUMED, *(() if lines.GUARD in flags else (lines.GUARD,)))
     words = [str(installed.cargo), "build", *([] if kind else ["--release"]), *arguments]
-    # Source: the chapter Profiles of the Cargo Book, for where these two go.
-    kind = {"": "release", "dev": "debug"}.get(kind, kind)
     if not own:  # even the host's: then build scripts and macros are not instrumented
         words += ["--target", target]
-    whole = {**env, **new, "RUSTC": str(installed.rustc)}
-    settings = target, kind, whole, new, rustflags, rustc, profdata.tool(owner), forecast
-    return BuildPlan(folder, out, tuple(words), *settings)
+    return BuildPlan(
+        folder=folder,
+        out=out,
+        words=tuple(words),
+        target=target,
+        kind={"": "release", "dev": "debug"}.get(kind, kind),
+        env={**env, **new, "RUSTC": str(installed.rustc)},
+        set_for_child=new,
+        rustflags=tuple(f for f in forecast.lines.rustflags if f not in added),
+        rustc=rustc,
+        profdata=profdata.tool(owners[0]),
+        forecast=forecast,
+    )
 
 
 def given(arguments: Sequence[str], option: str) -> str:
@@ -119,19 +121,18 @@ def given(arguments: Sequence[str], option: str) -> str:
     >>> given(["--bin", "a", "--target=b"], "--target"), given(["--bin", "a"], "--bin")
     ('b', 'a')
     """
-    for word, after in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
-        if word == option or word.startswith(f"{option}="):
-            return after if word == option else word.partition("=")[2]
-    return ""
+    words = "\n".join([*arguments, ""])
+    value = re.search(rf"(?:^|\n){option}[=\n](.*)\n", words)
+    return value[1] if value else ""
 
 
-def compilers(forecast: Forecast, env: Mapping[str, str], target: str, host: str) -> dict[str, str]:
+def compilers(forecast: Forecast, target: str, host: str) -> dict[str, str]:
     """Return which compilers have to stand in, where flags cannot take back what cc hands on.
 
     Raises `LabError` where there is none: only another version of cc helps then.
     """
     eras = [call.era for call in forecast.calls if call.era]
-    if forecast.lines is None or all(era.curable for era in eras):
+    if forecast.verdict != "mixed" or not forecast.lines or all(era.curable for era in eras):
         return {}
     if forecast.lines.before:
         raise LabError("this build", forecast.advice, "; ".join(forecast.lines.before))
@@ -160,10 +161,9 @@ def _clang(forecast: Forecast, rustc: Toolchain) -> Path | None:
     if versions == {rustc.raw_version} and all(call.pieces for call in calls):
         return None
     clangs = [t for t in discovery.discover() if t.kind == "clang"]
-    fit = [t for t in clangs if t.raw_version == rustc.raw_version is not None]
+    fit = [t for t in clangs if t.raw_version == rustc.raw_version]
     if not fit:
-        assert rustc.raw_version is not None
-        why = f"no {fitting(rustc.raw_version).removeprefix('a ')} is here"
+        why = f"no {fitting(rustc.raw_version or 0).removeprefix('a ')} is here"
         do = f"{discovery.how_to_get(rustc.major)}, or leave the option out"
         raise MissingError("--instrument-c", why, do)
     return min(fit, key=lambda t: (t.major != rustc.major, discovery.rank(t))).compiler

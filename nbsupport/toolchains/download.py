@@ -362,7 +362,8 @@ def _install_one(name: str) -> None:
 
 def prune() -> None:
     """Remove the installed toolchains, and what was built with them; `LabError` if refused."""
-    names = ("objects", "programs", "macos", "runtimes", "references", "probes", "sweeps", "forecast")
+    names = ["objects", "programs", "macos", "runtimes", "references", "probes", "sweeps"]
+    names.append("forecast")
     built = [settings.cache_dir() / name for name in names]
     try:
         for folder in (*sorted(wheels.folder().glob("*")), *built):

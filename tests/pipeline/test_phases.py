@@ -87,7 +87,7 @@ def test_a_mix_that_a_build_script_makes_is_audited_and_not_trained(
     edited(project, "build.rs", flags, 'drop(own); command.arg("-DSTEP=2");')
     done = project.build("--train", "touch trained", CC=str(toolchain("17").compiler))
     assert done.exit_code == 1, done.stderr
-    assert re.match("mixed: .*; nothing is trained; foreign: .*app", done.stdout)
+    assert re.match("mixed: .*; foreign: .*app.*; nothing is trained", done.stdout)
     assert "do: Leave the C code out of the profile" in done.stdout
     assert not (project.folder / "trained").exists()
     assert not (project.folder / "target/pgo/optimized").exists()
@@ -182,7 +182,7 @@ def test_an_interrupt_ends_all_children_and_the_next_call_goes_on(
     edited(project, "src/main.rs", "fn main() {", f"fn main() {{ {MORE['wait']}")
     env = project.environment()
     env.pop("PYTEST_CURRENT_TEST")  # for it keeps progress quiet
-    command = [PGO_LAB, "build", "--train", "{} wait"]
+    command = [str(PGO_LAB), "build", "--train", "{} wait"]
     pipe = subprocess.PIPE
     options: dict[str, Any] = {"cwd": project.folder, "env": env, "stderr": pipe, "text": True}
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, **options) as child:
@@ -197,7 +197,7 @@ def test_an_interrupt_ends_all_children_and_the_next_call_goes_on(
     assert "interrupted: what was finished is kept" in rest.splitlines()[-1]
     assert not psutil.wait_procs(family, timeout=5)[1]
 
-    done = subprocess.run([*command], input="", stdout=pipe, check=False, **options)
+    done = subprocess.run(command, input="", stdout=pipe, check=False, **options)
     assert done.returncode == 0, done.stderr
     assert ("trained before" in done.stderr) == (phase == "build optimized")
     assert "whole: " in done.stdout
@@ -218,7 +218,10 @@ def running(child: subprocess.Popen[str], name: str) -> list[psutil.Process]:
 BAD: dict[str, tuple[list[str], str]] = {
     "no command": (["--train", "nowhere {}"], "training nowhere: no such program"),
     "no words": (["--train", "'{}"], "--train '{}: no words of a shell"),
-    "fails": (["--train", "sh -c '\"$PGO_BIN\"; exit 3'"], "training sh .*: it ended with exit code 3, not 0"),
+    "fails": (
+        ["--train", "sh -c '\"$PGO_BIN\"; exit 3'"],
+        "training sh .*: it ended with exit code 3, not 0",
+    ),
     "no profile": (["--train", "true"], "training true: it wrote no profile"),
     "not ours": (["-o", "src"], "-o .*src: it holds something else"),
     "a percent": (["-o", "50%"], "-o .*50%: it has a %"),

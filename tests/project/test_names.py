@@ -18,7 +18,7 @@ BARE |= {"known", "wanted", "left", "got", "read", "kept"}
 LINES = 10  # in a shorter function the reader sees where a value comes from
 #: Packages that keep to it; a package that is done joins them.
 DONE = ["base", "show", "profile", "audit", "toolchains", "crash", "lab", "trace", "rescue"]
-DONE += ["notebooks", "studies", "report", "cli"]
+DONE += ["notebooks", "studies", "report", "cli", "forecast"]
 
 
 def trees(package: str = "") -> Iterator[tuple[Path, ast.Module]]:

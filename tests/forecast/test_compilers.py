@@ -1,0 +1,178 @@
+"""What compilers make of a small file: read off it; and those that do not answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nbsupport.base import settings
+from nbsupport.base.errors import LabError
+from nbsupport.forecast import compilers, verdict
+from nbsupport.toolchains.probe import Toolchain
+from tests.forecast.conftest import Check, Write
+from tests.support.cargo_projects import script
+
+Find = Callable[[str], Toolchain]
+GENERATE = "-fprofile-generate"
+
+
+@pytest.mark.parametrize(("name", "family"), [("17", "clang"), ("22", "clang"), ("gcc", "gnu")])
+@pytest.mark.parametrize("language", ["C", "C++"])
+def test_an_object_says_who_made_it(
+    name: str, family: str, language: compilers.Language, toolchain: Find
+) -> None:
+    compiler = toolchain(name)
+    emitted = compilers.emit([compiler.compiler], [GENERATE], language, os.environ)
+    assert (emitted.family, emitted.quiet) == (family, True)
+    assert compilers.described(emitted).split()[1].split(".")[0] == compiler.major
+    assert [piece.raw_version for piece in emitted.pieces] == (
+        [compiler.raw_version] if compiler.raw_version else []
+    )
+    plain = compilers.emit([compiler.compiler], [], language, os.environ)
+    assert (plain.family, plain.pieces) == (family, ())
+
+
+@pytest.fixture(scope="module")
+def two(toolchain: Find) -> tuple[Path, Path]:
+    """Return clangs of raw version 8 and 10; found before a test has another cache."""
+    return toolchain("17").compiler, toolchain("22").compiler
+
+
+def test_an_answer_is_kept_until_the_compiler_changes(
+    two: tuple[Path, Path], cache: Path, tmp_path: Path
+) -> None:
+    """A stand-in that is no script: what it says is said by the real one."""
+    link = tmp_path / "clang"
+    link.symlink_to(two[0])
+
+    def ask() -> compilers.Emitted:
+        return compilers.emit([link], [GENERATE], "C", os.environ)
+
+    first = ask()
+    (note,) = (cache / "forecast").iterdir()
+    note.write_text(note.read_text().replace("17.0.6", "17.0.7"))
+    assert ask().version == first.version.replace("17.0.6", "17.0.7")
+    note.write_text("{")
+    assert ask() == first
+    link.unlink()
+    link.symlink_to(two[1])
+    assert ask().version != first.version
+
+
+def test_a_script_is_asked_each_time_for_it_calls_another(
+    two: tuple[Path, Path], cache: Path, tmp_path: Path
+) -> None:
+    wrapper = tmp_path / "cc"
+    versions = []
+    for compiler in two:
+        script(wrapper, f'exec {shlex.quote(str(compiler))} "$@"')
+        os.utime(wrapper, (1, 1))
+        versions.append(compilers.emit([wrapper], [GENERATE], "C", os.environ).pieces[0])
+    assert [piece.raw_version for piece in versions] == [8, 10]
+    assert not (cache / "forecast").exists()
+
+
+def test_what_hangs_or_asks_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write: Write, check: Check
+) -> None:
+    monkeypatch.setattr(compilers, "_LIMITS", settings.Limits(seconds=1.0))
+    own = write()
+    hanging = script(tmp_path / "hanging", "sleep 60")
+    start = time.monotonic()
+    with pytest.raises(LabError, match=r"hanging: stopped at the time limit"):
+        check(own, str(hanging))
+    assert time.monotonic() - start < 20
+    asking = script(
+        tmp_path / "asking", 'read -r answer && exec cc "$@"', "echo no answer >&2; exit 1"
+    )
+    with pytest.raises(LabError, match="asking: no answer"):
+        check(own, str(asking))
+
+
+def test_a_compiler_that_is_not_there_or_makes_nothing_is_one_line(
+    write: Write, check: Check, tmp_path: Path
+) -> None:
+    own = write()
+    with pytest.raises(LabError, match="CC: no such program: no-cc; install it"):
+        check(own, CC="no-cc")
+    with pytest.raises(LabError, match="it ended with 0"):
+        check(own, str(script(tmp_path / "idle", "exit 0")))
+    with pytest.raises(LabError, match="what it makes is no object"):
+        check(
+            own,
+            str(script(tmp_path / "echo", 'while [ "$1" != -o ]; do shift; done; echo x > "$2"')),
+        )
+
+
+def test_wrappers_are_passed_over_and_arguments_are_not(
+    write: Write, check: Check, toolchain: Find, tmp_path: Path
+) -> None:
+    sccache = script(tmp_path / "sccache", f"touch {tmp_path}/ran; exit 1")
+    forecast = check(write(), CC=f"{sccache} {toolchain('17').compiler} -m64")
+    assert forecast.verdict == "mixed"
+    assert forecast.calls[0].command == (str(toolchain("17").compiler), "-m64")
+    assert not (tmp_path / "ran").exists()
+
+
+# -- without cargo
+
+
+def test_compilers_alone(toolchain: Find) -> None:
+    old, new, gcc = (str(toolchain(name).compiler) for name in ("17", "22", "gcc"))
+    mixed = verdict.check(None, [old, new])
+    assert (mixed.verdict, mixed.exit_code) == ("mixed", 1)
+    assert set(mixed.outcomes) >= {"crash", "version-mismatch"}
+    assert "LLVM 14 to 17" in mixed.advice and "LLVM 19 to 22" in mixed.advice
+    assert verdict.check(None, [new, f"{new} -O2"]).verdict == "consistent"
+    assert verdict.check(None, [old, f"{new} -fno-profile-generate"]).verdict == "consistent"
+    assert verdict.check(None, [gcc]).verdict == "not-instrumented"
+    front_end = verdict.check(None, [old, f"{new} -fprofile-instr-generate"])
+    assert front_end.verdict == "mixed"
+    for commands, why in (
+        ([""], "no compiler"),
+        (["'"], "no words"),
+        (["/no/cc"], "no such program"),
+    ):
+        with pytest.raises(LabError, match=why):
+            verdict.check(None, commands)
+    with pytest.raises(LabError, match="unknown argument|unsupported"):
+        verdict.check(None, [f"{new} -no-such-flag"])
+
+
+def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
+    old, new = str(toolchain("17").compiler), str(toolchain("22").compiler)
+    database = tmp_path / "compile_commands.json"
+
+    def judged(*commands: str | list[str]) -> verdict.Forecast:
+        entries = [
+            {
+                "file": f"{n}.c",
+                "directory": "/",
+                "arguments" if isinstance(c, list) else "command": c,
+            }
+            for n, c in enumerate(commands)
+        ]
+        database.write_text(json.dumps(entries))
+        return verdict.check(tmp_path, [])
+
+    mixed = judged(
+        f"{old} {GENERATE} -O2 -c 0.c", [new, GENERATE, "-c", "1.c"], [new, "-g", "-c", "2.c"]
+    )
+    assert mixed.verdict == "mixed"
+    assert [call.because for call in mixed.calls] == ["compile_commands.json, one file"] * 3
+    assert judged(f"{old} -c 0.c", f"ccache {new} {GENERATE} -c 1.c").verdict == "consistent"
+    assert judged(f"{old} -c 0.c").verdict == "not-instrumented"
+    for text, why in (
+        ("[", "not JSON"),
+        ("{}", "not a list"),
+        ('[{"file": "x.c"}]', "without command"),
+    ):
+        database.write_text(text)
+        with pytest.raises(LabError, match=why):
+            verdict.check(tmp_path, [])

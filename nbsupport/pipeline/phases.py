@@ -19,7 +19,7 @@ from nbsupport.base import files, process, progress, settings
 from nbsupport.base.errors import LabError, first_line
 from nbsupport.pipeline import cargo, training
 from nbsupport.pipeline.cargo import CargoBuild
-from nbsupport.pipeline.plan import BuildPlan, plan
+from nbsupport.pipeline.plan import BuildPlan, make_plan
 from nbsupport.pipeline.training import Trained
 
 #: What a build is called, from the best to the worst but for `untrained`, which is not finished.
@@ -94,34 +94,32 @@ def build(
     above = (place for place in (folder, *folder.parents) if (place / "Cargo.lock").is_file())
     out = (out or next(above, folder) / "target" / "pgo").absolute()
     _say("check")
-    given = plan(folder, out, arguments, instrument_c=instrument_c)
-    progress.say(f"as it is, {given.forecast.verdict}: {given.forecast.why}")
-    if given.forecast.verdict == "unknown":
+    plan = make_plan(folder, out, arguments, instrument_c=instrument_c)
+    progress.say(f"as it is, {plan.forecast.verdict}: {plan.forecast.why}")
+    if plan.forecast.verdict == "unknown":
         progress.say("the audit of what is built decides")
-    for name, value in given.set_for_child.items():
+    for name, value in plan.set_for_child.items():
         progress.say(f"set for cargo alone: {name}={value}")
     _open(out)
     _say("build instrumented")
-    instrumented = cargo.build(given, "instrumented", f"-Cprofile-generate={given.raw}")
+    instrumented = cargo.build(plan, "instrumented", f"-Cprofile-generate={plan.raw}")
     _say("audit")
-    result, bad = _audited(given, instrumented)
+    result, bad = _audited(plan, instrumented)
     if bad:
         return result
-    trained = _trained(given, instrumented.program, train)
+    trained = _trained(plan, instrumented.program, train)
     if trained is None:
-        advice = _HOW.format(program=instrumented.program, raw=given.raw)
+        advice = _HOW.format(program=instrumented.program, raw=plan.raw)
         why = "built, and fit for a training"
         return dataclasses.replace(result, state="untrained", why=why, advice=advice)
-    if refusal := _refused(given):
-        do = (
-            f"merge by another llvm-profdata than {given.profdata}: rustup component add llvm-tools"
-        )
-        raise LabError(f"rustc does not read {given.profile}", refusal, do)
+    if refusal := _refused(plan):
+        do = f"merge by another llvm-profdata than {plan.profdata}: rustup component add llvm-tools"
+        raise LabError(f"rustc does not read {plan.profile}", refusal, do)
     _say("build optimized")
-    flag, digest = f"-Cprofile-use={given.profile}", files.sha256(given.profile)
-    optimized = cargo.build(given, "optimized", flag, digest, like="instrumented")
+    flag, digest = f"-Cprofile-use={plan.profile}", files.sha256(plan.profile)
+    optimized = cargo.build(plan, "optimized", flag, digest, like="instrumented")
     _say("proof")
-    return _proven(result, given, trained, optimized)
+    return _proven(result, plan, trained, optimized)
 
 
 def _say(phase: str) -> None:
@@ -137,7 +135,7 @@ def _open(out: Path) -> None:
         files.write(out / _STATE, "{}")
 
 
-def _audited(given: BuildPlan, built: CargoBuild) -> tuple[PgoBuild, bool]:
+def _audited(plan: BuildPlan, built: CargoBuild) -> tuple[PgoBuild, bool]:
     """Audit what was built, and return what is known by then; True: it must not be trained."""
     from nbsupport.audit import judge  # noqa: PLC0415 - NumPy and LIEF, while cargo does not run
     from nbsupport.toolchains import discovery  # noqa: PLC0415
@@ -153,7 +151,7 @@ def _audited(given: BuildPlan, built: CargoBuild) -> tuple[PgoBuild, bool]:
         report.judgement.why,
         str(built.program),
         c=c,
-        set_for_child=given.set_for_child,
+        set_for_child=plan.set_for_child,
         notes=() if report.verdict == "consistent" else (f"audit: {report.judgement.why}",),
         advice=report.judgement.advice,
     )
@@ -168,34 +166,34 @@ def _audited(given: BuildPlan, built: CargoBuild) -> tuple[PgoBuild, bool]:
     return result, False
 
 
-def _trained(given: BuildPlan, program: Path, command: str) -> Trained | None:
+def _trained(plan: BuildPlan, program: Path, command: str) -> Trained | None:
     """Return the training of this very program: a former one, a new one, or one by hand."""
-    note = files.read_json(given.out / _STATE)
+    note = files.read_json(plan.out / _STATE)
     identity = files.digest(program)
     if note.get("program") != identity:  # profiles of another program
-        shutil.rmtree(given.raw, ignore_errors=True)
-        given.profile.unlink(missing_ok=True)
+        shutil.rmtree(plan.raw, ignore_errors=True)
+        plan.profile.unlink(missing_ok=True)
         note = {"program": identity}
-        files.write(given.out / _STATE, json.dumps(note))
-    kept = note.get("trained")
-    if kept and given.profile.is_file() and command in ("", kept["command"]):
-        progress.say(f"trained before (rm {given.profile}: trains anew)")
-        return files.load(Trained, kept["result"], _STATE)
+        files.write(plan.out / _STATE, json.dumps(note))
+    former = note.get("trained")
+    if former and plan.profile.is_file() and command in ("", former["command"]):
+        progress.say(f"trained before (rm {plan.profile}: trains anew)")
+        return files.load(Trained, former["result"], _STATE)
     if command:
         _say("train")
-        trained = training.train(command, program, given.raw, given.profile, given.profdata)
-    elif given.raw.is_dir() and any(given.raw.iterdir()):
+        trained = training.train(command, program, plan.raw, plan.profile, plan.profdata)
+    elif plan.raw.is_dir() and any(plan.raw.iterdir()):
         _say("merge")
-        return training.merge(given.raw, given.profile, given.profdata)
+        return training.merge(plan.raw, plan.profile, plan.profdata)
     else:
         return None
     result = dataclasses.asdict(trained)
     note["trained"] = {"command": command, "result": result}
-    files.write(given.out / _STATE, json.dumps(note))
+    files.write(plan.out / _STATE, json.dumps(note))
     return trained
 
 
-def _refused(given: BuildPlan) -> str:
+def _refused(plan: BuildPlan) -> str:
     """Return why rustc does not take the profile ("": it does): of a wrong one it only warns.
 
     Source: IndexedInstrProfReader::readHeader knows profiles of its own LLVM and older ones.
@@ -203,13 +201,13 @@ def _refused(given: BuildPlan) -> str:
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         source = Path(name, "probe.rs")
         source.write_text("pub fn probe() {}\n")
-        flags = ("--crate-type=lib", "--emit=obj", f"-Cprofile-use={given.profile}")
-        command = (given.rustc.compiler, *flags, "-o", Path(name, "probe.o"), source)
+        flags = ("--crate-type=lib", "--emit=obj", f"-Cprofile-use={plan.profile}")
+        command = (plan.rustc.compiler, *flags, "-o", Path(name, "probe.o"), source)
         done = process.run(command, cwd=Path(name), limits=settings.COMPILER)
     return first_line(done.stderr) if done.stderr.strip() else ""
 
 
-def _proven(result: PgoBuild, given: BuildPlan, trained: Trained, built: CargoBuild) -> PgoBuild:
+def _proven(result: PgoBuild, plan: BuildPlan, trained: Trained, built: CargoBuild) -> PgoBuild:
     """Say whether the program is built by a whole profile, and what is in that."""
     parts = {"left out": ", C left out", "in": ", with C", "none": ""}
     why = f"{trained.functions} functions{parts[result.c]}"
@@ -220,7 +218,7 @@ def _proven(result: PgoBuild, given: BuildPlan, trained: Trained, built: CargoBu
         state="whole" if whole else "not-whole",
         why=why,
         program=str(built.program),
-        profile=str(given.profile),
+        profile=str(plan.profile),
         functions=trained.functions,
         rescued=trained.rescued,
         lost=trained.lost,

@@ -67,7 +67,9 @@ class BuildPlan:
         return files.digest(*parts, *(f"{Path(path).resolve()}" for path in calls))
 
 
-def plan(folder: Path, out: Path, arguments: Sequence[str], *, instrument_c: bool) -> BuildPlan:
+def make_plan(
+    folder: Path, out: Path, arguments: Sequence[str], *, instrument_c: bool
+) -> BuildPlan:
     """Check the cargo project in a folder, and return what its build is given.
 
     `arguments` are cargo's. Raises `LabError` for what `check_project` cannot read, for flags that
@@ -75,7 +77,7 @@ def plan(folder: Path, out: Path, arguments: Sequence[str], *, instrument_c: boo
     """
     if re.search('[%"\\\\]', str(out)):  # % has a meaning in LLVM's file names
         raise LabError(f"-o {out}", 'it has a %, " or \\', "choose another folder")
-    own, kind = given(arguments, "--target"), given(arguments, "--profile")
+    own, kind = option(arguments, "--target"), option(arguments, "--profile")
     env = {**os.environ, **({"CARGO_BUILD_TARGET": own} if own else {})}
     config = cargo_config.read(folder, env)
     installed = rust.find(folder, config)
@@ -115,14 +117,14 @@ def plan(folder: Path, out: Path, arguments: Sequence[str], *, instrument_c: boo
     )
 
 
-def given(arguments: Sequence[str], option: str) -> str:
+def option(arguments: Sequence[str], name: str) -> str:
     """Return the value of an option among cargo's arguments; "" where it is not given.
 
-    >>> given(["--bin", "a", "--target=b"], "--target"), given(["--bin", "a"], "--bin")
+    >>> option(["--bin", "a", "--target=b"], "--target"), option(["--bin", "a"], "--bin")
     ('b', 'a')
     """
     words = "\n".join([*arguments, ""])
-    value = re.search(rf"(?:^|\n){option}[=\n](.*)\n", words)
+    value = re.search(rf"(?:^|\n){name}[=\n](.*)\n", words)
     return value[1] if value else ""
 
 

@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class CargoBuild:
-    """What a build has made: the `program`, or dynamic library, and C `objects` in a folder.
-
-    `warnings` are the compiler's about the profile, first lines.
-    """
+    """What a build has made: the `program`, or dynamic library, and C `objects` in a folder."""
 
     program: Path
     objects: Path
-    warnings: tuple[str, ...] = ()
 
 
 def build(
@@ -48,10 +44,9 @@ def build(
     folder = plan.out / name
     key = plan.digest(flag, *made_of)
     # From nothing: neither cargo nor build scripts see new CFLAGS, or a new profile of one name.
-    if folder.is_dir() and _key(folder) != key:
-        shutil.rmtree(folder)
-    if not folder.is_dir() and (host := plan.out / like / plan.kind).is_dir():
-        shutil.copytree(host, folder / plan.kind, symlinks=True)
+    if not (folder / _KEY).is_file() or (folder / _KEY).read_text() != key:
+        shutil.rmtree(folder, ignore_errors=True)
+        _copy(plan.out / like / plan.kind, folder / plan.kind)
     files.write(folder / _KEY, key)
     words: list[str | Path] = [*plan.words, "--target-dir", folder, "--message-format=json"]
     flags = "\x1f".join([*plan.rustflags, flag])
@@ -61,28 +56,24 @@ def build(
         output.seek(0)
         lines = output.read().decode(errors="replace").splitlines()
     messages = [json.loads(line) for line in lines if line.startswith("{")]
-    errors = [m for m in diagnostics(messages) if m["level"].startswith("error")]
+    diagnostics = [m["message"] for m in messages if m.get("reason") == "compiler-message"]
+    errors = [message for message in diagnostics if message["level"].startswith("error")]
     for error in errors[:_SHOWN]:
         text = visible_lines(str(error.get("rendered") or error["message"]))
         print(text, file=sys.stderr)  # noqa: T201 - the compiler's own words, beside cargo's
     if code != 0:
         why = first_line(errors[0]["message"]) if errors else "cargo says above what is wrong"
         raise BuildError(f"the {name} build", why, "mend it, and call this again")
-    about = (m["message"] for m in diagnostics(messages) if str(plan.profile) in m["message"])
-    warnings = tuple(dict.fromkeys(map(first_line, about)))
-    return CargoBuild(chosen(programs(messages)), plan.objects(folder), warnings)
+    return CargoBuild(chosen(programs(messages)), plan.objects(folder))
 
 
-def _key(folder: Path) -> str:
-    note = folder / _KEY
-    return note.read_text() if note.is_file() else ""
-
-
-def diagnostics(messages: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield what rustc said, out of cargo's messages."""
-    for message in messages:
-        if message.get("reason") == "compiler-message":
-            yield message["message"]
+def _copy(host: Path, folder: Path) -> None:
+    """Copy what build scripts and macros are built of: cargo makes anew what is not whole."""
+    try:
+        if host.is_dir():
+            shutil.copytree(host, folder, symlinks=True)
+    except OSError:  # no room, which cargo will say
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def programs(messages: Sequence[Mapping[str, Any]]) -> tuple[Path, ...]:

@@ -122,8 +122,8 @@ def build(
     return _proven(result, plan, trained, optimized)
 
 
-def _say(phase: str) -> None:
-    progress.say(f"{_PHASES.index(phase) + 1} of {len(_PHASES)}: {phase}")
+def _say(phase: str, more: str = "") -> None:
+    progress.say(f"{_PHASES.index(phase) + 1} of {len(_PHASES)}: {phase}{more}")
 
 
 def _open(out: Path) -> None:
@@ -174,22 +174,21 @@ def _trained(plan: BuildPlan, program: Path, command: str) -> Trained | None:
         shutil.rmtree(plan.raw, ignore_errors=True)
         plan.profile.unlink(missing_ok=True)
         note = {"program": identity}
-        files.write(plan.out / _STATE, json.dumps(note))
-    former = note.get("trained")
+    former = note.pop("trained", None)
     if former and plan.profile.is_file() and command in ("", former["command"]):
         progress.say(f"trained before (rm {plan.profile}: trains anew)")
         return files.load(Trained, former["result"], _STATE)
+    files.write(plan.out / _STATE, json.dumps(note))
     if command:
         _say("train")
         trained = training.train(command, program, plan.raw, plan.profile, plan.profdata)
+        note["trained"] = {"command": command, "result": dataclasses.asdict(trained)}
+        files.write(plan.out / _STATE, json.dumps(note))
     elif plan.raw.is_dir() and any(plan.raw.iterdir()):
-        _say("merge")
-        return training.merge(plan.raw, plan.profile, plan.profdata)
+        trained = training.merge(plan.raw, plan.profile, plan.profdata)
     else:
         return None
-    result = dataclasses.asdict(trained)
-    note["trained"] = {"command": command, "result": result}
-    files.write(plan.out / _STATE, json.dumps(note))
+    _say("merge", f": {trained.functions} functions")
     return trained
 
 
@@ -211,8 +210,7 @@ def _proven(result: PgoBuild, plan: BuildPlan, trained: Trained, built: CargoBui
     """Say whether the program is built by a whole profile, and what is in that."""
     parts = {"left out": ", C left out", "in": ", with C", "none": ""}
     why = f"{trained.functions} functions{parts[result.c]}"
-    notes = (*result.notes, *(f"rustc: {warning}" for warning in built.warnings))
-    whole = not (trained.lost or notes)
+    whole = not (trained.lost or result.notes)
     return dataclasses.replace(
         result,
         state="whole" if whole else "not-whole",
@@ -222,6 +220,5 @@ def _proven(result: PgoBuild, plan: BuildPlan, trained: Trained, built: CargoBui
         functions=trained.functions,
         rescued=trained.rescued,
         lost=trained.lost,
-        notes=notes,
         advice="",
     )

@@ -88,7 +88,7 @@ def make_plan(
     assert forecast.lines  # which those of a project have
     target, env = forecast.lines.target, config.env()
     rustc = discovery.find_rustc(str(installed.rustc))
-    owners = sorted(profdata.owners(rustc.raw_version), key=lambda t: t.prefix != rustc.prefix)
+    owners = profdata.owners(rustc.raw_version)  # what the oldest writes, each newer one reads
     if not owners:
         why = f"none is here for raw version {rustc.raw_version}, which {rustc.provider} writes"
         do = f"rustup component add llvm-tools, or {discovery.how_to_get(rustc.major)}"

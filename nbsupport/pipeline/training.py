@@ -22,6 +22,8 @@ from nbsupport.toolchains import profdata
 
 #: What a shell makes of a child's fatal signal: its exit code is 128 more.
 _SHELL = range(129, 192)
+#: Lines of a rescue that say what would have been lost.
+_CRASH = "crashed|ended (by|with) (SIG|exit code)|saved from memory|outlived"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def train(command: str, program: Path, raw: Path, out: Path, tool: Path) -> Trai
     if rescued.stopped:
         raise KeyboardInterrupt
     lines = (line.removeprefix("note: ") for line in rescued.lines()[1:])
-    crashes = [line for line in lines if _tells(line)]
+    crashes = [line for line in lines if re.search(_CRASH, line)]
     if rescued.code and not _died(rescued):
         raise _failed(words, rescued.code)
     if not rescued.healthy and not crashes:
@@ -83,12 +85,6 @@ def _died(rescued: Rescued) -> bool:
     """Return whether a signal ended the command, or a program that it ran."""
     endings = {run.ending for run in rescued.processes}
     return rescued.code < 0 or rescued.code in _SHELL or any(e.startswith("SIG") for e in endings)
-
-
-def _tells(line: str) -> bool:
-    return bool(
-        re.search(r"crashed|ended (by|with) (SIG|exit code)|saved from memory|outlived", line)
-    )
 
 
 def _plain(
@@ -121,8 +117,7 @@ def merge(raw: Path, out: Path, tool: Path) -> Trained:
     llvm-profdata leaves an empty file out without a word.
     """
     run = training.read(raw)
-    bad = [file for file in run.files if file.state != "ok"]
-    for file in bad:
+    for file in (file for file in run.files if file.state != "ok"):
         why = file.problems[0].what if file.problems else file.state
         do = f"pgo-lab profraw {shlex.quote(str(raw))} tells all; remove it, and train again"
         raise LabError(str(file.path), why, do)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
-from nbsupport.toolchains import discovery
+from nbsupport.base.errors import LabError, MissingError
+from nbsupport.crash import family
+from nbsupport.pipeline import build
+from nbsupport.pipeline import plan as pipeline_plan
+from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
 from tests.pipeline.conftest import PGO_LAB, BuiltProject
 
@@ -152,24 +157,58 @@ def test_a_file_that_is_not_whole_is_named(
     assert project.build().ok
 
 
-def test_processes_that_cannot_be_followed_write_files_that_are_merged(
-    project: BuiltProject, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on macOS."""
-    from nbsupport.crash import family
-    from nbsupport.pipeline import build
-
+@pytest.fixture
+def here(project: BuiltProject, monkeypatch: pytest.MonkeyPatch) -> BuiltProject:
+    """Make the project's environment and folder this process's."""
     for name, value in project.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(project.folder)
+    return project
+
+
+def test_processes_that_cannot_be_followed_write_files_that_are_merged(
+    here: BuiltProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS."""
     twice = """sh -c '"$PGO_BIN" && "$PGO_BIN"'"""
-    assert build(project.folder, train=twice).state == "whole"
-    followed = project.counts("target/pgo")
+    assert build(here.folder, train=twice).state == "whole"
+    followed = here.counts("target/pgo")
     monkeypatch.setattr(family, "able", lambda: False)
-    result = build(project.folder, project.folder / "out", train=twice)
+    result = build(here.folder, here.folder / "out", train=twice)
     assert result.state == "whole" and result.functions == len(followed)
-    assert len(list((project.folder / "out/raw").iterdir())) == 2
-    assert project.counts("out") == followed
+    assert len(list((here.folder / "out/raw").iterdir())) == 2
+    assert here.counts("out") == followed
+    with pytest.raises(LabError, match="exit code 3"):
+        build(here.folder, here.folder / "out", train="sh -c 'exit 3'")
+    with pytest.raises(LabError, match="wrote no profile"):
+        build(here.folder, here.folder / "out", train="true")
+
+
+def test_a_profile_that_rustc_does_not_read_is_refused(
+    here: BuiltProject, monkeypatch: pytest.MonkeyPatch, toolchain: Find
+) -> None:
+    """Of one that is too new for it, rustc 1.85 only warns, and optimizes nothing."""
+    monkeypatch.setenv("RUSTC", str(discovery.find_rustc("19").compiler))
+    newer = toolchain("22")
+    monkeypatch.setattr(profdata, "owners", lambda raw_version=None: [newer])
+    with pytest.raises(LabError, match="rustc does not read .*merged.profdata: .*; merge by an"):
+        build(here.folder, train="{}")
+    assert not (here.folder / "target/pgo/optimized").exists()
+
+
+@pytest.mark.parametrize("missing", ["clang", "llvm-profdata"])
+def test_what_is_not_installed_is_one_line(
+    here: BuiltProject, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    kept = [t for t in discovery.discover() if missing != "clang" or t.kind == "rustc"]
+    bare = types.SimpleNamespace(**{**vars(discovery), "discover": lambda: kept})
+    monkeypatch.setattr(pipeline_plan, "discovery", bare)
+    if missing == "llvm-profdata":
+        monkeypatch.setattr(profdata, "owners", lambda raw_version=None: [])
+    message = "no clang of LLVM" if missing == "clang" else "rustup component add llvm-tools"
+    with pytest.raises(MissingError, match=message):
+        build(here.folder, instrument_c=True)
+    assert not (here.folder / "target").exists()
 
 
 PHASES = {"build instrumented": "rustc", "train": "app", "build optimized": "rustc"}
@@ -190,12 +229,12 @@ def test_an_interrupt_ends_all_children_and_the_next_call_goes_on(
         if phase == "build optimized":
             child.stdin.close()  # then the training ends
         assert any(line.endswith(f": {phase}\n") for line in child.stderr)
-        family = running(child, name)
+        descendants = running(child, name)
         child.send_signal(signal.SIGINT)
         rest = child.stderr.read()
         assert child.wait(30) == 130, rest
     assert "interrupted: what was finished is kept" in rest.splitlines()[-1]
-    assert not psutil.wait_procs(family, timeout=5)[1]
+    assert not psutil.wait_procs(descendants, timeout=5)[1]
 
     done = subprocess.run(command, input="", stdout=pipe, check=False, **options)
     assert done.returncode == 0, done.stderr
@@ -207,10 +246,10 @@ def running(child: subprocess.Popen[str], name: str) -> list[psutil.Process]:
     """Wait until a program of this name is among the child's, and return them all."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
-        family = psutil.Process(child.pid).children(recursive=True)
+        descendants = psutil.Process(child.pid).children(recursive=True)
         with contextlib.suppress(psutil.Error):
-            if name in {process.name() for process in family}:
-                return family
+            if name in {process.name() for process in descendants}:
+                return descendants
         time.sleep(0.005)
     raise AssertionError(f"no {name} was started")
 
@@ -225,6 +264,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no profile": (["--train", "true"], "training true: it wrote no profile"),
     "not ours": (["-o", "src"], "-o .*src: it holds something else"),
     "a percent": (["-o", "50%"], "-o .*50%: it has a %"),
+    "no folder": (["-o", "/dev/null/x"], "this command: Not a directory"),
     "cargo's": (["--", "--bin", "other"], "the instrumented build: cargo says above"),
 }
 

@@ -39,6 +39,8 @@ FIRST = [
     "browser/test_site.py",
     "notebooks/test_cluster.py",
     "notebooks/test_replay.py",
+    "forecast/test_agreement.py",
+    "forecast/test_cc_crate.py",
 ]
 
 

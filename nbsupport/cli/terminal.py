@@ -214,7 +214,7 @@ def forecast(answer: Forecast) -> None:
     for call in answer.calls:
         versions = sorted({piece.raw_version for piece in call.pieces})
         state = f"raw version {', '.join(map(str, versions))}" if versions else "not instrumented"
-        what = f"{call.language}: {shlex.join(call.command)} ({call.because}): {state}"
+        what = f"{call.language}: {shlex.join(call.command)} ({call.because}): {call.name}, {state}"
         out.print(what, markup=False)
         if call.cc:
             names = ", ".join(call.packages)

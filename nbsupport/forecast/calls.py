@@ -49,6 +49,11 @@ class CompilerCall:
         """What its objects add to the link."""
         return self.emitted.pieces
 
+    @property
+    def name(self) -> str:
+        """The compiler's name for people, and its version."""
+        return compilers.described(self.emitted)
+
     def to_json(self) -> dict[str, Any]:
         """Return one of `compilers` of `pgo-lab check --json`."""
         return {
@@ -69,7 +74,8 @@ class CompilerCall:
 class Build:
     """A cargo build: what its compilers and build scripts are given.
 
-    `instead` are variables that were asked for, and are not in the environment yet.
+    `instead` are variables that were asked for, and are not in the environment yet; `forced` those
+    that a file of cargo's sets, whatever the environment has.
     """
 
     rust: Rust
@@ -77,6 +83,7 @@ class Build:
     env: Mapping[str, str]
     rustflags: tuple[str, ...]
     instead: Mapping[str, str]
+    forced: Mapping[str, Path]
 
     @property
     def host(self) -> str:
@@ -92,7 +99,12 @@ def rustc_piece(build: Build) -> LinkPiece:
     emitted = compilers.emit([build.rust.rustc], flags, "Rust", build.env)
     if not emitted.pieces:
         why = emitted.message or "it instruments nothing with these flags"
-        raise LabError(f"{build.rust.rustc} {' '.join(flags)}", why, "use a rustc that instruments")
+        do = "use a rustc that instruments"
+        if re.search("find crate for `(std|core)`", why):
+            do = f"rustup target add {build.target}"
+        elif "profiler_builtins" in why:
+            do = "use rustup's rustc, which has the profile runtime"
+        raise LabError(f"{build.rust.rustc} {' '.join(flags)}", why, do)
     return emitted.pieces[0]
 
 
@@ -132,7 +144,7 @@ def _call(
     env = build.env
     emitted = compilers.emit(command, cc_crate.command_line(era, handed, cflags), language, env)
     supported = emitted.quiet
-    if supported and era.links and handed:
+    if supported and era.links and handed and emitted.family in era.families:
         supported = compilers.emit(command, [*cflags, *handed], language, env, link=True).quiet
     if handed and not supported:
         emitted = compilers.emit(command, cflags, language, env)

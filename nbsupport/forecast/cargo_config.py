@@ -43,7 +43,7 @@ class CargoConfig:
             for name, entry in _table(content, "env").items():
                 table = entry if isinstance(entry, dict) else {"value": entry}
                 value = table.get("value")
-                if not isinstance(value, str):
+                if not isinstance(value, str) or not name or "=" in name:
                     why = f"[env] {name} = {entry!r} has no text as its value"
                     raise LabError(str(path), why, "write a string, or { value = … }")
                 if table.get("relative") is True:
@@ -53,6 +53,15 @@ class CargoConfig:
                         env[name] = value
                     forced.add(name)
         return env
+
+    def forced(self) -> dict[str, Path]:
+        """Return the variables that a file sets whatever the environment has, and that file."""
+        return {
+            name: path
+            for path, content in reversed(self.files)
+            for name, entry in _table(content, "env").items()
+            if isinstance(entry, dict) and entry.get("force") is True
+        }
 
     def rustflags(self, target: str, cfg: str = "") -> tuple[str, ...]:
         """Return the flags that cargo gives rustc for a target: the first source that has some.
@@ -104,6 +113,8 @@ def read(folder: Path, environment: Mapping[str, str]) -> CargoConfig:
         path = next((p for p in (place / "config", place / "config.toml") if p.is_file()), None)
         if path:
             contents.append((path, files.read_toml(path)))
+            if "\\x00" in repr(contents[-1]):
+                raise LabError(str(path), "it has a NUL", "remove it")
     return CargoConfig(tuple(contents), environment)
 
 

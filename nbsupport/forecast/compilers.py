@@ -180,16 +180,16 @@ def rust_flags(rustflags: Sequence[str]) -> list[str]:
     >>> rust_flags(["-Clto=fat", "-C", "linker=lld", "-Cprofile-generate=p", "--cfg", "x"])
     ['-Cprofile-generate=p', '--cfg', 'x']
     """
-    kept = list[str]()
+    flags = list[str]()
     words = iter(rustflags)
     for word in words:
         if word in ("-C", "--codegen"):
             value = next(words, "")
             if not _NO_LIBRARY.match(value):
-                kept += [word, value]
+                flags += [word, value]
         elif not (word.startswith(("-C", "--codegen=")) and _NO_LIBRARY.match(word)):
-            kept.append(word)
-    return kept
+            flags.append(word)
+    return flags
 
 
 def described(emitted: Emitted) -> str:

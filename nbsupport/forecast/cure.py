@@ -71,7 +71,14 @@ def cure(build: Build, main: LinkPiece, bad: Sequence[CompilerCall]) -> tuple[st
     if not any("linker" in word for word in flags) and shutil.which("pgo-lab-guard"):
         flags.append(GUARD)
     env = {**build.instead, **settings}
-    return advice, Lines(env, tuple(flags), tuple(stale), build.target, tuple(before))
+    advice += "".join(
+        f" {path} forces {name}: change it there."
+        for name, path in build.forced.items()
+        if name in env
+    )
+    hiding = "RUSTFLAGS" if "RUSTFLAGS" in build.env else ""
+    own = Lines(env, tuple(flags), tuple(stale), build.target, tuple(before), hiding)
+    return advice, own
 
 
 def _compilers(build: Build, c: str | Path, cpp: str | Path) -> dict[str, str]:

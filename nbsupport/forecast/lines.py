@@ -22,6 +22,8 @@ class Lines:
 
     `env` are variables of the build script, `rustflags` all flags of rustc, those there were and
     the profile's; `stale` the packages to clean first; `target` the triple that the flags are for.
+    `before` are lines that come before all; `hiding` is a variable that is set, and goes before
+    flags of cargo's files.
     """
 
     env: Mapping[str, str]
@@ -29,6 +31,7 @@ class Lines:
     stale: tuple[str, ...]
     target: str
     before: tuple[str, ...] = ()
+    hiding: str = ""
 
     @property
     def clean(self) -> list[str]:
@@ -55,6 +58,8 @@ class Lines:
             for name, value in self.env.items()
         )
         env = ["[env]", *entries, ""] if self.env else []
+        if self.hiding:
+            env.insert(0, f"# unset {self.hiding}, which hides the flags below")
         flags = ", ".join(json.dumps(flag) for flag in self.rustflags)
         return "\n".join([*env, f"[target.{json.dumps(self.target)}]", f"rustflags = [{flags}]"])
 
@@ -70,8 +75,7 @@ class Lines:
         """Return the part `lines` of `pgo-lab check --json`."""
         return {
             "clean": self.clean,
-            "env": dict(self.env),
-            "rustflags": list(self.rustflags),
+            "environment": self.build_env(),
             "shell": self.shell(),
             "config": self.config(),
             "cargo_pgo": self.cargo_pgo(),

@@ -104,6 +104,8 @@ def read(folder: Path, rust: Rust, target: str, env: Mapping[str, str]) -> Proje
     if done.ok:
         return _resolved(json.loads(done.stdout), locked)
     text = " ".join(done.stderr.split())
+    if re.search(r"lock file .*--locked was passed", text):
+        raise LabError(str(lock), "it does not fit Cargo.toml", "run cargo update --workspace")
     if done.limit or not re.search(_ABSENT, text):
         why = f"stopped at the {done.limit} limit" if done.limit else _cause(done.stderr)
         do = "mend it, as cargo metadata --locked --offline says"
@@ -121,11 +123,18 @@ def _cause(stderr: str) -> str:
 
 def _locked(lock: Path) -> list[dict[str, Any]]:
     packages = files.read_toml(lock).get("package", [])
-    if not isinstance(packages, list) or not all(
-        isinstance(package, dict) and {"name", "version"} <= package.keys() for package in packages
-    ):
+    if not isinstance(packages, list) or not all(map(_package, packages)):
         raise LabError(str(lock), "not a lock file of cargo's", "run cargo generate-lockfile")
     return packages
+
+
+def _package(entry: object) -> bool:
+    """Return whether an entry of a lock file is a package, as far as it is read here."""
+    if not isinstance(entry, dict):
+        return False
+    needs = entry.get("dependencies", [])
+    texts = [entry.get("name"), entry.get("version"), *(needs if isinstance(needs, list) else [0])]
+    return all(isinstance(text, str) and text.strip() for text in texts)
 
 
 def _from_lock(locked: Sequence[Mapping[str, Any]]) -> Iterator[Package]:

@@ -11,13 +11,15 @@ import json
 import os
 import re
 import shutil
+import struct
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbsupport.base import files, settings
+from nbsupport.base import files, process, settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.forecast.cargo_config import CargoConfig
 from nbsupport.profile import layout
@@ -98,6 +100,7 @@ def _toolchain(folder: Path, config: CargoConfig) -> tuple[Path, str]:
     chosen = files.read_toml(home / "settings.toml") if (home / "settings.toml").is_file() else {}
     name, why = config.environment.get("RUSTUP_TOOLCHAIN", ""), "RUSTUP_TOOLCHAIN"
     overrides = chosen.get("overrides", {})
+    overrides = overrides if isinstance(overrides, dict) else {}
     for above in (folder, *folder.parents):
         if name:
             break
@@ -134,13 +137,15 @@ def _channel(pin: Path) -> str:
         return text
     try:
         table = tomllib.loads(text).get("toolchain", {})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise LabError(str(pin), f"not TOML ({error})", "mend that line") from error
-    if path := table.get("path"):
+    table = table if isinstance(table, dict) else {}
+    path, channel = table.get("path"), table.get("channel")
+    if isinstance(path, str) and "\0" not in path:
         return str((pin.parent / path).resolve())
-    if not isinstance(table.get("channel"), str):
+    if not isinstance(channel, str) or not re.fullmatch(r"[\w.-]+", channel):
         raise LabError(str(pin), "it names no channel", 'write channel = "stable"')
-    return str(table["channel"])
+    return channel
 
 
 def _facts(rustc: Path) -> dict[str, Any]:
@@ -181,14 +186,17 @@ def llvm_profdata(rust: Rust, path: str | None) -> Path | None:
 def reads(profdata: Path, raw_version: int) -> bool | None:
     """Return whether an llvm-profdata reads raw profiles of a version; None: not known.
 
-    It takes its own version alone. Source: RawInstrProfReader::readHeader (InstrProfReader.cpp).
+    It is given one without records, which is a whole one. What llvm-profdata says of its own
+    version is not asked for: Apple's is not LLVM's, and that of LLVM 14 says none.
+    Source: RawInstrProfReader::readHeader (InstrProfReader.cpp), which takes its own version alone.
     """
-    text = ""
-    with contextlib.suppress(LabError):
-        text = _answer([profdata, "--version"])
-    number = re.search(r"LLVM version (\d+)", text)
-    known = layout.LAYOUTS.get(raw_version)
-    if not number or not known or not known.llvm or "Apple" in text:
+    if raw_version not in layout.LAYOUTS:
         return None
-    first, last = known.llvm
-    return first <= int(number[1]) <= last
+    ir = 1 << layout.VARIANTS["ir"]
+    magic = int.from_bytes(layout.MAGIC[64], "big")
+    rest = [0] * (layout.LAYOUTS[raw_version].header_size // 8 - 2)
+    words = struct.pack(f"={2 + len(rest)}Q", magic, raw_version | ir, *rest)
+    with tempfile.TemporaryDirectory(prefix="pgo-lab-") as folder:
+        path = Path(folder, "empty.profraw")
+        path.write_bytes(words)
+        return process.run((profdata, "show", path), cwd=Path(folder)).ok

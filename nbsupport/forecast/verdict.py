@@ -103,14 +103,15 @@ def check_project(
     if cc_crate.profile_folder(rustflags) is None and "instrument-coverage" not in str(rustflags):
         rustflags += (cure.ASSUMED,)
         notes.append(f"RUSTFLAGS do not instrument yet: taken with {cure.ASSUMED}")
-    build = Build(installed, target, env, rustflags, instead)
-    read = project.read(folder, installed, target, env)
-    packages = [p for p in read.packages if not (p.host and _target(config))]
-    if read.note:
-        notes.append(read.note)
-    if read.others:
-        notes.append(f"not built with these features, or here: {', '.join(read.others)}")
-    return _judged(build, rustc_piece(build), packages, all_calls(build, packages), notes)
+    build = Build(installed, target, env, rustflags, instead, config.forced())
+    main = rustc_piece(build)  # first: what is wrong with flags, rustc says best
+    cargo_project = project.read(folder, installed, target, env)
+    packages = [p for p in cargo_project.packages if not (p.host and _target(config))]
+    if cargo_project.note:
+        notes.append(cargo_project.note)
+    if cargo_project.others:
+        notes.append(f"not built with these features, or here: {', '.join(cargo_project.others)}")
+    return _judged(build, main, packages, all_calls(build, packages), notes)
 
 
 def check_compilers(commands: Sequence[str]) -> Forecast:
@@ -134,15 +135,17 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
 
 def check_commands(folder: Path, entries: Any) -> Forecast:
     """Say what a link of all that compile_commands.json compiles comes to, as `check_compilers`."""
+    where, again = f"{folder}/compile_commands.json", "make it again"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise LabError(f"{folder}/compile_commands.json", "not a list of commands", "make it again")
+        raise LabError(where, "not a list of commands", again)
+    if re.search(r"\\x00|\\ud[89a-f]", repr(entries)):
+        raise LabError(where, "it has a character that no command has", again)
     groups: dict[tuple[Language, str, tuple[str, ...]], int] = {}
     for entry in entries:
         text = entry.get("command") or ""
         words = entry.get("arguments") or (_words(text) if isinstance(text, str) and text else [])
-        if not words or not all(isinstance(word, str) for word in words):
-            what = f"{folder}/compile_commands.json"
-            raise LabError(what, "an entry without command", "make it again")
+        if not words or not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+            raise LabError(where, "an entry without command", again)
         if Path(words[0]).stem in cc_crate.WRAPPERS and len(words) > 1:
             words = words[1:]
         suffix = Path(str(entry.get("file", ""))).suffix

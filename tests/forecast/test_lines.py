@@ -70,7 +70,8 @@ def test_a_shell_reads_them_as_they_are_meant(
 
 @pytest.mark.parametrize("rustflags", [FLAGS, NASTY])
 def test_cargo_reads_them_as_they_are_meant(rustflags: tuple[str, ...]) -> None:
-    own = Lines({"CFLAGS": 'a "b"', f"CXXFLAGS_{TARGET}": UNDO}, rustflags, (), TARGET)
+    env = {"CFLAGS": 'a "b"', f"CXXFLAGS_{TARGET}": UNDO}
+    own = Lines(env, rustflags, (), TARGET, hiding="RUSTFLAGS")
     table = tomllib.loads(own.config())
     assert table["env"]["CFLAGS"] == {"value": 'a "b"', "force": True}
     assert table["env"][f"CXXFLAGS_{TARGET}"]["value"] == UNDO
@@ -146,8 +147,10 @@ def test_gcc_gets_a_flag_of_an_old_cc_and_the_link_fails(
 def test_the_flags_of_the_project_are_in_the_lines(
     write: Write, check: Check, toolchain: Find
 ) -> None:
-    config = '[build]\nrustflags = ["-Ctarget-cpu=x86-64"]\n[env]\nCFLAGS = "-O1"\n'
+    config = '[build]\nrustflags = ["-Ctarget-cpu=x86-64"]\n[env]\n'
+    config += 'CFLAGS = { value = "-O1", force = true }\n'
     forecast = check(write(config=config, env={"CC": str(toolchain("17").compiler)}))
+    assert "config.toml forces CFLAGS: change it there" in forecast.advice
     assert forecast.lines
     assert forecast.lines.rustflags[:2] == ("-Ctarget-cpu=x86-64", "-Cprofile-generate=pgo-data")
     assert forecast.lines.env["CFLAGS"] == f"-O1 {UNDO}"

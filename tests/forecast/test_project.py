@@ -6,15 +6,16 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nbsupport.base.errors import LabError
-from nbsupport.forecast import cargo_config, rust, verdict
+from nbsupport.forecast import cargo_config, project, rust, verdict
 from nbsupport.toolchains.probe import Toolchain
 from tests.forecast.conftest import Check, Write
-from tests.support import cargo_projects
+from tests.support import cargo_projects, hostile
 from tests.support.cargo_projects import script
 
 #: A rustc's own word for itself, for a toolchain that is only looked for.
@@ -94,6 +95,41 @@ def test_a_toolchain_that_is_pinned_and_not_there_is_not_downloaded(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_target_or_flags_that_rustc_does_not_take_are_one_line(
+    write: Write, check: Check
+) -> None:
+    own = write()
+    with refused("find crate for .*; rustup target add aarch64-apple-darwin"):
+        check(own, CARGO_BUILD_TARGET="aarch64-apple-darwin")
+    with refused("-Cno-such-option.*: error.*"):
+        check(own, RUSTFLAGS="-Cno-such-option")
+
+
+@pytest.mark.parametrize("major", ["17", "18", "19", "22", "23"])
+def test_an_llvm_profdata_reads_its_own_raw_version_alone(
+    major: str, toolchain: Callable[[str], Toolchain]
+) -> None:
+    own = toolchain(major)
+    assert own.llvm_profdata
+    readable = [version for version in (8, 9, 10, 11) if rust.reads(own.llvm_profdata, version)]
+    assert readable == [own.raw_version]
+    assert rust.reads(own.llvm_profdata, 99) is None
+
+
+def test_it_is_said_where_the_llvm_profdata_at_hand_does_not_read_what_rustc_writes(
+    write: Write, check: Check, toolchain: Callable[[str], Toolchain]
+) -> None:
+    """rustc-web has none of its own."""
+    own = write()
+    for major, reads in (("17", False), ("19", True)):
+        prefix = toolchain(major).prefix
+        path = f"{prefix / 'bin'}:{own.environment()['PATH']}"
+        forecast = check(own, "gcc", PATH=path)
+        assert forecast.llvm_profdata == str(prefix / "bin" / "llvm-profdata")
+        assert forecast.profdata_reads == reads
+        assert any("does not read raw version 10" in note for note in forecast.notes) != reads
+
+
 # -- cargo's configuration
 
 
@@ -163,6 +199,33 @@ def test_a_configuration_that_is_none_is_one_line(
         check(own)
 
 
+@pytest.mark.parametrize("name", hostile.JUNK)
+def test_junk_is_answered_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    data = hostile.JUNK[name]
+    for place in (
+        ".cargo/config.toml",
+        "rust-toolchain.toml",
+        "Cargo.lock",
+        "compile_commands.json",
+    ):
+        path = tmp_path / place
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    env = {"CARGO_HOME": str(tmp_path / "none")}
+    readers: list[Callable[[], object]] = [
+        lambda: cargo_config.read(tmp_path, env).env(),
+        lambda: cargo_config.read(tmp_path, env).rustflags("t"),
+        lambda: rust._channel(tmp_path / "rust-toolchain.toml"),
+        lambda: list(project._from_lock(project._locked(tmp_path / "Cargo.lock"))),
+        lambda: verdict.check(tmp_path, []),
+    ]
+    for reader in readers:
+        try:
+            assert reader() is not None
+        except LabError as error:
+            assert "\n" not in str(error)
+
+
 # -- the project
 
 
@@ -192,6 +255,11 @@ def test_a_folder_that_is_no_project_is_one_line(
         check(own, RUSTC="no-rustc-of-this-name")
     with refused("no such program"):
         check(own, CARGO="no-cargo-of-this-name")
+    manifest.write_text(text.replace("0.1.0", "0.2.0"))
+    lock = (own.folder / "Cargo.lock").read_bytes()
+    with refused("Cargo.lock: it does not fit Cargo.toml"):
+        check(own)
+    assert (own.folder / "Cargo.lock").read_bytes() == lock
     manifest.unlink()
     with refused("no Cargo.toml there"):
         check(own)

@@ -81,6 +81,7 @@ class CargoProject:
     folder: Path
     rustc: Toolchain
     env: dict[str, str] = field(default_factory=dict)
+    cc: str = ""
 
     @property
     def cargo(self) -> Path:
@@ -133,7 +134,7 @@ def write(
     }
     for name, text in texts.items():
         files.write(folder / name, text)
-    project = CargoProject(folder, rustc, dict(env or {}))
+    project = CargoProject(folder, rustc, dict(env or {}), cc)
     lock(project)
     return project
 

@@ -89,6 +89,8 @@ def _follow(command: Command, own: Path, out: Path, streams: Streams) -> Rescued
 
     write = functools.partial(save.save_family, out=out)
     state = children.run(command, own, write, streams)
+    if state.why == "end" and not state.runs:
+        raise KeyboardInterrupt
     if not state.runs:
         why = "no image of it is instrumented, nor of what it starts"
         raise LabError(command[0][0], why, _BUILD)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
 import types
 from collections.abc import Callable
@@ -70,7 +72,8 @@ def test_a_build_is_whole_with_c_left_out_whatever_cc_is(
 
 
 def test_c_is_kept_in_by_a_clang_of_rustcs_raw_version(project: BuiltProject) -> None:
-    done = project.build("--instrument-c", "--train", "{}", "--json")
+    assert "C left out" in project.build("--train", "{}").stdout
+    done = project.build("--instrument-c", "--train", "{}", "--json")  # the same folder, anew
     assert done.ok, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["state"], answer["c"]) == ("whole", "in")
@@ -211,6 +214,22 @@ def test_what_is_not_installed_is_one_line(
     assert not (here.folder / "target").exists()
 
 
+def test_a_dynamic_library_is_trained_by_what_loads_it(project: BuiltProject) -> None:
+    manifest = project.folder / "Cargo.toml"
+    manifest.write_text(manifest.read_text() + '\n[lib]\ncrate-type = ["cdylib"]\n')
+    library = 'extern "C" { fn part(n: u32) -> u32; }\n#[no_mangle]\n'
+    library += 'pub extern "C" fn whole(n: u32) -> u32 { unsafe { part(n) } }\n'
+    (project.folder / "src/lib.rs").write_text(library)
+    load = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).whole(10))"
+    train = shlex.join([sys.executable, "-c", load, "{}"])
+    done = project.build("--train", train, "--", "--lib")
+    assert done.ok, done.stderr
+    line, program = done.stdout.splitlines()
+    assert re.fullmatch(r"whole: \d+ functions, C left out", line)
+    assert project.run(sys.executable, "-c", load, program).stdout == "20\n"
+    assert "whole" in {name for name, _ in project.counts("target/pgo")}
+
+
 PHASES = {"build instrumented": "rustc", "train": "app", "build optimized": "rustc"}
 
 
@@ -242,7 +261,17 @@ def test_an_interrupt_ends_all_children_and_the_next_call_goes_on(
     assert "whole: " in done.stdout
 
 
-def running(child: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+def test_an_interrupt_before_anything_instrumented_runs(project: BuiltProject) -> None:
+    env = project.environment()
+    command = [str(PGO_LAB), "build", "--train", "sleep 600"]
+    with subprocess.Popen(command, cwd=project.folder, env=env, stderr=subprocess.DEVNULL) as child:
+        descendants = running(child, "sleep")
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
+    assert not psutil.wait_procs(descendants, timeout=5)[1]
+
+
+def running(child: subprocess.Popen[Any], name: str) -> list[psutil.Process]:
     """Wait until a program of this name is among the child's, and return them all."""
     end = time.monotonic() + 60
     while time.monotonic() < end:

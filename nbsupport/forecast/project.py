@@ -14,21 +14,25 @@ from nbsupport.base.errors import LabError, first_line
 from nbsupport.forecast.compilers import Language
 from nbsupport.forecast.rust import Rust
 
+#: What `cargo metadata` says: packages by id, and what each depends on.
+Packages = Mapping[str, Mapping[str, Any]]
+Nodes = Mapping[str, Sequence[Mapping[str, Any]]]
+
 #: Crates that build scripts compile C with; each but the first calls cc, or a tool of its own.
-_COMPILING = ("cc", "cmake", "cxx-build", "autotools", "meson-rs", "vcpkg-cmake")
+_COMPILING = ("cc", "cmake", "cxx-build", "autotools")
 #: How a build script's text shows that it chooses by itself. A comment is taken out before.
 _CHOICES = (
     (r"\.compiler\s*\(", "it names a compiler (.compiler)"),
     (r"inherit_rustflags\s*\(", "it says whether flags of rustc are taken over"),
     (r"profile-(generate|instr|use)", "it has profile flags of its own"),
     (r"set_var\s*\(\s*\"\w*(CC|CXX|CFLAGS|CXXFLAGS|RUSTFLAGS)\w*\"", "it sets CC or flags"),
-    (r"\bcmake\s*::", "it compiles by CMake"),
-    (r"\bautotools\s*::", "it compiles by configure and make"),
+    (r"var(_os)?\s*\(\s*\"\w*(CC|CXX)\"", "it reads CC itself"),
     (
         r"Command\s*::\s*new\s*\((?!\s*(\"(pkg-config|git|rustc|cargo)\"|&?rustc\b))",
         "it runs other programs",
     ),
 )
+_COMPILERS = r"\"(g?make|cmake|ninja|meson|g?cc|g\+\+|c\+\+|clang(\+\+)?)\""
 _COMMENT = re.compile(r"(?<!:)//[^\n]*|/\*.*?\*/", re.DOTALL)
 #: What cargo says where a package's sources are not on this machine.
 _ABSENT = r"--offline|no matching package|failed to (download|get|query)|Unable to update"
@@ -160,35 +164,45 @@ def _resolved(metadata: Mapping[str, Any], locked: Sequence[Mapping[str, Any]]) 
     macros = {i for i, p in packages.items() if _kinds(p) & {"proc-macro"}}
     program = _reached(starts, nodes, (None,), macros)
     everything = _reached(starts, nodes, (None, "build"), set())
-    compiling = []
-    for name in sorted(everything, key=lambda i: (packages[i]["name"], packages[i]["version"])):
-        package = packages[name]
-        script = next((t for t in package["targets"] if "custom-build" in t["kind"]), None)
-        if script is None:
-            continue
-        needs = (d for d in nodes[name] if any(k["kind"] == "build" for k in d["dep_kinds"]))
-        used = _reached([need["pkg"] for need in needs], nodes, (None,), set())
-        tools = {packages[i]["name"]: packages[i]["version"] for i in used}
-        text = _text(Path(script["src_path"]))
-        chooses = next((why for pattern, why in _CHOICES if re.search(pattern, text)), "")
-        if not tools.keys() & {*_COMPILING}:
-            # Without cc, what it runs tells: rustc and git compile no C.
-            runs = re.search(r"\"(g?make|cmake|ninja|meson|g?cc|g\+\+|c\+\+|clang(\+\+)?)\"", text)
-            if not (runs and chooses):
-                continue
-        compiling.append(
-            Package(
-                package["name"],
-                package["version"],
-                tools.get("cc", ""),
-                _languages(text, tools),
-                chooses,
-                name not in program,
-            )
-        )
+    ordered = sorted(everything, key=lambda i: (packages[i]["name"], packages[i]["version"]))
+    compiling = (_compiling(i, packages, nodes, i not in program) for i in ordered)
     built = {packages[i]["name"] for i in everything}
     others = sorted({p.name for p in _from_lock(locked) if p.name not in built})
-    return Project(tuple(compiling), tuple(others))
+    return Project(tuple(package for package in compiling if package), tuple(others))
+
+
+def _compiling(name: str, packages: Packages, nodes: Nodes, host: bool) -> Package | None:
+    """Return a package, by its id, as one that compiles C; None where it does not.
+
+    Its build script does so by cc, or through a crate that does, which then chooses. Without
+    either, what the script runs tells: rustc and git compile no C.
+    """
+    package = packages[name]
+    script = next((t for t in package["targets"] if "custom-build" in t["kind"]), None)
+    if script is None:
+        return None
+    tools, through = dict[str, str](), ""
+    for need in nodes[name]:
+        if any(kind["kind"] == "build" for kind in need["dep_kinds"]):
+            used = [packages[i] for i in _reached([need["pkg"]], nodes, (None,), set())]
+            versions = {other["name"]: other["version"] for other in used}
+            tools |= versions
+            direct = packages[need["pkg"]]["name"]
+            if "cc" in versions and direct not in ("cc", "cxx-build"):
+                through = f"it compiles through the crate {direct}"
+    text = _text(Path(script["src_path"]))
+    chooses = next((why for pattern, why in _CHOICES if re.search(pattern, text)), through)
+    runs = chooses and re.search(_COMPILERS, text)
+    if not (runs or tools.keys() & {*_COMPILING}):
+        return None
+    return Package(
+        package["name"],
+        package["version"],
+        tools.get("cc", ""),
+        _languages(text, tools),
+        chooses,
+        host,
+    )
 
 
 def _kinds(package: Mapping[str, Any]) -> set[str]:
@@ -197,7 +211,7 @@ def _kinds(package: Mapping[str, Any]) -> set[str]:
 
 def _reached(
     starts: Sequence[str],
-    nodes: Mapping[str, Sequence[Mapping[str, Any]]],
+    nodes: Nodes,
     kinds: Sequence[str | None],
     but: set[str],
 ) -> set[str]:

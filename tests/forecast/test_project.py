@@ -313,6 +313,18 @@ def test_only_what_is_built_counts(write: Write, check: Check) -> None:
     assert any("rare" in note and "tests" in note for note in forecast.notes)
 
 
+def test_what_compiles_through_another_crate_is_not_known(write: Write, check: Check) -> None:
+    manifest = '[package]\nname = "{}"\nversion = "0.1.0"\nedition = "2021"\n'
+    more = {
+        "Cargo.toml": manifest.format("tiny")
+        + "[build-dependencies]\nhelper = { path = 'helper' }\n",
+        "helper/Cargo.toml": manifest.format("helper") + "[dependencies]\ncc = '1'\n",
+        "helper/src/lib.rs": 'pub fn go() { cc::Build::new().file("part.c").compile("part"); }\n',
+    }
+    forecast = check(write(build="fn main() { helper::go() }\n", more=more))
+    assert forecast.undecided == {"tiny 0.1.0": "it compiles through the crate helper"}
+
+
 def test_a_path_with_spaces_is_a_path(write: Write, check: Check) -> None:
     assert check(write(name="a b")).verdict == "consistent"
 

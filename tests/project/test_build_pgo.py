@@ -75,6 +75,19 @@ def test_guards_c_and_keeps_the_flags_of_its_caller(project: Project, toolchain:
     assert not re.search("  (part|plus):", project.profile())
 
 
+@pytest.mark.parametrize("version", ["1.1.31", "1.2.2", "1.2.15", "1.2.16", "1.6.0"])
+def test_says_where_the_flags_would_cure_nothing(
+    project: Project, toolchain: Find, version: str
+) -> None:
+    """A cc crate that puts CFLAGS first; `pgo-lab build` takes another compiler there."""
+    lock = f'[[package]]\nname = "cc"\nversion = "{version}"\n'
+    (project.folder / "Cargo.lock").write_text(f'[[package]]\nname = "cc-x"\n\n{lock}')
+    done = project.build_pgo("--dry-run", "--cc", toolchain("17").compiler, "--", "{}")
+    assert done.exit_code == (1 if version in ("1.2.2", "1.2.15") else 0), done.stderr
+    assert (f"cc {version} puts CFLAGS first" in done.stderr) == (done.exit_code == 1)
+    assert project.build_pgo("--dry-run", "--", "{}").ok  # by gcc, to which it hands nothing
+
+
 def test_instruments_c_by_a_clang_of_the_same_raw_version(project: Project) -> None:
     clang = discovery.companion(project.rustc).compiler
     done = project.build_pgo("--instrument-c", "--cc", clang, "--", "{}")

@@ -16,7 +16,6 @@ from nbsupport.base import process, progress, settings
 from nbsupport.base.errors import LabError, MissingError, first_line
 from nbsupport.crash import family
 from nbsupport.profile import training
-from nbsupport.rescue import Rescued
 from nbsupport.rescue import run as rescue
 from nbsupport.toolchains import profdata
 
@@ -74,17 +73,12 @@ def train(command: str, program: Path, raw: Path, out: Path, tool: Path) -> Trai
         raise KeyboardInterrupt
     lines = (line.removeprefix("note: ") for line in rescued.lines()[1:])
     crashes = [line for line in lines if re.search(_CRASH, line)]
-    if rescued.code and not _died(rescued):
+    crashed = any(run.ending.startswith("SIG") for run in rescued.processes)
+    if rescued.code and not crashed:  # what it runs is well: then it is not a crash to rescue
         raise _failed(words, rescued.code)
     if not rescued.healthy and not crashes:
         crashes = ["processes that did not write their profile were saved from memory"]
     return Trained(functions(tool, out), tuple(crashes), rescued.lost)
-
-
-def _died(rescued: Rescued) -> bool:
-    """Return whether a signal ended the command, or a program that it ran."""
-    endings = {run.ending for run in rescued.processes}
-    return rescued.code < 0 or rescued.code in _SHELL or any(e.startswith("SIG") for e in endings)
 
 
 def _plain(
@@ -140,7 +134,8 @@ def functions(tool: Path, profile: Path) -> int:
 
 
 def _failed(words: Sequence[str], code: int) -> LabError:
-    why = f"it ended with exit code {code}, not 0"
+    how = f"exit code {code}, not 0" if code > 0 else signal.Signals(-code).name
+    why = f"it ended with {how}"
     return LabError(f"training {shlex.join(words)}", why, "mend it: a part of it may not have run")
 
 

@@ -141,8 +141,10 @@ def test_a_training_by_hand_is_taken_by_the_next_call(project: BuiltProject) -> 
     ("spoil", "why"),
     [
         (lambda data: b"", "empty"),
-        (lambda data: data[:600], "truncated"),
-        (lambda data: data[:8] + b"\xff" * 8 + data[16:], "version"),
+        pytest.param(lambda data: data[:600], "truncated", marks=pytest.mark.slow),
+        pytest.param(
+            lambda data: data[:8] + b"\xff" * 8 + data[16:], "version", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_file_that_is_not_whole_is_named(
@@ -290,6 +292,7 @@ BAD: dict[str, tuple[list[str], str]] = {
         ["--train", "sh -c '\"$PGO_BIN\"; exit 3'"],
         "training sh .*: it ended with exit code 3, not 0",
     ),
+    "is killed": (["--train", "sh -c '\"$PGO_BIN\"; kill -ABRT $$'"], "training sh .*SIGABRT"),
     "no profile": (["--train", "true"], "training true: it wrote no profile"),
     "not ours": (["-o", "src"], "-o .*src: it holds something else"),
     "a percent": (["-o", "50%"], "-o .*50%: it has a %"),

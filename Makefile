@@ -19,12 +19,21 @@ PYTEST = $(RUN) pytest -n auto --dist loadfile --no-loadscope-reorder --duration
 missing = { printf '%s\n' "make: missing: $(1)" "  Debian, Ubuntu: apt-get install $(2)" \
 	"  Fedora:         dnf install $(3)" "  macOS:          $(4)" >&2; exit 1; }
 
+define need_python
+@command -v $(PYTHON) >/dev/null || \
+$(call missing,$(PYTHON),python3 python3-venv,python3,brew install python)
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+$(call missing,Python 3.11 or later ($$($(PYTHON) --version) is too old; make PYTHON=python3.12 takes another),python3.11-venv,python3.12,brew install python)
+@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+$(call missing,Python venv,python3-venv,python3,brew install python)
+endef
+
 # Modules stay compiled, whatever the caller's environment says: a report starts some forty Pythons,
 # and each would compile pandas anew, in 1.5 s.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help report report-all site test test-all quick lint pytest nbval bench fuzz wheel lab refresh record lock clean install toolchains again
+.PHONY: help report report-all site test test-all quick lint pytest nbval bench fuzz wheel dist lab refresh record lock clean install toolchains again
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -77,8 +86,15 @@ fuzz: toolchains ## Fuzz the readers of profiles and object files (Linux; SECOND
 	$(RUN) uv pip install -q --target build/fuzz/lib --require-hashes -r tests/support/fuzz.lock
 	PYTHONPATH=build/fuzz/lib $(BIN)/python -m tests.support.fuzz $(SECONDS)
 
-wheel: install ## Build the wheel, which `uvx --from dist/*.whl pgo-lab audit target/` runs anywhere
-	$(RUN) hatchling build -t wheel -d dist
+wheel: ## Build the wheel, which `uvx --from dist/*.whl pgo-lab audit target/` runs anywhere
+	$(need_python)
+	@$(PYTHON) -m venv --clear build/packaging
+	@build/packaging/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+		--require-hashes -r .github/base.lock
+	build/packaging/bin/python -m hatchling build $(or $(FORMATS),-t wheel) -d dist
+
+dist: FORMATS = -t wheel -t sdist
+dist: wheel ## Build the wheel and the source package
 
 lab: toolchains ## Open JupyterLab on the notebooks (this machine only, with a token)
 	@$(BIN)/jupyter-trust notebooks/*.ipynb >/dev/null  # else their pictures show only when run
@@ -98,6 +114,8 @@ lock: install ## Resolve requirements.lock again (UPGRADE=--upgrade for newer ve
 	echo 'rfc3987-syntax ; python_version < "3"' | $(RUN) uv pip compile pyproject.toml \
 		--all-extras --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --override /dev/stdin $(UPGRADE) -q -o requirements.lock
+	$(RUN) uv pip compile pyproject.toml --extra build --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-header --constraint requirements.lock -q -o .github/base.lock
 
 clean: ## Remove what was made here; LLVMs stay (pgo-lab toolchains --prune removes them)
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -123,12 +141,7 @@ endif
 # An environment without its stamp was interrupted: from nothing again. With it, only what
 # changed in the lock.
 $(STAMP): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || \
-	$(call missing,$(PYTHON),python3 python3-venv,python3,brew install python)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	$(call missing,Python 3.11 or later ($$($(PYTHON) --version) is too old; make PYTHON=python3.12 takes another),python3.11-venv,python3.12,brew install python)
-	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
-	$(call missing,Python venv,python3-venv,python3,brew install python)
+	$(need_python)
 	@start=$$(date +%s); set -e; \
 	if ! { test "$$(cat $(STAMP) 2>/dev/null)" = '$(CURDIR)' && $(BIN)/python -m uv -V; } >/dev/null 2>&1; then \
 		echo "installing into .venv: $$(grep -c == requirements.lock) packages, about 300 MB to download, 850 MB on disk" >&2; \

@@ -39,7 +39,7 @@ class LabError(Exception):
 
 
 class MissingError(LabError):
-    """A tool, toolchain or source that this machine does not have (it can be had)."""
+    """A tool, toolchain or source that this machine does not have, and that can be installed."""
 
 
 class AbsentError(MissingError):

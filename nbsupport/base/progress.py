@@ -67,7 +67,7 @@ def each(
     to wait for child processes. `step` takes the place of a bar, where one bar is for more
     than this. When one raises, none is begun any more; at Ctrl-C the children are ended, too,
     and `process.ending` is set until then.
-    `stop` ends what runs in a way of its own, and does so in both cases.
+    `stop` ends what runs in a way of its own, in both cases.
     """
     pool = ThreadPoolExecutor(jobs or settings.cores())
     with contextlib.nullcontext(step) if step else bar(what, len(items)) as advance:

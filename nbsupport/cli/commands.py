@@ -28,7 +28,6 @@ app = typer.Typer(
     name="pgo-lab",
     help="Find out why a PGO-instrumented program crashes, and what to do about it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -216,7 +215,7 @@ def run(
         return 3
     changed = finished.changed(results.baseline())
     for name in changed:
-        progress.say(f"the claim {name} came out otherwise than in data/recorded")
+        progress.say(f"the claim {name} differs from the recorded one")
     return 1 if changed else 0
 
 
@@ -289,6 +288,9 @@ def audit(
     strict: Annotated[
         bool, Option("--strict", help="Exit with 1 for a warning, too: several runtimes.")
     ] = False,
+    form: Annotated[
+        str, Option("--format", help="sarif: for services that show code scanning.")
+    ] = "",
     as_json: Json = False,
 ) -> int:
     """Say who instrumented these files, whether they may be linked together, and what to do.
@@ -296,12 +298,22 @@ def audit(
     Exit code 1: they are a mix; 2: not all that counts was read.
     """
     from nbsupport.audit import judge
+    from nbsupport.cli import sarif
 
-    tell = None if as_json else terminal.verdict
+    if form not in ("", "sarif"):
+        raise LabError(f"audit --format {form}", "no such format", "give --format sarif, or --json")
+    if form and as_json:
+        raise LabError("audit", "--json and --format are two answers", "give one of them")
+    tell = None if as_json or form else terminal.verdict
     report = judge.audit(paths, _disassemble, learn=_discover, tell=tell)
-    _answer(as_json, report.to_json, lambda: terminal.audit(report))
     warned = int(strict and bool(report.warnings))
-    return {"mixed": 1, "unknown": 2}.get(report.verdict, warned)
+    code = {"mixed": 1, "unknown": 2}.get(report.verdict, warned)
+
+    def document() -> dict[str, Any]:
+        return sarif.from_audit(report, paths, code) if form else report.to_json()
+
+    _answer(as_json or bool(form), document, lambda: terminal.audit(report))
+    return code
 
 
 def _discover() -> object:
@@ -447,7 +459,7 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Say before a build which compilers will instrument what, and what comes of it.
+    """Say before a build which compilers will instrument what, and what happens then.
 
     Exit code 1: it will mix; 2: not known, or not read. Nothing of the project runs.
     """
@@ -487,6 +499,28 @@ def build(
     return result.exit_code
 
 
+@app.command("mac-check")
+def mac_check(
+    out: Annotated[Path, Option("-o", help="The folder to send back, a new one.")] = Path(
+        "pgo-lab-mac-check"
+    ),
+    plan: Annotated[
+        bool, Option("--plan", help="On any machine: say what the command does, and stop.")
+    ] = False,
+) -> None:
+    """On a Mac: make the crash happen there, and write a folder to send back.
+
+    The command first says what it does. It takes ten minutes at most and uses no network.
+    """
+    from nbsupport.studies import mac_check as checking
+
+    if not plan:
+        checking.require_mac()
+    terminal.say(*checking.plan(out))
+    if not plan:
+        terminal.say("", *checking.check(out))
+
+
 @dev.command()
 def refresh(
     paths: Annotated[list[Path], Argument(help="Notebooks, or folders of them.")],
@@ -501,8 +535,10 @@ def refresh(
 def record(run: Annotated[Path, Argument(help="A run's folder.")]) -> None:
     """Make a run the recorded one, which comes with the project."""
     from nbsupport.notebooks import recording
+    from nbsupport.studies import ruler
 
     recording.record(run)
+    ruler.keep()
 
 
 @dev.command()

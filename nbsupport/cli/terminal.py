@@ -203,7 +203,7 @@ def explanation(answer: Explanation) -> None:
 
 
 def forecast(answer: Forecast) -> None:
-    """Show what a build will come to, and what to paste."""
+    """Show what will happen in a build, and what to paste."""
     out = _console()
     colour = {"mixed": "red", "consistent": "green"}.get(answer.verdict, "yellow")
     out.print(f"[bold {colour}]{answer.verdict}[/]: {escape(answer.why)}")
@@ -219,6 +219,10 @@ def forecast(answer: Forecast) -> None:
         if call.cc:
             names = ", ".join(call.packages)
             out.print(f"  {call.cc} hands it {call.effect}, for {names}", markup=False)
+    if answer.llvm_profdata:
+        words = {True: "reads", False: "does not read", None: "may read"}
+        reads = words[answer.profdata_reads]
+        out.print(f"{answer.llvm_profdata} {reads} what this rustc writes", markup=False)
     for name, reason in answer.undecided.items():
         out.print(f"not known: build.rs of {name} chooses: {reason}", markup=False)
     for note in answer.notes:

@@ -37,6 +37,7 @@ class Crash:
     None where there is nothing to execute; `registers` are those of general purpose, by name.
     `fault_address` is what the kernel said (`fault_address_from` is `siginfo`), or is computed
     (`registers`). `debugger` is None, and `frames` empty, where only the signal is known.
+    `exception` and `words` are as LLDB tells them (see `Stop`): on macOS, `far` is among them.
     """
 
     signal: str
@@ -46,6 +47,8 @@ class Crash:
     fault_address: int | None = None
     fault_address_from: Source | None = None
     debugger: str | None = None
+    exception: Mapping[str, int] = field(default_factory=dict)
+    words: str = ""
 
     @property
     def function(self) -> str:
@@ -58,7 +61,8 @@ def from_stop(stop: Stop, debugger: str) -> Crash:
     signal, instruction, registers = stop["signal"], stop["instruction"], stop["registers"]
     frames = tuple(Frame(**frame) for frame in stop["frames"])
     fault = locate(signal, stop["siginfo"], instruction, registers, stop["pc"])
-    return Crash(signal, frames, instruction, registers, *fault, debugger)
+    told = stop.get("exception", {}), stop.get("words", "")  # a recorded trace may be older
+    return Crash(signal, frames, instruction, registers, *fault, debugger, *told)
 
 
 def locate(

@@ -101,6 +101,8 @@ def _read(text: str) -> Stop | None:
         "pc": registers.get("rip", registers.get("pc", 0)),
         "registers": registers,
         "siginfo": {"code": int(kernel[1]), "address": int(kernel[2], 16)} if kernel else None,
+        "exception": {},
+        "words": "",
     }
 
 

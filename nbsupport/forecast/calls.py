@@ -28,9 +28,9 @@ _NAMES: dict[Language, tuple[str, str, str, str]] = {
 class CompilerCall:
     """A compiler that a build calls, and what its objects add to the link.
 
-    `because` says what chose it, `effect` what becomes of rustc's flag, `trouble` why the build
-    fails with it; `cc` is which cc calls it, `era` how that behaves (None: no cc does). `gcov`: it
-    makes records of GNU's kind, whose runtime is in no link of rustc's.
+    `because` says what chose it, `effect` what cc hands it of rustc's flags, `trouble` why the
+    build fails with it; `cc` is which cc calls it, `era` how that behaves (None: no cc does).
+    `gcov`: it makes records of GNU's kind, whose runtime is in no link of rustc's.
     """
 
     language: Language
@@ -171,7 +171,7 @@ def _call(
 
 
 def _effect(era: Era, emitted: Emitted, handed: bool, supported: bool) -> str:
-    """Say what becomes of rustc's flag at a compiler: what cc hands it."""
+    """Say what cc hands a compiler of rustc's profile flags."""
     if not handed or emitted.family not in era.families:
         return "nothing of rustc's profile flags"
     if not supported:

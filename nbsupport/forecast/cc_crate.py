@@ -98,7 +98,7 @@ def variables(name: str, target: str, host: str) -> tuple[str, ...]:
 
 
 def flags(env: Mapping[str, str], names: Sequence[str], era: Era) -> list[str]:
-    """Return what the CFLAGS variables `names`, most specific first, come to in an era."""
+    """Return the flags of the CFLAGS variables `names`, most specific first, as an era has them."""
     texts = [env[name] for name in names if name in env]
     texts = texts[::-1] if era.every_variable else texts[:1]
     return [word for text in texts for word in split(env, text)]

@@ -52,7 +52,7 @@ _VARIABLES = ("CCC_OVERRIDE_OPTIONS", "SDKROOT", "MACOSX_DEPLOYMENT_TARGET", "GC
 
 @dataclass(frozen=True)
 class Emitted:
-    """What came of a compilation: the `pieces` that its object adds to a link.
+    """The result of a compilation: `pieces` are what its object adds to a link.
 
     `version` is the compiler's own word for itself; `message` is the first line that it said
     ("" for none), `made` whether there is an object all the same.

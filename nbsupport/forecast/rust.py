@@ -1,4 +1,4 @@
-"""Which rustc and cargo a folder gets: read off rustup's files, whose programs may download.
+"""Which rustc and cargo a folder gets, as rustup's files say: its programs may download.
 
 Source: the chapters Overrides and Environment variables of the rustup book; for rustc, those on
 RUSTC and build.rustc of the Cargo Book.

@@ -1,4 +1,4 @@
-"""What a build will come to: which compilers instrument what, and what becomes of their link."""
+"""What will happen in a build: which compilers instrument what, and how their link ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Answer = Literal["consistent", "mixed", "unknown", "not-instrumented"]
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a build will come to: `outcomes` are those that `fate` predicts, or `build-failed`.
+    """What will happen in a build: `outcomes` are those that `fate` predicts, or `build-failed`.
 
     `undecided` are the packages of which it is not known what they call, each with the reason.
     """
@@ -74,7 +74,7 @@ def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
         return check_compilers(commands)
     folder = _readable(folder or Path())
     database = folder / "compile_commands.json"
-    if project.manifest(folder) is None and database.is_file():
+    if database.is_file() and not (folder / "Cargo.toml").is_file():
         return check_commands(folder, files.read_json(database))
     if len(commands) > 1:
         raise LabError("check --with", "a project has one CC", "give --with once, or no folder")
@@ -84,7 +84,7 @@ def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
 def check_project(
     folder: Path, cc: str = "", *, environment: Mapping[str, str] | None = None
 ) -> Forecast:
-    """Say what a build of the cargo project in a folder will come to; `cc` stands in for its CC.
+    """Say what will happen in a build of a cargo project; `cc` stands in for its CC.
 
     `environment` is what cargo would be started with (None: this process's).
     Where the flags of rustc do not instrument yet, `cure.ASSUMED` is added to them. Nothing of
@@ -115,7 +115,7 @@ def check_project(
 
 
 def check_compilers(commands: Sequence[str]) -> Forecast:
-    """Say what a link of objects by these compilers comes to; each is a command with its flags.
+    """Say how a link of objects by these compilers ends; each is a command with its flags.
 
     One that is not told how to instrument is told -fprofile-generate. Any of them may link, and
     each may come first. Raises `LabError` for what does not work.
@@ -134,7 +134,7 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
 
 
 def check_commands(folder: Path, entries: Any) -> Forecast:
-    """Say what a link of all that compile_commands.json compiles comes to, as `check_compilers`."""
+    """Say how a link of all that compile_commands.json compiles ends, as `check_compilers`."""
     where, again = f"{folder}/compile_commands.json", "make it again"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise LabError(where, "not a list of commands", again)
@@ -253,11 +253,9 @@ def _judged(
 def _notes(build: Build, profdata: Path | None, reads: bool | None, main: LinkPiece) -> list[str]:
     """Return what else to know before the build: the merge, and the files of the profile."""
     notes = []
-    if profdata is None:
-        notes.append("no llvm-profdata: rustup component add llvm-tools")
-    elif reads is False:
-        writes = f"raw version {main.raw_version}, which rustc writes"
-        notes.append(f"{profdata} does not read {writes}: rustup component add llvm-tools")
+    if profdata is None or reads is False:
+        what = f"an llvm-profdata for raw version {main.raw_version}"
+        notes.append(f"{what} is not at hand: rustup component add llvm-tools")
     pool = build.env.get("LLVM_PROFILE_FILE")
     if pool is not None and not re.search(r"%\d*m|%p", pool):
         notes.append(f"LLVM_PROFILE_FILE={pool}: each program overwrites it; use %m or %p")

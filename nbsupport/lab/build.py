@@ -42,7 +42,7 @@ class CompileJob:
 
     @property
     def command(self) -> list[str | Path]:
-        """What compiles it, but for the object: position-independent, so that any two link."""
+        """What compiles it, without the object: position-independent, so that any two link."""
         how = _FLAGS.get((self.toolchain.kind, self.instrument), [])
         flags = [self.unit.optimize, "-fPIC", *self.unit.flags, *how]
         return [self.toolchain.compiler, *flags, "-c", self.unit.source, "-o"]
@@ -95,7 +95,7 @@ def _note(target: Path) -> Path:
 
 
 def link_line(trial: Trial, objects: Sequence[Path]) -> list[str | Path]:
-    """Return the command line that links these objects, but for the name of what it makes."""
+    """Return the command line that links these objects, without the name of what it makes."""
     if trial.program.language == "rust":
         return _link_rust(trial, objects)
     main, *library = objects

@@ -231,7 +231,7 @@ def build(
 
 
 def _environment(case: Case, program: programs.Program | None) -> dict[str, str]:
-    """Return what a case's build finds in its environment, but for the compilers."""
+    """Return what a case's build finds in its environment, without the compilers."""
     env = {key: value.replace("{python}", sys.executable) for key, value in case.env.items()}
     if program:
         below = program.library[0]

@@ -56,6 +56,7 @@ class Lab:
             cache folder. Toolchains and sources are in the cache folder in any case.
         limits: How far a program of a trial may go.
         debugger: Whether a crash is run again under LLDB or gdb, for its frames.
+        lldb: Which LLDB; None: the newest toolchain's.
 
     """
 
@@ -65,10 +66,11 @@ class Lab:
         *,
         limits: settings.Limits = settings.PROGRAM,
         debugger: bool = True,
+        lldb: Path | None = None,
     ) -> None:
         self.cache = folder or settings.cache_dir()
         self.limits = limits
-        self._debug = debugger
+        self._debug, self._lldb = debugger, lldb
         self._debuggers: list[Debugger] = []
         # Looked up once: the grid of a sweep names each toolchain many times.
         self._find = functools.cache(discovery.find)
@@ -194,7 +196,7 @@ class Lab:
         """Run a command once; return what came of it, and its profile as text, or "".
 
         `expected` is asked only where there are counts to compare. Raises `MissingError` for a
-        command that is not there, or for want of an llvm-profdata.
+        command that is not there, or if llvm-profdata is missing.
         """
         merged, text = None, ""
         with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
@@ -263,7 +265,7 @@ class Lab:
         with contextlib.suppress(IndexError):
             return self._debuggers.pop()
         gdb = shutil.which("gdb")
-        return open_debugger(discovery.find_lldb(), Path(gdb) if gdb else None)
+        return open_debugger(self._lldb or discovery.find_lldb(), Path(gdb) if gdb else None)
 
 
 def _with_runtime(toolchain: Toolchain) -> Toolchain:

@@ -58,7 +58,7 @@ def get(name: str, *, cc: Path = Path("cc")) -> Program:
     """Return a program whose sources are on this machine, fetching them at first use.
 
     `cc` is any C compiler that links; jemalloc's `configure` asks it about this machine, once.
-    Raises `LabError` for an unknown name (it says which there are), or for want of sources.
+    Raises `LabError` for an unknown name (it says which there are), or if sources are missing.
     """
     entry = _entry(name)
     library = _data()["libraries"][entry["library"]]

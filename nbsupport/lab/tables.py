@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from nbsupport.lab.lab import Lab
 
 
+#: How the order on the link line is told.
+_LINKED = {"main-first": "Main linked first", "foreign-first": "Library linked first"}
 _BESIDE = 5  # so many LLVMs at most leave room for a second panel beside the first
+#: What the words in a grid's cells mean.
+_MEANS = {
+    "ok": "ok (green): the profile is whole",
+    "crash": "crash (red): a signal ended the program",
+    "version-mismatch": "mismatch (orange): the runtime writes a message and no profile",
+    "no-profile": "none (blue): no profile and no message",
+    "malformed": "broken (purple): llvm-profdata refuses the profile",
+    "wrong-counts": "wrong (yellow): the profile has wrong counts",
+}
 
 
 def trial(built: Trial) -> Shown:
@@ -42,7 +53,7 @@ def trial(built: Trial) -> Shown:
 
 
 def outcome(result: Outcome) -> Shown:
-    """Show what came of a trial: kind, why, and for a crash the address and the frames."""
+    """Show how a trial ended: kind, why, and for a crash the address and the frames."""
     head = f"{result.kind}: {result.detail}"
     dead = result.crash
     if dead is None:
@@ -96,13 +107,13 @@ def grid(results: pd.DataFrame) -> Shown:
         panel.set_axis_off()
     for panel, (program, order) in zip(axes.flat, panels, strict=False):
         part = results[(results["program"] == program) & (results["order"] == order)]
-        _panel(panel, part, f"{program}: {order.replace('-', ' ')}")
+        _panel(panel, part, f"{program}: {_LINKED.get(order, order).lower()}")
     kinds = results["outcome"].value_counts(sort=True).items()
     return framed(figure, _finding(results), "; ".join(f"{kind} {n}" for kind, n in kinds))
 
 
 def groups(results: pd.DataFrame, order: str) -> list[list[str]]:
-    """Return the majors of a sweep that are healthy with just the same ones, whoever is main."""
+    """Return the majors of a sweep in groups: each works with the same majors, whoever is main."""
     part = results[results["order"] == order]
     healthy = part.groupby(["main", "foreign"], sort=False)["outcome"].agg(
         lambda kinds: bool((kinds == "ok").all())
@@ -116,12 +127,14 @@ def groups(results: pd.DataFrame, order: str) -> list[list[str]]:
 
 
 def _finding(results: pd.DataFrame) -> str:
-    """Say which LLVMs are healthy together, in each link order, whoever compiles main."""
+    """Say which LLVMs work together in each link order, and what the words in the cells mean."""
     sentences = []
     for order in dict.fromkeys(results["order"]):
         parted = " | ".join(", ".join(group) for group in groups(results, order))
-        sentences.append(f"{order.replace('-', ' ')}: {parted}")
-    return f"LLVMs that are healthy together, and with no other, {'; '.join(sentences)}."
+        sentences.append(f"{_LINKED.get(order, order)}: {parted}.")
+    kinds = results["outcome"].unique()
+    means = "; ".join(text for kind, text in _MEANS.items() if kind in kinds)
+    return f"LLVMs work together within these groups. {' '.join(sentences)} {means}."
 
 
 def _panel(axes: Axes, part: pd.DataFrame, title: str) -> None:

@@ -22,7 +22,7 @@ _OWN_DIGEST = files.digest(Path(__file__), Path(__file__).with_name("build.py"))
 class Trial:
     """One program x toolchains x options: the library by `foreign`, all else by `main`.
 
-    `linker` links (main itself, but for a Rust main the clang beside it). `runtime` is the
+    `linker` links (main itself; for a Rust main, the clang beside it). `runtime` is the
     toolchain whose profile runtime is linked: main, except in a reference build of an
     instrumented library under an uninstrumented main. `environment` is what the program finds
     in its environment besides what every program does. `link` are more of the linker's flags.

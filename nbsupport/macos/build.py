@@ -67,8 +67,8 @@ def build_program(
     profile runtime, optimized by `optimize`; the other compiles the library, instrumented as
     `instrument` says. Both optimize the program as the lab does. `order` is that of the link,
     `fixups` asks for chained ones (else for the older opcodes), `dead_strip` drops what nothing
-    refers to. Raises `LabError` for a Rust program, jemalloc, or an unknown one, `MissingError` for
-    want of a compiler, of headers or sources, `BuildError` where a compiler or the linker refuses.
+    refers to. Raises `LabError` for a Rust program, jemalloc, or an unknown one, `MissingError`
+    without a compiler, headers or sources, `BuildError` where a compiler or the linker refuses.
     """
     _refuse(name)
     compilers = target.compiler(arch, main), target.compiler(arch, foreign)

@@ -55,6 +55,7 @@ USUAL = {
     "08-pgo-benefit": 60.0,
     "09-llvm-versions": 15.0,
     "10-upstream-report": 12.0,
+    "11-macos-on-linux": 6.0,
 }
 #: Seconds that a cell may take.
 TIMEOUT = 600.0

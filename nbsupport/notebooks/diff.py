@@ -346,7 +346,7 @@ def _compared(name: str, before: _Text, after: _Text, notes: list[str]) -> Itera
     needs = (spec.what, *spec.key, *spec.value) if spec.value else (*a, *b)
     lacking = ", ".join(sorted(({*a} ^ {*b}).intersection(needs)))
     if not both or (spec.what and spec.what not in both):
-        notes.append(f"table {name}, for want of {lacking or spec.what}")
+        notes.append(f"table {name}, without {lacking or spec.what}")
         return
     if lacking:
         notes.append(f"table {name}: {lacking}, which only one run has")

@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 from nbsupport.base import files
 from nbsupport.base.errors import LabError
 
+CLAIM = "application/vnd.pgo-lab.claim+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SOURCE = 'class="source"'  # in HTML that holds lines of LLVM's
 _EXCERPT = re.compile(rf"(<(\w+) {SOURCE}>.*?<pre>).*?(</pre></\2>)", re.DOTALL)
@@ -119,7 +120,8 @@ def normalize(notebook: NotebookNode, *, excerpts: bool = False) -> NotebookNode
 
     Kept: kernel name, sources, tags, execution counts, outputs. Dropped: times, papermill's notes,
     widget views and their state, versions of the language, and, unless `excerpts` are asked for,
-    LLVM's own lines (a note stands for them). Ids are numbers in order.
+    LLVM's own lines (a note stands for them). Ids are numbers in order. The code of a claim is
+    folded.
     """
     metadata = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
     cells = [_normal_cell(cell, n, excerpts) for n, cell in enumerate(notebook.cells, start=1)]
@@ -138,6 +140,8 @@ def _normal_cell(cell: NotebookNode, number: int, excerpts: bool) -> dict[str, A
     if cell.get("attachments"):
         normal["attachments"] = copy.deepcopy(cell.attachments)
     if cell.cell_type == "code":
+        if any(CLAIM in output.get("data", {}) for output in cell.outputs):
+            normal["metadata"]["jupyter"] = {"source_hidden": True}  # a reader wants what it says
         normal["execution_count"] = cell.execution_count
         normal["outputs"] = _normal_outputs(cell.outputs, excerpts)
     return normal

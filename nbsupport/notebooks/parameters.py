@@ -4,7 +4,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import ipywidgets
 
@@ -12,6 +12,7 @@ from nbsupport.base import settings
 from nbsupport.base.errors import LabError
 from nbsupport.lab import programs
 from nbsupport.lab.lab import INSTRUMENTS, ORDERS
+from nbsupport.macos.target import Arch
 from nbsupport.notebooks import document, results
 from nbsupport.show import shown, widgets
 from nbsupport.show.shown import Shown, element, escape
@@ -36,6 +37,7 @@ KINDS: dict[str, str | Callable[[], Sequence[str]]] = {
     **dict.fromkeys(("grid", "versions"), "LLVMs"),
     "source": lambda: ("live", "recorded"),
     "program": programs.names,
+    "arch": lambda: ("both", *get_args(Arch)),
     "order": lambda: ORDERS,
     "instrument": lambda: INSTRUMENTS,
     "scope": lambda: results.SCOPES,
@@ -122,12 +124,18 @@ def _status(
         pane.value = widgets.page(status)
 
     def change(name: str, event: Mapping[str, Any]) -> None:
+        new, old = event["new"], namespace.get(name, defaults[name])
+        new = ",".join(new) if isinstance(new, tuple) else new
+        if new == old:
+            return  # what was refused is put back; the reason stays
         wrong.pop(name, None)
         try:
-            check(name, event["new"], namespace.get("source", "live"))
-            namespace[name] = event["new"]
+            check(name, new, namespace.get("source", "live"))
+            namespace[name] = new
         except LabError as error:
-            wrong[name] = f"{error}. (It stays {namespace.get(name)!r}.)"
+            wrong[name] = f"{error}. (It stays {old!r}.)"
+            several = isinstance(event["new"], tuple)
+            controls[name].value = tuple(str(old).split(",")) if several else old
         tell()
 
     for name, control in controls.items():
@@ -145,9 +153,13 @@ def _control(name: str, value: Any, compilers: Sequence[Toolchain]) -> Any:
         return ipywidgets.Dropdown(options=kind(), **look)
     if kind == "number":
         return ipywidgets.BoundedIntText(min=_LEAST, max=10_000, **look)
-    if kind not in ("needed", "LLVM"):
+    if kind not in _LLVM:
         return ipywidgets.Text(continuous_update=False, **look)
     compiler = "rustc" if name in ("rustc", "newest") else "clang"
     mine = [tool for tool in compilers if tool.kind == compiler]
-    options = [*dict.fromkeys([*(tool.major for tool in mine), *(tool.name for tool in mine)])]
-    return ipywidgets.Combobox(options=options, continuous_update=False, **look)
+    chosen = tuple(value.split(",")) if kind == "LLVMs" else (value,)
+    names = (*(tool.major for tool in mine), *(tool.name for tool in mine), *chosen)
+    look["options"] = tuple(dict.fromkeys(names))
+    if kind == "LLVMs":  # several, in the order of the list
+        return ipywidgets.SelectMultiple(rows=5, **{**look, "value": chosen})
+    return ipywidgets.Dropdown(**look)

@@ -8,32 +8,51 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from nbsupport.base import files, progress, settings
 from nbsupport.base.errors import LabError, from_os
-from nbsupport.lab import tables
 from nbsupport.notebooks import batch, diff, document, results
 from nbsupport.notebooks.batch import Done
-from nbsupport.show import shown
+from nbsupport.notebooks.results import Run
 from nbsupport.trace import trace
 
 
 def record(run: Path) -> None:
     """Make a run the one that comes with the project: its tables, manifest and picture.
 
-    A run of several LLVMs becomes the recording of all of them (data/recorded/versions).
+    A run of several LLVMs becomes the recording of all of them (data/recorded/versions). One of
+    some notebooks alone takes their place in the recording, and leaves the rest as it is.
     """
     whole = results.read(run)
     entries = whole.manifest["notebooks"]
     several = any(name != entry["notebook"] for name, entry in entries.items())
     recorded = settings.data_dir() / "recorded" / ("versions" if several else "")
+    books = {path.stem for path in settings.notebooks_dir().glob("*.ipynb")}
+    earlier = whole
+    if not several and (recorded / "manifest.json").is_file():
+        earlier = results.load(recorded)
+    part = (earlier.manifest["notebooks"].keys() & books) - entries.keys()
+    if part:
+        whole = _joined(earlier, whole)
+        entries = whole.manifest["notebooks"]
     results.save(whole, recorded)
     manifest = {key: value for key, value in whole.manifest.items() if key != "arguments"}
     keep = ("notebook", "parameters", "status", "seconds")  # and no place on this machine
     manifest["notebooks"] = {name: {k: entry[k] for k in keep} for name, entry in entries.items()}
     files.write(recorded / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    if not several:
-        files.write(recorded / "grid.svg", shown.svg(tables.grid(whole.tables["trials"])))
-        trace.keep(settings.cache_dir())
+    if not several and not part:
+        trace.keep(settings.cache_dir())  # the traces that notebook 02 shows
+
+
+def _joined(earlier: Run, part: Run) -> Run:
+    """Return an earlier run with some of its notebooks, and their tables, out of a later one."""
+    entries = part.manifest["notebooks"]
+    manifest = {**earlier.manifest}
+    manifest["notebooks"] = dict(sorted({**manifest["notebooks"], **entries}.items()))
+    kept = earlier.claims[~earlier.claims["notebook"].isin(entries.keys())]
+    claims = pd.concat([kept, part.claims]).sort_values("notebook", kind="stable")
+    return Run(manifest, claims.reset_index(drop=True), {**earlier.tables, **part.tables})
 
 
 def refresh(paths: Sequence[Path], *, jobs: int | None = None) -> tuple[Done, ...]:

@@ -88,7 +88,7 @@ def stale(book: NotebookNode, run: results.Run, name: str) -> str:
     if changed:
         return f"{changed} of its cells were not executed since they were written"
     outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
-    records = [data[results.CLAIM] for data in outputs if results.CLAIM in data]
+    records = [data[document.CLAIM] for data in outputs if document.CLAIM in data]
     here = {(r["name"], json.dumps(r["at"], sort_keys=True), r["observed"]) for r in records}
     claims = run.claims[run.claims["notebook"] == name]
     recorded = set(claims[["name", "at", "observed"]].itertuples(index=False, name=None))

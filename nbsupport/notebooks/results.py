@@ -18,9 +18,9 @@ import pandas as pd
 from nbsupport import __version__
 from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
+from nbsupport.notebooks import document
 from nbsupport.show.shown import Shown, element, table
 
-CLAIM = "application/vnd.pgo-lab.claim+json"
 TABLE = "application/vnd.pgo-lab.table+json"
 
 #: How much a notebook runs: what its default leaves out takes long. A claim of the whole alone has
@@ -85,7 +85,7 @@ def claim(name: str, predicted: object, observed: object, /, **parameters: objec
     _claims.append({"notebook": "", **record, "at": json.dumps(record["at"], sort_keys=True)})
     verb = "holds" if record["holds"] else "DOES NOT HOLD"
     values = f"predicted: {record['predicted']}; observed: {outcome}"
-    _display({"text/plain": f"{verb}: {sentence} ({values})", CLAIM: record})
+    _display({"text/plain": f"{verb}: {sentence} ({values})", document.CLAIM: record})
 
 
 def _said(parameters: Mapping[str, object]) -> dict[str, str]:
@@ -172,7 +172,7 @@ class Run:
         return "" if absent else f"#claim-{claim}"
 
     def changed(self, baseline: Run) -> tuple[str, ...]:
-        """Return the names of claims that came out otherwise, at equal parameters."""
+        """Return the names of claims that differ, at equal parameters."""
         both = self.claims.merge(baseline.claims, on=["name", "at"], suffixes=("", "_before"))
         return tuple(both.loc[both["holds"] != both["holds_before"], "name"])
 
@@ -195,7 +195,7 @@ def read(run: Path) -> Run:
         entry = entries.get(path.stem, {})
         cell = json.dumps(_said(entry.get("parameters", {})), sort_keys=True)
         for kind, content in _outputs(path):
-            if kind == CLAIM:
+            if kind == document.CLAIM:
                 at = json.dumps(content["at"], sort_keys=True)
                 claims.append({"notebook": entry.get("notebook", path.stem), **content, "at": at})
             else:
@@ -233,7 +233,7 @@ def _outputs(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         for cell in json.loads(path.read_text())["cells"]:
             for output in cell.get("outputs", ()):
-                for kind in (CLAIM, TABLE):
+                for kind in (document.CLAIM, TABLE):
                     if kind in output.get("data", {}):
                         yield kind, output["data"][kind]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -60,15 +60,16 @@ def _ledger(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:
         why += [_row(line, titles) for line in observed[len(claims) :]]
         if verdict == "open":
             why = [escape(hypothesis.decide)]
-        entry = {"claim": escape(hypothesis.claim), "source": escape(hypothesis.source)}
+        claim, source = escape(hypothesis.claim), escape(hypothesis.source)
+        entry = {"id": hypothesis.id, "claim": claim, "source": source}
         entries.append({**entry, "verdict": verdict, "why": why})
     return entries
 
 
 def _row(line: str, titles: Mapping[str, str]) -> Html:
-    """Return what a mechanism, made to happen, shows or contradicts; linked to where it was."""
-    name, _, rest = line.partition(" ")
-    return Html(f"{link_to(element('code', name), '06-hypotheses', titles)} {escape(rest)}")
+    """Return how a mechanism differs from the user's crash; linked to where it was tried."""
+    name, _, rest = line.partition(": ")
+    return Html(f"{link_to(escape(name), '06-hypotheses', titles)}: {escape(rest)}")
 
 
 def _claims(run: Run, titles: Mapping[str, str]) -> list[dict[str, Any]]:

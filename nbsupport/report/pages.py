@@ -63,7 +63,7 @@ def _folded(cell: NotebookNode, *, formed: bool) -> list[str]:
     set_up = {document.PARAMETERS, document.INJECTED} & set(document.tags(cell))
     if formed and (set_up or _SET_UP.search(cell.source)):
         return ["remove-input"]
-    claims = any(results.CLAIM in output.get("data", {}) for output in cell.outputs)
+    claims = any(document.CLAIM in output.get("data", {}) for output in cell.outputs)
     return ["hide-input"] if claims else []
 
 
@@ -101,7 +101,7 @@ def _outputs(
         data = output.get("data", {})
         if results.TABLE in data or (document.WIDGET in data and "text/html" not in data):
             continue  # for programs; a widget's static twin is another output
-        if claim := data.pop(results.CLAIM, None):
+        if claim := data.pop(document.CLAIM, None):
             data["text/html"] = _claim(claim, first=claim["name"] not in claimed)
             claimed.add(claim["name"])
         if html := data.get("text/html"):

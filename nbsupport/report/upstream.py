@@ -32,7 +32,7 @@ _RESTS: dict[str, dict[str, str]] = {
     "analysis": {"one-explanation-fits": "06-hypotheses", "one-layout-cures": "07-workarounds"},
 }
 #: From the best to the worst, by how a verdict on a workaround begins.
-_RANKS = ("cures", "survives, loses [0-9]", "survives", "not needed", "does not help", "")
+_RANKS = ("whole profile", "no crash, lacks", "no crash", "not needed", "does not help", "")
 #: What the writer reads of a record, the last as a pointer. Source: writeOneValueProfData
 #: (InstrProfilingWriter.c), initializeValueProfRuntimeRecord (InstrProfilingValue.c).
 _READ = ("NumValueSites", "Values")

@@ -22,15 +22,19 @@ _MARKS = {
     "supported": "holds",
     "refuted": "refuted",
     "open": "open",
-    "cures": "holds",
+    "whole profile": "holds",
     "does not help": "fails",
 }
 
 
-#: JupyterLab aligns cells to the right and in the middle, which is for numbers.
+#: JupyterLab aligns cells to the right and in the middle, which is for numbers. The colours of
+#: outcomes are the site's (data/site/conf.py), in the light and in the dark.
 _STYLE = (
     "<style>table.lab :is(th,td){text-align:left;vertical-align:top}"
-    "table.lab .outcome{font-weight:600}</style>"
+    "table.lab .outcome{font-weight:600}"
+    "table.lab .outcome:is(.ok,.holds){color:var(--lab-good,#00714f)}"
+    "table.lab .outcome:not(.ok,.holds,.open){color:var(--lab-bad,#b34700)}"
+    "[data-jp-theme-light=false]{--lab-good:#33c396;--lab-bad:#f2935b}</style>"
 )
 
 
@@ -91,7 +95,7 @@ def _cell(content: object, marked: bool) -> Html:
     if isinstance(content, Shown):
         return element("td", Html(content.html))
     text = str(content)
-    word = "open" if text.startswith("survives, ") else re.sub(r" (at exit|in .*)$", "", text)
+    word = "open" if text.startswith("no crash, ") else re.sub(r" (at exit|in .*)$", "", text)
     kind = _MARKS.get(word, word if word in look.OUTCOMES else "")
     if marked and kind:
         return element("td", text, class_=f"outcome {kind}")

@@ -1,11 +1,11 @@
-"""What PGO is worth: builds with and without it, measured in turns, and how sure that is.
+"""What PGO is worth: builds with and without it, measured in turns, and how sure the result is.
 
-What is measured is a case (`nbsupport.lab.cases`) that takes SEED RECORDS ROUNDS as arguments, and
-prints a checksum and the seconds of its fastest round; data/benefit/documents.py drives orjson to.
-What a program is trained with, it is not measured with.
+A measured program is a case (`nbsupport.lab.cases`). It takes SEED RECORDS ROUNDS as arguments, and
+prints a checksum and the seconds of its fastest round; data/benefit/documents.py does that with
+orjson. The input of the training is never the input that is measured.
 
-Instructions decide, for they are steady: what they cannot say is how long a program waits. Time
-stands beside them, with the machine's load, and says itself when it is too noisy.
+Instructions decide, because they are steady. They cannot say how long a program waits. So the time
+stands beside them, with the machine's load, and a note says when the time is too noisy.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ BUILDS = {
     "none": ("no PGO", look.GREY),
     "rust": ("PGO of Rust", look.ORANGE),
     "both": ("PGO of Rust and C", look.GREEN),
-    "clean": ("the same, C by another LLVM", look.SKY),
-    "rescued": ("that, from the crash", look.VERMILION),
+    "clean": ("PGO of both, C by another LLVM", look.SKY),
+    "rescued": ("the same, by the rescued profile", look.VERMILION),
 }
 #: SEED RECORDS ROUNDS: of the training, of a measured run, and of one whose instructions count.
 TRAINING, _MEASURED, COUNTED = ("1", "2000", "2"), ("2", "3000", "5"), ("3", "300")
@@ -272,7 +272,7 @@ def run(
     done = process.run((*before, *call.argv, *arguments), cwd=folder, env=env, limits=call.limits)
     if not done.ok:
         why = done.limit or done.signal_name or first_line(done.stderr)
-        raise LabError(f"{variant.program}, {BUILDS[variant.build][0]}", why, "run it by hand")
+        raise LabError(f"{variant.program}, {BUILDS[variant.build][0]}", why, "run that command")
     return done
 
 
@@ -375,27 +375,40 @@ def table(summary: pd.DataFrame) -> shown.Shown:
 
 
 def figure(summary: pd.DataFrame) -> shown.Shown:
-    """Show a summary as a figure: instructions beside no PGO, then time with its intervals."""
-    rows = summary[summary["build"] != "none"].to_dict("records")
-    drawn, ((executed, timed),) = look.charts(60 + 26 * len(rows), columns=2)
+    """Show the instructions of each build of a summary as bars, beside the build without PGO."""
+    rows = summary.to_dict("records")
+    drawn, ((axes,),) = look.charts(50 + 26 * len(rows))
     for y, row in enumerate(rows):
-        colour = BUILDS[row["build"]][1]
-        executed.barh(y, row["instructions"] - 1, left=1, height=0.6, color=colour)
-        timed.plot([row["low"], row["high"]], [y, y], linewidth=3, color=colour)
-        sure = not row["low"] <= 1 <= row["high"] and "too noisy" not in row["note"]
-        inside = colour if sure else "white"
-        timed.plot(row["ratio"], y, "o", markersize=7, color=colour, markerfacecolor=inside)
+        share, (_, colour) = row["instructions"], BUILDS[row["build"]]
+        if np.isnan(share):
+            continue
+        axes.barh(y, share, height=0.6, color=colour)
+        if row["build"] != "none":
+            axes.text(max(share, 1) + 0.02, y, _more(share), **look.LABEL)
+    axes.axvline(1, color=look.INK, linewidth=1)
     names = [f"{row['program']}: {BUILDS[row['build']][0]}" for row in rows]
-    for axes, labels in ((executed, names), (timed, [""] * len(rows))):
-        axes.axvline(1, color=look.INK, linewidth=1)
-        axes.set_yticks(range(len(rows)), labels)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.spines["bottom"].set_visible(True)
-    executed.set_xlabel("instructions beside no PGO\n(less is fewer): they decide")
-    timed.set_xlabel("time, with its 95 % interval\n(hollow: no difference, or too noisy)")
-    whole = [row for row in rows if row["build"] == "both" and not np.isnan(row["instructions"])]
-    effects = [f"{row['program']} {effect(*[row['instructions']] * 2)}" for row in whole]
-    caption = f"With PGO of Rust and C, in instructions: {', '.join(effects) or 'not counted'}."
-    pairs = zip(names, rows, strict=True)
-    words = [f"{name}: {row['note']}" for name, row in pairs]
-    return shown.framed(drawn, caption, "; ".join(words))
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(0, 1.35)
+    axes.set_xlabel("executed instructions (1: as many as without PGO)")
+    axes.spines["bottom"].set_visible(True)
+    words = []
+    for program, part in summary[summary["build"] != "none"].groupby("program", sort=False):
+        shares = zip(part["build"], part["instructions"], strict=True)
+        effects = [f"{_more(share)} with {BUILDS[name][0]}" for name, share in shares]
+        words.append(f"{program}: {', '.join(effects)}")
+    caption = f"Instructions beside the build without PGO. {'. '.join(words)}."
+    return shown.framed(drawn, caption, "the table has the time")
+
+
+def _more(share: float) -> str:
+    """Return in words how many instructions a share of those without PGO is.
+
+    >>> _more(0.887), _more(1.1), _more(1.0), _more(math.nan)
+    ('11 % fewer', '10 % more', 'as many', 'not counted')
+    """
+    if math.isnan(share):
+        return "not counted"
+    if _distance(share) < SAME:
+        return "as many"
+    return f"{_percent(_distance(share))} % {'fewer' if share < 1 else 'more'}"

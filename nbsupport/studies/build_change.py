@@ -1,6 +1,6 @@
-"""A small change to a case: what is tried as a workaround, and what is made to happen as a rival.
+"""A small change to a case, which is tried as a workaround or as a rival explanation.
 
-Which there are is data: `data/workarounds/workarounds.toml`, `data/hypotheses/mechanisms.toml`.
+The changes are data: `data/workarounds/workarounds.toml`, `data/hypotheses/mechanisms.toml`.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """evtx itself on trial: the user's program at the user's commit, run on its own sample files.
 
 It needs its repository and its crates (`data/cases/evtx.toml`). Without them there are figures
-that were measured by hand (`data/seed/evtx.toml`), which say so.
+that we measured outside the notebooks (`data/seed/evtx.toml`); each says so.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def measure(
 ) -> pd.DataFrame:
     """Build evtx for profiling in each way, and run it on every sample; return a row for a way.
 
-    The ways are those that `by_hand` has: C by gcc, by the clang `foreign`, by one of rustc's
+    The ways are those of `measured_outside`: C by gcc, by the clang `foreign`, by one of rustc's
     LLVM, and by `foreign` without instrumentation. `case` and `vendored` are as `cases.get` takes
     them. A build that fails is a row that says why.
     """
@@ -82,8 +82,8 @@ def worth(lab: Lab, foreign: str, *, case: str = "evtx", vendored: str = "") -> 
     return pd.DataFrame(rows, columns=list(_WORTH))
 
 
-def by_hand() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return what `measure` and `worth` would, as it was measured by hand."""
+def measured_outside() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of `measure` and `worth`, as we measured them outside the notebooks."""
     seed = files.read_toml(settings.data_dir() / "seed" / "evtx.toml")
     tables = [[{**row, "measured": seed["measured"]} for row in seed[k]] for k in ("run", "worth")]
     runs, gains = (pd.DataFrame(rows) for rows in tables)
@@ -146,5 +146,5 @@ def _instructions(built: cases.Built, sample: Path) -> int:
     done = process.run((*counter, *_on(built, sample)), cwd=built.folder, limits=settings.TRACED)
     collected = re.search(r"Collected : (\d+)", done.stderr)
     if not collected:
-        raise LabError(f"callgrind on {sample.name}", "it counted nothing", "run it by hand")
+        raise LabError(f"callgrind on {sample.name}", "it counted nothing", "run that command")
     return int(collected[1])

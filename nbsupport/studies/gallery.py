@@ -74,7 +74,8 @@ def judge(lab: Lab, llvm: str, foreign: str) -> pd.DataFrame:
 def table(judged: pd.DataFrame) -> Shown:
     """Show what was made beside what explain says."""
     columns = ("fault", "tool", "made", "verdict", "certainty", "face")
-    return show_table(columns, judged[[*columns]].to_numpy().tolist())
+    heads = ("the program's fault", "tool", "right answer", "explain says", "certainty", "dies")
+    return show_table(heads, judged[[*columns]].to_numpy().tolist())
 
 
 def _path(tool: str) -> Path | str | None:

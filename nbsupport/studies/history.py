@@ -44,7 +44,7 @@ def load() -> tuple[tuple[RepositoryStep, ...], tuple[MacReport, ...]]:
 
 def table(steps: Sequence[RepositoryStep]) -> shown.Shown:
     """Show the states of the user's repository, what changed with each beside the others."""
-    heads = ("in 2025", "commit", "cc", "mirrors", "rustc", "allocator", "PGO on macOS")
+    heads = ("in 2025", "commit", "cc", "hands on flags", "rustc", "allocator", "PGO on macOS")
     rows = []
     for step in steps:
         versions = (step.cc, step.mirrored, step.rustc)
@@ -54,6 +54,6 @@ def table(steps: Sequence[RepositoryStep]) -> shown.Shown:
 
 def show_reports(reports: Sequence[MacReport]) -> shown.Shown:
     """Show what others met on Macs, and what of it supports our explanation, and what does not."""
-    heads = ("report", "saw", "where", "supports", "does not show")
+    heads = ("report", "what they saw", "where", "what it supports", "what it does not show")
     rows = [(one.source, one.saw, one.where, one.supports, one.lacks) for one in reports]
     return shown.table(heads, rows)

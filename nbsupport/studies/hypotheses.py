@@ -3,6 +3,7 @@
 What is on trial is data (`data/hypotheses/hypotheses.toml`); verdicts come from a run alone.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from nbsupport.audit import LinkPiece, fate
 from nbsupport.base import files, settings
 from nbsupport.lab import Trial
 from nbsupport.lab.outcome import Kind
-from nbsupport.notebooks.results import Run
+from nbsupport.notebooks.results import Run, load_claims
 from nbsupport.show import shown
 from nbsupport.studies import mechanisms
 
@@ -57,7 +58,7 @@ class Prediction:
 
     def verdict(self, run: Run) -> Verdict:
         """Return what a run's claim makes of it: open where it says nothing."""
-        observed = set(run.observed(self.claim))
+        observed = {*run.observed(self.claim), *(["holds"] if run.holds(self.claim) else [])}
         if self.unless in observed:
             return "refuted"
         return "supported" if self.so in observed else "open"
@@ -88,17 +89,15 @@ class Hypothesis:
         something of the user's crash. It is supported if all that was tested came true.
         """
         tests = [test for test in self.predictions if test.verdict(run) != "open"]
-        lacking = _lacking(run)
-        rows = [row for row in self.rows if row in lacking]
+        rows_of_run = _tried(run)
+        rows = [row for row in self.rows if row in rows_of_run]
         why = [test.seen(run) for test in tests]
         for row in rows:
-            missing, untried = map(", ".join, lacking[row])
-            all_ = f"all but {untried}, which was not tried" if untried else "all"
-            why.append(f"{row} contradicts {missing}" if missing else f"{row} shows {all_}")
+            why.append(_fared(rows_of_run[row]))
         if not why:
             return "open", ()
         wrong = [test for test in tests if test.verdict(run) == "refuted"]
-        refuted = wrong or (rows and all(lacking[row][0] for row in rows))
+        refuted = wrong or (rows and all(mechanisms.lacks(rows_of_run[row]) for row in rows))
         return "refuted" if refuted else "supported", tuple(why)
 
 
@@ -116,26 +115,34 @@ def load() -> tuple[Hypothesis, ...]:
     return tuple(hypotheses)
 
 
-def _lacking(run: Run) -> dict[str, tuple[list[str], list[str]]]:
-    """Return, for each mechanism that a run made happen, what of the user's crash it lacks.
+def _fared(row: dict[Any, Any]) -> str:
+    """Return in words how a mechanism differs from the user's crash, or that it shows all."""
+    if words := mechanisms.reasons(row):
+        return f"{row['what']}: {'; '.join(words)}"
+    criteria = mechanisms.criteria()
+    names = [criteria[name].costly or (criteria[name].short,) for name in mechanisms.untried(row)]
+    untried = ", ".join(itertools.chain(*names))
+    shows = f"shows all that was tried (not tried: {untried})" if untried else "shows all"
+    return f"{row['what']}: {shows}"
 
-    After that, what of it was not tried.
-    """
+
+def _tried(run: Run) -> dict[str, dict[Any, Any]]:
+    """Return the row of each mechanism that a run tried, by its id."""
     table = run.tables.get("mechanisms")
     rows = [] if table is None else table.to_dict("records")
-    made = (row for row in rows if not row["why"])
-    return {row["mechanism"]: (mechanisms.lacks(row), mechanisms.untried(row)) for row in made}
+    return {row["mechanism"]: row for row in rows if not row["why"]}
 
 
 def ledger(run: Run) -> pd.DataFrame:
     """Return a row for each hypothesis with what a `run` (its claims and tables) makes of it."""
     columns = ["hypothesis", "claim", "source", "mechanism"]
     columns += ["verdict", "observations", "predictions", "decide"]
-    rows = []
+    rows, texts = [], load_claims()
     for hypothesis in load():
         verdict, why = hypothesis.verdict(run)
-        tests = ", ".join(dict.fromkeys(test.claim for test in hypothesis.predictions))
-        decide = hypothesis.decide or (f"the claims {tests}" if tests else "notebook 06")
+        claims = [test.claim for test in hypothesis.predictions]
+        books = dict.fromkeys(texts[name].notebook[:2] for name in claims) or ("06",)
+        decide = hypothesis.decide or f"notebook {' and '.join(books)}"
         says = "; ".join(test.says for test in hypothesis.predictions)
         row = (hypothesis.id, hypothesis.claim, hypothesis.source, hypothesis.mechanism)
         rows.append((*row, verdict, "; ".join(why), says, decide))
@@ -148,5 +155,5 @@ def table(verdicts: pd.DataFrame) -> shown.Shown:
     for row in verdicts.to_dict("records"):
         decided = row["decide"] if row["verdict"] == "open" else row["observations"]
         rows.append((row["claim"], row["source"], row["verdict"], decided))
-    heads = ("hypothesis", "said by", "verdict", "decided by; if open, what would")
+    heads = ("hypothesis", "said by", "verdict", "what decided it; if open, what would")
     return shown.table(heads, rows)

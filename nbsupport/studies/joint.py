@@ -30,16 +30,9 @@ _ROLES: dict[str, dict[str, Any]] = {
 #: What value profiling counts. Source: INSTR_PROF_VALUE_KIND, IPVK_* (InstrProfData.inc).
 _KINDS = {0: "calls", 1: "memory"}
 _NUMBERS = ["calls", "calls_ran", "memory", "memory_ran"]
-_HEADERS = {False: "as glibc has it", True: "as macOS has it"}
-#: What the user saw of one program (the small ones were others), in a word or two.
-_WORDS = {
-    "allocators": "an allocator",
-    "function": "the function",
-    "moment": "the moments",
-    "merge": "what is left",
-    "systems": "health with gcc",
-    "address": "0x0",
-}
+_HEADERS = {False: "unchecked, as on Linux", True: "checked, as on macOS"}
+#: What the user saw of one program: the small ones were others.
+_OF_ONE = ("allocators", "function", "moment", "merge", "systems", "address")
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def measure(
     """
     plain = lab.trial("cold", llvm, foreign)
     chosen = load(whole=whole)
-    facts = [observation for observation in observations if observation.id in _WORDS]
+    facts = [observation for observation in observations if observation.id in _OF_ONE]
 
     def run(row: JointProgram) -> tuple[Signature, dict[str, int]]:
         roles = ["cold"] if row.costly and not whole else [*_ROLES]
@@ -162,25 +155,20 @@ def predict_missing(row: Mapping[Any, Any], *, crashes: bool) -> tuple[str, ...]
     2^48, and a debugger tells it as it is; all else is a hash, or a number that is no address.
     """
     if not crashes:
-        return tuple(_WORDS[name] for name in mechanisms.criteria() if name in _WORDS)
-    return (_WORDS["address"],) if row["spelled"] and not row["memory"] else ()
-
-
-def missing(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Return which of what the user saw a `row` of `measure` contradicts, in words."""
-    return tuple(_WORDS[name] for name in mechanisms.lacks(row))
+        return tuple(how.short for name, how in mechanisms.criteria().items() if name in _OF_ONE)
+    return (mechanisms.criteria()["address"].short,) if row["spelled"] and not row["memory"] else ()
 
 
 def surprises(measured: pd.DataFrame, *, crashes: bool) -> list[str]:
-    """Return the programs of a table of `measure` that end otherwise than `predict_end` says."""
+    """Return the programs of a table of `measure` that do not end as `predict_end` says."""
     rows = measured[measured["why"] == ""].to_dict("records")
     return [row["mechanism"] for row in rows if row["ends"] != predict_end(row, crashes=crashes)]
 
 
 def table(measured: pd.DataFrame) -> shown.Shown:
     """Show a table of `measure`: how each program ends, and what of the crash it does not show."""
-    heads = ("program", "C compiled", "dies", "in", "a debugger prints", "if main writes")
-    more = ("profile", "with gcc", "does not show")
+    heads = ("program", "memset in C", "how it ends", "in function", "a debugger prints")
+    more = ("with an explicit write", "llvm-profdata says", "C by gcc", "does not show")
     rows = list[tuple[str, ...]]()
     for row in measured.to_dict("records"):
         name = (row["what"], _HEADERS[row["checked"]])
@@ -188,16 +176,19 @@ def table(measured: pd.DataFrame) -> shown.Shown:
             rows.append((*name, f"not run: {row['why']}", *[""] * 6))
             continue
         cells = [row[n] or "-" for n in ("ends", "function", "address", "ends_explicit", "merge")]
-        rows.append((*name, *cells, row["gcc"] or "-", ", ".join(missing(row)) or "nothing"))
+        rows.append(
+            (*name, *cells, row["gcc"] or "-", ", ".join(mechanisms.missing(row)) or "nothing")
+        )
     return shown.table((*heads, *more), rows)
 
 
 def show_sites(measured: pd.DataFrame, *, crashes: bool) -> shown.Shown:
     """Show of a table of `measure` how many value sites C has, how many ran, and what followed."""
-    heads = ("program", "C compiled", "calls", "of them ran", "memory operations", "of them ran")
+    heads = ["program", "memset in C", "sites of calls", "of these ran"]
+    heads += ["sites of memory operations", "of these ran", "predicted end", "observed end"]
     rows = []
     for row in measured[measured["why"] == ""].to_dict("records"):
         counted = [row[name] for name in _NUMBERS]
         ends = predict_end(row, crashes=crashes), row["ends"]
         rows.append((row["what"], _HEADERS[row["checked"]], *counted, *ends))
-    return shown.table((*heads, "so it should", "it does"), rows)
+    return shown.table(heads, rows)

@@ -1,6 +1,6 @@
-"""Each way to the user's crash, made to happen: how its signature agrees with what was seen.
+"""Each way to the user's crash, tried in a program: how its signature agrees with what was seen.
 
-What there is to make happen is data (`data/hypotheses/mechanisms.toml`). A signature is measured:
+The mechanisms are data (`data/hypotheses/mechanisms.toml`). A signature is measured:
 one program for each observation of the user's, changed in the same way, and run.
 """
 
@@ -33,11 +33,25 @@ Agreement = Literal["yes", "no", "assumed", "untried"]
 _AGREEMENTS: dict[Agreement, str] = {
     "yes": "agrees",
     "no": "contradicts it",
-    "assumed": "agrees only if it was absent where the user saw no crash",
+    "assumed": "agrees only if the mechanism was absent where the user saw no crash",
     "untried": "not tried here",
 }
 _FILLS = {"yes": look.GOOD, "assumed": look.YELLOW}  # else none: it says nothing for it
 _AGREES = "agrees_"
+#: The groups of rows in the figure, by the source of a mechanism, in the order of the data.
+_GROUPS = {
+    "control": "no change",
+    "ours": "our explanation",
+    "notes": "what the notes say",
+    "rival": "other explanations",
+}
+#: What was measured, as a reason says it.
+_PHRASES = {
+    "crash at exit": "only at exit",
+    "crash in main": "in main, before any write",
+    "skipped without a word": "an empty file",
+    "valid": "a valid profile",
+}
 _PAGE = 4096  # an address below it is 0, and the offset of a field or an element
 
 
@@ -46,6 +60,7 @@ class Criterion:
     """How a mechanism is held against an observation; `criteria.toml` explains the fields."""
 
     head: str
+    short: str
     programs: tuple[str, ...]
     costly: tuple[str, ...] = ()
     crash: tuple[str, ...] = ()
@@ -56,6 +71,7 @@ class Criterion:
     detail: str = ""
     alive: tuple[str, ...] = ()
     in_crash: bool = True
+    unlike: str = ""
 
 
 @functools.cache
@@ -86,7 +102,7 @@ class Signature:
 
     @property
     def why(self) -> str:
-        """Why it was not made to happen at all, or ""."""
+        """Why it was not tried at all, or ""."""
         return self.errors.get("cold", "")
 
     @property
@@ -222,6 +238,22 @@ def lacks(row: Mapping[Any, Any]) -> list[str]:
     return [name for name in crash if row.get(f"{_AGREES}{name}") == "no"]
 
 
+def missing(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return what of the user's crash a `row` of `compare` contradicts, in a word or two each."""
+    return tuple(criteria()[name].short for name in lacks(row))
+
+
+def reasons(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Return in words how a `row` of `compare` differs from the user's crash."""
+    if lacks(row) and not str(row["ends"]).startswith("crash"):
+        return (f"does not crash ({row['ends']})",)
+    words = []
+    for name in lacks(row):
+        measured = row.get(criteria()[name].column, "")
+        words.append(criteria()[name].unlike.format(here=_PHRASES.get(measured, measured)))
+    return tuple(words)
+
+
 def untried(row: Mapping[Any, Any]) -> list[str]:
     """Return of which observations of the user's crash a `row` of `compare` says nothing, by id."""
     crash = [name for name, criterion in criteria().items() if criterion.in_crash]
@@ -238,11 +270,12 @@ def measurement(row: Mapping[Any, Any], observation: str) -> str:
 def table(compared: pd.DataFrame) -> shown.Shown:
     """Show what each mechanism comes to, measured: a table of `compare`."""
     columns = ["what", "ends", "function", "address", "ends_explicit", "merge"]
-    heads = ("mechanism", "ends in", "function", "a debugger prints", "if main writes", "profile")
+    heads = ["mechanism", "how it ends", "in function", "a debugger prints"]
+    heads += ["with an explicit write", "llvm-profdata says"]
     rows = []
     for row in compared.to_dict("records"):
         cells = [row[name] or "-" for name in columns]
-        unmade = [row["what"], f"not made: {row['why']}", "", "", "", ""]
+        unmade = [row["what"], f"not tried: {row['why']}", "", "", "", ""]
         rows.append(unmade if row["why"] else cells)
     return shown.table(heads, rows)
 
@@ -254,25 +287,33 @@ def figure(compared: pd.DataFrame, observations: Sequence[Observation]) -> shown
     """
     columns = [observation for observation in observations if observation.id in criteria()]
     rows = [row for row in compared.to_dict("records") if not row["why"]]
-    drawn, ((axes,),) = look.charts(50 + 23 * len(rows))
+    groups = list(dict.fromkeys(row["source"] for row in rows))
+    ys = [n + 0.8 * (groups.index(row["source"]) + 1) for n, row in enumerate(rows)]
+    drawn, ((axes,),) = look.charts(50 + 23 * (len(rows) + 0.8 * len(groups)))
     # What is no part of the crash stands apart.
     xs = [n if criteria()[fact.id].in_crash else n + 0.3 for n, fact in enumerate(columns)]
-    for y, row in enumerate(rows):
+    for group in groups:
+        first = next(y for y, row in zip(ys, rows, strict=True) if row["source"] == group)
+        axes.text(-0.5, first - 0.85, _GROUPS[group], **look.HEAD)
+    for y, row in zip(ys, rows, strict=True):
         for x, observation in zip(xs, columns, strict=True):
             word = row[f"{_AGREES}{observation.id}"]
             fill, text = _FILLS.get(word, "none"), word.replace("untried", "-")
             look.cell(axes, (x, y), (0.94, 0.86), fill, text)
     axes.set_xticks(xs, [criteria()[observation.id].head for observation in columns])
-    axes.set_yticks(range(len(rows)), [textwrap.fill(row["what"], 32) for row in rows])
-    axes.set(xlim=(-0.5, xs[-1] + 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.set_yticks(ys, [textwrap.fill(row["what"], 32) for row in rows])
+    axes.set(xlim=(-0.5, xs[-1] + 0.5), ylim=(max(ys, default=0) + 0.5, -0.5))
     axes.xaxis.tick_top()
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("normal" if lacks(row) else "bold")
+        label.set_fontweight("normal" if lacks(row) or untried(row) else "bold")
     whole = [row["what"] for row in rows if not lacks(row) and not untried(row)]
-    caption = f"Of {len(rows)} mechanisms, these show all that was seen of the crash: "
-    caption += f"{'; '.join(whole) or 'none'}."
-    words = (f"{row['mechanism']}: {', '.join(lacks(row)) or 'nothing'}" for row in rows)
-    return shown.framed(drawn, caption, f"what each contradicts: {'; '.join(words)}")
+    caption = "A row is a mechanism, a column is something that the user saw. Green: the mechanism "
+    caption += (
+        "shows it. Yellow: it agrees only with an assumption. In bold, what shows all of the "
+    )
+    caption += f"crash. Of {len(rows)} mechanisms these do: {'; '.join(whole) or 'none'}."
+    words = (f"{row['what']}: {', '.join(reasons(row)) or 'in nothing'}" for row in rows)
+    return shown.framed(drawn, caption, f"how each differs from the crash: {'; '.join(words)}")
 
 
 def printed(crash: Crash) -> str:
@@ -324,7 +365,7 @@ def _measured(row: Mapping[Any, Any], observation: Observation) -> tuple[str, st
 def _lacking(row: Mapping[Any, Any], asked: Sequence[Observation]) -> tuple[str, str]:
     """Return how many observations of the crash a mechanism contradicts, and which."""
     if row["why"]:
-        return "-", f"not made: {row['why']}"
+        return "-", f"not tried: {row['why']}"
     names = lacks(row)
     which = "; ".join(observation.what for observation in asked if observation.id in names)
     return str(len(names)), which or "nothing"

@@ -154,8 +154,8 @@ def try_all(main: Toolchain, foreign: Toolchain) -> pd.DataFrame:
     mine, other = headers.learned(main), headers.learned(foreign)
     walk = enumerate_phases(mine, other)
     own = _Case(f"the runtime of LLVM {main.major}", main, mine, mine, other)
-    held = dataclasses.replace(own, name="the same, memory holds -16", first_word=_SPACE - _NEXT)
-    two = f"InstrProfilingValue.c of LLVM {foreign.major}, all else of {main.major}"
+    held = dataclasses.replace(own, name="the same, with -16 in memory", first_word=_SPACE - _NEXT)
+    two = f"InstrProfilingValue.c of LLVM {foreign.major}, the rest of LLVM {main.major}"
     cases = [(own, phase) for phase in walk]
     (start, *_) = enumerate_phases(other, mine)  # where a reader begins with a record, too
     cases += [(held, walk[-1]), (_Case(two, foreign, other, mine, mine), start)]
@@ -174,9 +174,10 @@ def zeros(tried: pd.DataFrame, column: str) -> tuple[str, str]:
 
 def table(tried: pd.DataFrame) -> Shown:
     """Show what `try_all` returned."""
-    heads = ("who reads", "from byte", "as Values", "as NumValueSites", "records", "faults")
+    heads = ("reader", "starts at byte", "reads as Values", "reads as NumValueSites")
+    numbers = ("records tried", "faults", "as predicted", "faults at exactly 0")
     columns = ["case", "at", "values", "sites", "records", "faults", "foretold", "zero"]
-    return shown.table((*heads, "as foretold", "at exactly 0"), tried[columns].to_numpy().tolist())
+    return shown.table((*heads, *numbers), tried[columns].to_numpy().tolist())
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ _WAYS = {
     "the exit handler": ("cold", "ir"),
     "__llvm_profile_write_file in main": ("explicit", "ir"),
     "the same in a forked child": ("forked", "ir"),
-    "a value site, before anything is written": ("hot", "ir"),
+    "a value site in main, before any write": ("hot", "ir"),
     "__llvm_profile_write_buffer in main": ("buffer", "ir"),
     "the exit handler, front-end instrumentation": ("cold", "front-end"),
-    "__llvm_profile_write_buffer, front end": ("buffer", "front-end"),
+    "__llvm_profile_write_buffer, front-end instrumentation": ("buffer", "front-end"),
 }
 #: Starts all programs before it waits for the first; ends as the last of those that fail.
 _AT_ONCE = """for one; do "$one" & all="$all $!"; done
@@ -179,7 +179,7 @@ def figure(kills: Mapping[str, Kills], once: Mapping[str, Written]) -> shown.Sho
     captions, words = [], []
     for n, (label, row) in enumerate(kills.items()):
         y = n * _ROW
-        axes.text(0, y + 10, f"{label}: killed before it ...", **look.HEAD)
+        axes.text(0, y + 10, f"{label}: the program is killed before it …", **look.HEAD)
         runs = [written.times(once[label]) or 0 for _, written in row]
         wide = look.WIDTH / len(row)
         for x, ((doing, written), times) in enumerate(zip(row, runs, strict=True)):
@@ -196,10 +196,13 @@ def figure(kills: Mapping[str, Kills], once: Mapping[str, Written]) -> shown.Sho
             axes.text(middle, y + 56, state, ha="center", **look.SMALL)
             disk = f"{size} bytes" if written.files else "no file"
             axes.text(middle, y + 67, disk, ha="center", **look.MUTED)
-        captions.append(f"{label}: {sum(map(bool, runs))} of {len(row)} moments leave counts")
+        captions.append(f"{label}: {sum(map(bool, runs))} of {len(row)} kills leave counts")
         pairs = zip((doing for doing, _ in row), runs, strict=True)
         words.append(f"{label}: {', '.join(f'{doing} {n}' for doing, n in pairs)}")
-    caption = f"What a kill leaves, by the moment. {'; '.join(captions)}."
+    caption = (
+        "Each box is a system call; the program is killed before it. Green: the file has counts. "
+    )
+    caption += f"Orange: a broken file. {'; '.join(captions)}."
     return shown.framed(drawn, caption, f"runs kept by a kill before: {'; '.join(words)}")
 
 
@@ -219,7 +222,7 @@ def show_readers(ways: Mapping[str, Mapping[str, Outcome]]) -> shown.Shown:
         (way, *(outcome.kind for outcome in outcomes.values()), functions[way])
         for way, outcomes in ways.items()
     ]
-    return shown.table(("records are read by", *next(iter(ways.values())), "dies in"), rows)
+    return shown.table(("who reads the records", *next(iter(ways.values())), "dies in"), rows)
 
 
 def _written(lab: Lab, trial: Trial, pattern: str, commands: Iterable[Command]) -> Written:

@@ -15,7 +15,10 @@ from nbsupport.show import Shown, shown
 from nbsupport.studies.build_change import BuildChange
 
 #: What data/hypotheses/mechanism.h makes happen, by its macro.
-WHAT = {"TWO_WRITERS": "two threads write at once", "COUNTING": "one writes, another still counts"}
+WHAT = {
+    "TWO_WRITERS": "two threads write at once",
+    "COUNTING": "one thread writes, another still counts",
+}
 _TOLD = re.compile(r"instruction (0x[0-9a-f]+), address (\S+), code (\d+)")
 _PAGE = 4096
 #: How often the runs are made again while no writer dies: a busy machine has fewer races.
@@ -57,7 +60,9 @@ def measure(lab: Lab, llvm: str, runs: int) -> pd.DataFrame:
 
 def table(measured: pd.DataFrame) -> Shown:
     """Show what was measured."""
-    return shown.table(("race", "runs", "died", "in", "at"), measured.to_numpy().tolist())
+    return shown.table(
+        ("race", "runs", "died", "in function", "at address"), measured.to_numpy().tolist()
+    )
 
 
 def often(measured: pd.DataFrame) -> tuple[str, ...]:

@@ -24,9 +24,9 @@ def try_all(lab: Lab, programs: Sequence[str], names: Sequence[str]) -> pd.DataF
     """Rescue each of the `programs` as made by two toolchains (of `names`) of two record sizes.
 
     Columns: program, main, foreign; `outcome` of the program by itself; `functions` and `layouts`
-    in the rescued profile; `lost`, as the rescue says; `wrong`: functions that uniform builds of
-    its parts tell otherwise of, in anything: counters, value sites, what these saw. No rows where
-    there are no two such toolchains.
+    in the rescued profile; `lost`, as the rescue says; `wrong`: functions that differ from the
+    uniform builds in anything: counters, value sites, recorded values. No rows where there are no
+    two such toolchains.
     """
     mixed = []
     for trial in itertools.starmap(lab.trial, itertools.product(programs, names, names)):
@@ -57,8 +57,9 @@ def rescue_run(lab: Lab, trial: Trial) -> dict[str, Any]:
 def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
     """Run the program of a `trial`, and rescue the raw profile it leaves; return how that fared.
 
-    `bytes` of the raw profile (0: nothing to rescue, and no more keys), `functions` in the rescued
-    profile; how many are `wrong`: have other counts than in the uniform builds; `lost`.
+    `bytes` of the raw profile (0: nothing to rescue, and no more keys); `message`: what
+    `llvm-profdata merge` says; `functions` in the rescued profile; `wrong`: how many have
+    other counts than in the uniform builds; `lost`: what the rescue says it could not save.
     """
     with tempfile.TemporaryDirectory(prefix="pgo-lab-") as name:
         folder = Path(name)
@@ -67,12 +68,15 @@ def rescue_profraw(lab: Lab, trial: Trial) -> dict[str, Any]:
         size = raw.stat().st_size if raw.is_file() else 0
         if not size:
             return {"bytes": 0}
+        merged = profdata.merge(profdata.tool(trial.main), [raw], folder / "merged.profdata")
         out = folder / "saved.proftext"
         profile = rescue.from_profraw(raw, out, binary=program)
         rescued = counts.parse(out.read_text())
     expected = counts.together(lab.reference(part) for part in trial.references)
     wrong = sum(rescued.get(key) != row for key, row in expected.items() if row is not None)
-    return {"bytes": size, "functions": profile.functions, "wrong": wrong, "lost": profile.lost}
+    message = "; ".join(merged.stderr.replace(f"{folder}/", "").split("\n")).strip("; ")
+    row = {"bytes": size, "message": message, "functions": profile.functions}
+    return {**row, "wrong": wrong, "lost": profile.lost}
 
 
 def read_functions(profile: Path) -> dict[Key, TextRecord]:

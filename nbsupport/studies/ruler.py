@@ -17,7 +17,7 @@ import lief
 import pandas as pd
 
 from nbsupport.audit import objects
-from nbsupport.base import LabError, progress
+from nbsupport.base import LabError, files, progress, settings
 from nbsupport.lab import Lab, Trial
 from nbsupport.macos import MachOProgram, executable
 from nbsupport.profile import LAYOUTS, Layout, changes, infer
@@ -74,6 +74,20 @@ class Ruler:
         """Where the runtime will die, as a trial's outcome says it; None: nowhere."""
         return f"{self.misread.fault_address:#x}" if self.misread else None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object, of which `from_json` makes it again."""
+        rows = [
+            [(record.offset, record.name, record.layout.raw_version) for record in records]
+            for records in (self.records, self.slots)
+        ]
+        wrong = dict(vars(self.misread)) if self.misread else {}
+        if wrong:
+            wrong["slot"], wrong["record"] = (
+                self.slots.index(wrong["slot"]),
+                self.records.index(wrong["record"]),
+            )
+        return {"data": self.data.hex(), "records": rows[0], "slots": rows[1], "misread": wrong}
+
 
 def from_trial(lab: Lab, trial: Trial) -> Ruler:
     """Read the program of a `trial`; an LLVM that is not in the table is asked for its layout.
@@ -86,6 +100,26 @@ def from_trial(lab: Lab, trial: Trial) -> Ruler:
 def from_program(program: MachOProgram) -> Ruler:
     """Read a `program` of macOS, at the addresses that it is emulated at; raises as `read` does."""
     return read(program.path, *map(_layout, (program.main, program.foreign)))
+
+
+def keep() -> None:
+    """Keep the README's picture: the ruler of the default trial (19 with 17)."""
+    with Lab() as lab:
+        picture = figure(from_trial(lab, lab.trial("cold", "19", "17")))
+    files.write(settings.data_dir() / "recorded" / "ruler.svg", shown.svg(picture))
+
+
+def from_json(document: Mapping[str, Any]) -> Ruler:
+    """Return a ruler out of what its `to_json` returned; its layouts are those of the table."""
+    records, slots = (
+        tuple(Record(offset, name, LAYOUTS[version]) for offset, name, version in document[part])
+        for part in ("records", "slots")
+    )
+    wrong = dict(document["misread"])
+    if wrong:
+        wrong["slot"], wrong["record"] = slots[wrong["slot"]], records[wrong["record"]]
+    misread = Misread(**wrong) if wrong else None
+    return Ruler(bytes.fromhex(document["data"]), records, slots, misread)
 
 
 def _layout(owner: Toolchain) -> Layout:
@@ -180,7 +214,10 @@ def _misread(
 
 
 def explain(ruler: Ruler) -> tuple[tuple[str, str], ...]:
-    """Return the steps from bytes to fault address, as (who does what, what comes of it)."""
+    """Return the steps from the bytes to the fault address, each with a word for it.
+
+    A number of several bytes is stored last byte first (little-endian): a step spells it.
+    """
     wrong = ruler.misread
     if not wrong:
         return ()
@@ -189,31 +226,34 @@ def explain(ruler: Ruler) -> tuple[tuple[str, str], ...]:
         say: Callable[[int], str] = str if len(wrong.written) > 1 else hex
         numbers = (f"{n} {', '.join(map(say, values))}" for n, values in wrong.written.items())
         steps = [
-            ("written", f"{_hex(wrong.value)}: {', '.join(numbers)}, of {owner}"),
-            ("read as", f"Values = {wrong.value:#x}, a pointer to nodes"),
+            ("written", f"{_hex(wrong.value)}: {' and '.join(numbers)} of {owner}"),
+            ("last byte first", f"{wrong.value:#018x}"),
+            ("read as", "Values, a pointer to nodes"),
         ]
     else:  # an address, which differs from machine to machine
         steps = [
-            ("written", f"{', '.join(wrong.written)} of {owner}"),
+            ("written", f"{' and '.join(wrong.written)} of {owner}"),
             ("read as", "Values, a pointer to nodes"),
-            ("found there", f"{_hex(wrong.node)}, taken for the address of a node"),
-            ("touched", f"that node's Next, {_NEXT} bytes on"),
+            ("found there", f"{_hex(wrong.node)}, read as the address of a node"),
+            ("last byte first", f"{wrong.node:#018x}"),
+            ("touched", f"Next of that node, {_NEXT} bytes after its start"),
         ]
     steps.append(("fault address", f"{ruler.fault_address}"))
     return tuple(steps)
 
 
 def caption(ruler: Ruler) -> str:
-    """Say in a sentence or two what the ruler shows."""
+    """Say in a few sentences what the ruler shows."""
     mine = ruler.slots[0].layout
     steps = f"The runtime of raw version {mine.raw_version} steps {mine.record_size()} bytes"
     wrong = ruler.misread
     if not wrong:
-        return f"{steps} from record to record, and so do the records: it reads what was written."
+        return f"{steps}. All records have this size: the runtime reads what was written."
     return (
-        f"{steps}, the library's records are {wrong.record.layout.record_size()} long: where it "
-        f"looks for Values stands {' and '.join(wrong.written)} of {short(wrong.record.name)}, "
-        f"and leads it to {ruler.fault_address}."
+        f"{steps}. The library's records have {wrong.record.layout.record_size()} bytes. Where the "
+        f"runtime expects Values, the library has {' and '.join(wrong.written)} of "
+        f"{short(wrong.record.name)}. The runtime follows this as a pointer, and faults at "
+        f"{ruler.fault_address}."
     )
 
 
@@ -225,7 +265,8 @@ def _hex(word: int) -> str:
 def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
     """Return the record ruler with a choice of both LLVMs: of `names`, and `main` and `foreign`.
 
-    These are chosen first. All are linked and read at once: a choice draws, or says why it cannot.
+    These are chosen first. The reader sees a question, and unfolds its answer. All pairs are
+    linked and read at once: a choice draws, or says why it cannot.
     """
     llvms = list(dict.fromkeys((*names, main, foreign)))
     pairs = list(itertools.product(llvms, llvms))
@@ -244,13 +285,33 @@ def widget(lab: Lab, names: Sequence[str], main: str, foreign: str) -> Live:
         with contextlib.suppress(RuntimeError):  # no kernel
             # When the reader looks; in the middle of a drawing it takes a tenth of a second.
             asyncio.get_running_loop().call_later(0.5, gc.collect)
-        return figure(ruler) if isinstance(ruler, Ruler) else ruler
+        return _ask(ruler) if isinstance(ruler, Ruler) else ruler
 
     choices = [choice("main", llvms, main), choice("library", llvms, foreign)]
     static = drawn(main, foreign)
     return live(choices, lambda: drawn(*(choice.value for choice in choices)).html, static)
 
 
+def _ask(ruler: Ruler) -> Shown:
+    """Show what was written, with the question what the runtime reads; the answer is folded."""
+    mine = ruler.slots[0].layout
+    words = (
+        f"The records as their compilers wrote them. The runtime of raw version {mine.raw_version} "
+        f"starts at byte 0 and steps {mine.record_size()} bytes. In each step it expects Values at "
+        f"byte {mine.offsets()['Values']}. What is there once it reaches the library's records?"
+    )
+    drawn, axes = look.sheet(_HEIGHT + 44)
+    window = _window(ruler)
+    _band(axes, ruler.records, window, 20, "written")
+    _scale(axes, window)
+    answer = figure(ruler)
+    question = shown.framed(drawn, words, "the fields of the records, in order")
+    folded = shown.element("details", shown.element("summary", "Answer"), shown.Html(answer.html))
+    return Shown(f"{question.text}\n{answer.text}", question.html + folded)
+
+
+#: Bytes that belong to no field.
+_PADDING = "padding"
 #: Who it is, where its counters are, its code, where its values are, how many: a colour each.
 _COLOURS = {
     **dict.fromkeys(("NameRef", "FuncHash"), look.SKY),
@@ -259,6 +320,7 @@ _COLOURS = {
     "Values": look.VERMILION,
     **dict.fromkeys(("NumCounters", "NumValueSites", "NumBitmapBytes"), look.ORANGE),
     "OffloadDeviceWaveSize": look.ORANGE,
+    _PADDING: look.PALE,
 }
 #: Bytes that the ruler shows, and points: of a byte, of a field's height, where the first is.
 _SPAN, _BYTE, _HEIGHT, _LEFT = 136, 3.8, 88, 24
@@ -323,17 +385,14 @@ def figure(ruler: Ruler) -> Shown:
 
     To scale; what is read as it was written is pale.
     """
-    steps, wrong = explain(ruler), ruler.misread
-    first = max(0, wrong.slot.offset - 16) if wrong else 0
-    window = range(first, min(first + _SPAN, len(ruler.data)) + 1)
+    steps, wrong, window = explain(ruler), ruler.misread, _window(ruler)
     below = 30 + 14 * len(steps) if steps else 0
     drawn, axes = look.sheet(2 * _HEIGHT + 60 + below)
     right = {part for record in ruler.records for part in record.fields()}
     upper, lower = 20, _HEIGHT + 40
     _band(axes, ruler.records, window, upper, "written")
     _band(axes, ruler.slots, window, lower, "read", right)
-    for place in window[::8]:
-        axes.text(_x(window, place), _HEIGHT + 30, str(place), ha="center", **look.MUTED)
+    _scale(axes, window)
     if wrong:
         middle, y = _x(window, wrong.at + 4), lower + _HEIGHT + 30
         for top in (upper, lower):
@@ -346,6 +405,18 @@ def figure(ruler: Ruler) -> Shown:
             axes.text(110, y + 14 * line, what, family="monospace", **bold)
     words = "; ".join(f"{does}: {what}" for does, what in steps) or "no field is misread"
     return shown.framed(drawn, caption(ruler), words)
+
+
+def _window(ruler: Ruler) -> range:
+    """Return which bytes of the section the ruler shows."""
+    first = max(0, ruler.misread.slot.offset - 16) if ruler.misread else 0
+    return range(first, min(first + _SPAN, len(ruler.data)) + 1)
+
+
+def _scale(axes: Axes, window: range) -> None:
+    """Write the bytes' numbers below the upper band."""
+    for place in window[::8]:
+        axes.text(_x(window, place), _HEIGHT + 30, str(place), ha="center", **look.MUTED)
 
 
 def _x(window: range, place: float) -> float:
@@ -369,16 +440,29 @@ def _band(
             label = f"{short(record.name)}, {record.layout.record_size()} bytes"
         line = [_x(window, start) + 1, _x(window, end) - 1]
         axes.plot(line, [edge, edge], color=look.INK, linewidth=1)
-        if end - start > 16:  # else there is no room
-            axes.text(line[0], edge + side, label, **look.SMALL)
-        for name, place, size in record.fields():
-            if place not in window or place + size not in window:
+        # A narrow part has room for a short name only.
+        label = label if end - start > 16 else short(record.name)[:9]
+        axes.text(line[0], edge + side, label, **look.SMALL)
+        for name, place, size in _boxes(record):
+            low, high = max(place, window[0]), min(place + size, window[-1])
+            if low >= high:
                 continue
             colour = _COLOURS.get(name, look.GREY)
             pale = (name, place, size) in right
-            boxes.append((_x(window, place) + 0.5, size * _BYTE - 1))
+            boxes.append((_x(window, low) + 0.5, (high - low) * _BYTE - 1))
             colours.append(look.tint(colour) if pale else colour)
-            small = {"fontsize": 6.5} if size == 2 else {}  # two bytes are no wider
+            small = {"fontsize": 6.5} if high - low == 2 else {}  # two bytes are no wider
             words = {**look.SMALL, **small, "color": "black"}
-            axes.text(_x(window, place + size / 2), top + _HEIGHT / 2, name, **style, **words)
+            axes.text(_x(window, (low + high) / 2), top + _HEIGHT / 2, name, **style, **words)
     axes.broken_barh(boxes, (top, _HEIGHT), facecolors=colours, zorder=0.5)
+
+
+def _boxes(record: Record) -> list[tuple[str, int, int]]:
+    """Return the fields of a record, and the padding that a compiler puts between them."""
+    boxes, at = [], record.offset
+    for name, place, size in (*record.fields(), ("", record.end, 0)):
+        if place > at:
+            boxes.append((_PADDING, at, place - at))
+        boxes += [(name, place, size)] if size else []
+        at = place + size
+    return boxes

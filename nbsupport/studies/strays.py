@@ -97,7 +97,7 @@ def table(ends: pd.DataFrame) -> Shown:
     lines = [*rows[columns].to_numpy().tolist()]
     if len(healthy):
         lines.append([f"each of the {len(healthy)} others", "ok", "-", "-", "-"])
-    heads = (first, "ends", "in", "at", "the linker says")
+    heads = (first, "how it ends", "in function", "at address", "the linker says")
     return shown.table(heads, [[cell or "-" for cell in line] for line in lines])
 
 

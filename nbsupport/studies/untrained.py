@@ -1,8 +1,8 @@
 """Why a program executes more with PGO: builds of it that differ in one thing each.
 
-valgrind, which counts, emulates a processor without AVX-512. What chooses its functions by the
-processor, as orjson does, is trained on some of them, and counted on others. All builds here have
-PGO of the Rust part alone; C has the same clang, and no profile.
+valgrind counts the instructions, and emulates a processor without AVX-512. A program that chooses
+its functions by the processor, as orjson does, is trained on some functions and counted on others.
+All builds here have PGO of the Rust part alone; the same clang compiles C, without a profile.
 """
 
 import json
@@ -50,11 +50,11 @@ WAYS = {
         "the same, no call promoted, no memory operation sized",
         flags=(f"{_LLVM}disable-icp", f"{_LLVM}disable-memop-opt"),
     ),
-    "size": Way("the same, nothing made small", flags=(f"{_LLVM}pgso=false",)),
-    "counter": Way("PGO, trained on the processor that is counted on", "counter"),
-    "nothing": Way("PGO by a profile of nothing", "nothing"),
+    "size": Way("the same, no code made small", flags=(f"{_LLVM}pgso=false",)),
+    "counter": Way("PGO, trained on valgrind's processor", "counter"),
+    "nothing": Way("PGO by an empty profile", "nothing"),
     "inlining": Way(
-        "trained where it is counted, nothing inlined before",
+        "trained on valgrind's processor, no early inlining",
         "counter",
         (f"{_LLVM}disable-preinline",),
         both=True,

@@ -1,7 +1,7 @@
-"""Workarounds on trial: a small change to a case that crashes, and how the program fares then.
+"""Workarounds on trial: a small change to a program that crashes, and how the program ends then.
 
-What each changes is data (`data/workarounds/workarounds.toml`); how it fares is seen in runs:
-of the case with the change, and of the same change where one LLVM makes all (the control).
+What a workaround changes is data (`data/workarounds/workarounds.toml`). How it fares, runs show:
+of the program with the change, and of the same change where one LLVM compiles all (the control).
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ _RUNS = 5
 _DEAD = ("crash", "failed", "limit", "build-failed")
 #: Verdicts by how they begin, from the best to the worst, and in short.
 _RANKS = {
-    "not applicable": "",
+    "not tried": "",
     "not needed": "is healthy",
-    "cures": "is cured",
-    "survives": "loses counts",
-    "survives, loses the profile": "loses the profile",
-    "does not help": "fails",
+    "whole profile": "whole profile",
+    "no crash": "lacks counts",
+    "no crash, no profile": "no profile",
+    "does not help": "with an error",
 }
 #: Columns of the two tables.
 _SHOWN = ("workaround", "source", "verdict", "outcome", "why", *PARTS, "control")
@@ -72,34 +72,35 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """`cures` (every function is right), `survives, loses ...`, `does not help`, or none.
+        """Return `whole profile` (each function is right), `no crash, lacks ...`, `does not help`.
 
-        It does not help where the program dies, fails or is not built. Values are lost if all are.
+        A workaround does not help where the program dies, fails or is not built. Values are lacking
+        if all are. `not tried`, `not needed`: there is nothing to judge.
         """
         if not self.case or not self.outcome:
-            return "not applicable"
+            return "not tried"
         if self.case.kind == "ok":
             return "not needed"
         if self.outcome.kind in _DEAD:
             return "does not help"
         if not any(self.right):
-            return "survives, loses the profile"
+            return "no crash, no profile"
         parts = zip(PARTS, self.right, self.functions, strict=True)
         lost = [f"{all_ - n} of {all_} functions of {part}" for part, n, all_ in parts if n < all_]
         if self.usual_values and not self.values:
             lost.append("all values")
-        return f"survives, loses {' and '.join(lost)}" if lost else "cures"
+        return f"no crash, lacks {' and '.join(lost)}" if lost else "whole profile"
 
     @property
     def step(self) -> str:
-        """How far the program came: where it dies, or how main's end is; "" where it was not tried.
+        """Return where the program dies, or what main's end leaves; "" where it was not tried.
 
-        What dies at a value site never came to the write, so it says nothing about writing.
+        A program that dies at a value site never comes to the write: it says nothing about writing.
         """
         if not self.outcome:
             return ""
         if not self.outcome.crash:
-            return f"main ends, {list(_RANKS.values())[self.rank]}"
+            return f"main ends: {list(_RANKS.values())[self.rank]}"
         names = [frame.function.lstrip("_") for frame in self.outcome.crash.frames]
         reader, _ = runtime.innermost(names)
         if not reader:
@@ -110,7 +111,7 @@ class Row:
 
     @property
     def rank(self) -> int:
-        """Place of its verdict among all, from the best to the worst."""
+        """Return the place of the verdict among all verdicts, from the best to the worst."""
         starts = (n for n, start in enumerate(_RANKS) if self.verdict.startswith(start))
         return max(starts)
 
@@ -158,8 +159,8 @@ def try_all(
     """Try the workarounds (or `only` those named) on a case; return a row for each, in order.
 
     The case is a `program` with its main by `llvm` and its library by `foreign`; what cannot be
-    tried on it is tried on the first program that it is for, but for those of the `whole` if that
-    is not asked for. Raises `LabError` where the case itself cannot be made, or there is no such
+    tried on it is tried on the first program that it is for. Without `whole`, those that take long
+    are left out. Raises `LabError` where the case itself cannot be made, or there is no such
     workaround.
     """
     everything = {workaround.id: workaround for workaround in load()}

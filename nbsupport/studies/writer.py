@@ -21,6 +21,10 @@ ALLOCATOR = frozenset({"malloc", "calloc", "realloc", "free", "strdup"})
 #: What takes the raw version out of an image's variable, to compare it (InstrProfData.inc); who
 #: writes, and who gives it the bounds (InstrProfilingWriter.c).
 CHECK, WRITER, START = "GET_VERSION", "lprofWriteDataImpl", "lprofWriteData"
+#: What stands beside the line that decides the crash, and beside the line that dies.
+DECIDES, DIES = "decides", "dies here"
+#: Whose stride decides it. Source: writeValueProfData (InstrProfilingWriter.c).
+_STRIDE = "writeValueProfData"
 #: What the writer computes from the bounds, by calls that a trace sees.
 _COUNTS = {
     "__llvm_profile_get_num_data": "NumData",
@@ -29,7 +33,11 @@ _COUNTS = {
 #: In points: of the way, its middle, width, and from one function to the next; ends of texts
 #: on its left, beginnings of those on its right.
 _X, _WIDE, _STEP, _LEFT, _RIGHT = 272, 206, 46, 156, 384
-_HEADS = {0: "who else calls it", _X: "the way to the crash", _RIGHT: "what two runs read there"}
+_HEADS = {
+    0: "other callers",
+    _X: "calls on the way to the crash",
+    _RIGHT: "what both runs read there",
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,19 @@ def parting(healthy: Steps, crashing: Steps) -> int | None:
     return None
 
 
+def dies_at(crashing: Steps) -> dict[str, str]:
+    """Return what of initializeValueProfRuntimeRecord follows the misread pointer, with its words.
+
+    A number that is no address dies as it is followed; an address of this program leads to bytes,
+    which die as they are followed in turn. {} where no `Values` is misread.
+    Source: InstrProfilingValue.c.
+    """
+    values = [step.value for step in crashing if step.field == "Values" and step.misread]
+    if not values:
+        return {}
+    return {"NodesKind[I][J]" if values[0].startswith("0x") else "Site->Next": DIES}
+
+
 def show_steps(healthy: Steps, crashing: Steps) -> Shown:
     """Show the `steps` of two runs in two columns, until the crashing one ends.
 
@@ -122,7 +143,7 @@ def show_steps(healthy: Steps, crashing: Steps) -> Shown:
             if died.misread:
                 value, note = f"{died.value}, written as {died.written}", "misread"
             if n == part:
-                note = "they part"
+                note = "first misread"
             rows.append((died.function, died.reads, fine.value, value, note))
     columns = ("function", "reads", "healthy run", "crashing run", "note")
     return shown.table(columns, rows, marked=False)
@@ -152,7 +173,7 @@ def table(structure: Structure, names: Sequence[str]) -> Shown:
     for name in names:
         function = structure.function(name)
         calls = [call for call in function.calls if call in names]
-        calls += [f"by {pointer}" for pointer in function.through]
+        calls += [f"through {pointer}" for pointer in function.through]
         fields, variables = (*function.reads, *function.writes), function.globals
         cells = (", ".join(calls), ", ".join(fields) or "-", ", ".join(variables) or "-")
         rows.append((name, function.file, function.lines, *cells))
@@ -216,19 +237,22 @@ def figure(structure: Structure, run: Trace, healthy: Steps, crashing: Steps) ->
         if others := [caller for caller in structure.callers(name) if caller not in names]:
             text = ",\n".join(others[:2])
             text += f" and {len(others) - 2} more" if len(others) > 2 else ""
-            text += "\n(past the check)" if n > gate else ""
+            text += "\n(below the check)" if n > gate else ""
             axes.text(_LEFT, y, text, ha="right", **look.SMALL)
             _arrow(axes, (_LEFT + 2, y), (_X - _WIDE / 2, y), look.INK)
         _reads(axes, y, name, healthy, crashing, part)
+        if name == _STRIDE:
+            words = f"{DECIDES}: DI++ steps by the size\nof the runtime's record"
+            axes.text(_RIGHT, y, words, **{**look.SMALL, "fontweight": "bold"})
     y = _STEP * (len(names) + 1)
     sites, fields = WAYS[2], ", ".join(structure.function(WAYS[2][1]).reads)
     calls = " calls\n".join(structure.path(*sites))
-    text = f"value sites, in main:\n{calls},\nwhich reads {fields}\n(past the check)"
+    text = f"value sites, in main:\n{calls},\nwhich reads {fields}\n(no check)"
     axes.text(_LEFT, y - _STEP - 10, text, ha="right", **look.SMALL)
     _arrow(axes, (_X + 30, y - 32), (_X + 80, y - 4), look.GOOD)
-    axes.text(_X + 84, y, "healthy: all is written, and 0 returned", **look.SMALL)
+    axes.text(_X + 84, y, "healthy run: the whole profile is written", **look.SMALL)
     _arrow(axes, (_X - 30, y - 32), (_X - 55, y - 8), look.BAD)
-    axes.text(0, y, f"{run.manifest['crash']['signal']} in {run.where}", **look.SMALL)
+    axes.text(0, y, f"{DIES}: {run.manifest['crash']['signal']}", **look.HEAD)
     return shown.framed(drawn, _finding(structure, names, gate, crashing[part]), " -> ".join(names))
 
 
@@ -260,9 +284,9 @@ def _finding(structure: Structure, names: Sequence[str], gate: int, fork: ReadSt
     checked = any(CHECK in structure.function(name).calls for name in sites)
     where = names[gate] if gate >= 0 else "no function of this way"
     return (
-        f"The raw version is checked in {where}; {len(past)} other functions enter "
-        f"below it ({', '.join(past)}), and so does every value site in main "
-        f"({' -> '.join(sites)}), which {'checks it, too' if checked else 'checks nothing'}. The "
-        f"runs part in {fork.function}, at {fork.reads}: {fork.value}, which its compiler wrote "
-        f"as {fork.written}."
+        f"{where} checks the raw version. {len(past)} other functions enter below that check "
+        f"({', '.join(past)}). A value site in main ({' -> '.join(sites)}) "
+        f"{'is checked, too' if checked else 'is not checked'}. Orange: the two runs differ. "
+        f"The crashing run first misreads a field in {fork.function}: it reads {fork.reads} as "
+        f"{fork.value}. The library's compiler wrote other fields there: {fork.written}."
     )

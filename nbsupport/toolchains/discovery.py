@@ -98,7 +98,7 @@ def _absent(toolchains: tuple[Toolchain, ...], kind: Kind) -> str:
 
 
 def how_to_get(name: str) -> str:
-    """Return what to do for want of the toolchain `name` (`19`, `19@debian`)."""
+    """Return what to do without the toolchain `name` (`19`, `19@debian`)."""
     major = name.partition("@")[0]
     with contextlib.suppress(MissingError):
         version = wheels.find(major).version

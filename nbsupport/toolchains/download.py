@@ -68,7 +68,7 @@ def source(name: str) -> Path:
 def unpacked(name: str, alternatives: Sequence[Archive]) -> Path:
     """Return the cache's folder `name`, of what is in a tar archive, without its single top folder.
 
-    The first of the `alternatives` that can be had is downloaded, checked and unpacked, once. One
+    The first of the `alternatives` that is available is downloaded, checked and unpacked, once. One
     without a SHA-256 has to stay as it is at first. Raises as `source` does.
     """
     target = settings.cache_dir() / "sources" / name
@@ -155,7 +155,7 @@ def pinned(name: str) -> tuple[str, list[Archive]]:
 
 
 def _first(alternatives: Sequence[Archive], work: Path) -> Path:
-    """Return the first of the alternatives that can be had, downloaded and checked."""
+    """Return the first of the alternatives that is available, downloaded and checked."""
     reasons = []
     for archive in alternatives:
         try:

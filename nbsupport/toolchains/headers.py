@@ -81,7 +81,7 @@ def learned(toolchain: Toolchain) -> Layout:
 
 
 def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:
-    """Return what the compiler emits otherwise than its header states, of 64 bits.
+    """Return where the compiler does not emit what its header states, of 64 bits.
 
     Source: the type of __profd_*, in InstrLowerer::createDataVariable (InstrProfiling.cpp).
     """
@@ -97,7 +97,7 @@ def _contradictions(toolchain: Toolchain, stated: Layout) -> tuple[str, ...]:
 
 
 def differences(toolchain: Toolchain) -> tuple[str, ...]:
-    """Return what the header states otherwise than `LAYOUTS` (64, 32 bits), or its compiler."""
+    """Return where the header differs from `LAYOUTS` (64, 32 bits), or from its compiler."""
     differing: list[str] = []
     for bits in get_args(Bits):
         stated = read(toolchain, bits)

@@ -60,9 +60,20 @@ class Toolchain:
 
 def identity(compiler: Path) -> str:
     """Return what tells this executable from another: a digest of path, size and time."""
-    real = compiler.resolve()
+    real = _chosen(compiler).resolve()
     stat = real.stat()
     return files.digest(f"{real}|{stat.st_size}|{stat.st_mtime_ns}")
+
+
+def _chosen(compiler: Path) -> Path:
+    """Return the compiler itself: what /usr/bin has on macOS starts that of the chosen Xcode.
+
+    Source: xcrun(1); xcode-select and DEVELOPER_DIR choose, and an update changes no byte there.
+    """
+    if sys.platform == "darwin" and compiler.parent == Path("/usr/bin"):
+        with contextlib.suppress(LabError):
+            return Path(ask(["xcrun", "-f", compiler.name]).strip())
+    return compiler
 
 
 def probe(compiler: Path, provider: str) -> Toolchain:
@@ -79,9 +90,23 @@ def probe(compiler: Path, provider: str) -> Toolchain:
     return toolchain
 
 
+class UnansweredError(LabError):
+    """A compiler that was ended before it answered: what it is, is not known."""
+
+
+def environment() -> dict[str, str]:
+    """Return what a compiler that is only asked finds in its environment: it downloads nothing.
+
+    Source: Cfg::should_auto_install (rustup's src/config.rs).
+    """
+    return process.environment({"RUSTUP_AUTO_INSTALL": "0"})
+
+
 def ask(command: process.Command) -> str:
     """Return what a compiler prints; raises `LabError` with its own words when it refuses."""
-    done = process.run(command, cwd=Path("/"), limits=settings.COMPILER)
+    done = process.run(command, cwd=Path("/"), env=environment(), limits=settings.COMPILER)
+    if done.limit or done.signal:
+        raise UnansweredError(str(command[0]), "it was ended before it answered", "try again")
     if not done.ok:
         raise LabError(str(command[0]), first_line(done.stderr or done.stdout), "reinstall it")
     return done.stdout
@@ -155,13 +180,16 @@ def _raw_version(command: process.Command, name: str = "probe.c") -> int | None:
     """Return the raw version of what a compiler instruments, None where it cannot.
 
     Source: `__llvm_profile_raw_version`, made by createIRLevelProfileFlagVar
-    (PGOInstrumentation.cpp).
+    (PGOInstrumentation.cpp). Raises `UnansweredError`, for then it may.
     """
-    with contextlib.suppress(LabError):
+    try:
         text = emitted(command, name)
-        if match := re.search(r"@__llvm_profile_raw_version = .* i64 (-?\d+)", text):
-            return layout.split(int(match[1]))[0]
-    return None
+    except UnansweredError:
+        raise
+    except LabError:
+        return None
+    match = re.search(r"@__llvm_profile_raw_version = .* i64 (-?\d+)", text)
+    return layout.split(int(match[1]))[0] if match else None
 
 
 def _clang_runtime(resources: Path) -> Path | None:

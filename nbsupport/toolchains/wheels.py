@@ -16,7 +16,7 @@ from nbsupport.base.errors import LabError, MissingError, first_line
 
 @dataclass(frozen=True)
 class Release:
-    """One LLVM that can be had as wheels (`bytes` without LLDB), each pinned by SHA-256."""
+    """One LLVM that is available as wheels (`bytes` without LLDB), each pinned by SHA-256."""
 
     version: str
     bytes: int
@@ -130,7 +130,8 @@ def headers_of_macos() -> Path:
             _run_uv(what, requirement, environment)
         (libc,) = environment.glob("lib/python*/site-packages/ziglang/lib/libc")
         (libc / "include" / "any-macos-any").rename(staging / "include")
-        shutil.copytree(ours, staging / "include", dirs_exist_ok=True)
+        headers = shutil.ignore_patterns("*.toml", "*.inc")
+        shutil.copytree(ours, staging / "include", ignore=headers, dirs_exist_ok=True)
         (libc / "darwin" / "libSystem.tbd").rename(staging / "libSystem.tbd")
         shutil.rmtree(environment)
 

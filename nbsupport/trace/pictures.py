@@ -42,12 +42,13 @@ def _finding(trace: Trace) -> str:
         parts = (f"{n} lead{'s' if n == 1 else ''} to {label}" for label, n in counts.items())
         leads = ", ".join(parts)
         none = "" if "an allocator's" in leads else "none leads to an allocator's memory, "
-        text = f"Of the {counts.total()} pointers that the writer is to follow {none}{leads}."
+        text = f"The writer has {counts.total()} pointers to follow: {none}{leads}."
         text = text.replace(f"to {NOWHERE}", "nowhere")
     if misread := misread_values(trace):
-        dies = f" It dies of what it takes for Values of {misread[0]}: {misread[1]:#x}."
+        dies = f" It takes {misread[1]:#x} for Values of {misread[0]}, and dies there."
         text += trace.memory_map.words(dies)
-    return f"{text} The end: {ending(trace)}. Not to scale, low addresses at the top."
+    key = "Green: as a compiler wrote it. Red: as the runtime reads it. Hatched: an allocator's."
+    return f"{text} The end: {ending(trace)}. {key} Not to scale, low addresses at the top."
 
 
 def memory_map(trace: Trace) -> Shown:
@@ -99,7 +100,7 @@ def _draw_bands(axes: Axes, ys: Mapping[str, float], image: str) -> None:
 
 def _draw_passed(axes: Axes, ys: Mapping[str, float], trace: Trace, passed: Sequence[Any]) -> None:
     """Draw an arrow for each bound that the writer was given."""
-    head = "the writer was given" if passed else "no call of the writer was seen"
+    head = "the writer gets" if passed else "no call of the writer was seen"
     axes.text(0, 8, head, **look.HEAD)
     for pointer in passed:
         below = 6 if pointer.name.endswith("End") else -6
@@ -123,7 +124,7 @@ def _draw_values(
         lines = [", ".join(f"{leads[label, how]} as {how}" for how in hows)]
         if misread and label == places.label(places.memory.owner(misread[1])):
             value = f"= {misread[1]:#x}: " if label == NOWHERE else ""
-            lines += [f"Values of {misread[0][:30]}", f"{value}the program dies of it"]
+            lines += [f"Values of {misread[0][:30]}", f"{value}the program dies here"]
         x, y = _RIGHT + 8 + 8 * lane, ys[label]
         colour = look.GOOD if "written" in hows else look.BAD
         start = begin + (3 + 3 * lane) * (1 if y > begin else -1)

@@ -20,10 +20,10 @@ _ALIKE = re.compile("allocator|constructor|handler|memory|record|returned|value 
 #: mark that is there, the first event.
 _MILESTONES = (
     ("the raw profile is created", r"file f?open\w* .*, w", "runtime __llvm_profile_initialize"),
-    ("its writing is registered", "registered .*writeFile"),
+    ("the exit handler is registered", "registered .*writeFile"),
     ("the program runs", "main ", "value site "),
     ("main is over", "allocator's life _?mi_process_done", "process _?exit", "returned main"),
-    ("the profile is to be written", "write ", "runtime __llvm_profile_write"),
+    ("the write begins", "write ", "runtime __llvm_profile_write"),
     ("the end", "crash ", "ended "),
 )
 #: Kinds of events that a tracer of system calls may see, too.
@@ -49,7 +49,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def ending(trace: Trace) -> str:
-    """Say how the run ended, and what became of the profile."""
+    """Say how the run ended, and what is left of the profile."""
     manifest, text = trace.manifest, trace.manifest["ended"]
     if crash := manifest.get("crash"):
         if crash["frames"]:
@@ -174,7 +174,7 @@ def milestone_table(trace: Trace) -> Shown:
 
 
 def story(traces: Mapping[str, Trace]) -> Shown:
-    """Show what became of the raw profile, step by step, in some traces: a column for each name."""
+    """Show what happened to the raw profile, step by step, in some traces: a column for each."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for name, trace in traces.items():
         for step in trace.rows("story"):

@@ -233,7 +233,7 @@ def test_a_stale_recording_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPat
     said = replay.stale(found, run, path.stem)
     assert said == "1 of its cells were not executed since they were written"
     claims[0].execution_count = 1
-    name = claims[0].outputs[0]["data"][results.CLAIM]
+    name = claims[0].outputs[0]["data"][document.CLAIM]
     name["observed"] = "otherwise"
     assert f"different things ({name['name']})" in replay.stale(found, run, path.stem)
 
@@ -241,7 +241,7 @@ def test_a_stale_recording_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPat
 OLDER = """
 import dataclasses
 
-from nbsupport.notebooks import results
+from nbsupport.notebooks import document, results
 
 run = dataclasses.replace(results.recorded(), manifest={"what": "PGO Crash Lab <0>"})
 results.recorded = lambda: run

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from nbsupport.notebooks import results
+from nbsupport.notebooks import document, results
 from tests.bench.row import PGO_LAB, Place, Row, Sample, timed
 
 #: Trials of each run, in so many notebooks.
@@ -23,7 +23,7 @@ def run(folder: Path, changed: str) -> None:
     (folder / "notebooks").mkdir(parents=True)
     for cell in range(CELLS):
         table = {"name": "trials", "rows": trials[cell::CELLS]}
-        data = {results.CLAIM: {**claim, "at": {"llvm": str(cell)}}, results.TABLE: table}
+        data = {document.CLAIM: {**claim, "at": {"llvm": str(cell)}}, results.TABLE: table}
         cells = [{"cell_type": "code", "outputs": [{"data": data}]}]
         (folder / "notebooks" / f"{cell}.ipynb").write_text(json.dumps({"cells": cells}))
 

@@ -205,6 +205,25 @@ def test_version_and_help() -> None:
         assert command in shown.stdout
 
 
+def test_the_package_is_the_command_too() -> None:
+    command = [sys.executable, "-m", "nbsupport", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == pgo_lab("--version").stdout
+
+
+def test_bash_completes_commands_and_options() -> None:
+    script = """
+        source <(pgo-lab --show-completion bash)
+        COMP_WORDS=(pgo-lab aud); COMP_CWORD=1; _pgo_lab_completion pgo-lab; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(pgo-lab audit --f); COMP_CWORD=2; _pgo_lab_completion pgo-lab; echo "${COMPREPLY[@]}"
+    """
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=env, check=True
+    )
+    assert done.stdout == "audit\n--format\n"
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Return the programs that this process has started by now: none at first."""

@@ -1,4 +1,4 @@
-"""What compilers make of a small file: read off it; and those that do not answer."""
+"""What compilers make of a small file, as the object says; and compilers that do not answer."""
 
 from __future__ import annotations
 
@@ -147,7 +147,10 @@ def test_compilers_alone(toolchain: Find) -> None:
 
 def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
     old, new = str(toolchain("17").compiler), str(toolchain("22").compiler)
-    database = tmp_path / "compile_commands.json"
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    database = folder / "compile_commands.json"
+    (tmp_path / "Cargo.toml").touch()  # further away than the commands
 
     def judged(*commands: str | list[str]) -> verdict.Forecast:
         entries = [
@@ -159,7 +162,7 @@ def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
             for n, c in enumerate(commands)
         ]
         database.write_text(json.dumps(entries))
-        return verdict.check(tmp_path, [])
+        return verdict.check(folder, [])
 
     mixed = judged(
         f"{old} {GENERATE} -O2 -c 0.c", [new, GENERATE, "-c", "1.c"], [new, "-g", "-c", "2.c"]
@@ -175,4 +178,4 @@ def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
     ):
         database.write_text(text)
         with pytest.raises(LabError, match=why):
-            verdict.check(tmp_path, [])
+            verdict.check(folder, [])

@@ -127,7 +127,19 @@ def test_it_is_said_where_the_llvm_profdata_at_hand_does_not_read_what_rustc_wri
         forecast = check(own, "gcc", PATH=path)
         assert forecast.llvm_profdata == str(prefix / "bin" / "llvm-profdata")
         assert forecast.profdata_reads == reads
-        assert any("does not read raw version 10" in note for note in forecast.notes) != reads
+        assert any("for raw version 10 is not at hand" in n for n in forecast.notes) != reads
+
+
+def test_a_profile_that_programs_overwrite_is_said(write: Write, check: Check) -> None:
+    own = write()
+    for name, note in (
+        ("a.profraw", "LLVM_PROFILE_FILE=a.profraw: each program overwrites it"),
+        ("a-%4m.profraw", "all runs are merged into one profile"),
+        ("a-%p.profraw", ""),
+    ):
+        notes = check(own, "gcc", LLVM_PROFILE_FILE=name).notes
+        assert note in " ".join(notes)
+        assert bool(note) == any("overwrites" in n or "merged" in n for n in notes)
 
 
 # -- cargo's configuration

@@ -18,10 +18,6 @@ from nbsupport.macos import runtime, target
 from nbsupport.macos.build import MachOProgram, build_program
 from nbsupport.toolchains import Toolchain, wheels
 
-#: Left to make test-all: once a worker of xdist that had LIEF read Mach-O files died later, in
-#: another test; why is not known yet.
-pytestmark = pytest.mark.slow
-
 #: Processor, main's LLVM, the library's: records of 64 bytes, then of 48.
 MIXED = [("arm64", "19", "16"), ("x86_64", "19", "17")]
 

@@ -25,10 +25,6 @@ from nbsupport.macos.emulator import Emulated, emulate
 from nbsupport.macos.executable import SLIDE, load
 from nbsupport.toolchains import Toolchain, profdata
 
-#: Left to make test-all: once a worker of xdist that had LIEF read Mach-O files died later, in
-#: another test; why is not known yet.
-pytestmark = pytest.mark.slow
-
 ARCHS = ["arm64", "x86_64"]
 #: The other LLVM of a mixed program: its records have 48 bytes, main's 64.
 OTHER = {"arm64": "16", "x86_64": "17"}

@@ -20,7 +20,7 @@ import pytest
 
 from nbsupport.base import progress, settings
 from nbsupport.base.errors import LabError
-from nbsupport.notebooks import batch, document, results
+from nbsupport.notebooks import batch, document
 from nbsupport.notebooks.worker import NotebookJob, Workers
 from tests.support.notebooks import TAKES, cell, printed, write
 
@@ -311,7 +311,7 @@ def test_only_what_changed_is_executed(tmp_path: Path) -> None:
     assert run("19") == ["reused", "executed"]
     assert printed(made) == "19\n"
     # What the others claim and record, the front page depends on.
-    write(other, TAKES, f"display({{{results.CLAIM!r}: {{'name': llvm}}}}, raw=True)")
+    write(other, TAKES, f"display({{{document.CLAIM!r}: {{'name': llvm}}}}, raw=True)")
     assert run("19") == run("18") == ["executed", "executed"]
     assert run("18") == ["reused", "reused"]
 

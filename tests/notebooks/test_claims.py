@@ -27,7 +27,7 @@ CLAIMS = results.load_claims()
 def made(book: NotebookNode) -> list[dict[str, Any]]:
     """Return the claims in the outputs of a notebook."""
     outputs = [output for cell in document.code(book) for output in cell.outputs]
-    return [o["data"][results.CLAIM] for o in outputs if results.CLAIM in o.get("data", {})]
+    return [o["data"][document.CLAIM] for o in outputs if document.CLAIM in o.get("data", {})]
 
 
 def calls(book: NotebookNode) -> Iterator[ast.Call]:
@@ -105,7 +105,7 @@ def test_words_of_a_sentence_are_no_parameters(
     assert shown[0]["text/plain"] == (
         "holds: all 5 on Plan 9 (predicted: a on Plan 9 or b on Plan 9; observed: b on Plan 9)"
     )
-    assert shown[0][results.CLAIM]["at"] == {"llvm": "llvm-19"}
+    assert shown[0][document.CLAIM]["at"] == {"llvm": "llvm-19"}
 
 
 def test_values_are_told_as_the_data_says(

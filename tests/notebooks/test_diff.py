@@ -16,7 +16,7 @@ import pytest
 
 from nbsupport.base.errors import LabError
 from nbsupport.cli import commands
-from nbsupport.notebooks import diff, results
+from nbsupport.notebooks import diff, document, results
 
 Made = Callable[..., str]
 Rows = list[dict[str, Any]]
@@ -87,7 +87,7 @@ def test_one_altered_trial_of_a_real_run_is_all_that_changed(tmp_path: Path) -> 
 def test_a_run_is_read_from_its_notebooks_too(tmp_path: Path, made: Made) -> None:
     claim = {key: value for key, value in CLAIM.items() if key != "notebook"}
     data = {
-        results.CLAIM: {**claim, "at": {"llvm": "19"}},
+        document.CLAIM: {**claim, "at": {"llvm": "19"}},
         results.TABLE: {"name": "trials", "rows": [{**TRIAL, "exit_code": 0.0}]},
     }
     cells = [{"cell_type": "code", "outputs": [{"data": {k: v}} for k, v in data.items()]}]
@@ -222,7 +222,12 @@ def test_what_is_new_is_one_line_but_for_outcomes(made: Made) -> None:
 
 def test_mechanisms_workarounds_layouts_and_the_runtime(made: Made) -> None:
     mechanism = {"mechanism": "freed", "cold": "crash", "address": "0x0", "why": "prose"}
-    cure = {"workaround": "cc-of-main", "program": "cold", "verdict": "cures", "why": "prose"}
+    cure = {
+        "workaround": "cc-of-main",
+        "program": "cold",
+        "verdict": "whole profile",
+        "why": "prose",
+    }
     layout = {"raw_version": 10, "bits": 64, "field": "Values", "offset": 32, "size": 8}
     function = {"llvm": "23.1.4", "function": "f", "file": "a.c", "digest": "1"}
     a = made(mechanisms=[mechanism], workarounds=[cure], layouts=[layout], runtime=[function])
@@ -237,7 +242,7 @@ def test_mechanisms_workarounds_layouts_and_the_runtime(made: Made) -> None:
     )
     assert lines(a, b) == [
         "mechanism freed: address: 0x0 -> 0x3",
-        "workaround cc-of-main: cures -> does not help; program cold",
+        "workaround cc-of-main: whole profile -> does not help; program cold",
         "record layout Values: 32 + 8 -> 40 + 8; raw_version 10; bits 64",
         "record layout Values: new, 32 + 8; raw_version 11; bits 64",
         "function of the runtime f: changed; llvm 23; file a.c",
@@ -288,7 +293,7 @@ def test_what_only_one_run_has_is_said_and_the_rest_is_compared(made: Made) -> N
     assert lines(a, b) == [
         "outcome of cold: ok -> crash; main 19; foreign 17; order main-first; instrument ir",
         f"not compared table gone: only in {a}",
-        "not compared table ledger, for want of hypothesis",
+        "not compared table ledger, without hypothesis",
         "not compared table trials: main_instrument, which only one run has",
     ]
 

@@ -10,6 +10,7 @@ import pytest
 from nbsupport.base import progress, settings
 from nbsupport.cli import commands
 from nbsupport.notebooks import recording, results
+from nbsupport.trace import trace
 from tests.report.test_site import MANIFEST, claim, make_run, shown
 from tests.support.notebooks import CODE, PARAMETERS, TAKES, cell, printed, write
 
@@ -78,3 +79,36 @@ def test_a_run_of_several_llvms_is_recorded_beside_that_of_one(
     assert "/home/me" not in kept
     assert "fingerprint" not in kept
     assert len(results.load(folder / "versions").claims) == 2
+
+
+def test_a_run_of_some_notebooks_takes_their_place_in_the_recording(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = {"status": "executed", "seconds": 1.0, "parameters": {"scope": "whole"}}
+    monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
+    monkeypatch.setattr(settings, "notebooks_dir", lambda: tmp_path / "books")
+    monkeypatch.setattr(trace, "keep", lambda _: None)
+    (tmp_path / "books").mkdir()
+
+    def record(run: str, *names: str, holds: bool) -> results.Run:
+        """Record a run of these notebooks, which all claim one thing; return the recording."""
+        cells = [shown(claim(holds=holds, sentence="so it is"))]
+        folder = make_run(tmp_path / run, **dict.fromkeys(names, cells))
+        entries = {name: {**entry, "notebook": name} for name in names}
+        manifest = {**MANIFEST, "notebooks": entries, "what": run}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        recording.record(folder)
+        return results.load(tmp_path / "data" / "recorded")
+
+    for name in ("01-a", "02-b", "03-c"):
+        (tmp_path / "books" / f"{name}.ipynb").touch()
+    record("whole", "01-a", "02-b", "09-gone", holds=True)
+    later = record("part", "02-b", "03-c", holds=False)
+    assert list(later.manifest["notebooks"]) == ["01-a", "02-b", "03-c", "09-gone"]
+    assert later.manifest["what"] == "whole"
+    names, holds = (list(later.claims[column]) for column in ("notebook", "holds"))
+    assert names == ["01-a", "02-b", "03-c", "09-gone"]
+    assert holds == [True, False, False, True]
+    again = record("whole again", "01-a", "02-b", "03-c", holds=True)  # all that there are
+    assert list(again.manifest["notebooks"]) == ["01-a", "02-b", "03-c"]
+    assert list(again.claims["holds"]) == [True] * 3

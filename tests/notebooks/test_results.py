@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nbsupport.base.errors import LabError, MissingError
-from nbsupport.notebooks import results
+from nbsupport.notebooks import document, results
 from nbsupport.studies import observations
 
 AT = {"program": "cold", "main": "clang 19"}
@@ -63,7 +63,7 @@ def test_a_claim_is_one_line(
 ) -> None:
     claim(predicted, observed)
     assert shown[0]["text/plain"] == line
-    assert shown[0][results.CLAIM]["at"] == AT
+    assert shown[0][document.CLAIM]["at"] == AT
 
 
 def test_a_notebook_knows_what_it_has_claimed_so_far(shown: list[dict[str, Any]]) -> None:

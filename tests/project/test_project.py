@@ -115,6 +115,8 @@ def test_the_wheels_base_is_the_command_line(
     subprocess.run([mixed_crash], env={"LLVM_PROFILE_FILE": str(tmp_path / "raw")}, check=False)
     done = pgo_lab("profraw", "raw", "--json")
     assert (done.returncode, json.loads(done.stdout)["functions"]) == (1, 9)
+    done = pgo_lab("mac-check", "--plan")  # whoever has a Mac need not install more
+    assert (done.returncode, "results.json" in done.stdout) == (0, True)
     for command in (("run", "-o", "run"), ("report", "run", "-o", "site")):
         done = pgo_lab(*command)
         assert done.returncode == 2

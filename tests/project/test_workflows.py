@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -28,6 +29,14 @@ STEPS = [
     for step in WORKFLOWS[name]["jobs"][job]["steps"]
     if "run" in step
 ]
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+STEPS += [("action", "action", step["name"], step["run"]) for step in ACTION["runs"]["steps"]]
+#: What a job may do besides reading the repository.
+WRITES = {
+    "issue": {"contents": "read", "issues": "write"},
+    "publish": {"id-token": "write"},
+    "pages": {"pages": "write", "id-token": "write"},
+}
 FAKES = {"gh": 'echo "$*" >>calls\ncase $2 in list) cat titles ;; esac', "python3": "cat index"}
 
 
@@ -75,8 +84,7 @@ def test_a_job_ends_and_its_actions_are_pinned(name: str, job: str) -> None:
     assert 0 < found["timeout-minutes"] <= 180
     uses = [step["uses"] for step in found["steps"] if "uses" in step]
     assert uses == [use for use in uses if re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", use)]
-    writes = {"contents": "read", "issues": "write"} if job == "issue" else None
-    assert found.get("permissions") == writes
+    assert found.get("permissions") == WRITES.get(job)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[0]}-{step[2]}")
@@ -126,6 +134,51 @@ def test_an_issue_is_opened_once_for_each_version(checkout: Path) -> None:
     assert "create" not in (checkout / "calls").read_text()
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the temporary folder of a runner in which the action has installed itself."""
+    folder = tmp_path_factory.mktemp("runner")
+    bash(
+        script("action", "Install"),
+        folder,
+        RUNNER_TEMP=str(folder),
+        GITHUB_ACTION_PATH=str(ROOT),
+        PYTHON=sys.executable,
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("paths", "code", "level"), [("target", 1, "error"), ("cut.o", 2, "warning"), ("ok", 0, "")]
+)
+def test_the_action_fails_on_a_mix_and_says_why(
+    installed: Path, target: Path, tmp_path: Path, paths: str, code: int, level: str
+) -> None:
+    (tmp_path / "target").symlink_to(target)
+    objects = sorted(target.rglob("*.o"))
+    (tmp_path / "cut.o").write_bytes(objects[0].read_bytes()[:-9])
+    (tmp_path / "ok").mkdir()
+    (tmp_path / "ok" / "a b.o").write_bytes(objects[0].read_bytes())
+    files = {name: str(tmp_path / name) for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT")}
+    how = {"PATHS": f"{paths}\n", "STRICT": "true", "SARIF": "found.sarif", **files}
+    places = {"RUNNER_TEMP": str(installed), "GITHUB_ACTION_PATH": str(ROOT)}
+    done = bash(script("action", "Audit"), tmp_path, code, **how, **places)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("::stop-commands::")
+    end = lines.index(f"::{lines[0].removeprefix('::stop-commands::')}::")
+    shown = lines[1:end]
+    summary = Path(files["GITHUB_STEP_SUMMARY"]).read_text()
+    assert summary == "### pgo-lab audit\n\n" + "".join(f"    {line}\n" for line in shown)
+    assert Path(files["GITHUB_OUTPUT"]).read_text() == f"exit-code={code}\n"
+    (log,) = json.loads((tmp_path / "found.sarif").read_text())["runs"]
+    assert {result["level"] for result in log["results"]} == ({level} if level else set())
+    if level:
+        (annotation,) = lines[end + 1 :]
+        assert annotation == f"::{level} title=pgo-lab audit::" + "%0A".join(shown)
+    else:
+        assert lines[end + 1 :] == []
+
+
 @pytest.fixture
 def small(checkout: Path) -> Path:
     """A notebook in place of ours, where the steps look for them."""
@@ -143,6 +196,28 @@ def test_the_batch_runs_and_fails_with_a_notebook(
     text = script("batch", "Run").replace("pgo-lab run", f"pgo-lab run {small}")
     bash(text, checkout, code, LLVM="19", FOREIGN="17")
     assert (checkout / "run" / "manifest.json").is_file()
+
+
+def test_each_xcode_that_matters_and_is_there_is_checked(checkout: Path) -> None:
+    (checkout / "Applications" / "Xcode_16.2.app").mkdir(parents=True)
+    text = script("batch", "What a Mac shows").replace("/Applications", "Applications")
+    text = text.replace("pgo-lab mac-check", "pgo-lab mac-check --plan")  # no Mac is here
+    done = bash(text, checkout, MACHINE="macos-15")
+    folders = re.findall(r"writes the folder (\S+) and", done.stdout)
+    assert folders == ["mac/macos-15", "mac/macos-15-Xcode_16.2"]
+
+
+def test_what_a_mac_showed_is_no_run_to_compare() -> None:
+    steps = WORKFLOWS["batch"]["jobs"]["diff"]["steps"]
+    (download,) = [step["with"] for step in steps if "download" in step.get("uses", "")]
+    names = [
+        step["with"]["name"]
+        for step in WORKFLOWS["batch"]["jobs"]["run"]["steps"]
+        if "upload" in step.get("uses", "")
+    ]
+    assert len(names) == 2
+    prefix = download["pattern"].removesuffix("*")
+    assert [name.startswith(prefix) for name in names] == [True, False]
 
 
 def test_the_diff_says_each_machines_run(checkout: Path) -> None:

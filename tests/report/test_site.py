@@ -51,7 +51,7 @@ def claim(*, holds: bool, sentence: str) -> dict[str, Any]:
     name = f"crash-{re.sub('[^0-9]', '', sentence)[-2:]}"
     record = {"name": name, "sentence": sentence, "holds": holds, "at": {}}
     record |= {"predicted": "crash", "observed": observed}
-    return {"text/plain": "a claim", results.CLAIM: record}
+    return {"text/plain": "a claim", document.CLAIM: record}
 
 
 def shown(*bundles: dict[str, object], source: str = "show()") -> NotebookNode:
@@ -146,7 +146,7 @@ def test_front_page_is_the_ledger(built: Path) -> None:
 
 def test_a_verdict_leads_to_the_cell_that_decided_it(tmp_path: Path) -> None:
     decided = claim(holds=True, sentence="all raw versions as foretold")
-    decided[results.CLAIM] |= {"name": "fate-as-predicted", "observed": "0 surprises"}
+    decided[document.CLAIM] |= {"name": "fate-as-predicted", "observed": "0 surprises"}
     run = make_run(tmp_path / "run", **{"01-reproduction": [prose("# R"), shown(decided)]})
     front = site.build(str(run), tmp_path / "site")
     target, said = "01-reproduction.html#claim-fate-as-predicted", "all raw versions as foretold"

@@ -120,7 +120,7 @@ def test_builds_take_turns_in_an_order_of_chance_that_a_seed_repeats(
 
 
 def test_a_run_that_fails_says_which(lab: Lab, scripts: Callable[..., Variant]) -> None:
-    with pytest.raises(LabError, match=r"^script, PGO of Rust: no luck; run it by hand$"):
+    with pytest.raises(LabError, match=r"^script, PGO of Rust: no luck; run that command$"):
         benefit.measure(lab, [scripts("rust", "echo no luck >&2; exit 3")])
 
 
@@ -153,7 +153,7 @@ def test_what_slows_a_whole_block_does_not_blur_the_ratio() -> None:
     assert (both["instructions"], both["load"]) == (0.75, 2.5)
     assert both["note"] == "instructions: saves 25 %; time: saves 10 %"
     shown = benefit.figure(found)
-    assert "With PGO of Rust and C, in instructions: p saves 25 %." in shown.text
+    assert "without PGO. p: 25 % fewer with PGO of Rust and C." in shown.text
     assert 'role="img"' in shown.html
 
 
@@ -208,7 +208,7 @@ def test_instructions_decide_where_time_does_not() -> None:
     assert row["note"].startswith("instructions: saves 50 %; time: no sure difference (too")
     found = benefit.summarize(runs(none=np.ones(6), both=np.ones(6)), {})
     assert np.isnan(found["instructions"]).all()
-    assert "in instructions: not counted." in benefit.figure(found).text
+    assert "not counted with PGO" in benefit.figure(found).text
     assert "time: no sure difference" in benefit.table(found).text
     assert summary(*[1] * 6, executed=1.0004)["note"].startswith("instructions: saves nothing")
 

@@ -18,12 +18,14 @@ from nbsupport.toolchains.probe import Toolchain
 from tests.support import repositories
 
 
-def test_what_was_measured_by_hand_says_so_in_each_row() -> None:
-    runs, gains = evtx.by_hand()
+def test_what_was_measured_measured_outside_says_so_in_each_row() -> None:
+    runs, gains = evtx.measured_outside()
     for table in (runs, gains):
-        assert set(table["measured"]) == {"by hand, 2026-11-28, Linux x86-64"}
+        assert set(table["measured"]) == {"outside the notebooks, 2026-11-28, Linux x86-64"}
     lines = evtx.table(runs).text.splitlines()
-    assert len(lines) == 1 + len(runs) and all("by hand" in line for line in lines[1:])
+    assert len(lines) == 1 + len(runs) and all(
+        "outside the notebooks" in line for line in lines[1:]
+    )
     healthy = runs[runs["died"] == "0 of 22"]
     assert list(healthy["cc"]) == ["gcc", "clang 19", "clang 16"]
     assert " 4,851 " in lines[1] and "5,227" in evtx.table(runs).text

@@ -12,17 +12,21 @@ from nbsupport.studies.hypotheses import Hypothesis, Prediction
 
 KNOWN = {one.id: one for one in hypotheses.load()}
 RECORDED = results.recorded()
-COLUMNS = ["notebook", "name", "sentence", "observed"]
+COLUMNS = ["notebook", "name", "sentence", "observed", "holds"]
+#: What of a mechanism's program was measured, beside how it agrees.
+MEASURED = {"ends": "crash at exit", "function": "f", "address": "0x34", "merge": "valid"}
 
 
 def run(claims: dict[str, str] | None = None, lacking: dict[str, str] | None = None) -> Run:
     """Return a run of claims (name: observed) and mechanisms (name: what it contradicts)."""
     rows = [
-        {"mechanism": name, "why": "", **{f"agrees_{each}": "no" for each in lacks.split()}}
+        {"mechanism": name, "what": f"way {name}", "why": "", **MEASURED}
+        | {f"agrees_{each}": "no" for each in lacks.split()}
         for name, lacks in (lacking or {}).items()
     ]
     claimed = [
         {"notebook": "06-x", "name": name, "sentence": f"{name} is so", "observed": text}
+        | {"holds": True}
         for name, text in (claims or {}).items()
     ]
     tables = {"mechanisms": pd.DataFrame(rows)} if rows else {}
@@ -36,6 +40,27 @@ def run(claims: dict[str, str] | None = None, lacking: dict[str, str] | None = N
 def test_a_prediction_is_judged_by_what_was_observed(observed: str | None, verdict: str) -> None:
     made = run({"claim": observed} if observed else {})
     assert Prediction("it is so", "claim", so="so", unless="not so").verdict(made) == verdict
+
+
+def test_a_prediction_may_ask_whether_its_claim_holds() -> None:
+    """So the words of a claim's values may be rewritten, and no verdict changes."""
+    made = run({"claim": "in any words"})
+    test = Prediction("it is so", "claim", so="holds")
+    assert test.verdict(made) == "supported"
+    assert Prediction("it is so", "claim", unless="holds").verdict(made) == "refuted"
+    fails = Run({}, made.claims.assign(holds=False), {})
+    assert (test.verdict(fails), test.verdict(run())) == ("open", "open")
+
+
+def test_what_does_not_crash_and_what_was_not_tried_are_said() -> None:
+    some = Hypothesis("h", "claim", "rival", "how", rows=("x",))
+    made = run(lacking={"x": "function moment"}).tables["mechanisms"]
+    healthy = Run({}, run().claims, {"mechanisms": made.assign(ends="ok")})
+    assert some.verdict(healthy) == ("refuted", ("way x: does not crash (ok)",))
+    made = run(lacking={"x": ""}).tables["mechanisms"].assign(agrees_allocators="untried")
+    untried = Run({}, run().claims, {"mechanisms": made})
+    said = "way x: shows all that was tried (not tried: jemalloc)"
+    assert some.verdict(untried) == ("supported", (said,))
 
 
 def test_one_observation_against_it_outweighs_all_others() -> None:
@@ -59,12 +84,12 @@ def test_rows_refute_when_each_contradicts_the_crash() -> None:
     some = Hypothesis("h", "claim", "rival", "how", rows=("x", "y"))
     assert some.verdict(run(lacking={"x": "function", "y": "address merge"})) == (
         "refuted",
-        ("x contradicts function", "y contradicts address, merge"),
+        ("way x: dies in f", "way y: a debugger prints 0x34; leaves a valid profile"),
     )
     assert some.verdict(run(lacking={"x": "function", "y": ""}))[0] == "supported"
     assert some.verdict(run(lacking={"other": "function"})) == ("open", ())
     # The numbers of the harness are no part of the crash.
-    assert some.verdict(run(lacking={"x": "entries"})) == ("supported", ("x shows all",))
+    assert some.verdict(run(lacking={"x": "entries"})) == ("supported", ("way x: shows all",))
 
 
 def test_a_row_that_was_not_made_says_nothing() -> None:
@@ -78,7 +103,7 @@ def test_before_a_run_all_is_open_and_says_what_would_decide() -> None:
     assert set(ledger["verdict"]) == {"open"}
     assert ledger["decide"].astype(bool).all()
     text = hypotheses.table(ledger).text
-    assert "the claims allocator-is-innocent" in text
+    assert "notebook 01" in text
     assert "an ARM Mac: far, esr and the kind of stop" in text
 
 

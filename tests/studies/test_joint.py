@@ -10,7 +10,7 @@ import pytest
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import programs
 from nbsupport.lab.lab import Lab
-from nbsupport.studies import joint, observations
+from nbsupport.studies import joint, mechanisms, observations
 from nbsupport.toolchains.probe import Toolchain
 
 SEEN = observations.load()
@@ -28,7 +28,7 @@ def joined(lab: Lab, toolchain: Callable[[str], Toolchain]) -> pd.DataFrame:
 
 
 def test_one_program_on_an_allocator_shows_all_but_the_address(joined: pd.DataFrame) -> None:
-    lacking = {name: joint.missing(row) for name, row in joined.to_dict("index").items()}
+    lacking = {name: mechanisms.missing(row) for name, row in joined.to_dict("index").items()}
     in_main = ("the function", "the moments", "what is left")
     assert lacking == {
         "cold": ("an allocator",),
@@ -76,7 +76,7 @@ def test_one_raw_version_is_foretold_to_be_healthy(
     table = joint.measure(lab, "19", "22", SEEN, whole=False).set_index("mechanism", drop=False)
     assert joint.surprises(table, crashes=False) == []
     row = table.to_dict("index")["cold"]
-    assert joint.missing(row) == joint.predict_missing(row, crashes=False)
+    assert mechanisms.missing(row) == joint.predict_missing(row, crashes=False)
 
 
 @pytest.mark.whole
@@ -88,7 +88,7 @@ def test_in_the_whole_no_flag_of_c_but_the_check_decides(
     table = joint.measure(lab, "19", "17", SEEN, whole=True)
     assert joint.surprises(table, crashes=True) == []
     mimalloc = table[table["mechanism"].str.startswith("rust-mimalloc")]
-    lacking = {joint.missing(row) for row in mimalloc[mimalloc["checked"]].to_dict("records")}
+    lacking = {mechanisms.missing(row) for row in mimalloc[mimalloc["checked"]].to_dict("records")}
     assert lacking == {("0x0",)}
     assert set(mimalloc[~mimalloc["checked"]]["ends"]) == {"crash in main"}
 

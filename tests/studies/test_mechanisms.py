@@ -222,7 +222,7 @@ def test_a_criterion_is_of_an_observation_and_asks_for_what_is_measured() -> Non
 def test_a_new_observation_is_described_by_its_criterion_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    forked = mechanisms.Criterion("forked, too", ("forked",), crash=("forked", "cold"))
+    forked = mechanisms.Criterion("forked, too", "forked", ("forked",), crash=("forked", "cold"))
     one = {"forked": dataclasses.replace(forked, in_crash=False), "twice": forked}
     monkeypatch.setattr(mechanisms, "criteria", lambda: one)
     seen = [Observation(name, f"what {name}", "value", "source") for name in one]
@@ -257,9 +257,9 @@ def test_what_cannot_happen_here_says_why_and_the_rest_goes_on(
     assert capsys.readouterr().out == ""  # the table says it
     table = mechanisms.compare(found, list(SEEN.values()))
     assert table["why"].astype(bool).tolist() == [True, True, False]
-    assert "not made: on linux: it is of Plan 9" in mechanisms.table(table).text
+    assert "not tried: on linux: it is of Plan 9" in mechanisms.table(table).text
     figure = mechanisms.figure(table, list(SEEN.values()))
-    assert "Of 1 mechanisms, these show all that was seen of the crash: none." in figure.text
+    assert "Of 1 mechanisms these do: none." in figure.text
 
 
 def test_what_one_program_lacks_is_untried_and_said_once(
@@ -340,8 +340,12 @@ def test_the_caption_names_the_rows_that_fit(
 ) -> None:
     figure = mechanisms.figure(compared, list(SEEN.values()))
     fits = made["mixed"].mechanism.what
-    assert f"these show all that was seen of the crash: {fits}." in figure.text
-    assert "values-freed: address, moment, merge" in figure.html
+    assert f"these do: {fits}." in figure.text
+    freed = made["values-freed"].mechanism.what
+    words = "a debugger prints a real address, dies only at exit, leaves truncated profile data"
+    assert f"{freed}: {words}" in figure.html
+    for group in ("no change", "our explanation", "what the notes say", "other explanations"):
+        assert f">{group}</text>" in figure.html
 
 
 def test_a_header_that_changes_is_another_program(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from nbsupport.audit import objects
+from nbsupport.base import settings
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.lab import build
 from nbsupport.lab.lab import Lab
@@ -20,6 +22,7 @@ from nbsupport.macos.build import build_program
 from nbsupport.notebooks import document
 from nbsupport.profile import infer, layout, stride
 from nbsupport.profile.layout import LAYOUTS
+from nbsupport.show import shown
 from nbsupport.studies import ruler
 from nbsupport.studies.ruler import Ruler
 from nbsupport.toolchains import download
@@ -51,7 +54,6 @@ def test_the_address_read_from_the_image_is_the_one_of_the_crash(
     assert (misread and misread.fault_address) == (crash and crash.fault_address)
 
 
-@pytest.mark.slow  # as those of tests/macos
 @pytest.mark.parametrize("fixups", [True, False], ids=["chained", "opcodes"])
 @pytest.mark.parametrize(
     ("arch", "main", "foreign"),
@@ -80,6 +82,12 @@ def test_so_it_is_of_a_program_of_macos(
     assert (misread is None) == (main == foreign)
 
 
+def test_the_readmes_picture_is_the_ruler_of_the_default_trial(lab: Lab) -> None:
+    picture = settings.data_dir() / "recorded" / "ruler.svg"
+    drawn = ruler.figure(ruler.from_trial(lab, lab.trial("cold", "19", "17")))
+    assert shown.svg(drawn) == picture.read_text()
+
+
 def test_numbers_taken_for_a_pointer(ruled: NodeOf) -> None:
     found = ruled("19", "17")
     sizes = [record.layout.record_size() for record in found.records]
@@ -92,8 +100,12 @@ def test_numbers_taken_for_a_pointer(ruled: NodeOf) -> None:
     assert found.data[232:240] == bytes([3, 0, 0, 0, 1, 0, 1, 0])
     assert misread.fault_address == misread.value == 0x1000100000003
     assert ruler.explain(found) == (
-        ("written", "03 00 00 00 01 00 01 00: NumCounters 3, NumValueSites 1, 1, of library_step"),
-        ("read as", "Values = 0x1000100000003, a pointer to nodes"),
+        (
+            "written",
+            "03 00 00 00 01 00 01 00: NumCounters 3 and NumValueSites 1, 1 of library_step",
+        ),
+        ("last byte first", "0x0001000100000003"),
+        ("read as", "Values, a pointer to nodes"),
         ("fault address", "0x1000100000003"),
     )
 
@@ -132,7 +144,7 @@ def test_nothing_is_misread_where_the_records_are_alike(ruled: NodeOf) -> None:
         assert found.misread is None
         assert found.records == found.slots  # which of the two wrote a record, nobody can tell
         assert ruler.explain(found) == ()
-        assert "it reads what was written" in ruler.caption(found)
+        assert "the runtime reads what was written" in ruler.caption(found)
 
 
 @pytest.mark.parametrize("raw_version", LAYOUTS)
@@ -182,7 +194,7 @@ def test_a_stripped_image_reads_the_same(lab: Lab, ruled: NodeOf, tmp_path: Path
 def test_the_figure_says_what_it_shows(ruled: NodeOf) -> None:
     found = ruled("19", "17")
     first = ruler.figure(found)
-    for part in ("64 bytes", "48 long", "NumCounters and NumValueSites of library_step"):
+    for part in ("64 bytes", "48 bytes", "NumCounters and NumValueSites of library_step"):
         assert part in first.html.split("<figcaption>")[1]
     told = first.html.split("<desc>")[1].split("</desc>")[0]
     assert "03 00 00 00 01 00 01 00" in told
@@ -200,3 +212,11 @@ def test_what_has_no_ruler(lab: Lab, tmp_path: Path, toolchain: Callable[[str], 
     for image, foreign in ((text, 8), (Path(sys.executable), 8), (mixed, 11)):
         with pytest.raises(LabError, match="not a 64-bit image of these layouts"):
             ruler.read(image, LAYOUTS[10], LAYOUTS[foreign])
+
+
+@pytest.mark.parametrize(("main", "foreign"), [("19", "17"), ("17", "19"), ("19", "22")])
+def test_a_ruler_is_kept_as_json(ruled: NodeOf, main: str, foreign: str) -> None:
+    whole = ruled(main, foreign)
+    again = ruler.from_json(json.loads(json.dumps(whole.to_json())))
+    assert ruler.figure(again) == ruler.figure(whole)
+    assert again == whole

@@ -154,6 +154,26 @@ def test_what_is_gone_is_said_with_the_versions_that_have_it(
         whole.excerpt("writeOrderFile")
 
 
+def test_words_stand_in_the_margin_of_their_line(newest: tuple[Tree, Structure]) -> None:
+    function, words = "initializeValueProfRuntimeRecord", {"NodesKind[I][J]": "dies here"}
+    found = parse.excerpt(newest[0], function, margin=words)
+    assert found.marked == (328,)
+    page = found._repr_html_()
+    assert re.search(r"<b style[^>]*>dies here +328 +Nodes \?", page)
+    assert re.search(r"\n {12,}327 ", page)  # the other lines move along
+
+
+def test_a_number_dies_as_it_is_followed_and_an_address_one_step_later(
+    newest: tuple[Tree, Structure], runs: tuple[Trace, Trace]
+) -> None:
+    healthy, crashing = (writer.steps(newest[1], run) for run in runs)
+    number, address = {"NodesKind[I][J]": "dies here"}, {"Site->Next": "dies here"}
+    assert (writer.dies_at(healthy), writer.dies_at(crashing)) == ({}, number)
+    where, written = "Values of record 4, byte 192", "FunctionPointer of f: (f: .text)"
+    longer = writer.ReadStep("initializeValueProfRuntimeRecord", where, "(f: .text)", written)
+    assert writer.dies_at([longer]) == address
+
+
 def test_lines_of_the_text_are_shown_and_never_committed(newest: tuple[Tree, Structure]) -> None:
     found = parse.excerpt(newest[0], "initializeValueProfRuntimeRecord", mark="Values")
     line = "ValueProfNode **Nodes = (ValueProfNode **)Data-&gt;Values;"
@@ -391,7 +411,7 @@ def test_two_runs_are_walked_side_by_side_until_they_part(
     rows = writer.show_steps(healthy, crashing).text.splitlines()
     notes = [re.split("  +", row)[-1] for row in rows]
     assert notes == ["note", "differs", "differs", "16", *["the same"] * 3] + [
-        "they part",
+        "first misread",
         "misread",
         "misread",
     ]
@@ -422,12 +442,18 @@ def test_the_call_graph_marks_the_fork_and_who_comes_past_the_check(
 ) -> None:
     healthy, crashing = (writer.steps(newest[1], run) for run in runs)
     drawn = writer.figure(newest[1], runs[1], healthy, crashing)
-    assert "version is checked in __llvm_profile_write_file; 4 other" in drawn.text
+    assert "__llvm_profile_write_file checks the raw version. 4 other functions" in drawn.text
     assert (
         "__llvm_profile_write_buffer" in drawn.text
-        and "part in writeOneValueProfData" in drawn.text
+        and "first misreads a field in writeOneValueProfData" in drawn.text
     )
-    for said in ("inlined: no frame of its own", "by the pointer InitRTRecord", "(past the check)"):
+    for said in (
+        "inlined: no frame of its own",
+        "by the pointer InitRTRecord",
+        "(below the check)",
+        "decides: DI++",
+        "dies here",
+    ):
         assert said in drawn.html
     alive = writer.figure(newest[1], runs[0], healthy, healthy)
     assert alive.text == "No fork to draw: this run did not die in the profile writer."

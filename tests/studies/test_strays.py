@@ -95,7 +95,7 @@ def test_two_writers_die_now_and_then(lab: Lab, toolchain: Callable[[str], Toolc
     row = raced.iloc[0]
     assert 0 < row["died"] < row["runs"]
     assert row["functions"] != "-"
-    assert raced.iloc[1].tolist() == ["one writes, another still counts", 60, 0, "-", "-"]
+    assert raced.iloc[1].tolist() == ["one thread writes, another still counts", 60, 0, "-", "-"]
     assert "two threads write at once" in races.table(raced).text
 
 

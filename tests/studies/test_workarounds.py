@@ -41,7 +41,7 @@ def test_everything_that_the_notes_name_is_tried(tried: dict[str, Row]) -> None:
     assert list(tried) == list(KNOWN) == ["nothing", *NOTES, *CAUSE]
     assert tried["nothing"].verdict == "does not help"
     assert [name for name, row in tried.items() if not row.trial] == ["mach-vm-protect"]
-    assert tried["mach-vm-protect"].verdict == "not applicable"
+    assert tried["mach-vm-protect"].verdict == "not tried"
     other = {row.program: row.case for row in tried.values() if row.program != "mimalloc"}
     assert list(other) == ["jemalloc", "rust-mimalloc"]
     assert all(case and case.kind == "crash" for case in other.values())
@@ -50,7 +50,7 @@ def test_everything_that_the_notes_name_is_tried(tried: dict[str, Row]) -> None:
 
 def test_no_workaround_of_the_notes_saves_the_profile(tried: dict[str, Row]) -> None:
     verdicts = {name: tried[name].verdict for name in NOTES if tried[name].trial}
-    assert verdicts.pop("skip") == "survives, loses the profile"
+    assert verdicts.pop("skip") == "no crash, no profile"
     assert set(verdicts.values()) == {"does not help"}
     dead = {name: tried[name].why for name in verdicts}
     assert (
@@ -65,12 +65,16 @@ def test_what_agrees_on_the_raw_version_cures(tried: dict[str, Row]) -> None:
     assert bare and not bare.program.library
     for name in CURES:
         row = tried[name]
-        assert verdicts.pop(name) == "cures" and row.right == row.functions and min(row.right) > 2
+        assert (
+            verdicts.pop(name) == "whole profile"
+            and row.right == row.functions
+            and min(row.right) > 2
+        )
         assert row.values > 0 and row.rebuilt == ("library",)
     for name in NO_LIBRARY:
         lost = tried[name].functions[1]
         assert lost > 300
-        assert verdicts.pop(name) == f"survives, loses {lost} of {lost} functions of library"
+        assert verdicts.pop(name) == f"no crash, lacks {lost} of {lost} functions of library"
         assert 0 < tried[name].values < tried[name].usual_values
     assert verdicts == dict.fromkeys(("library-first", "no-values"), "does not help")
     assert tried["no-values"].why == f"dies in {WRITER}"  # no site runs, but records are read
@@ -109,7 +113,7 @@ def test_a_library_without_hot_sites_survives_more(
         assert verdicts == dict.fromkeys(only, "not needed")
         return
     assert [verdicts.pop(name) for name in ("fork", "no-values")] == ["does not help"] * 2
-    assert set(verdicts.values()) == {"survives, loses the profile"}
+    assert set(verdicts.values()) == {"no crash, no profile"}
     assert rows["fork"].why.endswith("the child is dead of signal 11")
 
 
@@ -126,14 +130,14 @@ def test_a_workaround_is_as_good_as_where_it_is_worst(
     assert {steps["mimalloc"][name] for name in ("fork", "explicit", "buffer")} == {site}
     for name in programs[1:]:
         assert (steps[name]["nothing"], steps[name]["explicit"]) == (write, write)
-        assert steps[name]["fork"] == "main ends, fails"  # its child is dead
-        assert steps[name]["buffer"] == "main ends, loses the profile"
-        assert steps[name]["cc-of-main"] == "main ends, is cured"
+        assert steps[name]["fork"] == "main ends: with an error"  # its child is dead
+        assert steps[name]["buffer"] == "main ends: no profile"
+        assert steps[name]["cc-of-main"] == "main ends: whole profile"
     assert "mimalloc-keeps" not in steps["cold"]  # it has no mimalloc
     assert steps["mimalloc-no-realloc"]["mimalloc-keeps"] == write
     worst = {row.workaround.id: row for row in workarounds.worst(fared)}
     assert (worst["buffer"].verdict, worst["buffer"].program) == ("does not help", "mimalloc")
-    assert worst["cc-of-main"].verdict == "cures"
+    assert worst["cc-of-main"].verdict == "whole profile"
     lines = workarounds.show_steps(fared).text.splitlines()
     assert lines[0].split()[2:5] == list(programs) and len(lines) == len(worst) + 1
     (line,) = [line for line in lines if line.startswith("mimalloc-keeps ")]
@@ -149,10 +153,10 @@ def row_of(kind: Any, right: tuple[int, ...], values: int) -> Row:
 @pytest.mark.parametrize(
     ("row", "verdict"),
     [
-        (row_of("ok", (3, 6), 9), "cures"),
-        (row_of("ok", (3, 6), 0), "survives, loses all values"),
-        (row_of("wrong-counts", (3, 5), 9), "survives, loses 1 of 6 functions of library"),
-        (row_of("malformed", (0, 0), 0), "survives, loses the profile"),
+        (row_of("ok", (3, 6), 9), "whole profile"),
+        (row_of("ok", (3, 6), 0), "no crash, lacks all values"),
+        (row_of("wrong-counts", (3, 5), 9), "no crash, lacks 1 of 6 functions of library"),
+        (row_of("malformed", (0, 0), 0), "no crash, no profile"),
         (row_of("failed", (3, 6), 9), "does not help"),
     ],
 )
@@ -256,7 +260,7 @@ def test_what_a_workaround_needs_and_lacks_is_its_row(
     only = ("c-not-instrumented", "gcc", "global-allocator", "cc-of-raw-version")
     with Lab(lab.cache) as poor:
         rows = workarounds.try_all(poor, "cold", "18", "17", only=only)
-    why = {row.workaround.id: row.why for row in rows if row.verdict == "not applicable"}
+    why = {row.workaround.id: row.why for row in rows if row.verdict == "not tried"}
     assert why == {
         "gcc": "gcc of this test: not here",
         "global-allocator": "18 of this test: not here",

@@ -92,6 +92,44 @@ def test_a_compiler_that_changed_is_asked_again(clang: Path, cache: Path, tmp_pa
     assert version("19.1.70") == "19.1.70"
 
 
+def test_a_compiler_that_was_ended_is_asked_again(cache: Path, tmp_path: Path) -> None:
+    wrapper = tmp_path / "clang"
+    says = "case $1 in --version) echo 'clang version 19.1.7' ;; -fprofile-generate) {} ;; esac"
+    wrapper.write_text(f"#!/bin/sh\n{says.format('kill -KILL $$')}\n")
+    wrapper.chmod(0o755)
+    with pytest.raises(LabError, match="it was ended before it answered; try again"):
+        probe.probe(wrapper, "path")
+    assert not (cache / "probes").exists()
+    wrapper.write_text(f"#!/bin/sh\n{says.format('exit 1')}\n")  # it cannot instrument
+    assert probe.probe(wrapper, "path").raw_version is None
+    assert len(list((cache / "probes").iterdir())) == 1
+
+
+def test_apples_shim_is_the_compiler_of_the_chosen_xcode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim = Path("/usr/bin/env")  # a file of /usr/bin, in place of /usr/bin/clang
+    plain = probe.identity(shim)
+    xcrun = tmp_path / "xcrun"
+    xcrun.write_text('#!/bin/sh\n[ "$*" = "-f env" ] && echo "$DEVELOPER_DIR/clang"\n')
+    xcrun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    identities = {plain}
+    for name in ("Xcode", "Xcode_16.2"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "clang").write_text(name)
+        monkeypatch.setenv("DEVELOPER_DIR", str(folder))
+        assert probe.identity(shim) == plain  # this is no Mac
+        with monkeypatch.context() as mac:
+            mac.setattr("sys.platform", "darwin")
+            identities |= {probe.identity(shim), probe.identity(folder / "clang")}
+    assert len(identities) == 3
+    xcrun.write_text("#!/bin/sh\nexit 1\n")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert probe.identity(shim) == plain
+
+
 def test_a_lost_tool_is_noticed(clang: Path, cache: Path) -> None:
     # The note of an earlier probe names a file that is gone: ask again.
     probe.probe(clang, "wheel")

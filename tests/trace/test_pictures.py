@@ -104,12 +104,12 @@ def test_the_map_says_what_the_table_of_pointers_says(runs: Runs, end: str) -> N
     table = runs[end].table("pointers")
     followed = table[table["how"] != "written"]["owner"]
     page = pictures.memory_map(runs[end])
-    assert f'role="img" aria-label="Of the {len(followed)} pointers' in page.html
+    assert f'role="img" aria-label="The writer has {len(followed)} pointers' in page.html
     assert "none leads to an allocator's memory" in page.text
     for owner, said in (("nobody: unmapped", "nowhere"), ("text", "to code")):
         n = int(followed.str.endswith(owner).sum())
         assert (f"{n} lead{'s' * (n == 1)} {said}" in page.text) == (n > 0)
-    assert ("the program dies of it" in page.html) == (end in ("at exit", "again", "in main"))
+    assert ("the program dies here" in page.html) == (end in ("at exit", "again", "in main"))
     assert ("no call of the writer" in page.html) == (end in ("in main", "mismatch"))
     bands = "names", "code", "counters", "records", "heap of the C", "libraries", "stack", "no such"
     places = [page.html.index(f">{band}") for band in bands]

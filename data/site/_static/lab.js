@@ -1,9 +1,11 @@
-// A box that scrolls sideways can be reached and scrolled with the keyboard, too.
+// A box that scrolls sideways says so, and can be scrolled with the keyboard, too.
 document.addEventListener("DOMContentLoaded", () => {
   const boxes = document.querySelectorAll(".content pre, .content .output, .content .table-wrapper");
   const mark = () => {
     for (const box of boxes) {
-      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      const wide = box.scrollWidth > box.clientWidth;
+      box.classList.toggle("scrolls", wide);
+      if (wide) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
   };

@@ -16,7 +16,7 @@ from typing import Any
 
 import lldb
 
-from .common import Watcher, name_of, registers_of
+from .common import Watcher, exception_of, name_of, registers_of
 from .protocol import FATAL, Request, Siginfo, StackFrame, Stop, to_message
 
 #: Darwin stops with a Mach exception instead (numbers: <mach/exception_types.h>).
@@ -228,6 +228,8 @@ def _describe(target: Any, thread: Any, name: str) -> Stop:
         "pc": top.GetPC(),
         "registers": registers_of(top),
         "siginfo": _siginfo(thread),
+        "exception": exception_of(top),
+        "words": thread.GetStopDescription(256) or "",
     }
 
 

@@ -103,6 +103,16 @@ def registers_of(frame: Any) -> dict[str, int]:
     return {v.GetName(): v.GetValueAsUnsigned() for v in general if v.GetByteSize() == 8}
 
 
+def exception_of(frame: Any) -> dict[str, int]:
+    """Return what the processor told of the exception: `far` on arm64, `faultvaddr` on x86-64.
+
+    Only macOS has such a set. Source: g_exc_registers and g_reg_sets in DNBArchImplARM64.cpp and
+    DNBArchImplX86_64.cpp (lldb/tools/debugserver): far, esr, exception; trapno, err, faultvaddr.
+    """
+    groups = [group for group in frame.GetRegisters() if "Exception" in (group.GetName() or "")]
+    return {v.GetName(): v.GetValueAsUnsigned() for group in groups for v in group}
+
+
 def name_of(module: Any) -> str:
     """Return the name of a module's file."""
     return module.GetFileSpec().GetFilename() or ""

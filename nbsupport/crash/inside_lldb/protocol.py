@@ -39,7 +39,11 @@ class Siginfo(TypedDict):
 
 
 class Stop(TypedDict):
-    """What a debugger saw at a fatal signal; `instruction` is None if there is none to execute."""
+    """What a debugger saw at a fatal signal; `instruction` is None if there is none to execute.
+
+    `exception` are the processor's registers of the exception, where LLDB has them: on macOS.
+    `words` are what LLDB says of the stop ("": gdb).
+    """
 
     signal: str
     frames: list[StackFrame]
@@ -47,6 +51,8 @@ class Stop(TypedDict):
     pc: int
     registers: dict[str, int]
     siginfo: Siginfo | None
+    exception: dict[str, int]
+    words: str
 
 
 class TracePlan(TypedDict):

@@ -7,6 +7,7 @@ project knows is recorded, so that it can be read where the sources cannot be ha
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,14 +42,23 @@ class Sources:
         return f"{origin} ({self.note})" if self.note else origin
 
     def excerpt(
-        self, symbol: str, *, part: parse.Part = "", about: str = "", file: str = "", mark: str = ""
+        self,
+        symbol: str,
+        *,
+        part: parse.Part = "",
+        about: str = "",
+        file: str = "",
+        mark: str = "",
+        margin: Mapping[str, str] | None = None,
     ) -> parse.Excerpt | Shown:
         """Return an excerpt (see `parse.excerpt`); without the text, one line that says so."""
         if not self.tree:
             text = f"{symbol}, LLVM {self.structure.version}: its text is not at hand"
             return Shown(text, shown.element("p", text))
         try:
-            return parse.excerpt(self.tree, symbol, part=part, about=about, file=file, mark=mark)
+            return parse.excerpt(
+                self.tree, symbol, part=part, about=about, file=file, mark=mark, margin=margin
+            )
         except LabError as error:
             places = [
                 f"{runtime.version} ({function.file})"
@@ -71,7 +81,7 @@ def load(version: str) -> Sources:
     """Return a version of the profile runtime; where it cannot be had, as it was recorded.
 
     `version` as `tree.load` takes it, or a toolchain (`19@debian`, a path), whose version is meant.
-    For a release that is neither known nor to be had stands the known one of its major version, and
+    For a release that is neither known nor available stands the known one of its major version, and
     the note says so. Raises `MissingError` where nothing of that major is known.
     """
     if "@" in version or Path(version, "bin").is_dir():
@@ -96,7 +106,7 @@ def recorded() -> tuple[Structure, ...]:
 
 
 def keep() -> None:
-    """Record the structure of each known version that can be had."""
+    """Record the structure of each known version that is available."""
     for version in tree.known_versions():
         sources = tree.load(version)
         if sources.pinned:

@@ -7,7 +7,7 @@ import operator
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import tree_sitter_c
@@ -108,8 +108,8 @@ _start = operator.attrgetter("start_byte")
 
 def child(node: Node | None, *fields: str) -> Node | None:
     """Return what is in a field of a node, or in a field of that, and so on; None for none."""
-    for field in fields:
-        node = node.child_by_field_name(field) if node else None
+    for name in fields:
+        node = node.child_by_field_name(name) if node else None
     return node
 
 
@@ -117,7 +117,8 @@ def child(node: Node | None, *fields: str) -> Node | None:
 class Excerpt:
     """Lines of one file: those of a symbol, or of a part of it. Its text is LLVM's own.
 
-    `line` is the number of the first; `marked` those that the reader's finger should be on.
+    `line` is the number of the first; `marked` those that the reader's finger should be on;
+    `margin` has words that stand beside a line, by its number.
     """
 
     symbol: str
@@ -128,6 +129,7 @@ class Excerpt:
     text: str
     marked: tuple[int, ...] = ()
     note: str = ""
+    margin: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -141,12 +143,12 @@ class Excerpt:
 
     def _repr_html_(self) -> str:
         """Return the source itself, which `document.normalize` takes out of what is committed."""
-        rows = []
+        rows, style = [], f"background:{look.YELLOW};color:black"
+        wide = max(map(len, self.margin.values()), default=0)
         for number, text in enumerate(self.text.splitlines(), self.line):
-            line = escape(f"{number:>5}  {text}")
-            if number in self.marked:
-                line = element("b", line, style=f"background:{look.YELLOW};color:black")
-            rows.append(line)
+            words = self.margin.get(number, "")
+            line = escape(f"{words:>{wide}} {number:>5}  {text}")
+            rows.append(element("b", line, style=style) if number in self.marked else line)
         caption = element("figcaption", f"{self.summary} · {self.licence}")
         return element("figure", caption, element("pre", Html("\n".join(rows))), class_="source")
 
@@ -164,12 +166,20 @@ def parsed(file: str, content: bytes) -> TranslationUnit:
 
 
 def excerpt(
-    tree: Tree, symbol: str, *, part: Part = "", about: str = "", file: str = "", mark: str = ""
+    tree: Tree,
+    symbol: str,
+    *,
+    part: Part = "",
+    about: str = "",
+    file: str = "",
+    mark: str = "",
+    margin: Mapping[str, str] | None = None,
 ) -> Excerpt:
     """Return the lines that define a function, type, macro or variable; or a part of a function.
 
     Of a function's loops, conditions or statements, the smallest `part` that has the word
-    `about` in it. `mark`: lines with this word. `file`: where it is expected; the note says
+    `about` in it. `mark`: lines with this word. `margin`: words to put beside the lines with a
+    text, by that text; such lines are marked, too. `file`: where it is expected; the note says
     when it has moved. Raises `LabError` when this version has no such symbol, or no such part.
     """
     unit, node = _definition(tree, symbol, file)
@@ -185,14 +195,16 @@ def excerpt(
     first, last = node.start_point[0], node.end_point[0]
     text = b"\n".join(unit.text.splitlines()[first : last + 1]).decode(errors="replace")
     finger = re.compile(rf"\b{re.escape(mark)}\b")
-    lines = enumerate(text.splitlines(), first + 1)
-    marked = tuple(n for n, line in lines if mark and finger.search(line))
+    lines = list(enumerate(text.splitlines(), first + 1))
+    notes = (margin or {}).items()
+    beside = {n: words for n, line in lines for what, words in notes if what in line}
+    marked = tuple(n for n, line in lines if n in beside or (mark and finger.search(line)))
     licence = _LICENCE.search(unit.text)
     if part:
         symbol = f"the {part} with {about} in {symbol}" if about else f"the {part} in {symbol}"
     note = f"moved from {file}" if file not in ("", unit.file) else ""
     spdx = licence[1].decode().strip() if licence else "no licence line"
-    return Excerpt(symbol, unit.file, tree.version, spdx, first + 1, text, marked, note)
+    return Excerpt(symbol, unit.file, tree.version, spdx, first + 1, text, marked, note, beside)
 
 
 def _definition(tree: Tree, symbol: str, file: str) -> tuple[TranslationUnit, Node]:

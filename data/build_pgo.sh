@@ -62,7 +62,7 @@ find_rust() {
 	"$cargo" -V >/dev/null || die 1 "$cargo: not found, or does not start; install Rust by rustup"
 	manifest=$("$cargo" locate-project --workspace --message-format plain) ||
 		die 2 "no Cargo.toml; run this in the project's folder"
-	out=${out:-${manifest%/*}/target/pgo}
+	lock=${manifest%/*}/Cargo.lock out=${out:-${manifest%/*}/target/pgo}
 	[[ $out == /* ]] || out=$PWD/$out
 	# LLVM_PROFILE_FILE gives % a meaning; cargo's messages are JSON.
 	[[ $out != *[%\"\\]* ]] || die 2 "$out: has a % or \" or \\ in it; choose another --out"
@@ -92,10 +92,17 @@ names_of() { printf '%s\n' "$1_$target" "$1_${target//[-.]/_}" "HOST_$1" "$1"; }
 # __llvm_profile_raw_version in LLVM's text: the raw version, with variants in the high bits.
 raw_version() { sed -n 's/^@__llvm_profile_raw_version = .* i64 \(-*[0-9]*\).*/\1/p' | grep .; }
 
+# The version of a cc crate that hands flags on and puts CFLAGS before them, where they cure nothing
+# (rust-lang/cc-rs, pull requests 1279 and 1403).
+cflags_first() {
+	[[ ! -f $lock ]] || awk -F '[".]' '/^name = / { cc = $2 == "cc" && NF == 3 }
+		cc && /^version = "1\.2\./ && $4 >= 2 && $4 < 16 { print $2 "." $3 "." $4 }' "$lock" | first_line
+}
+
 # The cc crate hands -Cprofile-generate and -Cprofile-use on to clang, then adds CFLAGS: the last
 # wins. So these flags keep C out of a profile whose record layout may be another.
 guard_c() {
-	local name language value kind theirs ours
+	local name language value kind theirs ours first
 	local advice="--cc a clang of LLVM ${llvm%%.*}, or leave out --instrument-c"
 	settings=(${cc:+"CC=$cc" "CC_$target=$cc"})
 	for name in $(names_of CC); do cc=${cc:-$(printenv "$name" || :)}; done
@@ -107,6 +114,9 @@ guard_c() {
 			settings+=("$name=${value:+$value }-fno-profile-generate -fno-profile-use")
 		done
 	done
+	first=$(cflags_first)
+	[[ $instrument_c || ! $first || $kind != *clang* ]] ||
+		die 1 "$kind: cc $first puts CFLAGS first, so they leave no C out; cargo update -p cc, or --cc gcc"
 	[[ $kind == *clang* ]] || kind="$kind: no clang, so cc 1.2.9 and later hand on nothing"
 	[[ $instrument_c ]] || { say "C: $kind: not instrumented (-fno-profile-generate)" && return; }
 	theirs=$(echo 'int main(void) { return 0; }' | "$cc" -x c -S -emit-llvm -fprofile-generate -o - - \

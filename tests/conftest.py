@@ -34,6 +34,7 @@ TESTS = Path(__file__).parent
 FIRST = [
     "browser/test_lab.py",
     "lab/test_cases.py",
+    "pipeline/test_phases.py",
     "notebooks/test_run.py",
     "lab/test_grid.py",
     "browser/test_site.py",

@@ -115,6 +115,28 @@ def run(
     )
 
 
+def run_freely(
+    argv: Command,
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    output: int = subprocess.DEVNULL,
+    errors: int = 2,
+) -> int:
+    """Run a program to its end, without limits: a user's own build, or training.
+
+    Returns its exit code, or minus the signal that ended it. `output` and `errors` are descriptors.
+    An interrupt ends it, with all that it started, and passes on. Raises OSError as `Child` does.
+    """
+    child = Child(argv, cwd=cwd, env=env, output=output, errors=errors)
+    try:
+        while (code := child.wait(1.0)) is None:
+            pass
+    finally:
+        child.end()
+    return code
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment with `extra`, messages in English."""
     return {**os.environ, "LC_ALL": "C", **(extra or {})}

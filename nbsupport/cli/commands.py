@@ -504,6 +504,35 @@ def check(
     return forecast.exit_code
 
 
+@app.command(epilog=_example("build --train '{} input.dat'", "notebook 07, section 3"))
+def build(
+    cargo: Annotated[Names, Argument(help="Arguments of cargo build, after --.")] = None,
+    train: Annotated[
+        str,
+        Option(
+            help="The training, run once; {} in it (and $PGO_BIN) is the program.", metavar="CMD"
+        ),
+    ] = "",
+    instrument_c: Annotated[
+        bool, Option("--instrument-c", help="Keep the C code in the profile, by a fitting clang.")
+    ] = False,
+    out: Annotated[
+        Path | None, Option("-o", help="The folder to work in. Default: target/pgo.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Build this folder's cargo project for PGO: check, build, audit, train, build by the profile.
+
+    No file of the project changes. If it is interrupted, or has no --train, the next call goes on
+    where this one ended. Exit code 0: built by a whole profile; 1: not; 2: it cannot be built.
+    """
+    from nbsupport.pipeline import phases
+
+    result = phases.build(Path.cwd(), out, cargo or (), train=train, instrument_c=instrument_c)
+    _answer(as_json, result.to_json, lambda: terminal.say(*result.lines()))
+    return result.exit_code
+
+
 @app.command("mac-check", epilog=_example("mac-check --plan", "notebook 11, section 10"))
 def mac_check(
     out: Annotated[Path, Option("-o", help="The folder to send back, a new one.")] = Path(

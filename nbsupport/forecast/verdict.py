@@ -81,14 +81,17 @@ def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
     return check_project(folder, "".join(commands))
 
 
-def check_project(folder: Path, cc: str = "") -> Forecast:
+def check_project(
+    folder: Path, cc: str = "", *, environment: Mapping[str, str] | None = None
+) -> Forecast:
     """Say what will happen in a build of a cargo project; `cc` stands in for its CC.
 
+    `environment` is what cargo would be started with (None: this process's).
     Where the flags of rustc do not instrument yet, `cure.ASSUMED` is added to them. Nothing of
     the project runs. Raises `LabError` for what cannot be read, and compilers that do not work.
     """
     folder = _readable(folder)
-    config = cargo_config.read(folder, os.environ)
+    config = cargo_config.read(folder, os.environ if environment is None else environment)
     installed = rust.find(folder, config)
     target = _target(config) or installed.host
     env = config.env()

@@ -7,6 +7,7 @@ A running program keeps what its value sites saw, too (live.py); a file does not
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import tempfile
@@ -88,10 +89,12 @@ def _follow(command: Command, own: Path, out: Path, streams: Streams) -> Rescued
 
     write = functools.partial(save.save_family, out=out)
     state = children.run(command, own, write, streams)
+    if state.why == "end" and not state.runs:
+        raise KeyboardInterrupt
     if not state.runs:
         why = "no image of it is instrumented, nor of what it starts"
         raise LabError(command[0][0], why, _BUILD)
-    return write(state)
+    return _ended(write(state), state.code, state.why)
 
 
 def _debug(command: Command, own: Path, out: Path, streams: Streams) -> Rescued:
@@ -107,7 +110,11 @@ def _debug(command: Command, own: Path, out: Path, streams: Streams) -> Rescued:
     if not state.images:
         why = "no image of it is instrumented, and what it starts is followed on Linux only"
         raise LabError(command[0][0], why, f"{PROGRAM_ITSELF}, or {_BUILD}")
-    return write(state)
+    return _ended(write(state), state.code, state.why)
+
+
+def _ended(rescued: Rescued, code: int | None, why: str) -> Rescued:
+    return dataclasses.replace(rescued, code=code or 0, stopped=why == "end")
 
 
 def _writable(out: Path) -> None:

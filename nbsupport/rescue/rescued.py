@@ -45,6 +45,7 @@ class Rescued:
     what is not in it, `notes` is what else there is to say, in sentences. `processes` are those
     instrumented that a command has started (none under LLDB, which follows one alone); `distinct`
     is how many functions there are where those of two layouts may be the same (0: they are not).
+    `code` is the exit code of what ran, or minus its signal; `stopped`: a signal to us ended it.
     """
 
     path: Path
@@ -54,6 +55,8 @@ class Rescued:
     notes: tuple[str, ...]
     processes: tuple[RescuedProcess, ...] = ()
     distinct: int = 0
+    code: int = 0
+    stopped: bool = False
 
     @property
     def functions(self) -> int:

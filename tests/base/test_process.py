@@ -227,3 +227,13 @@ def test_what_is_begun_with_nohup_goes_on_at_a_hang_up() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_what_runs_freely_says_how_it_ended_and_ends_at_an_interrupt(tmp_path: Path) -> None:
+    assert process.run_freely(["sh", "-c", "exit 3"], cwd=tmp_path) == 3
+    assert process.run_freely(["sh", "-c", "kill -SEGV $$"], cwd=tmp_path) == -signal.SIGSEGV
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        process.run_freely(["sh", "-c", "sleep 61 & sleep 62"], cwd=tmp_path)
+    family = psutil.Process().children(recursive=True)
+    assert not [child for child in family if child.name() == "sleep"]

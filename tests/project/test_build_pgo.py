@@ -1,76 +1,27 @@
-"""data/build_pgo.sh on a cargo project with a C part, by the real cargo and compilers.
-
-The project's build script stands for the cc crate: it hands rustc's profile flags on to clang.
-"""
+"""data/build_pgo.sh on a cargo project with a C part, by the real cargo and compilers."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from nbsupport.base import process, settings
+from nbsupport.base import process
 from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
+from tests.support import pgo_project
+from tests.support.pgo_project import PgoProject
 
 SCRIPT = Path(__file__).parents[2] / "data" / "build_pgo.sh"
-FILES = {
-    "Cargo.toml": '[package]\nname = "app"\nversion = "0.1.0"\nedition = "2021"\n',
-    "src/main.rs": """
-extern "C" { fn part(n: u32) -> u32; fn plus(n: u32) -> u32; }
-fn main() { println!("{} {}", unsafe { plus(part(1000)) }, cfg!(kept)); }
-""",
-    "part.c": """
-static unsigned add(unsigned sum, unsigned n) { return sum + n; }
-static unsigned (*volatile operation)(unsigned, unsigned) = add; /* its call is a value site */
-unsigned part(unsigned n) { return n ? operation(part(n - 1), STEP) : 0; }
-""",
-    # It stands for a C++ file, without the need of a C++ compiler.
-    "plus.c": "unsigned plus(unsigned n) { return n; }\n",
-    "build.rs": r"""
-use std::{env::var, process::Command};
-fn main() {
-    build("part", "CFLAGS");
-    build("plus", "CXXFLAGS"); // which cc reads, and no other, for a C++ file
-}
-fn build(name: &str, flags: &str) {
-    let (out, target) = (var("OUT_DIR").unwrap(), var("TARGET").unwrap());
-    let cc = var(format!("CC_{target}")).or(var("CC")).unwrap();
-    let mut command = Command::new(&cc);
-    command.args(["-O1", "-c", &format!("{name}.c"), "-o", &format!("{out}/{name}.o")]);
-    for flag in var("CARGO_ENCODED_RUSTFLAGS").unwrap().split('\x1f') {
-        if cc.contains("clang") && flag.contains("-Cprofile") { command.arg(flag.replace("-C", "-f")); }
-    }
-    let own = var(format!("{flags}_{}", target.replace('-', "_"))); // alone, as in older cc
-    command.args(own.or(var(flags)).unwrap_or_default().split_whitespace());
-    assert!(command.status().unwrap().success());
-    println!("cargo:rustc-link-arg={out}/{name}.o");
-}
-""",
-}
-
 IN_RAW = '"$PGO_BIN" && cd "${LLVM_PROFILE_FILE%/*}" && raw=$(echo *) && '
 Find = Callable[[str], Toolchain]
 
 
-@dataclass(frozen=True)
-class Project:
-    folder: Path
-    rustc: Toolchain
-
-    def run(self, *command: str | Path, **env: str) -> process.Finished:
-        """Run a command here, `env` in its environment, none of the caller's flags."""
-        ours = {"CARGO_HOME": str(self.folder / "../cargo"), "CC": "gcc", "CFLAGS": "-DSTEP=2"}
-        theirs = {k: v for k, v in os.environ.items() if not re.search("RUSTFLAGS|CFLAGS|^CC", k)}
-        env = {**theirs, **ours, **env}
-        return process.run(command, cwd=self.folder, env=env, limits=settings.COMPILER)
-
+class Project(PgoProject):
     def build_pgo(self, *args: str | Path, **env: str) -> process.Finished:
         tool = profdata.tool(self.rustc)
         options = ("--cargo-arg", "--offline", "--profdata", tool)
@@ -85,11 +36,9 @@ class Project:
 def project(tmp_path: Path) -> Project:
     if not (shutil.which("cargo") and (rustc := shutil.which("rustc"))):
         pytest.skip("no cargo; install Rust by rustup, or apt-get install cargo-web rustc-web")
-    folder = tmp_path / "my project"
-    (folder / "src").mkdir(parents=True)
-    for name, text in FILES.items():
-        (folder / name).write_text(text)
-    return Project(folder, discovery.find_rustc(rustc))
+    folder, toolchain = tmp_path / "my project", discovery.find_rustc(rustc)
+    pgo_project.write(folder, toolchain)
+    return Project(folder, toolchain)
 
 
 def test_without_the_script_the_training_crashes(project: Project, toolchain: Find) -> None:
@@ -124,6 +73,19 @@ def test_guards_c_and_keeps_the_flags_of_its_caller(project: Project, toolchain:
     assert done.ok and project.run(done.stdout.strip()).stdout == "3000 true\n", done.stderr
     assert "  main:" in project.profile()
     assert not re.search("  (part|plus):", project.profile())
+
+
+@pytest.mark.parametrize("version", ["1.1.31", "1.2.2", "1.2.15", "1.2.16", "1.6.0"])
+def test_says_where_the_flags_would_cure_nothing(
+    project: Project, toolchain: Find, version: str
+) -> None:
+    """A cc crate that puts CFLAGS first; `pgo-lab build` takes another compiler there."""
+    lock = f'[[package]]\nname = "cc"\nversion = "{version}"\n'
+    (project.folder / "Cargo.lock").write_text(f'[[package]]\nname = "cc-x"\n\n{lock}')
+    done = project.build_pgo("--dry-run", "--cc", toolchain("17").compiler, "--", "{}")
+    assert done.exit_code == (1 if version in ("1.2.2", "1.2.15") else 0), done.stderr
+    assert (f"cc {version} puts CFLAGS first" in done.stderr) == (done.exit_code == 1)
+    assert project.build_pgo("--dry-run", "--", "{}").ok  # by gcc, to which it hands nothing
 
 
 def test_instruments_c_by_a_clang_of_the_same_raw_version(project: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nbsupport.base import settings
+from nbsupport.base import files, settings
 from nbsupport.base.errors import LabError, MissingError
+from nbsupport.lab import cases
 from nbsupport.lab.lab import Invocation, Lab
 from nbsupport.notebooks import document, results
 from nbsupport.notebooks.results import Run
@@ -233,6 +235,31 @@ def test_what_a_run_lacks_is_named(to: str, name: str, book: str) -> None:
         upstream.render(variant(claims=claims(name)), to)
     with pytest.raises(MissingError, match="run 01-reproduction"):
         upstream.render(variant(tables={}), to)
+
+
+def test_the_patch_for_evtx_applies_and_its_script_trains(tmp_path: Path) -> None:
+    (patch,) = blocks(upstream.render(RECORDED, "analysis"), "diff")
+    (tmp_path / "evtx.patch").write_text(patch)
+    run(["git", "apply", "evtx.patch"], tmp_path)
+    for name in ("samples/a.evtx", "samples/deep er/b.evtx", "samples/c.txt"):
+        files.write(tmp_path / name, "")
+    files.write(tmp_path / "evtx_dump", '#!/bin/sh\necho "$@" >>seen\n')
+    (tmp_path / "evtx_dump").chmod(0o755)
+    run(["./train_pgo.sh"], tmp_path, PGO_BIN=str(tmp_path / "evtx_dump"))
+    lines = sorted((tmp_path / "seen").read_text().splitlines())
+    ways = ("-t 1 -o json", "-t 1 -o xml", "-t 8 -o json")
+    paths = ("samples/a.evtx", "samples/deep er/b.evtx")
+    assert lines == sorted(f"{way} {path}" for way in ways for path in paths)
+
+
+def test_the_patch_for_evtx_calls_what_there_is() -> None:
+    (step,) = blocks(upstream.render(RECORDED, "analysis"), "yaml")
+    assert all(line.startswith("+") for line in step.splitlines())
+    command = shlex.split(next(line for line in step.splitlines() if "pgo-lab build" in line)[1:])
+    assert command[:4] == ["pgo-lab", "build", "--train", "./train_pgo.sh"]
+    features = next(word for word in cases.get("evtx").cargo if "fast-alloc" in word)
+    assert features.startswith(command[command.index("--features") + 1])
+    assert "${{ matrix.target }}" in step
 
 
 def test_the_analysis_ranks_what_was_tried() -> None:

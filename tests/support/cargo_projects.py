@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nbsupport.base import files, process, settings
-from nbsupport.lab import cases
+from nbsupport.lab import cases, programs
 from nbsupport.lab.lab import Invocation, Lab
 from nbsupport.lab.outcome import Outcome
-from nbsupport.toolchains import download
+from nbsupport.toolchains import discovery, download
 from nbsupport.toolchains.download import Archive
 from nbsupport.toolchains.probe import Toolchain
 
@@ -162,6 +162,16 @@ def copy_case(name: str, folder: Path, config: str) -> None:
     source = cases.source(case)
     shutil.copytree(source, folder, ignore=lambda top, _: cases._not_source(top, source))
     if case.program:
-        files.write(folder / "main.rs", "fn main() {}\n")
+        program = programs.get(case.program, cc=discovery.find("19").compiler)
+        shutil.copy(program.main.folder / program.main.source, folder / "main.rs")
     path = folder / ".cargo" / "config.toml"
     files.write(path, (path.read_text() if path.is_file() else "") + config)
+
+
+def case_environment(name: str, rustc: Toolchain, **more: str) -> dict[str, str]:
+    """Return what a build of a case finds in its environment, besides, but for the compilers."""
+    case = cases.get(name)
+    program = programs.get(case.program, cc=discovery.companion(rustc).compiler)
+    env = cases._environment(case, program)
+    del env["CC_ENABLE_DEBUG_OUTPUT"]
+    return {**env, **more}

@@ -1,0 +1,2 @@
+from .phases import PgoBuild as PgoBuild
+from .phases import build as build

@@ -3,4 +3,4 @@
 One noun per module; importing this package loads none of them.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -42,6 +42,7 @@ def render(run: Run, titles: Mapping[str, str]) -> dict[str, str]:
         "run": run,
         "titles": titles,
         "ledger": _ledger(run, titles),
+        "first": hypotheses.FIRST,
         "notebooks": _claims(run, titles),
         "terms": sorted(terms, key=lambda term: str(term["name"]).lower()),
         "claim": lambda name: _link(run, titles, name),

@@ -15,9 +15,12 @@ from nbsupport.lab import Trial
 from nbsupport.lab.outcome import Kind
 from nbsupport.notebooks.results import Run, load_claims
 from nbsupport.show import shown
+from nbsupport.show.shown import element
 from nbsupport.studies import mechanisms
 
 Verdict = Literal["refuted", "supported", "open"]
+#: The hypotheses that a reader asks about first: ours, three of the notes, and the nearest rival.
+FIRST = ("mixed", "freed", "allocator", "macos", "stray-runtime")
 
 
 def predict(trial: Trial) -> frozenset[Kind]:
@@ -150,10 +153,21 @@ def ledger(run: Run) -> pd.DataFrame:
 
 
 def table(verdicts: pd.DataFrame) -> shown.Shown:
-    """Show a ledger: each hypothesis with its verdict and what decided it, or would."""
+    """Show a ledger: each hypothesis with its verdict and what decided it, or would.
+
+    The `FIRST` are in sight, the others are folded.
+    """
+    first = verdicts["hypothesis"].isin(FIRST)
+    short, rest = _table(verdicts[first]), _table(verdicts[~first])
+    summary = element("summary", f"The other explanations: {(~first).sum()}")
+    folded = element("details", summary, shown.Html(rest.html))
+    return shown.Shown(f"{short.text}\n{rest.text}", short.html + folded)
+
+
+def _table(verdicts: pd.DataFrame) -> shown.Shown:
     rows = []
     for row in verdicts.to_dict("records"):
         decided = row["decide"] if row["verdict"] == "open" else row["observations"]
         rows.append((row["claim"], row["source"], row["verdict"], decided))
-    heads = ("hypothesis", "said by", "verdict", "what decided it; if open, what would")
+    heads = ("explanation", "said by", "verdict", "what decided it; if open, what would")
     return shown.table(heads, rows)

@@ -88,7 +88,7 @@ PICTURES: dict[str, Callable[[], Shown]] = {
     "cases": of_table(
         cases.table, "cases", "case", function=HOSTILE, profile_functions=9, c_functions=9
     ),
-    "mechanisms": of_table(mechanisms_figure, "mechanisms", "mechanism"),
+    "mechanisms": of_table(mechanisms_figure, "mechanisms", "what"),
     "benefit's table": of_table(
         benefit.table, "benefit", "program", seconds=1.0, spread=0.1, load=1.0
     ),

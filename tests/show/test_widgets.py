@@ -276,5 +276,5 @@ def test_what_was_not_made_says_why() -> None:
     made.loc[5, [str(name) for name in made if "agrees_" in str(name)]] = "untried"
     live = mechanisms.widget(made, observations.load())
     controls(live)["mechanism:"].value = made["what"][5]
-    assert "not made: on linux: no." in below(live)
+    assert "not tried: on linux: no" in below(live)
     assert "not tried here" in below(live)

@@ -26,6 +26,10 @@ def record(run: Path) -> None:
     """
     whole = results.read(run)
     entries = whole.manifest["notebooks"]
+    if failed := [name for name, entry in entries.items() if entry["status"] == "failed"]:
+        raise LabError(
+            f"recording {run}", f"{', '.join(failed)} failed", "mend it and run it again"
+        )
     several = any(name != entry["notebook"] for name, entry in entries.items())
     recorded = settings.data_dir() / "recorded" / ("versions" if several else "")
     books = {path.stem for path in settings.notebooks_dir().glob("*.ipynb")}

@@ -128,7 +128,7 @@ def _facts(run: Run) -> dict[str, Any]:
     cases = cases.replace("rust-cc-", "a Rust program with ")  # our own, by their C part
     cases = cases.replace("workload-", "a decoder of events in Rust with ")
     workarounds = run.tables.get("workarounds", none).to_dict("records")
-    # "crash, then ok" before "ok, then ok"
+    # A project that crashed with the other clang stands before one that did not.
     claims = run.claims.sort_values("observed", kind="stable").set_index("name")
     facts: dict[str, Any] = {
         "run": run,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nbsupport.base import progress, settings
+from nbsupport.base.errors import LabError
 from nbsupport.cli import commands
 from nbsupport.notebooks import recording, results
 from nbsupport.trace import trace
@@ -79,6 +80,16 @@ def test_a_run_of_several_llvms_is_recorded_beside_that_of_one(
     assert "/home/me" not in kept
     assert "fingerprint" not in kept
     assert len(results.load(folder / "versions").claims) == 2
+
+
+def test_a_run_that_failed_is_not_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(settings, "data_dir", lambda: tmp_path / "data")
+    run = make_run(tmp_path / "run", x=[shown(claim(holds=True, sentence="so it is"))])
+    entry = {"notebook": "x", "parameters": {}, "seconds": 1.0, "status": "failed", "error": "e"}
+    (run / "manifest.json").write_text(json.dumps({**MANIFEST, "notebooks": {"x": entry}}))
+    with pytest.raises(LabError, match="x failed"):
+        recording.record(run)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_run_of_some_notebooks_takes_their_place_in_the_recording(

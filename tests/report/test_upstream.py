@@ -194,7 +194,7 @@ def test_of_several_runs_of_07_it_is_the_one_with_the_crash() -> None:
     name = "real-projects-crash-and-are-cured"
     healthy = RECORDED.claims[RECORDED.claims["name"] == name].copy()
     healthy[["observed", "at"]] = [
-        "ok, then ok",
+        "with the other clang: ok; else: ok",
         '{"foreign": "20", "newest": "22", "rustc": "19"}',
     ]
     text = upstream.render(variant(claims=pd.concat([healthy, RECORDED.claims])), "cc-rs")

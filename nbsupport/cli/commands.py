@@ -325,7 +325,6 @@ def audit(
     Exit code 1: they are a mix; 2: a file that counts could not be read.
     """
     from nbsupport.audit import judge
-    from nbsupport.cli import sarif
 
     if form not in ("", "sarif"):
         raise LabError(f"audit --format {form}", "no such format", "give --format sarif, or --json")
@@ -337,7 +336,11 @@ def audit(
     code = {"mixed": 1, "unknown": 2}.get(report.verdict, warned)
 
     def document() -> dict[str, Any]:
-        return sarif.from_audit(report, paths, code) if form else report.to_json()
+        if not form:
+            return report.to_json()
+        from nbsupport.cli import sarif
+
+        return sarif.from_audit(report, paths, code)
 
     _answer(as_json or bool(form), document, lambda: terminal.audit(report))
     return code

@@ -89,9 +89,10 @@ def stale(book: NotebookNode, run: results.Run, name: str) -> str:
         return f"{changed} of its cells were not executed since they were written"
     outputs = [output.get("data", {}) for cell in cells for output in cell.outputs]
     records = [data[document.CLAIM] for data in outputs if document.CLAIM in data]
-    here = {(r["name"], json.dumps(r["at"], sort_keys=True), r["observed"]) for r in records}
+    # Counts differ: the whole run tries more programs. What counts is whether a claim holds.
+    here = {(r["name"], json.dumps(r["at"], sort_keys=True), r["holds"]) for r in records}
     claims = run.claims[run.claims["notebook"] == name]
-    recorded = set(claims[["name", "at", "observed"]].itertuples(index=False, name=None))
+    recorded = set(claims[["name", "at", "holds"]].itertuples(index=False, name=None))
     # The recorded run is of the whole: it claims more than a notebook with its default scope.
     more = {claim for claim in recorded - here if "scope" in json.loads(claim[1])}
     others = here ^ (recorded - more)

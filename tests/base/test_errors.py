@@ -234,7 +234,7 @@ def test_a_stale_recording_says_why_and_what_to_do(monkeypatch: pytest.MonkeyPat
     assert said == "1 of its cells were not executed since they were written"
     claims[0].execution_count = 1
     name = claims[0].outputs[0]["data"][document.CLAIM]
-    name["observed"] = "otherwise"
+    name["holds"] = not name["holds"]
     assert f"different things ({name['name']})" in replay.stale(found, run, path.stem)
 
 

@@ -63,7 +63,7 @@ def test_a_script_finds_these_keys(tmp_path: Path) -> None:
     message = "Runtime and instrumentation version mismatch : expected 8, but get 10"
     assert list(judged(tmp_path, message).to_json()) == [
         "verdict", "certainty", "face", "why", "advice", "record", "problems",
-        "signal", "frames", "instruction", "registers", "fault_address", "fault_address_from", "causes", "lines",
+        "signal", "frames", "instruction", "registers", "fault_address", "fault_address_from", "exception", "words", "causes", "lines",
     ]  # fmt: skip
 
 
@@ -504,7 +504,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (found["verdict"], found["face"]) == ("ours", "at exit")
     assert list(found) == ["verdict", "certainty", "face", "why", "advice", "record", "problems",
                            "signal", "frames", "instruction", "registers", "fault_address",
-                           "fault_address_from", "causes", "lines"]  # fmt: skip
+                           "fault_address_from", "exception", "words", "causes",
+                           "lines"]  # fmt: skip
     assert (found["fault_address"], found["registers"]["x1"]) == ("0x1000100000001", "0x7")
     assert pgo_lab(path) == 0
     shown = capsys.readouterr().out.splitlines()

@@ -141,10 +141,10 @@ def test_a_record_that_was_read_as_it_was_written_is_not_blamed(runs: Runs) -> N
 @pytest.mark.parametrize(
     ("end", "titles", "last"),
     [
-        ("healthy", "created registered runs over written end", "exit code 0; raw profile: "),
-        ("at exit", "created registered runs over written end", "SIGSEGV in initializeValueProf"),
+        ("healthy", "created registered runs over begins end", "exit code 0; raw profile: "),
+        ("at exit", "created registered runs over begins end", "SIGSEGV in initializeValueProf"),
         ("in main", "created registered runs end", "SIGSEGV in __llvm_profile_instrument_target"),
-        ("mismatch", "created registered runs over written end", "version mismatch"),
+        ("mismatch", "created registered runs over begins end", "version mismatch"),
     ],
 )
 def test_the_moments_are_those_that_there_were(

@@ -33,7 +33,7 @@ from tests.bench.row import Parser, Place, Row, Sample, stop, stopped
 #: Each is a file of rows, `AREA.NAME`, that is imported only when one of them is wanted.
 AREAS = (
     *("lab", "profile", "trace", "rescue", "guard", "sources", "diff", "batch", "explain"),
-    *("widgets", "report", "audit", "macos", "forecast", "pipeline"),
+    *("widgets", "report", "audit", "macos", "forecast", "pipeline", "install"),
 )
 #: The seconds after which a row takes no more samples, so that all of them take minutes.
 LIMIT = 10.0

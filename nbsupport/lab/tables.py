@@ -89,11 +89,11 @@ def _words(value: object) -> str:
     return f"LLVM {major}" if at else words.get(major, major.replace("-", " "))
 
 
-def details(results: pd.DataFrame) -> Shown:
-    """Show each trial of a sweep on a line, with its reason."""
+def details(results: pd.DataFrame, empty: str = "none") -> Shown:
+    """Show each trial of a sweep on a line, with its reason; `empty` says why there is none."""
     columns = ("program", "main", "foreign", "order", "instrument", "outcome", "detail")
     lines = results[list(columns)].to_numpy().tolist()
-    return table(columns, lines) if lines else Shown("none", "<p>none</p>")
+    return table(columns, lines) if lines else Shown(empty, element("p", empty))
 
 
 def grid(results: pd.DataFrame) -> Shown:

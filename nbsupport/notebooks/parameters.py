@@ -72,7 +72,7 @@ def check(name: str, value: object, source: object = "live") -> None:
 
 def leave_out(scope: str, what: str) -> Shown:
     """Show in one line what the default scope leaves out, and the command that adds it."""
-    line = f"Here, too, in the whole run: {what}."
+    line = f"This is a whole run, which adds: {what}."
     if scope != "whole":
         line = f"Left out, since it takes long: {what}. To add it: make report-all."
     return Shown(line, element("p", line))

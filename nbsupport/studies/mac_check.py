@@ -181,6 +181,19 @@ def recorded() -> list[Path]:
     return sorted(path.parent for path in place.glob(f"*/{mac_steps.RESULTS}"))
 
 
+def measure(scope: str) -> list[Path]:
+    """Return the folders of checks to show: those that are recorded, and this Mac's own.
+
+    On a Mac the whole `scope` makes a check, natively, at each call. Raises as `check` does.
+    """
+    folders = recorded()
+    if sys.platform == "darwin" and scope == "whole":
+        place = Path(tempfile.mkdtemp(prefix="mac-check-", dir=settings.cache_dir()))
+        check(place / "this-mac")
+        folders.append(place / "this-mac")
+    return folders
+
+
 _HEADS = (
     *("check", "main", "library", "built", "order", "linker", "records as they lie"),
     *("version symbol", "foretold", "outcome", "in", "computed", "reported"),

@@ -558,3 +558,13 @@ def test_the_names_of_files_tell_builds_apart() -> None:
     names = {build.name, *(replace(build, **change).name for change in changes)}
     assert len(names) == 1 + len(changes)
     assert not [name for name in names if "/" in name]
+
+
+def test_a_notebook_on_a_mac_makes_the_check_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(mac_check, "check", lambda folder: made.append(folder))
+    assert mac_check.measure("whole") == mac_check.recorded()  # here is no Mac
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert mac_check.measure("default") == mac_check.recorded()
+    assert mac_check.measure("whole") == [*mac_check.recorded(), *made]
+    assert [folder.name for folder in made] == ["this-mac"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -560,9 +561,12 @@ def test_the_names_of_files_tell_builds_apart() -> None:
     assert not [name for name in names if "/" in name]
 
 
-def test_a_notebook_on_a_mac_makes_the_check_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_on_a_mac_makes_the_check_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     made: list[Path] = []
-    monkeypatch.setattr(mac_check, "check", lambda folder: made.append(folder))
+    monkeypatch.setattr(settings, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(mac_check, "check", made.append)
     assert mac_check.measure("whole") == mac_check.recorded()  # here is no Mac
     monkeypatch.setattr(sys, "platform", "darwin")
     assert mac_check.measure("default") == mac_check.recorded()

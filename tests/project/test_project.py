@@ -186,6 +186,12 @@ def test_a_line_that_leaves_c_out_leaves_cpp_out_too(name: str) -> None:
     assert len(re.findall(rf"\b{c}[ \\\n]+{cpp}", text)) == len(lines) > 0
 
 
+@pytest.mark.parametrize("name", ["README.md", "data/site/index.md", "data/site/tour-crash.md"])
+def test_a_front_page_has_no_placeholder(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert not re.findall(r"OWNER|TODO|FIXME|example\.(?:com|org)|<your|COMMIT\b", text)
+
+
 def test_readme_commands_are_targets() -> None:
     readme = (ROOT / "README.md").read_text()
     used = set(re.findall(r"\bmake ([a-z-]+)", readme))

@@ -21,6 +21,11 @@ from nbsupport.toolchains import profdata
 
 #: What a shell makes of a child's fatal signal: its exit code is 128 more.
 _SHELL = range(129, 192)
+_SHELLS = {"sh", "bash", "dash", "ksh", "zsh"}
+#: What a shell takes as it is written; a variable that is ours; what a shell does more with.
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.S)
+_PROGRAM = re.compile(r"(?<!\S)\$(PGO_BIN|\{PGO_BIN\})(?!\S)")
+_SIGNS = re.compile(r"\d*[<>]+&?\d*|&&|\|\||[|&;`*]|\$[\w({]+|\A\s*[A-Za-z_]\w*=")
 #: Lines of a rescue that say what would have been lost.
 _CRASH = "crashed|ended (by|with) (SIG|exit code)|saved from memory|outlived"
 
@@ -37,16 +42,32 @@ class Trained:
 def words_of(command: str, program: Path) -> list[str]:
     """Return the words of a training command, the program for each `{}`; no shell reads them.
 
-    >>> words_of("sh -c '{} 1' {}", Path("/t/app"))
-    ['sh', '-c', '{} 1', '/t/app']
+    A word `$PGO_BIN` is the program, too. In a script for `sh -c`, `{}` is that variable, in which
+    a path may have spaces; a script that names the variable itself is left as it is: its `{}` is
+    another program's. Raises `LabError` where a shell would do more with it than split it.
+
+    >>> words_of("sh -c '{} 1' {} $PGO_BIN", Path("/t/app"))
+    ['sh', '-c', '"$PGO_BIN" 1', '/t/app', '/t/app']
     """
+    plain = _PROGRAM.sub("_", _QUOTED.sub("_", command))
+    if sign := _SIGNS.search(plain):
+        do = "quote what the program is to get as it is, or give a script, or sh -c '…'"
+        why = f"no shell reads it, and {sign[0].strip()} is for a shell"
+        raise LabError(f"--train {command}", why, do)
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise LabError(f"--train {command}", f"no words of a shell ({error})", "mend it") from error
     if not words:
         raise LabError("--train", "no command", "name one; {} in it stands for the program")
-    return [str(program) if word == "{}" else word for word in words]
+    script = -1
+    for number, word in enumerate(words[:-1]):
+        if script < 0 and re.fullmatch("-[a-z]*c", word):
+            names = {Path(before).name for before in words[:number]}
+            script = number + 1 if names & _SHELLS else -1
+    if script > 0 and "PGO_BIN" not in words[script]:
+        words[script] = re.sub(r"""(["']?)\{\}\1""", '"$PGO_BIN"', words[script])
+    return [str(program) if word == "{}" or _PROGRAM.fullmatch(word) else word for word in words]
 
 
 def train(command: str, program: Path, raw: Path, out: Path, tool: Path) -> Trained:

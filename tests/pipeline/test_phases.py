@@ -20,7 +20,7 @@ import pytest
 
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.crash import family
-from nbsupport.pipeline import build
+from nbsupport.pipeline import build, training
 from nbsupport.pipeline import plan as pipeline_plan
 from nbsupport.toolchains import discovery, profdata
 from nbsupport.toolchains.probe import Toolchain
@@ -288,6 +288,7 @@ def running(child: subprocess.Popen[Any], name: str) -> list[psutil.Process]:
 BAD: dict[str, tuple[list[str], str]] = {
     "no command": (["--train", "nowhere {}"], "training nowhere: no such program"),
     "no words": (["--train", "'{}"], "--train '{}: no words of a shell"),
+    "a shell's": (["--train", "{} 1 > out"], "--train {} 1 > out: no shell reads it, and > is"),
     "fails": (
         ["--train", "sh -c '\"$PGO_BIN\"; exit 3'"],
         "training sh .*: it ended with exit code 3, not 0",
@@ -309,6 +310,50 @@ def test_what_cannot_be_done_is_one_line(
     line = done.stderr.splitlines()[-1]
     assert (done.exit_code, done.stdout) == (2, "") and "Traceback" not in done.stderr
     assert re.match(f"pgo-lab: {message}.*; ", line), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "sign"),
+    [
+        ("{} 2>&1", "2>&1"),
+        ("{} <in", "<"),
+        ("{} | wc", "|"),
+        ("{} && {}", "&&"),
+        ("false||{}", "||"),
+        ("{};{}", ";"),
+        ("{} &", "&"),
+        ("A=1 {}", "A="),
+        ("{} $HOME/x", "$HOME"),
+        ("{} $PGO_BIN.d", "$PGO_BIN"),
+        ("{} `date`", "`"),
+        ("{} *.txt", "*"),
+    ],
+)
+def test_what_only_a_shell_would_do_is_no_argument(command: str, sign: str) -> None:
+    with pytest.raises(LabError) as refused:
+        training.words_of(command, Path("/t/app"))
+    assert f" and {sign} is for a shell" in refused.value.why
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("""'$PGO_BIN' "a > b" 'c;d' e\\&f x=1""", ["/a b/c", "a > b", "c;d", "e&f", "x=1"]),
+        ('sh -c "{} x"', ["sh", "-c", '"$PGO_BIN" x']),
+        ("""env A=1 bash -ec '"{}" | wc'""", ["env", "A=1", "bash", "-ec", '"$PGO_BIN" | wc']),
+        ("""sh -c 'find . -exec "$PGO_BIN" {} ";"'""", None),
+        ("python3 -c '{}'", ["python3", "-c", "/a b/c"]),
+    ],
+)
+def test_the_program_is_named_in_a_script_too(command: str, words: list[str] | None) -> None:
+    expected = shlex.split(command) if words is None else words
+    assert training.words_of(command, Path("/a b/c")) == expected
+
+
+def test_a_script_of_a_training_runs_the_program(project: BuiltProject) -> None:
+    done = project.build("--train", 'sh -c "{} x > out"')
+    assert done.ok, done.stderr
+    assert (project.folder / "out").read_text() == "2000 false\n"
 
 
 def test_several_programs_are_not_chosen_from(project: BuiltProject) -> None:

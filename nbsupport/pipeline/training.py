@@ -28,6 +28,8 @@ _PROGRAM = re.compile(r"(?<!\S)\$(PGO_BIN|\{PGO_BIN\})(?!\S)")
 _SIGNS = re.compile(r"\d*[<>]+&?\d*|&&|\|\||[|&;`*]|\$[\w({]+|\A\s*[A-Za-z_]\w*=")
 #: Lines of a rescue that say what would have been lost.
 _CRASH = "crashed|ended (by|with) (SIG|exit code)|saved from memory|outlived"
+#: What a rescue calls a crash that is a fault of the program, and one that our fault makes.
+_OWN, _OURS = "for a reason of its own", "in its profile runtime"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,13 @@ def train(command: str, program: Path, raw: Path, out: Path, tool: Path) -> Trai
         raise _failed(words, rescued.code)
     if not rescued.healthy and not crashes:
         crashes = ["processes that did not write their profile were saved from memory"]
-    return Trained(functions(tool, out), tuple(crashes), rescued.lost)
+    lost = list(rescued.lost)
+    own = next((line for line in crashes if _OWN in line), "")
+    # The profile is whole as far as the program came, which does not mend what it has not run.
+    if own or (rescued.code and not any(_OURS in line for line in crashes)):
+        lost.append(own or f"it ended with {_how(rescued.code)}")
+        lost[-1] = f"a part of the training may not have run: {lost[-1]}"
+    return Trained(functions(tool, out), tuple(crashes), tuple(lost))
 
 
 def _plain(
@@ -155,9 +163,12 @@ def functions(tool: Path, profile: Path) -> int:
 
 
 def _failed(words: Sequence[str], code: int) -> LabError:
-    how = f"exit code {code}, not 0" if code > 0 else signal.Signals(-code).name
-    why = f"it ended with {how}"
+    why = f"it ended with {_how(code)}"
     return LabError(f"training {shlex.join(words)}", why, "mend it: a part of it may not have run")
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}, not 0" if code > 0 else signal.Signals(-code).name
 
 
 def _unprofiled(words: Sequence[str]) -> LabError:

@@ -111,12 +111,29 @@ def test_a_crash_in_the_training_is_rescued_with_what_scripts_start(
         ("sh -c '{abort}; \"$PGO_BIN\"'".format(abort='"$PGO_BIN" abort'), "app: processes: 2, "),
     ):
         done = project.build("--train", command)
-        assert done.ok, done.stderr
+        assert done.exit_code == 1 and done.stdout.startswith("not-whole: "), done.stderr
         assert re.search(rf"^rescued: .*{message}", done.stdout, re.M), done.stdout
+        part = "lost: a part of the training may not have run: .* for a reason of its own: SIGABRT"
+        assert re.search(part, done.stdout), done.stdout
         main = next(
             row for (name, _), row in project.counts("target/pgo").items() if name == "main"
         )
         assert any(main.counters)
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"), [("", 0), ("; exit 3", 1), ("; kill -TERM $$", 1)], ids=["", "exit", "dies"]
+)
+def test_what_a_script_ends_itself_is_whole_and_its_own_end_counts(
+    project: BuiltProject, rest: str, code: int
+) -> None:
+    """A server is started, and killed: it is the script's exit code that says whether all ran."""
+    edited(project, "src/main.rs", "fn main() {", f"fn main() {{ {MORE['wait']}")
+    script = f'mkfifo in; "$PGO_BIN" wait <in & exec 3>in; sleep 0.3; kill -TERM $!; wait{rest}'
+    done = project.build("--train", f"sh -c {shlex.quote(script)}")
+    assert done.exit_code == code, done.stdout + done.stderr
+    assert done.stdout.startswith("not-whole: " if code else "whole: "), done.stdout
+    assert ("a part of the training may not have run: it ended with" in done.stdout) == bool(code)
 
 
 def test_a_training_by_hand_is_taken_by_the_next_call(project: BuiltProject) -> None:

@@ -103,13 +103,13 @@ def explain(path: Path, binary: Path | None = None) -> Explanation:
             problems += ("which record it read is not clear",)
     if rule.verdict == "not-ours" and facts["unmixed"] and facts["face"] and facts["spelled"]:
         problems += (f"yet {facts['spelled']}: is {binary} the program that crashed?",)
-    why, advice = rule.why.format_map(facts), rule.advice.format_map(facts)
+    why = rule.why.format_map(facts)
     crash = report.crash or Crash("")
     if not facts["message"] or "{message" not in rule.why:
         causes = ()
     numbers = sorted(_rests(report, facts, occurrences if causes else ()))
     lines = tuple((n + 1, report.lines[n][:200]) for n in numbers)
-    advice = " ".join(advice.split())
+    advice = " ".join(rule.advice.split()).format_map(facts)  # facts may have a line to paste
     judged = (rule.verdict, rule.certainty)
     return Explanation(*judged, face, why, advice, crash, record, problems, lines, causes)
 

@@ -95,7 +95,7 @@ def from_report(report: CrashReport, judgement: Judgement | None, program: str) 
     """
     text, dead, fault = "\n".join(report.lines), report.crash or Crash(""), report.fault
     address = dead.fault_address
-    advice = " ".join(judgement.advice.split()) if judgement else ""
+    advice = judgement.advice if judgement else ""
     fix, look = advice or _FIX, "Look for the fault in the innermost frames, or in who calls them."
     if judgement and judgement.blame:
         look += f" It is mixed, too: {fix}"

@@ -71,7 +71,7 @@ class PgoBuild:
         lines += [f"rescued: {line}" for line in self.rescued]
         lines += [f"lost: {line}" for line in self.lost]
         lines += [f"note: {line}" for line in self.notes]
-        lines += [f"do: {self.advice}"] if self.advice else []
+        lines += f"do: {self.advice}".splitlines() if self.advice else []  # one may be to paste
         return lines + ([self.program] if self.program else [])
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from nbsupport.base import settings
 from nbsupport.base.errors import LabError
-from nbsupport.cli import commands
+from nbsupport.cli import commands, terminal
 from nbsupport.crash import explanation, reports, runtime
 from nbsupport.crash.crash import Crash, Frame
 from nbsupport.crash.explanation import Explanation, explain
@@ -284,6 +284,18 @@ def test_the_audit_of_the_program_is_used_for_a_message_too(lab: Lab, tmp_path: 
     fine = judged(tmp_path, VERSIONS, linked(lab, "cold", "19"))
     assert verdict(fine) == MESSAGE and "is not mixed" in fine.why
     assert not any(cause.mix for cause in fine.causes) and len(fine.causes) < len(alone.causes)
+
+
+def test_a_line_to_paste_has_a_line_of_its_own(
+    target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = judged(tmp_path, VERSIONS, target / "release" / "tiny")
+    terminal.explanation(mixed)
+    shown = capsys.readouterr().out.splitlines()
+    (number,) = [n for n, line in enumerate(shown) if line.startswith("CFLAGS_")]
+    assert shown[number].endswith(" cargo build --release")
+    assert shown[number - 1].startswith("do: Leave the C code out")
+    assert mixed.to_json()["advice"].count("\n") >= 2
 
 
 def test_a_coverage_build_gets_advice_of_its_own(tmp_path: Path) -> None:

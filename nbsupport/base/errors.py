@@ -1,6 +1,9 @@
 """What goes wrong, said so that the reader knows what to do next."""
 
 import textwrap
+from pathlib import Path
+
+from nbsupport.base import settings
 
 
 class LabError(Exception):
@@ -77,13 +80,20 @@ def visible_lines(text: str) -> str:
 
 
 def from_os(what: str, error: OSError) -> LabError:
-    """Turn an operating system's refusal (full disk, read-only folder) into advice."""
+    """Turn an operating system's refusal (full disk, read-only folder) into advice.
+
+    XDG_CACHE_HOME moves what is in the lab's cache alone: any other folder was given by the reader.
+    """
     name = str(error.filename or "")
-    name = "" if name in what else name
+    cache = not name or Path(name).absolute().is_relative_to(settings.cache_dir())
+    move = "set XDG_CACHE_HOME to a folder" if cache else "give another folder (-o)"
+    if not name:  # of a write to a file, the system does not say which
+        move = "set XDG_CACHE_HOME, or the folder to write to (-o), to one"
     advice = {
-        28: "free some disk space, or set XDG_CACHE_HOME to a folder with room",
-        122: "free some of your disk quota, or set XDG_CACHE_HOME to another folder",
-        30: "set XDG_CACHE_HOME to a folder that you may write",
-        13: "check the permissions, or set XDG_CACHE_HOME to a folder that you may write",
+        28: f"free some disk space, or {move} with room",
+        122: f"free some of your disk quota, or {move} with room",
+        30: f"{move} that you may write",
+        13: f"check the permissions, or {move} that you may write",
     }.get(error.errno or 0, "check that path")
+    name = "" if name in what else name
     return LabError(what, f"{error.strerror or error}{f' ({name})' if name else ''}", advice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from nbformat import NotebookNode
 
 from nbsupport.base import progress, settings
-from nbsupport.base.errors import BuildError, LabError
+from nbsupport.base.errors import BuildError, LabError, from_os
 from nbsupport.lab.lab import Lab
 from nbsupport.notebooks import batch, document, replay, results
 from nbsupport.studies import rescued_counts
@@ -137,6 +138,19 @@ def test_long_advice_is_broken_between_words_and_stays_in_the_box() -> None:
 
 def test_what_has_several_lines_is_one() -> None:
     assert plain(LabError("a\n  b", "c", "d").box())[0] == "┌ a b"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_folder_that_was_given_is_not_moved_by_the_cache(code: int, tmp_path: Path) -> None:
+    for place, advice, other in (
+        (tmp_path / "out", "give another folder (-o)", "XDG_CACHE_HOME"),
+        (settings.cache_dir() / "toolchains", "set XDG_CACHE_HOME", "-o"),
+    ):
+        error = from_os("this command", OSError(code, os.strerror(code), str(place)))
+        assert advice in error.do and other not in error.do
+        assert error.why == f"{os.strerror(code)} ({place})"
+    error = from_os("this command", OSError(code, os.strerror(code)))
+    assert "XDG_CACHE_HOME" in error.do and "-o" in error.do
 
 
 RECORDED = """

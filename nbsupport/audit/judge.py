@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -205,12 +206,16 @@ def _vouches(file: Audited) -> bool:
 
 
 def _unlinked(files: Sequence[Audited], judged: Sequence[Audited]) -> str:
-    """Say which objects were not judged, and are laid out as no image of their folder."""
+    """Say which objects were not judged, and are laid out as no image of their folder.
+
+    An image has one version symbol, so records like its own may be in it under another number.
+    """
     images = {version for file in files if file.linked for version in file.raw_versions}
     foreign: dict[Path, set[int]] = {}
     for file in files:
         for part in () if file.linked or file in judged else file.parts:
-            if part.raw_versions and not part.raw_versions & images:
+            pairs = itertools.product(part.raw_versions, images)
+            if part.raw_versions and not any(alike(own, held) for own, held in pairs):
                 foreign.setdefault(file.path, set()).update(part.raw_versions)
     if not foreign:
         return ""

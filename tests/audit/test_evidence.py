@@ -63,6 +63,23 @@ def test_an_archive_is_its_members_in_order(
     assert beside.judgement.why.endswith(unlinked)
 
 
+def test_an_image_holds_records_like_its_own_under_another_number(lab: Lab, tmp_path: Path) -> None:
+    """Those of 18 in a program of 19: the image says raw version 10 of both."""
+    for main, foreign, held in (("19", "18", True), ("18", "19", True), ("19", "17", False)):
+        folder = tmp_path / f"{main}-{foreign}"
+        folder.mkdir()
+        likely = "18" if main == "19" else "19"
+        image = build.linked(lab.trial("cold", main, likely), lab.cache)
+        shutil.copy(image, folder / "program")
+        mixed = lab.trial("cold", main, foreign)
+        objects = [build.compiled(job, lab.cache) for job in build.jobs(mixed)]
+        for number, path in enumerate(objects):
+            shutil.copy(path, folder / f"{number}.o")
+        report = audit([folder])
+        assert report.verdict == "consistent"
+        assert ("not judged" in report.judgement.why) != held
+
+
 def test_what_is_not_instrumented_vouches_for_no_object(
     lab: Lab, toolchain: Callable[[str], Toolchain], tmp_path: Path
 ) -> None:

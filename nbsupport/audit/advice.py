@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ UNDO = {
 }
 #: What heads the line that does so for a cargo project.
 LEAVE_OUT = "Leave the C code out of the profile"
+#: The version of the cc crate since which CFLAGS come last.
+_CFLAGS_LAST = (1, 2, 16)
 _TRIPLES = {
     "x86_64-linux": "x86_64-unknown-linux-gnu",
     "aarch64-linux": "aarch64-unknown-linux-gnu",
@@ -53,6 +56,14 @@ def advise(
     undo = UNDO[how]
     folder = cargo_target(path)
     if folder or any((above / "Cargo.toml").is_file() for above in path.absolute().parents):
+        project, old = _old_cc(folder or path.absolute())
+        if old:
+            return (
+                f"{LEAVE_OUT}. The cc crate {old} puts CFLAGS first, where they take nothing back "
+                f"(1.2.16 puts them last). The lines for this project:\n"
+                f"cd {shlex.quote(str(project))} && pgo-lab check\n"
+                f"{keep_in(runtime)}"
+            )
         triple = _triple(path, folder, target)
         names = [f'{name}_{triple.replace("-", "_")}="{undo}"' for name in ("CFLAGS", "CXXFLAGS")]
         profile = " --release" if "release" in path.parts else ""
@@ -60,7 +71,8 @@ def advise(
         return (
             f"{LEAVE_OUT}, with the RUSTFLAGS you had:\n"
             f"{' '.join(names)} cargo build{profile}{cross}\n"
-            f"{keep_in(runtime)}"
+            f"{keep_in(runtime)}\n"
+            "If this does not cure, pgo-lab check prints the lines for this project."
         )
     files = ", ".join(blamed[:3]) + (", …" if len(blamed) > 3 else "")
     what = files or f"what {layout.llvm_of(foreign[0].raw_version)} instrumented"
@@ -84,6 +96,20 @@ def fitting(raw_version: int) -> str:
 def keep_in(raw_version: int) -> str:
     """Return the sentence that says how the C code of a cargo project stays in the profile."""
     return f"Or keep it in: set CC to {fitting(raw_version)}."
+
+
+def _old_cc(place: Path) -> tuple[Path, str]:
+    """Return the folder of the Cargo.lock above a place, and its cc crate that lets no CFLAGS undo.
+
+    The version is "" where all are newer, or none is there. Source: data/cc-crate.toml (`cflags`).
+    """
+    lock = next((up / "Cargo.lock" for up in place.parents if (up / "Cargo.lock").is_file()), None)
+    text = ""
+    with contextlib.suppress(OSError):
+        text = lock.read_text(errors="replace") if lock else ""
+    versions = re.findall(r'^name = "cc"\s+version = "((\d+)\.(\d+)\.(\d+)[\w.+-]*)"', text, re.M)
+    old = [whole for whole, *numbers in versions if tuple(map(int, numbers)) < _CFLAGS_LAST]
+    return lock.parent if lock else place, next(iter(old), "")
 
 
 def _triple(path: Path, folder: Path | None, target: str) -> str:

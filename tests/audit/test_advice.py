@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from nbsupport.audit.advice import advise
 from nbsupport.audit.fate import LinkPiece
 from nbsupport.audit.judge import audit
@@ -66,6 +68,32 @@ def test_a_cross_build_names_its_target(target: Path, tmp_path: Path) -> None:
 def test_advice_for_coverage_takes_coverage_back(target: Path) -> None:
     said = advise(target, "x86_64-linux", 10, [LinkPiece(10, "front-end"), FRONT], [])
     assert pasted(said)[0] == undone(TRIPLE, "-fno-profile-instr-generate -fno-coverage-mapping")
+
+
+@pytest.mark.parametrize(
+    ("versions", "old"),
+    [
+        (["1.2.15"], "1.2.15"),
+        (["1.2.16"], ""),
+        (["1.10.0", "1.0.79"], "1.0.79"),
+        (["1.2.9+x"], "1.2.9+x"),
+        ([], ""),
+    ],
+)
+def test_an_old_cc_crate_is_not_told_what_does_not_cure(
+    target: Path, tmp_path: Path, versions: list[str], old: str
+) -> None:
+    project = tmp_path / "my project"
+    shutil.copytree(target, project / "target")
+    texts = [f'[[package]]\nname = "cc"\nversion = "{version}"\n' for version in versions]
+    other = '[[package]]\nname = "cc-x"\nversion = "1.0.0"\n'
+    (project / "Cargo.lock").write_text("\n".join([other, *texts]))
+    for path in (project / "target", project / "target" / "release" / "tiny"):
+        lines = audit([path]).judgement.advice.splitlines()
+        cure = f"cd '{project}' && pgo-lab check"
+        assert (lines[1] == cure, "CFLAGS_" in lines[1]) == (bool(old), not old)
+        assert f"The cc crate {old} puts CFLAGS first" in lines[0] or not old
+        assert "pgo-lab check" in "\n".join(lines) and lines[2].startswith("Or keep it in: ")
 
 
 def test_objects_alone_are_one_link_and_a_runtime_among_them_decides(

@@ -136,7 +136,7 @@ def test_the_line_to_paste_is_the_audits_and_comes_first(
         done = guarded(tool.compiler, *words, *out, cwd=folder)
         assert done.returncode == 1
         lines = done.stderr.splitlines()
-        assert lines[1:4] == audited.splitlines()
+        assert lines[1:5] == audited.splitlines()
         assert lines[2] == f"{paste} cargo build --release"
 
 

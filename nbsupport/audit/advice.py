@@ -59,8 +59,8 @@ def advise(
         project, old = _old_cc(folder or path.absolute())
         if old:
             return (
-                f"{LEAVE_OUT}. The cc crate {old} puts CFLAGS first, where they take nothing back "
-                f"(1.2.16 puts them last). The lines for this project:\n"
+                f"{LEAVE_OUT}. The cc crate {old} puts CFLAGS first, where they may take nothing "
+                f"back (1.2.16 puts them last). The lines for this project:\n"
                 f"cd {shlex.quote(str(project))} && pgo-lab check\n"
                 f"{keep_in(runtime)}"
             )

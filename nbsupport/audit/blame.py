@@ -14,7 +14,9 @@ import numpy as np
 
 from nbsupport.audit.advice import cargo_target
 from nbsupport.audit.evidence import Evidence, PartEvidence, RecordEvidence
+from nbsupport.audit.fate import disagree
 from nbsupport.profile.infer import Array
+from nbsupport.profile.names import Names
 
 #: Files beside an image that may have been linked into it, and how many are looked at.
 _LINKABLE, _MOST_BESIDE = (".o", ".a", ".rlib", ".obj", ".lib", ".lo"), 2000
@@ -22,6 +24,8 @@ _LINKABLE, _MOST_BESIDE = (".o", ".a", ".rlib", ".obj", ".lib", ".lo"), 2000
 _SHOWN = 3
 #: What cargo puts behind a crate's name in the name of a file or folder.
 _HASH = re.compile(r"-[0-9a-f]{16}$")
+#: The NameRef of a program's start.
+MAIN = Names([b"main"]).hashes[0]
 _NOTHING: Array = np.zeros(0, np.uint64)
 
 
@@ -187,6 +191,32 @@ def of_image(
         if file.certain or file.path not in parted or not np.isin(file.keys, sure).all()
     ]
     return blame or [Blame.from_records(path, foreign)]
+
+
+def hidden(image: PartEvidence, objects: Iterable[Evidence]) -> list[tuple[Path, PartEvidence]]:
+    """Return the objects in an image whose variants its one version symbol hides, with their paths.
+
+    They are told by functions that no object of the image's own variants has. In a cargo target
+    `main` is rustc's, not that of what a build script has tried a compiler with.
+    """
+    if not image.linked or not image.symbol[0]:
+        return []
+    parts = [(file.path, part) for file in objects for part in file.parts if part.symbol[0]]
+    other = [(path, p) for path, p in parts if disagree(p.symbol[1], image.symbol[1])]
+    if not other:
+        return []
+    usual = [p for _, p in parts if not disagree(p.symbol[1], image.symbol[1])]
+    usual_keys = np.concatenate([_NOTHING, *(run.keys for p in usual for run in p.records)])
+
+    def linked(path: Path, own: RecordEvidence) -> bool:
+        certain = ~np.isin(own.keys, usual_keys)
+        if cargo_target(path):
+            certain &= own.references != MAIN
+        keys = own.keys[certain]
+        runs = [run for run in image.records if run.record_size == own.record_size]
+        return any(np.isin(keys, run.keys).any() and _named([own], run) for run in runs)
+
+    return [(path, p) for path, p in other if any(linked(path, own) for own in p.records)]
 
 
 def _named(runs: Iterable[RecordEvidence], image: RecordEvidence) -> bool:

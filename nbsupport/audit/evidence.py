@@ -71,13 +71,15 @@ class PartEvidence:
     """A part of a file, without its bytes: its records by size, and its runs.
 
     `layouts` are record size and number of records of each run, in order; `missed` is how many
-    bytes of its sections of records are none that was found.
+    bytes of its sections of records are none that was found; `hidden` are the pieces of an image
+    that its one version symbol does not show, but the objects that it was linked of.
     """
 
     binary: objects.BinaryPart
     records: tuple[RecordEvidence, ...]
     layouts: tuple[tuple[int, int], ...]
     missed: int = 0
+    hidden: tuple[LinkPiece, ...] = ()
 
     @property
     def unread(self) -> str:
@@ -125,7 +127,7 @@ class PartEvidence:
             for version in self.versions(run)
             for width in run.counter_sizes or (None,)
         ]
-        return tuple(dict.fromkeys(own + pieces))
+        return tuple(dict.fromkeys([*own, *pieces, *self.hidden]))
 
     def _piece(self, version: int, width: int | None = None, bitmaps: bool = False) -> LinkPiece:
         variants = dict.fromkeys(self.symbol[1], True)

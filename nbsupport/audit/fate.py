@@ -1,6 +1,6 @@
 """What happens to a link of instrumented objects: predicted from layouts and versions alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +76,15 @@ def alike(first: int, second: int) -> bool:
     layouts = [layout.LAYOUTS[version] for version in (first, second) if version in layout.LAYOUTS]
     relative = {own.relative for own in layouts}
     return first == second or (len(relative) == 1 and layout.same_stride(first, second))
+
+
+def disagree(first: Iterable[str], second: Iterable[str]) -> bool:
+    """Return whether counters of these variants are not read as those.
+
+    >>> disagree(("ir",), ("ir", "temporal")), disagree(("ir",), ("ir", "memory-profile"))
+    (True, False)
+    """
+    return bool((set(first) ^ set(second)) & (_COUNTING | _PLACING))
 
 
 def predict(runtime: int, pieces: Sequence[LinkPiece], sites: Sites | None = None) -> Fate:

@@ -20,7 +20,6 @@ from nbsupport.audit.fate import Fate, LinkPiece, alike, predict
 from nbsupport.audit.runtimes import RuntimesWarning
 from nbsupport.base.errors import LabError
 from nbsupport.profile import layout
-from nbsupport.profile.names import Names
 
 #: A set of images is the first of these that one of them is.
 Verdict = Literal["mixed", "unknown", "consistent", "not-instrumented"]
@@ -28,8 +27,6 @@ Verdict = Literal["mixed", "unknown", "consistent", "not-instrumented"]
 _MOST_PIECES = 32
 #: Reasons shown of those for which not all was read.
 _MOST_WHYS = 3
-#: The NameRef of a program's start.
-_MAIN = Names([b"main"]).hashes[0]
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,9 @@ def audit(
     turns bitcode, by its path, into LLVM assembly, or None. Up to `jobs` processes read, by
     default one for each processor. `learn` is called once, before anything is judged, where a
     raw version is unknown: what it adds to `LAYOUTS` then counts. `image` is what the objects
-    are about to be linked to, which is not there yet. `tell` is called with the verdict, as soon
+    are about to be linked to, which is not there yet. What objects of other counters are in an
+    image, as temporal ones, only the objects beside it show: of an image alone byte coverage is
+    seen. `tell` is called with the verdict, as soon
     as it is known: whom to blame, and so what to do, is found afterwards. Raises `LabError` when
     there is nothing to judge.
     """
@@ -169,7 +168,8 @@ def audit(
         why = next(iter(unread.values()), "no object file, archive or image there")
         what = ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
         raise LabError(f"audit of {what}", why, "give objects, programs or a folder of them")
-    files = [_judge(file) for file in evidence]
+    objects = [file for file in evidence if not file.linked]
+    files = [_judge(_completed(file, objects)) for file in evidence]
     parts = [part for file in files for part in file.parts]
     linked = [file.judgement for file in files if file.linked]
     vouching = any(_vouches(file) for file in files)
@@ -194,6 +194,15 @@ def audit(
         judgement = _advised(judgement, image or loose[0].path, parts, foreign)
     problems = tuple(f"{path}: {why}" for path, why in unread.items())
     return AuditReport(judgement, tuple(files), problems, warnings)
+
+
+def _completed(file: Evidence, objects: Sequence[Evidence]) -> Evidence:
+    """Add to an image what its version symbol, the first object's, hides of the others."""
+    parts = []
+    for part in file.parts:
+        pieces = (piece for _, own in blaming.hidden(part, objects) for piece in own.pieces)
+        parts.append(dataclasses.replace(part, hidden=tuple(dict.fromkeys(pieces))))
+    return dataclasses.replace(file, parts=tuple(parts)) if file.linked else file
 
 
 def _vouches(file: Audited) -> bool:
@@ -346,7 +355,7 @@ def _usual(parts: Sequence[PartEvidence]) -> tuple[int, str]:
         votes.update({piece.raw_version: 1 for piece in part.pieces})
         for run in part.records:
             votes[part.versions(run)[0]] += 2 * len(run.references)
-            if _MAIN in run.references:
+            if blaming.MAIN in run.references:
                 mains.add(part.versions(run)[0])
     if len(mains) == 1:
         return mains.pop(), "main's compiler"
@@ -362,6 +371,10 @@ def _explained(image: Audited, files: Sequence[Audited]) -> Audited:
     usual, _ = _usual([part])
     foreign = [run for run in part.records if not alike(part.versions(run)[0], usual)]
     blame: list[Blame] = []
+    if part.hidden:
+        loose = [file for file in files if not file.linked]
+        for path, own in blaming.hidden(part, loose):
+            blame.append(Blame.from_records(path, own.records))
     if foreign:
         objects: Sequence[Evidence] = [file for file in files if not file.linked]
         if not objects:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,7 @@ def test_an_audit_predicts_what_running_does(lab: Lab, tmp_path: Path) -> None:
         (("-mllvm", "-pgo-block-coverage"), "byte-coverage"),
         (("-mllvm", "-pgo-function-entry-coverage"), "byte-coverage"),
         (("-mllvm", "-pgo-instrument-entry=1"), "entry-first"),
+        (("-mllvm", "-pgo-temporal-instrumentation"), "temporal"),
     ],
 )
 @pytest.mark.parametrize("major", ["17", "23"])
@@ -125,7 +127,13 @@ def test_an_audit_predicts_what_running_does(lab: Lab, tmp_path: Path) -> None:
     ("order", "strange"), [("main-first", 1), ("foreign-first", 1), ("foreign-first", 0)]
 )
 def test_mixed_variants_are_seen_and_do_as_predicted(
-    lab: Lab, flags: tuple[str, ...], variant: str, major: str, order: str, strange: int
+    lab: Lab,
+    flags: tuple[str, ...],
+    variant: str,
+    major: str,
+    order: str,
+    strange: int,
+    tmp_path: Path,
 ) -> None:
     made = lab.trial("cold", major, major, order=order)
     units = [made.program.main, made.program.library[0]]
@@ -146,6 +154,24 @@ def test_mixed_variants_are_seen_and_do_as_predicted(
         "mixed" if variant == "byte-coverage" else "consistent"
     )
     assert audit([objects[strange]]).verdict == "consistent"
+    # The objects beside it tell, but for what was not linked.
+    shutil.copy(build.linked(made, lab.cache), tmp_path / "program")
+    for number, path in enumerate(objects):
+        shutil.copy(path, tmp_path / f"{number}.o")
+    beside = audit([tmp_path])
+    assert beside.verdict == "mixed"
+    assert set(beside.judgement.outcomes) <= set(report.judgement.outcomes)
+    if variant != "byte-coverage":
+        (blamed,) = beside.judgement.blame
+        assert blamed.path.name in ("0.o", "1.o") and blamed.functions
+        if blamed.functions == ("main",):  # with it a build script tries a compiler
+            (tmp_path / ".rustc_info.json").touch()
+            assert audit([tmp_path]).verdict == "consistent"
+            (tmp_path / ".rustc_info.json").unlink()
+    shutil.copy(build.linked(lab.trial("cold", major, major), lab.cache), tmp_path / "program")
+    usual = build.jobs(lab.trial("cold", major, major, order=order))[strange]
+    shutil.copy(build.compiled(usual, lab.cache), tmp_path / "usual.o")
+    assert audit([tmp_path]).verdict == "consistent"
 
 
 MCDC_LIBRARY = "int library(int a, int b) { return a && b ? 1 : 0; }\n"

@@ -187,7 +187,8 @@ def _words(text: str) -> list[str]:
 
 
 def _readable(folder: Path) -> Path:
-    folder = folder.absolute()
+    """Return a folder as cargo sees it: what is further up is above the folder that `..` leads to."""
+    folder = folder.resolve()
     if not folder.is_dir():
         raise LabError(f"check of {folder}", "no such folder", "give a project's folder")
     if not os.access(folder, os.R_OK | os.X_OK):

@@ -277,6 +277,17 @@ def test_a_folder_that_is_no_project_is_one_line(
         check(own)
 
 
+def test_what_is_above_a_folder_is_above_the_one_that_its_path_leads_to(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write().folder)
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "empty" / "inner")
+    for path in ("../empty", "../empty/inner", "src/../../empty", "../link"):
+        with refused("no Cargo.toml there"):
+            verdict.check(Path(path), [])
+
+
 def test_without_the_sources_of_its_packages_it_is_not_known(write: Write, check: Check) -> None:
     own = write()
     (own.folder / ".cargo" / "config.toml").unlink()

@@ -187,7 +187,7 @@ def _words(text: str) -> list[str]:
 
 
 def _readable(folder: Path) -> Path:
-    """Return a folder as cargo sees it: what is further up is above the folder that `..` leads to."""
+    """Return a folder as cargo sees it: what is above it is above where its path leads to."""
     folder = folder.resolve()
     if not folder.is_dir():
         raise LabError(f"check of {folder}", "no such folder", "give a project's folder")
@@ -243,7 +243,7 @@ def _judged(
     if forecast.undecided:
         name, reason = next(iter(forecast.undecided.items()))
         more = len(forecast.undecided) - 1
-        why = f"build.rs of {name} chooses: {reason}" + (f"; and {more} more" if more else "")
+        why = f"build.rs of {name}: {reason}" + (f"; and {more} more" if more else "")
         return replace(forecast, verdict="unknown", why=why, outcomes=())
     if not any(call.pieces for call in calls):
         why = "nothing but rustc instruments" if calls else "no package compiles C"

@@ -357,13 +357,51 @@ def test_a_comment_does_not_choose(write: Write, check: Check, tmp_path: Path) -
     assert check(write(build=text)).verdict == "consistent"
 
 
+#: Build scripts without cc: how each runs a program, and whether that can be a compiler.
+RUNS = {
+    'Command::new("make")': True,
+    'Command::new("/usr/lib/llvm-17/bin/clang").arg("-c")': True,
+    'Command::new("aarch64-linux-gnu-gcc-13")': True,
+    'Command::new("sh").arg("mk.sh")': True,
+    "Command::new(tool)": True,
+    'Command::new(std::env::var_os("TOOL").unwrap())': True,
+    'Command::new(format!("{}/git", std::env::var("OUT_DIR").unwrap()))': True,
+    '["clang"].map(Command::new)': True,
+    'let mut tool = "git"; tool = "clang"; Command::new(tool)': True,
+    'use std::process::Command as C; C::new("clang")': True,
+    'cmd!("clang", "-c").run()': True,
+    'Command::new("git")': False,
+    'let tool = if cfg!(windows) { "git" } else { "date" }; Command::new(tool)': False,
+    'Command::new(std::env::var("RUSTC").expect("no RUSTC"))': False,
+    'if let Some(w) = std::env::var_os("RUSTC_WRAPPER") { Command::new(w).arg(rustc)': False,
+    'match var_os("RUSTC_WRAPPER") { Some(w) if x => {} Some(w) => Command::new(w), }': False,
+    'match var_os("RUSTC") { Some(_) => {} } match a() { Some(w) => Command::new(w), }': True,
+    "println!()": False,
+}
+
+
+@pytest.mark.parametrize("text", RUNS)
+def test_a_program_that_is_not_known_to_be_harmless_may_compile(text: str) -> None:
+    assert project._runs(text) == RUNS[text]
+
+
 def test_what_compiles_without_cc_is_not_known(write: Write, check: Check) -> None:
-    build = 'fn main() { std::process::Command::new("make").status().unwrap(); }\n'
+    build = 'fn main() {{ std::process::Command::new("{}").status().unwrap(); {} }}\n'
     manifest = '[package]\nname = "tiny"\nversion = "0.1.0"\nedition = "2021"\n'
-    forecast = check(write(build=build, more={"Cargo.toml": manifest}))
-    assert forecast.undecided == {"tiny 0.1.0": "it runs other programs"}
-    harmless = 'fn main() { std::process::Command::new("git").status().unwrap(); }\n'
-    forecast = check(write(build=harmless, name="other", more={"Cargo.toml": manifest}))
+    link = 'println!("cargo:rustc-link-lib=static=part");'
+    for number, (tool, more) in enumerate((("make", ""), ("/opt/bin/clang", link), ("sh", link))):
+        own = write(build=build.format(tool, more), name=str(number), more={"Cargo.toml": manifest})
+        forecast = check(own)
+        assert (forecast.verdict, forecast.exit_code) == ("unknown", 2)
+        assert forecast.why == "build.rs of tiny 0.1.0: it runs other programs"
+    include = write(
+        build='include!("more/script.rs");\n',
+        name="include",
+        more={"Cargo.toml": manifest, "more/script.rs": build.format("make", "")},
+    )
+    assert check(include).verdict == "unknown"
+    own = write(build=build.format("git", ""), name="other", more={"Cargo.toml": manifest})
+    forecast = check(own)
     assert (forecast.verdict, forecast.calls) == ("consistent", ())
 
 

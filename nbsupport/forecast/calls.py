@@ -142,12 +142,14 @@ def _call(
     folder = cc_crate.profile_folder(build.rustflags)
     handed = [f"-fprofile-generate={folder}"] if folder is not None and era.families else []
     env = build.env
-    emitted = compilers.emit(command, cc_crate.command_line(era, handed, cflags), language, env)
+    own = [compilers.RELEASE, *handed]
+    emitted = compilers.emit(command, cc_crate.command_line(era, own, cflags), language, env)
     supported = emitted.quiet
     if supported and era.links and handed and emitted.family in era.families:
         supported = compilers.emit(command, [*cflags, *handed], language, env, link=True).quiet
     if handed and not supported:
-        emitted = compilers.emit(command, cflags, language, env)
+        words = cc_crate.command_line(era, own[:1], cflags)
+        emitted = compilers.emit(command, words, language, env)
     if not emitted.made:
         raise LabError(f"{because}: {shlex.join(map(str, command))}", emitted.message, "mend it")
     gcov = bool(handed) and supported and emitted.family == "gnu" and "gnu" in era.families

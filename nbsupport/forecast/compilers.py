@@ -30,6 +30,7 @@ Language = Literal["C", "C++", "Rust"]
 _LIMITS = settings.Limits(seconds=20.0, memory=4096 * settings.MIB)
 _SUFFIXES: dict[Language, str] = {"C": ".c", "C++": ".cc", "Rust": ".rs"}
 #: Its text is that of an object, too: what stands between the marks is the compiler's own word.
+#: A function that others may call outlives every optimization, and so do its records.
 _C = """\
 #if defined(__clang__)
 #define FAMILY "clang"
@@ -40,9 +41,18 @@ _C = """\
 #define __VERSION__ ""
 #endif
 char pgo_lab_probe[] = "<<pgo-lab " FAMILY ":" __VERSION__ ">>";
-int main(void) { return 0; }
+#if defined(__cplusplus)
+extern "C"
+#endif
+int pgo_lab_part(int n) { while (n % 7) n = n * 3 + 1; return n; }
+int main(int argc, char **argv) { return pgo_lab_part(argc) + !argv; }
 """
-_RUST = "pub fn probe(n: usize) -> usize { if n > 7 { n * 3 } else { 1 } }\n"
+_RUST = """\
+#[inline(never)]
+pub fn probe(n: usize) -> usize { if n > 7 { n * 3 } else { 1 } }
+"""
+#: How cc compiles for a release build, unless CFLAGS say otherwise: cargo's OPT_LEVEL.
+RELEASE = "-O3"
 _MARK = re.compile(rb"<<pgo-lab (\w+):([^>]*)>>")
 #: Flags of rustc that a library on its own has no use for, or cannot be built with.
 _NO_LIBRARY = re.compile(r"(-C|--codegen=)?(lto|linker|link-|incremental|profile-use|save-temps)")
@@ -55,7 +65,8 @@ class Emitted:
     """The result of a compilation: `pieces` are what its object adds to a link.
 
     `version` is the compiler's own word for itself; `message` is the first line that it said
-    ("" for none), `made` whether there is an object all the same.
+    ("" for none), `made` whether there is an object all the same. `gcov`: it has records of GNU's
+    kind, for gcc's own runtime.
     """
 
     made: bool
@@ -63,6 +74,7 @@ class Emitted:
     family: Family = "other"
     version: str = ""
     pieces: tuple[LinkPiece, ...] = ()
+    gcov: bool = False
 
     @property
     def quiet(self) -> bool:
@@ -156,8 +168,10 @@ def _compile(
         return Emitted(True, message, *_read(output, language, name))
 
 
-def _read(output: Path, language: Language, name: str) -> tuple[Family, str, tuple[LinkPiece, ...]]:
-    """Read an object: the compiler's family and version, and what it adds to a link."""
+def _read(
+    output: Path, language: Language, name: str
+) -> tuple[Family, str, tuple[LinkPiece, ...], bool]:
+    """Read an object: the compiler's family and version, what it adds to a link, GNU's records."""
     from nbsupport.audit import evidence  # noqa: PLC0415 - NumPy, where there is something to read
 
     file = evidence.read(output)
@@ -166,12 +180,14 @@ def _read(output: Path, language: Language, name: str) -> tuple[Family, str, tup
         raise LabError(name, why, "name the compiler itself, without what stands before it")
     pieces = tuple(dict.fromkeys(piece for part in file.parts for piece in part.pieces))
     if language == "Rust":
-        return "other", "", pieces
-    mark = _MARK.search(output.read_bytes())
+        return "other", "", pieces, False
+    content = output.read_bytes()
+    mark = _MARK.search(content)
     family: Family = "other"
     if mark and mark[1] in (b"clang", b"gnu"):
         family = "clang" if mark[1] == b"clang" else "gnu"
-    return family, mark[2].decode(errors="replace") if mark else "", pieces
+    version = mark[2].decode(errors="replace") if mark else ""
+    return family, version, pieces, b"__gcov_init" in content
 
 
 def rust_flags(rustflags: Sequence[str]) -> list[str]:

@@ -126,7 +126,7 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
         own = [] if "-fprofile" in text or "-fcs-profile" in text else ["-fprofile-generate"]
         path = compilers.find(words[0], os.environ, f"--with {text}")
         language: Language = "C++" if re.search(r"\+\+(-[\d.]+)?$", path.name) else "C"
-        emitted = compilers.emit([path], [*own, *words[1:]], language, os.environ)
+        emitted = compilers.emit([path], [compilers.RELEASE, *own, *words[1:]], language, os.environ)
         if not emitted.made:
             raise LabError(f"--with {text}", emitted.message, "name a compiler that works")
         calls.append(CompilerCall(language, (str(path), *words[1:]), "--with", emitted))
@@ -171,7 +171,7 @@ def _deciding(words: Sequence[str]) -> list[str]:
     for word in rest:
         if word in ("-target", "-mllvm", "-Xclang", "-arch"):
             flags += [word, next(rest, "")]
-        elif re.match(r"-f(no-)?(cs-)?profile|-f(no-)?coverage|--target=|-m(32|64)$", word):
+        elif re.match(r"-f(no-)?(cs-)?profile|-f(no-)?coverage|-O|--target=|-m(32|64)$", word):
             flags.append(word)
     return flags
 

@@ -38,6 +38,32 @@ def test_an_object_says_who_made_it(
     assert (plain.family, plain.pieces) == (family, ())
 
 
+@pytest.mark.parametrize("level", ["0", "1", "2", "3", "s", "z"])
+def test_what_instruments_does_so_at_every_level_of_optimization(
+    level: str, rustc: Toolchain, toolchain: Find
+) -> None:
+    def versions(compiler: Path, *flags: str) -> list[int]:
+        language: compilers.Language = "Rust" if compiler == rustc.compiler else "C"
+        emitted = compilers.emit([compiler], flags, language, os.environ)
+        return [piece.raw_version for piece in emitted.pieces]
+
+    flags = f"-Copt-level={level}", "-Cprofile-generate=x", "-Funsafe-code"
+    assert versions(rustc.compiler, *flags) == [rustc.raw_version]
+    for major in ("17", "22"):
+        clang = toolchain(major)
+        assert versions(clang.compiler, f"-O{level}", GENERATE) == [clang.raw_version]
+        second = versions(clang.compiler, f"-O{level}", "-fcs-profile-generate")
+        assert second == ([] if level == "0" else [clang.raw_version])
+
+
+def test_c_is_compiled_as_for_a_release(write: Write, check: Check, toolchain: Find) -> None:
+    """A second, context-sensitive profile is made where clang optimizes."""
+    own = write(env={"CFLAGS": "-fcs-profile-generate", "RUSTFLAGS": "-Cprofile-generate=pgo"})
+    old = str(toolchain("17").compiler)
+    assert check(own, old).verdict == "mixed"
+    assert verdict.check(None, [old, f"{old} -fcs-profile-generate"]).verdict == "mixed"
+
+
 @pytest.fixture(scope="module")
 def two(toolchain: Find) -> tuple[Path, Path]:
     """Return clangs of raw version 8 and 10; found before a test has another cache."""

@@ -208,6 +208,33 @@ def rust_flags(rustflags: Sequence[str]) -> list[str]:
     return flags
 
 
+def asks(flags: Sequence[str]) -> bool:
+    """Return whether flags of clang or gcc ask for records, and none later takes that back.
+
+    >>> asks(["-fcs-profile-generate"]), asks(["-fprofile-generate", "-fno-profile-generate"])
+    (True, False)
+    """
+    asked = False
+    for flag in flags:
+        if re.match(r"-f(cs-)?profile-(instr-)?generate|-fcoverage-mapping|-+pgo-instr-gen", flag):
+            asked = True
+        elif re.match(r"-fno-(cs-)?profile-(instr-)?generate", flag):
+            asked = False
+    return asked
+
+
+def family(command: Sequence[str | Path], language: Language, env: Mapping[str, str]) -> Family:
+    """Return the family that cc takes a compiler for: it asks the program, without arguments.
+
+    A program that does not answer alone (`env clang`) is judged by its name, and is gcc's kind if
+    that tells nothing. Source: Tool::with_features (cc's src/tool.rs).
+    """
+    alone = emit(command[:1], (), language, env)
+    if alone.made:
+        return alone.family
+    return "clang" if re.search("clang|zig", Path(command[0]).name) else "gnu"
+
+
 def described(emitted: Emitted) -> str:
     """Return a compiler's name for people: `clang 16.0.6`, `gcc 12.2.0`.
 

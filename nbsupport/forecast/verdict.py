@@ -15,7 +15,7 @@ from nbsupport.audit.fate import LinkPiece, predict
 from nbsupport.base import files
 from nbsupport.base.errors import LabError
 from nbsupport.forecast import cargo_config, cc_crate, compilers, cure, lines, project, rust
-from nbsupport.forecast.calls import Build, CompilerCall, all_calls, rustc_piece
+from nbsupport.forecast.calls import Build, CompilerCall, all_calls, doubt, rustc_piece
 from nbsupport.forecast.compilers import Language
 from nbsupport.forecast.lines import Lines
 from nbsupport.forecast.project import Package
@@ -126,10 +126,16 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
         own = [] if "-fprofile" in text or "-fcs-profile" in text else ["-fprofile-generate"]
         path = compilers.find(words[0], os.environ, f"--with {text}")
         language: Language = "C++" if re.search(r"\+\+(-[\d.]+)?$", path.name) else "C"
-        emitted = compilers.emit([path], [compilers.RELEASE, *own, *words[1:]], language, os.environ)
+        emitted = compilers.emit(
+            [path], [compilers.RELEASE, *own, *words[1:]], language, os.environ
+        )
         if not emitted.made:
             raise LabError(f"--with {text}", emitted.message, "name a compiler that works")
-        calls.append(CompilerCall(language, (str(path), *words[1:]), "--with", emitted))
+        calls.append(
+            CompilerCall(
+                language, (str(path), *words[1:]), "--with", emitted, doubt=doubt(emitted, words)
+            )
+        )
     return _linked(calls)
 
 
@@ -161,7 +167,11 @@ def check_commands(folder: Path, entries: Any) -> Forecast:
             raise LabError(f"{path} {' '.join(flags)}", emitted.message, "compile one file by hand")
         number = f"{count} files" if count > 1 else "one file"
         because = f"compile_commands.json, {number}"
-        calls.append(CompilerCall(language, (str(path), *flags), because, emitted))
+        calls.append(
+            CompilerCall(
+                language, (str(path), *flags), because, emitted, doubt=doubt(emitted, flags)
+            )
+        )
     return _linked(calls)
 
 
@@ -245,6 +255,8 @@ def _judged(
         more = len(forecast.undecided) - 1
         why = f"build.rs of {name}: {reason}" + (f"; and {more} more" if more else "")
         return replace(forecast, verdict="unknown", why=why, outcomes=())
+    if doubts := [f"{call.doubt}, for {call.packages[0]}" for call in calls if call.doubt]:
+        return replace(forecast, verdict="unknown", why=doubts[0], outcomes=())
     if not any(call.pieces for call in calls):
         why = "nothing but rustc instruments" if calls else "no package compiles C"
         return replace(forecast, why=why)
@@ -277,6 +289,8 @@ def _linked(calls: Sequence[CompilerCall]) -> Forecast:
     fates = [predict(runtime, way) for runtime, way in ways]
     outcomes = tuple(sorted({outcome for fate in fates for outcome in fate.outcomes}))
     bad = [fate for fate in fates if not fate.fine]
+    if not bad and (reason := next((call.doubt for call in calls if call.doubt), "")):
+        return Forecast("unknown", reason, calls=tuple(calls))
     if not pieces:
         return Forecast("not-instrumented", "nothing is instrumented", calls=tuple(calls))
     fate = (bad or fates)[0]

@@ -146,6 +146,32 @@ def test_wrappers_are_passed_over_and_arguments_are_not(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_program_that_does_not_answer_alone_is_no_clang_to_cc(
+    write: Write, check: Check, toolchain: Find, tmp_path: Path
+) -> None:
+    old = toolchain("17").compiler
+    own = write(env={"RUSTFLAGS": "-Cprofile-generate=pgo"})
+    forecast = check(own, CC=f"env {old}")
+    assert (forecast.verdict, forecast.calls[0].name) == ("consistent", "clang 17.0.6")
+    assert "nothing of rustc's" in forecast.calls[0].effect
+    assert check(own, CC=f"env {old}", CFLAGS=GENERATE).verdict == "mixed"
+    zig = script(tmp_path / "zig", f'[ "$1" = cc ] || exit 1; shift; exec {old} "$@"')
+    assert check(own, CC=f"{zig} cc").verdict == "mixed"
+
+
+def test_flags_that_ask_for_records_where_none_are_made_leave_it_unknown(
+    write: Write, check: Check, toolchain: Find
+) -> None:
+    old = str(toolchain("17").compiler)
+    own = write(env={"RUSTFLAGS": "-Cprofile-generate=pgo", "CC": old})
+    second = "-O0 -fcs-profile-generate"
+    forecast = check(own, CFLAGS=f"-fno-profile-generate {second}")
+    assert (forecast.verdict, forecast.exit_code) == ("unknown", 2)
+    assert "ask for records" in forecast.why and "tiny 0.1.0" in forecast.why
+    assert check(own, CFLAGS=f"{second} -fno-profile-generate").verdict == "consistent"
+    assert verdict.check(None, [f"{old} {second}"]).verdict == "unknown"
+
+
 # -- without cargo
 
 

@@ -115,10 +115,30 @@ def emit(
             pieces = (_piece(piece) for piece in table.pop("pieces"))
             return Emitted(pieces=tuple(pieces), **table)
     emitted = _compile(command, flags, language, env, link)
+    if any(not piece.has_symbol for piece in emitted.pieces):
+        emitted = _versioned(emitted, command, language, env)
     if lasting:
         with contextlib.suppress(OSError):  # a read-only cache costs time, nothing else
             files.write(note, json.dumps(dataclasses.asdict(emitted)))
     return emitted
+
+
+def _versioned(
+    emitted: Emitted, command: Sequence[str | Path], language: Language, env: Mapping[str, str]
+) -> Emitted:
+    """Return what was emitted with the raw version of the compiler's other records.
+
+    Those of its front end have no version symbol, and are alike in raw versions 9 and 10.
+    """
+    words = [word for word in command if not str(word).startswith("-f")]
+    other = emit(words, ["-fprofile-generate"], language, env).pieces
+    if not other:
+        return emitted
+    pieces = (
+        piece if piece.has_symbol else dataclasses.replace(piece, raw_version=other[0].raw_version)
+        for piece in emitted.pieces
+    )
+    return dataclasses.replace(emitted, pieces=tuple(pieces))
 
 
 def _piece(table: Mapping[str, Any]) -> LinkPiece:

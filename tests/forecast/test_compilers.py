@@ -56,6 +56,18 @@ def test_what_instruments_does_so_at_every_level_of_optimization(
         assert second == ([] if level == "0" else [clang.raw_version])
 
 
+@pytest.mark.parametrize("name", ["17", "18", "19", "22", "23"])
+def test_records_without_a_version_are_of_their_compilers(name: str, toolchain: Find) -> None:
+    """Those of raw versions 9 and 10 are alike, and a front end adds no symbol that says which."""
+    clang = toolchain(name)
+    flag = "-fprofile-instr-generate"
+    for command, flags in (([clang.compiler], [flag]), ([clang.compiler, flag], [])):
+        emitted = compilers.emit(command, flags, "C", os.environ)
+        assert [(p.raw_version, p.how) for p in emitted.pieces] == [
+            (clang.raw_version, "front-end")
+        ]
+
+
 def test_c_is_compiled_as_for_a_release(write: Write, check: Check, toolchain: Find) -> None:
     """A second, context-sensitive profile is made where clang optimizes."""
     own = write(env={"CFLAGS": "-fcs-profile-generate", "RUSTFLAGS": "-Cprofile-generate=pgo"})

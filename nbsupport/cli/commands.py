@@ -492,7 +492,11 @@ def check(
     ] = None,
     with_: Annotated[
         Names,
-        Option("--with", help="A compiler and its flags; of a project, its CC.", metavar="CC"),
+        Option(
+            "--with",
+            help="A compiler and its flags: a project's CC, or several alone.",
+            metavar="CC",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:

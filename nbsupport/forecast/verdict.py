@@ -68,14 +68,16 @@ class Forecast:
 def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
     """Say what the command line asks: of a project, of what is in a folder, of compilers alone.
 
-    `commands` are compilers; with a folder there is at most one, which stands in for its CC.
+    `commands` are compilers. One of them stands in for a project's CC; the project is that of the
+    current folder where no folder is given. Several without a folder are judged alone.
     """
-    if folder is None and commands:
-        return check_compilers(commands)
+    alone = folder is None and bool(commands)
     folder = _readable(folder or Path())
     database = folder / "compile_commands.json"
     if database.is_file() and not (folder / "Cargo.toml").is_file():
-        return check_commands(folder, files.read_json(database))
+        return check_commands(folder, files.read_json(database), commands)
+    if alone and (len(commands) > 1 or project.manifest(folder) is None):
+        return check_compilers(commands)
     if len(commands) > 1:
         raise LabError("check --with", "a project has one CC", "give --with once, or no folder")
     return check_project(folder, "".join(commands))
@@ -120,6 +122,11 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
     One that is not told how to instrument is told -fprofile-generate. Any of them may link, and
     each may come first. Raises `LabError` for what does not work.
     """
+    return _linked(_named(commands))
+
+
+def _named(commands: Sequence[str]) -> list[CompilerCall]:
+    """Return the calls of compilers that the command line names."""
     calls = list[CompilerCall]()
     for text in commands:
         words = _words(text)
@@ -136,11 +143,14 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
                 language, (str(path), *words[1:]), "--with", emitted, doubt=doubt(emitted, words)
             )
         )
-    return _linked(calls)
+    return calls
 
 
-def check_commands(folder: Path, entries: Any) -> Forecast:
-    """Say how a link of all that compile_commands.json compiles ends, as `check_compilers`."""
+def check_commands(folder: Path, entries: Any, commands: Sequence[str] = ()) -> Forecast:
+    """Say how a link of all that compile_commands.json compiles ends, as `check_compilers`.
+
+    `commands` are compilers of which there are objects in the link, too.
+    """
     where, again = f"{folder}/compile_commands.json", "make it again"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise LabError(where, "not a list of commands", again)
@@ -159,7 +169,7 @@ def check_commands(folder: Path, entries: Any) -> Forecast:
         if suffix not in (".s", ".S", ".asm"):
             key = (language, words[0], tuple(_deciding(words[1:])))
             groups[key] = groups.get(key, 0) + 1
-    calls = []
+    calls = _named(commands)
     for (language, program, flags), count in groups.items():
         path = compilers.find(program, os.environ, "compile_commands.json")
         emitted = compilers.emit([path], flags, language, os.environ)
@@ -181,7 +191,7 @@ def _deciding(words: Sequence[str]) -> list[str]:
     for word in rest:
         if word in ("-target", "-mllvm", "-Xclang", "-arch"):
             flags += [word, next(rest, "")]
-        elif re.match(r"-f(no-)?(cs-)?profile|-f(no-)?coverage|-O|--target=|-m(32|64)$", word):
+        elif re.match(r"-f(no-)?(cs-)?profile|-f(no-)?coverage|-O(\d|s|z|g|fast)?$|--target=|-m(32|64)$", word):
             flags.append(word)
     return flags
 

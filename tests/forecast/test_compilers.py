@@ -61,8 +61,9 @@ def test_records_without_a_version_are_of_their_compilers(name: str, toolchain: 
     """Those of raw versions 9 and 10 are alike, and a front end adds no symbol that says which."""
     clang = toolchain(name)
     flag = "-fprofile-instr-generate"
-    for command, flags in (([clang.compiler], [flag]), ([clang.compiler, flag], [])):
-        emitted = compilers.emit(command, flags, "C", os.environ)
+    for words in ([flag], []):
+        command = [str(clang.compiler), *([] if words else [flag])]
+        emitted = compilers.emit(command, words, "C", os.environ)
         assert [(p.raw_version, p.how) for p in emitted.pieces] == [
             (clang.raw_version, "front-end")
         ]
@@ -209,7 +210,22 @@ def test_compilers_alone(toolchain: Find) -> None:
         verdict.check(None, [f"{new} -no-such-flag"])
 
 
-def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
+def test_a_compiler_is_the_cc_of_the_project_in_the_current_folder(
+    write: Write, toolchain: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, old = write(), str(toolchain("17").compiler)
+    for name, value in own.environment().items():
+        monkeypatch.setenv(name, value)
+    for folder in (own.folder, own.folder / "src"):
+        monkeypatch.chdir(folder)
+        forecast = verdict.check(None, [old])
+        assert (forecast.verdict, forecast.calls[0].packages) == ("mixed", ("tiny 0.1.0",))
+        assert verdict.check(None, [old, old]).verdict == "consistent"  # two are judged alone
+    monkeypatch.chdir(tmp_path)
+    assert verdict.check(None, [old]).calls[0].packages == ()
+
+
+def test_compile_commands(toolchain: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = str(toolchain("17").compiler), str(toolchain("22").compiler)
     folder = tmp_path / "inner"
     folder.mkdir()
@@ -235,6 +251,11 @@ def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
     assert [call.because for call in mixed.calls] == ["compile_commands.json, one file"] * 3
     assert judged(f"{old} -c 0.c", f"ccache {new} {GENERATE} -c 1.c").verdict == "consistent"
     assert judged(f"{old} -c 0.c").verdict == "not-instrumented"
+    assert verdict.check(folder, [new]).verdict == "consistent"
+    judged(f"{old} {GENERATE} -c 0.c")
+    assert verdict.check(folder, [new]).verdict == "mixed"
+    monkeypatch.chdir(folder)
+    assert verdict.check(None, [new]).verdict == "mixed"
     for text, why in (
         ("[", "not JSON"),
         ("{}", "not a list"),

@@ -21,6 +21,7 @@ from nbsupport.forecast.lines import Lines
 from nbsupport.forecast.project import Package
 from nbsupport.profile import layout
 from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata as tools
 
 Answer = Literal["consistent", "mixed", "unknown", "not-instrumented"]
 
@@ -191,7 +192,9 @@ def _deciding(words: Sequence[str]) -> list[str]:
     for word in rest:
         if word in ("-target", "-mllvm", "-Xclang", "-arch"):
             flags += [word, next(rest, "")]
-        elif re.match(r"-f(no-)?(cs-)?profile|-f(no-)?coverage|-O(\d|s|z|g|fast)?$|--target=|-m(32|64)$", word):
+        elif re.match(
+            r"-f(no-)?(cs-)?profile|-f(no-)?coverage|-O(\d|s|z|g|fast)?$|--target=|-m(32|64)$", word
+        ):
             flags.append(word)
     return flags
 
@@ -278,7 +281,10 @@ def _notes(build: Build, profdata: Path | None, reads: bool | None, main: LinkPi
     notes = []
     if profdata is None or reads is False:
         what = f"an llvm-profdata for raw version {main.raw_version}"
-        notes.append(f"{what} is not at hand: rustup component add llvm-tools")
+        if owners := tools.owners(main.raw_version):
+            notes.append(f"{what}, which pgo-lab build takes: {owners[0].llvm_profdata}")
+        else:
+            notes.append(f"{what} is not at hand: rustup component add llvm-tools")
     pool = build.env.get("LLVM_PROFILE_FILE")
     if pool is not None and not re.search(r"%\d*m|%p", pool):
         notes.append(f"LLVM_PROFILE_FILE={pool}: each program overwrites it; use %m or %p")

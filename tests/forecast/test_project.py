@@ -13,6 +13,7 @@ import pytest
 
 from nbsupport.base.errors import LabError
 from nbsupport.forecast import cargo_config, project, rust, verdict
+from nbsupport.toolchains import profdata
 from nbsupport.toolchains.probe import Toolchain
 from tests.forecast.conftest import Check, Write
 from tests.support import cargo_projects, hostile
@@ -117,17 +118,28 @@ def test_an_llvm_profdata_reads_its_own_raw_version_alone(
 
 
 def test_it_is_said_where_the_llvm_profdata_at_hand_does_not_read_what_rustc_writes(
-    write: Write, check: Check, toolchain: Callable[[str], Toolchain]
+    write: Write,
+    check: Check,
+    toolchain: Callable[[str], Toolchain],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """rustc-web has none of its own."""
+    """rustc-web has none of its own; what `pgo-lab build` takes is one of the toolchains here."""
     own = write()
+    others = profdata.owners(10)
     for major, reads in (("17", False), ("19", True)):
         prefix = toolchain(major).prefix
         path = f"{prefix / 'bin'}:{own.environment()['PATH']}"
         forecast = check(own, "gcc", PATH=path)
         assert forecast.llvm_profdata == str(prefix / "bin" / "llvm-profdata")
         assert forecast.profdata_reads == reads
-        assert any("for raw version 10 is not at hand" in n for n in forecast.notes) != reads
+        note = f"for raw version 10, which pgo-lab build takes: {others[0].llvm_profdata}"
+        assert any(note in text for text in forecast.notes) != reads
+        assert "not at hand" not in str(forecast.notes)
+    with monkeypatch.context() as patch:
+        patch.setattr(profdata, "owners", lambda raw_version: [])
+        path = f"{toolchain('17').prefix / 'bin'}:{own.environment()['PATH']}"
+        notes = check(own, "gcc", PATH=path).notes
+        assert any("for raw version 10 is not at hand" in text for text in notes)
 
 
 def test_a_profile_that_programs_overwrite_is_said(write: Write, check: Check) -> None:

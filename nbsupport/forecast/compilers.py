@@ -234,13 +234,13 @@ def asks(flags: Sequence[str]) -> bool:
     >>> asks(["-fcs-profile-generate"]), asks(["-fprofile-generate", "-fno-profile-generate"])
     (True, False)
     """
-    asked = False
+    wants = False
     for flag in flags:
         if re.match(r"-f(cs-)?profile-(instr-)?generate|-fcoverage-mapping|-+pgo-instr-gen", flag):
-            asked = True
+            wants = True
         elif re.match(r"-fno-(cs-)?profile-(instr-)?generate", flag):
-            asked = False
-    return asked
+            wants = False
+    return wants
 
 
 def family(command: Sequence[str | Path], language: Language, env: Mapping[str, str]) -> Family:

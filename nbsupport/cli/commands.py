@@ -492,11 +492,7 @@ def check(
     ] = None,
     with_: Annotated[
         Names,
-        Option(
-            "--with",
-            help="A compiler and its flags: a project's CC, or several alone.",
-            metavar="CC",
-        ),
+        Option("--with", help="A compiler and its flags; of a project, its CC.", metavar="CC"),
     ] = None,
     as_json: Json = False,
 ) -> int:

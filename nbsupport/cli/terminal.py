@@ -224,7 +224,7 @@ def forecast(answer: Forecast) -> None:
         reads = words[answer.profdata_reads]
         out.print(f"{answer.llvm_profdata} {reads} what this rustc writes", markup=False)
     for name, reason in answer.undecided.items():
-        out.print(f"not known: build.rs of {name} chooses: {reason}", markup=False)
+        out.print(f"not known: build.rs of {name}: {reason}", markup=False)
     for note in answer.notes:
         out.print(f"note: {note}", markup=False)
     if answer.advice:

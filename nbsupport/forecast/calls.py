@@ -29,7 +29,8 @@ class CompilerCall:
     """A compiler that a build calls, and what its objects add to the link.
 
     `because` says what chose it, `effect` what cc hands it of rustc's flags, `trouble` why the
-    build fails with it; `cc` is which cc calls it, `era` how that behaves (None: no cc does).
+    build fails with it, `doubt` why it is not known what it makes.
+    `cc` is which cc calls it, `era` how that behaves (None: no cc does).
     `gcov`: it makes records of GNU's kind, whose runtime is in no link of rustc's.
     """
 
@@ -43,6 +44,7 @@ class CompilerCall:
     era: Era | None = None
     cc: str = ""
     gcov: bool = False
+    doubt: str = ""
 
     @property
     def pieces(self) -> tuple[LinkPiece, ...]:
@@ -108,6 +110,13 @@ def rustc_piece(build: Build) -> LinkPiece:
     return emitted.pieces[0]
 
 
+def doubt(emitted: Emitted, flags: Sequence[str]) -> str:
+    """Say why it is not known what a compiler makes: it is asked for records, and shows none."""
+    if emitted.pieces or emitted.gcov or not compilers.asks(flags):
+        return ""
+    return f"flags of {compilers.described(emitted)} ask for records, and a small file gets none"
+
+
 def all_calls(build: Build, packages: Sequence[Package]) -> list[CompilerCall]:
     """Return every compiler that cc calls for these packages: by language, and version of cc.
 
@@ -142,41 +151,49 @@ def _call(
     folder = cc_crate.profile_folder(build.rustflags)
     handed = [f"-fprofile-generate={folder}"] if folder is not None and era.families else []
     env = build.env
-    emitted = compilers.emit(command, cc_crate.command_line(era, handed, cflags), language, env)
+    family = compilers.family(command, language, env)
+    if family not in era.families:
+        handed = []
+    own = [compilers.RELEASE, *handed]
+    emitted = compilers.emit(command, cc_crate.command_line(era, own, cflags), language, env)
     supported = emitted.quiet
-    if supported and era.links and handed and emitted.family in era.families:
+    if supported and era.links and handed:
         supported = compilers.emit(command, [*cflags, *handed], language, env, link=True).quiet
     if handed and not supported:
-        emitted = compilers.emit(command, cflags, language, env)
+        words = cc_crate.command_line(era, own[:1], cflags)
+        emitted = compilers.emit(command, words, language, env)
     if not emitted.made:
         raise LabError(f"{because}: {shlex.join(map(str, command))}", emitted.message, "mend it")
-    gcov = bool(handed) and supported and emitted.family == "gnu" and "gnu" in era.families
     trouble = ""
-    if handed and folder == "" and era.folder:
+    if folder == "" and era.families and era.folder:
         trouble = f"cc {version} refuses -Cprofile-generate without a folder"
-    elif gcov:
-        trouble = f"cc {version} hands gcc -fprofile-generate, and the link has no __gcov_init"
+    elif emitted.gcov:
+        what = "its flags give gcc records of GNU's kind"
+        if handed and supported:
+            what = f"cc {version} hands gcc -fprofile-generate"
+        trouble = f"{what}, and the link has no __gcov_init"
     return CompilerCall(
         language,
         tuple(map(str, command)),
         because,
         emitted,
-        _effect(era, emitted, bool(handed), supported),
+        _effect(emitted, bool(handed), supported),
         trouble,
         tuple(map(str, packages)),
         era,
         f"cc {version}",
-        gcov,
+        emitted.gcov,
+        doubt(emitted, [*tool.arguments, *cflags]),
     )
 
 
-def _effect(era: Era, emitted: Emitted, handed: bool, supported: bool) -> str:
+def _effect(emitted: Emitted, handed: bool, supported: bool) -> str:
     """Say what cc hands a compiler of rustc's profile flags."""
-    if not handed or emitted.family not in era.families:
+    if not handed:
         return "nothing of rustc's profile flags"
     if not supported:
         return "no profile flag, for it refuses one"
-    back = "" if emitted.pieces or emitted.family == "gnu" else ", which its flags take back"
+    back = "" if emitted.pieces or emitted.gcov else ", which its flags take back"
     return f"-fprofile-generate{back}"
 
 

@@ -166,6 +166,8 @@ def profile_folder(rustflags: Sequence[str]) -> str | None:
 def command_line(era: Era, handed_on: Sequence[str], cflags: Sequence[str]) -> list[str]:
     """Return the flags of a compilation in the order of an era, as far as they matter here.
 
+    `handed_on` is all that cc gives a compiler of its own.
+
     >>> command_line(era_of("1.2.15"), ["-fprofile-generate"], ["-fno-profile-generate"])
     ['-fno-profile-generate', '-fprofile-generate']
     """

@@ -30,6 +30,7 @@ Language = Literal["C", "C++", "Rust"]
 _LIMITS = settings.Limits(seconds=20.0, memory=4096 * settings.MIB)
 _SUFFIXES: dict[Language, str] = {"C": ".c", "C++": ".cc", "Rust": ".rs"}
 #: Its text is that of an object, too: what stands between the marks is the compiler's own word.
+#: A function that others may call outlives every optimization, and so do its records.
 _C = """\
 #if defined(__clang__)
 #define FAMILY "clang"
@@ -40,9 +41,18 @@ _C = """\
 #define __VERSION__ ""
 #endif
 char pgo_lab_probe[] = "<<pgo-lab " FAMILY ":" __VERSION__ ">>";
-int main(void) { return 0; }
+#if defined(__cplusplus)
+extern "C"
+#endif
+int pgo_lab_part(int n) { while (n % 7) n = n * 3 + 1; return n; }
+int main(int argc, char **argv) { return pgo_lab_part(argc) + !argv; }
 """
-_RUST = "pub fn probe(n: usize) -> usize { if n > 7 { n * 3 } else { 1 } }\n"
+_RUST = """\
+#[inline(never)]
+pub fn probe(n: usize) -> usize { if n > 7 { n * 3 } else { 1 } }
+"""
+#: How cc compiles for a release build, unless CFLAGS say otherwise: cargo's OPT_LEVEL.
+RELEASE = "-O3"
 _MARK = re.compile(rb"<<pgo-lab (\w+):([^>]*)>>")
 #: Flags of rustc that a library on its own has no use for, or cannot be built with.
 _NO_LIBRARY = re.compile(r"(-C|--codegen=)?(lto|linker|link-|incremental|profile-use|save-temps)")
@@ -55,7 +65,8 @@ class Emitted:
     """The result of a compilation: `pieces` are what its object adds to a link.
 
     `version` is the compiler's own word for itself; `message` is the first line that it said
-    ("" for none), `made` whether there is an object all the same.
+    ("" for none), `made` whether there is an object all the same. `gcov`: it has records of GNU's
+    kind, for gcc's own runtime.
     """
 
     made: bool
@@ -63,6 +74,7 @@ class Emitted:
     family: Family = "other"
     version: str = ""
     pieces: tuple[LinkPiece, ...] = ()
+    gcov: bool = False
 
     @property
     def quiet(self) -> bool:
@@ -103,10 +115,30 @@ def emit(
             pieces = (_piece(piece) for piece in table.pop("pieces"))
             return Emitted(pieces=tuple(pieces), **table)
     emitted = _compile(command, flags, language, env, link)
+    if any(not piece.has_symbol for piece in emitted.pieces):
+        emitted = _versioned(emitted, command, language, env)
     if lasting:
         with contextlib.suppress(OSError):  # a read-only cache costs time, nothing else
             files.write(note, json.dumps(dataclasses.asdict(emitted)))
     return emitted
+
+
+def _versioned(
+    emitted: Emitted, command: Sequence[str | Path], language: Language, env: Mapping[str, str]
+) -> Emitted:
+    """Return what was emitted with the raw version of the compiler's other records.
+
+    Those of its front end have no version symbol, and are alike in raw versions 9 and 10.
+    """
+    words = [word for word in command if not str(word).startswith("-f")]
+    other = emit(words, ["-fprofile-generate"], language, env).pieces
+    if not other:
+        return emitted
+    pieces = (
+        piece if piece.has_symbol else dataclasses.replace(piece, raw_version=other[0].raw_version)
+        for piece in emitted.pieces
+    )
+    return dataclasses.replace(emitted, pieces=tuple(pieces))
 
 
 def _piece(table: Mapping[str, Any]) -> LinkPiece:
@@ -156,8 +188,10 @@ def _compile(
         return Emitted(True, message, *_read(output, language, name))
 
 
-def _read(output: Path, language: Language, name: str) -> tuple[Family, str, tuple[LinkPiece, ...]]:
-    """Read an object: the compiler's family and version, and what it adds to a link."""
+def _read(
+    output: Path, language: Language, name: str
+) -> tuple[Family, str, tuple[LinkPiece, ...], bool]:
+    """Read an object: the compiler's family and version, what it adds to a link, GNU's records."""
     from nbsupport.audit import evidence  # noqa: PLC0415 - NumPy, where there is something to read
 
     file = evidence.read(output)
@@ -166,12 +200,14 @@ def _read(output: Path, language: Language, name: str) -> tuple[Family, str, tup
         raise LabError(name, why, "name the compiler itself, without what stands before it")
     pieces = tuple(dict.fromkeys(piece for part in file.parts for piece in part.pieces))
     if language == "Rust":
-        return "other", "", pieces
-    mark = _MARK.search(output.read_bytes())
+        return "other", "", pieces, False
+    content = output.read_bytes()
+    mark = _MARK.search(content)
     family: Family = "other"
     if mark and mark[1] in (b"clang", b"gnu"):
         family = "clang" if mark[1] == b"clang" else "gnu"
-    return family, mark[2].decode(errors="replace") if mark else "", pieces
+    version = mark[2].decode(errors="replace") if mark else ""
+    return family, version, pieces, b"__gcov_init" in content
 
 
 def rust_flags(rustflags: Sequence[str]) -> list[str]:
@@ -190,6 +226,33 @@ def rust_flags(rustflags: Sequence[str]) -> list[str]:
         elif not (word.startswith(("-C", "--codegen=")) and _NO_LIBRARY.match(word)):
             flags.append(word)
     return flags
+
+
+def asks(flags: Sequence[str]) -> bool:
+    """Return whether flags of clang or gcc ask for records, and none later takes that back.
+
+    >>> asks(["-fcs-profile-generate"]), asks(["-fprofile-generate", "-fno-profile-generate"])
+    (True, False)
+    """
+    wants = False
+    for flag in flags:
+        if re.match(r"-f(cs-)?profile-(instr-)?generate|-fcoverage-mapping|-+pgo-instr-gen", flag):
+            wants = True
+        elif re.match(r"-fno-(cs-)?profile-(instr-)?generate", flag):
+            wants = False
+    return wants
+
+
+def family(command: Sequence[str | Path], language: Language, env: Mapping[str, str]) -> Family:
+    """Return the family that cc takes a compiler for: it asks the program, without arguments.
+
+    A program that does not answer alone (`env clang`) is judged by its name, and is gcc's kind if
+    that tells nothing. Source: Tool::with_features (cc's src/tool.rs).
+    """
+    alone = emit(command[:1], (), language, env)
+    if alone.made:
+        return alone.family
+    return "clang" if re.search("clang|zig", Path(command[0]).name) else "gnu"
 
 
 def described(emitted: Emitted) -> str:

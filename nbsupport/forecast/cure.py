@@ -45,13 +45,19 @@ def cure(build: Build, main: LinkPiece, bad: Sequence[CompilerCall]) -> tuple[st
     before = list[str]()
     settings: Mapping[str, str] = {}
     alien = [call for call in bad if foreign(call, main)]
-    early = [call for call in alien if call.era and not call.era.curable]
+    # What gcc's own flags ask for, its own flags take back, wherever cc puts them.
+    mirrored = [
+        call for call in alien if not call.gcov or (call.era and "gnu" in call.era.families)
+    ]
+    early = [call for call in mirrored if call.era and not call.era.curable]
     clang = next((t for t in _clangs() if t.raw_version == main.raw_version), None)
     has_gcc = shutil.which("gcc", path=build.env.get("PATH")) and build.target == build.host
     if not alien:
         advice = f"{bad[0].trouble}: name one."
     elif not early:
-        settings = lines.undone(build.env, build.target, build.host)
+        clean = lines.without_gcov(build.env) if any(call.gcov for call in alien) else {}
+        undone = lines.undone({**build.env, **clean}, build.target, build.host)
+        settings = {**clean, **undone}
         advice = f"{LEAVE_OUT}. {keep_in(main.raw_version)}"
     else:
         advice = f"{early[0].cc} {_FIRST}: take a newer cc (cargo update -p cc)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,6 +107,17 @@ def undone(env: Mapping[str, str], target: str, host: str) -> dict[str, str]:
         for base in ("CFLAGS", "CXXFLAGS")
         for name in (_variable(base, env, target, host),)
     }
+
+
+def without_gcov(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the flag variables that ask gcc for records of its own, without what does.
+
+    >>> without_gcov({"CFLAGS": "-g --coverage", "CXXFLAGS": "-O2"})
+    {'CFLAGS': '-g'}
+    """
+    gcov = r"(?:^|(?<=\s))(-fprofile-(generate|arcs)\S*|-?-coverage)(?=\s|$)"
+    flags = {name: env[name] for name in env if re.search("C(XX)?FLAGS", name)}
+    return {n: re.sub(gcov, "", v).strip() for n, v in flags.items() if re.search(gcov, v)}
 
 
 def chosen(

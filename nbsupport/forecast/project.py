@@ -20,6 +20,8 @@ Nodes = Mapping[str, Sequence[Mapping[str, Any]]]
 
 #: Crates that build scripts compile C with; each but the first calls cc, or a tool of its own.
 _COMPILING = ("cc", "cmake", "cxx-build", "autotools")
+#: Crates that run the programs that a build script names, or meson, without cc.
+_RUNNING = ("meson", "meson-next", "duct", "xshell", "subprocess")
 #: How a build script's text shows that it chooses by itself. A comment is taken out before.
 _CHOICES = (
     (r"\.compiler\s*\(", "it names a compiler (.compiler)"),
@@ -27,12 +29,23 @@ _CHOICES = (
     (r"profile-(generate|instr|use)", "it has profile flags of its own"),
     (r"set_var\s*\(\s*\"\w*(CC|CXX|CFLAGS|CXXFLAGS|RUSTFLAGS)\w*\"", "it sets CC or flags"),
     (r"var(_os)?\s*\(\s*\"\w*(CC|CXX)\"", "it reads CC itself"),
-    (
-        r"Command\s*::\s*new\s*\((?!\s*(\"(pkg-config|git|rustc|cargo)\"|&?rustc\b))",
-        "it runs other programs",
-    ),
 )
-_COMPILERS = r"\"(g?make|cmake|ninja|meson|g?cc|g\+\+|c\+\+|clang(\+\+)?)\""
+#: What runs a program otherwise than by Command::new, and what hides the text of a script.
+_RUNS = (
+    r"\bCommand\s+as\b|\bcmd!\s*[({\[]|\b(system|execvp?|posix_spawnp?)\s*\("
+    r"|\binclude!\s*\(\s*[^\s\"]"
+)
+#: Programs that add nothing to a link here (emcc: its objects are WebAssembly), and the variables
+#: of cargo's that name rustc, or what stands before it.
+_HARMLESS = {"rustc", "rustfmt", "git", "pkg-config", "date", "uname", "hostname", "sw_vers"}
+_HARMLESS |= {"freebsd-version", "emcc", "emcc.bat"}
+_HARMLESS |= {"RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"}
+#: Names in an expression that choose no program; `expect` and `cfg!` have texts that are none.
+_WORDS = {"std", "env", "ffi", "path", "var", "var_os", "into", "unwrap", "to_string", "to_owned"}
+_WORDS |= {"if", "else", "let", "mut", "as_ref", "unwrap_or", "clone", "next", "from", "new", "ok"}
+_NO_CHOICE = re.compile(r"\.expect\([^)]*\)|\bcfg!\([^)]*\)|\.filter\(\|\w+\| !\w+\.is_empty\(\)\)")
+#: How many names in a row are followed to what they are set to.
+_DEPTH = 4
 _COMMENT = re.compile(r"(?<!:)//[^\n]*|/\*.*?\*/", re.DOTALL)
 #: What cargo says where a package's sources are not on this machine.
 _ABSENT = r"--offline|no matching package|failed to (download|get|query)|Unable to update"
@@ -174,8 +187,8 @@ def _resolved(metadata: Mapping[str, Any], locked: Sequence[Mapping[str, Any]]) 
 def _compiling(name: str, packages: Packages, nodes: Nodes, host: bool) -> Package | None:
     """Return a package, by its id, as one that compiles C; None where it does not.
 
-    Its build script compiles C by cc, or through a crate that uses cc, which then chooses. Without
-    either, what the script runs tells: rustc and git compile no C.
+    Its build script compiles C by cc, or through a crate that uses cc, which then chooses. Whatever
+    it runs besides may compile C, too, unless we know that it does not.
     """
     package = packages[name]
     script = next((t for t in package["targets"] if "custom-build" in t["kind"]), None)
@@ -188,13 +201,13 @@ def _compiling(name: str, packages: Packages, nodes: Nodes, host: bool) -> Packa
             versions = {other["name"]: other["version"] for other in used}
             tools |= versions
             direct = packages[need["pkg"]]["name"]
-            if "cc" in versions and direct not in ("cc", "cxx-build"):
+            if ("cc" in versions and direct not in ("cc", "cxx-build")) or direct in _RUNNING:
                 through = f"it compiles through the crate {direct}"
     text = _text(Path(script["src_path"]))
-    chooses = next((why for pattern, why in _CHOICES if re.search(pattern, text)), through)
-    runs = chooses and re.search(_COMPILERS, text)
+    runs = through or ("it runs other programs" if _runs(text) else "")
     if not (runs or tools.keys() & {*_COMPILING}):
         return None
+    chooses = next((why for pattern, why in _CHOICES if re.search(pattern, text)), runs)
     return Package(
         package["name"],
         package["version"],
@@ -203,6 +216,72 @@ def _compiling(name: str, packages: Packages, nodes: Nodes, host: bool) -> Packa
         chooses,
         host,
     )
+
+
+def _runs(text: str) -> bool:
+    """Return whether a build script may run a program that is not known to be harmless."""
+    if re.search(_RUNS, text):
+        return True
+    places = re.finditer(r"\bCommand\s*(?:::<[^>]*>)?\s*::\s*new\b\s*", text)
+    return not all(_harmless(_argument(text[place.end() :]), text) for place in places)
+
+
+def _argument(text: str) -> str:
+    """Return what is in the parentheses at the start of a text; "" where there are none.
+
+    >>> _argument("(a(b), c).d()"), _argument(".map()")
+    ('a(b), c', '')
+    """
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return text[1:place]
+    return ""
+
+
+def _harmless(expression: str, text: str, depth: int = 0) -> bool:
+    """Return whether an expression of a script can only name programs that are harmless.
+
+    All its texts have to be such, and all that its names are set to in the script.
+
+    >>> _harmless("w", 'if let Some(w) = env::var_os("RUSTC_WRAPPER") {}'), _harmless('"git"', "")
+    (True, True)
+    >>> _harmless("tool", 'let tool = "git"; tool = "clang";'), _harmless("tool", "")
+    (False, False)
+    """
+    expression = _NO_CHOICE.sub("", expression)
+    texts = re.findall(r'"([^"]*)"', expression)
+    names = set(re.findall(r"\b[a-z_]\w*", re.sub(r'"[^"]*"', "", expression))) - _WORDS
+    names = {name for name in names if "rustc" not in name}
+    sure = bool(texts) or "rustc" in expression or bool(names)
+    return sure and {*texts} <= _HARMLESS and all(_set_to(n, text, depth + 1) for n in names)
+
+
+def _set_to(name: str, text: str, depth: int) -> bool:
+    """Return whether all that a name is set to is harmless; an argument may be anything."""
+    text = _NO_CHOICE.sub("", text)
+    # An argument, of a function or a closure; a loop's; what a call returns.
+    other = (
+        rf"\bfn\b[^{{;]*[(,]\s*(mut\s+)?{name}\s*:|\|\s*{name}\s*[|,:]"
+        rf"|\bfor\s+{name}\b|\b{name}\s*[(!]"
+    )
+    if depth > _DEPTH or re.search(other, text):
+        return False
+    plain = re.findall(rf"\b{name}(?:\s*:[^=;]+)?\s*=(?![=>])\s*([^;]*);", text)
+    unpacked = re.findall(rf"\b(?:Some|Ok)\(\s*{name}\s*\)\s*=(?!>)\s*([^{{;]*)", text)
+    arms = re.finditer(rf"\b{name}\s*\)*(\s*if\b[^=]*)?\s*=>", text)
+    values = plain + unpacked + [_matched(text[: arm.start()]) for arm in arms]
+    return bool(values) and all(_harmless(value, text, depth) for value in values)
+
+
+def _matched(before: str) -> str:
+    """Return what `match` looks at, in whose block a text ends; "" where that is not clear."""
+    for place in reversed([*re.finditer(r"\bmatch\s+([^{;]*)\{", before)]):
+        inner = before[place.end() :]
+        if inner.count("{") == inner.count("}"):
+            return place[1]
+    return ""
 
 
 def _kinds(package: Mapping[str, Any]) -> set[str]:
@@ -241,7 +320,10 @@ def _text(script: Path) -> str:
             raise LabError(str(path), error.strerror or "not read", "check it") from error
         texts.append(text)
         if path == script:
-            beside = (path.with_name(f"{name}.rs") for name in re.findall(r"\bmod (\w+);", text))
+            names = re.findall(r"\bmod (\w+);", text)
+            more = [f"{name}{end}" for name in names for end in (".rs", "/mod.rs")]
+            more += re.findall(r'\binclude!\s*\(\s*"([^"]+)"', text)
+            beside = (path.parent / name for name in more)
             paths += [module for module in beside if module.is_file() and module not in paths]
     return _COMMENT.sub("", "\n".join(texts))
 

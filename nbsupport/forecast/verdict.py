@@ -15,12 +15,13 @@ from nbsupport.audit.fate import LinkPiece, predict
 from nbsupport.base import files
 from nbsupport.base.errors import LabError
 from nbsupport.forecast import cargo_config, cc_crate, compilers, cure, lines, project, rust
-from nbsupport.forecast.calls import Build, CompilerCall, all_calls, rustc_piece
+from nbsupport.forecast.calls import Build, CompilerCall, all_calls, doubt, rustc_piece
 from nbsupport.forecast.compilers import Language
 from nbsupport.forecast.lines import Lines
 from nbsupport.forecast.project import Package
 from nbsupport.profile import layout
 from nbsupport.toolchains import discovery
+from nbsupport.toolchains import profdata as tools
 
 Answer = Literal["consistent", "mixed", "unknown", "not-instrumented"]
 
@@ -68,14 +69,16 @@ class Forecast:
 def check(folder: Path | None, commands: Sequence[str]) -> Forecast:
     """Say what the command line asks: of a project, of what is in a folder, of compilers alone.
 
-    `commands` are compilers; with a folder there is at most one, which stands in for its CC.
+    `commands` are compilers. One of them stands in for a project's CC; the project is that of the
+    current folder where no folder is given. Several without a folder are judged alone.
     """
-    if folder is None and commands:
-        return check_compilers(commands)
+    alone = folder is None and bool(commands)
     folder = _readable(folder or Path())
     database = folder / "compile_commands.json"
     if database.is_file() and not (folder / "Cargo.toml").is_file():
-        return check_commands(folder, files.read_json(database))
+        return check_commands(folder, files.read_json(database), commands)
+    if alone and (len(commands) > 1 or project.manifest(folder) is None):
+        return check_compilers(commands)
     if len(commands) > 1:
         raise LabError("check --with", "a project has one CC", "give --with once, or no folder")
     return check_project(folder, "".join(commands))
@@ -120,21 +123,35 @@ def check_compilers(commands: Sequence[str]) -> Forecast:
     One that is not told how to instrument is told -fprofile-generate. Any of them may link, and
     each may come first. Raises `LabError` for what does not work.
     """
+    return _linked(_named(commands))
+
+
+def _named(commands: Sequence[str]) -> list[CompilerCall]:
+    """Return the calls of compilers that the command line names."""
     calls = list[CompilerCall]()
     for text in commands:
         words = _words(text)
         own = [] if "-fprofile" in text or "-fcs-profile" in text else ["-fprofile-generate"]
         path = compilers.find(words[0], os.environ, f"--with {text}")
         language: Language = "C++" if re.search(r"\+\+(-[\d.]+)?$", path.name) else "C"
-        emitted = compilers.emit([path], [*own, *words[1:]], language, os.environ)
+        emitted = compilers.emit(
+            [path], [compilers.RELEASE, *own, *words[1:]], language, os.environ
+        )
         if not emitted.made:
             raise LabError(f"--with {text}", emitted.message, "name a compiler that works")
-        calls.append(CompilerCall(language, (str(path), *words[1:]), "--with", emitted))
-    return _linked(calls)
+        calls.append(
+            CompilerCall(
+                language, (str(path), *words[1:]), "--with", emitted, doubt=doubt(emitted, words)
+            )
+        )
+    return calls
 
 
-def check_commands(folder: Path, entries: Any) -> Forecast:
-    """Say how a link of all that compile_commands.json compiles ends, as `check_compilers`."""
+def check_commands(folder: Path, entries: Any, commands: Sequence[str] = ()) -> Forecast:
+    """Say how a link of all that compile_commands.json compiles ends, as `check_compilers`.
+
+    `commands` are compilers of which there are objects in the link, too.
+    """
     where, again = f"{folder}/compile_commands.json", "make it again"
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise LabError(where, "not a list of commands", again)
@@ -153,7 +170,7 @@ def check_commands(folder: Path, entries: Any) -> Forecast:
         if suffix not in (".s", ".S", ".asm"):
             key = (language, words[0], tuple(_deciding(words[1:])))
             groups[key] = groups.get(key, 0) + 1
-    calls = []
+    calls = _named(commands)
     for (language, program, flags), count in groups.items():
         path = compilers.find(program, os.environ, "compile_commands.json")
         emitted = compilers.emit([path], flags, language, os.environ)
@@ -161,7 +178,11 @@ def check_commands(folder: Path, entries: Any) -> Forecast:
             raise LabError(f"{path} {' '.join(flags)}", emitted.message, "compile one file by hand")
         number = f"{count} files" if count > 1 else "one file"
         because = f"compile_commands.json, {number}"
-        calls.append(CompilerCall(language, (str(path), *flags), because, emitted))
+        calls.append(
+            CompilerCall(
+                language, (str(path), *flags), because, emitted, doubt=doubt(emitted, flags)
+            )
+        )
     return _linked(calls)
 
 
@@ -171,7 +192,9 @@ def _deciding(words: Sequence[str]) -> list[str]:
     for word in rest:
         if word in ("-target", "-mllvm", "-Xclang", "-arch"):
             flags += [word, next(rest, "")]
-        elif re.match(r"-f(no-)?(cs-)?profile|-f(no-)?coverage|--target=|-m(32|64)$", word):
+        elif re.match(
+            r"-f(no-)?(cs-)?profile|-f(no-)?coverage|-O(\d|s|z|g|fast)?$|--target=|-m(32|64)$", word
+        ):
             flags.append(word)
     return flags
 
@@ -187,7 +210,8 @@ def _words(text: str) -> list[str]:
 
 
 def _readable(folder: Path) -> Path:
-    folder = folder.absolute()
+    """Return a folder as cargo sees it: what is above it is above where its path leads to."""
+    folder = folder.resolve()
     if not folder.is_dir():
         raise LabError(f"check of {folder}", "no such folder", "give a project's folder")
     if not os.access(folder, os.R_OK | os.X_OK):
@@ -242,8 +266,10 @@ def _judged(
     if forecast.undecided:
         name, reason = next(iter(forecast.undecided.items()))
         more = len(forecast.undecided) - 1
-        why = f"build.rs of {name} chooses: {reason}" + (f"; and {more} more" if more else "")
+        why = f"build.rs of {name}: {reason}" + (f"; and {more} more" if more else "")
         return replace(forecast, verdict="unknown", why=why, outcomes=())
+    if doubts := [f"{call.doubt}, for {call.packages[0]}" for call in calls if call.doubt]:
+        return replace(forecast, verdict="unknown", why=doubts[0], outcomes=())
     if not any(call.pieces for call in calls):
         why = "nothing but rustc instruments" if calls else "no package compiles C"
         return replace(forecast, why=why)
@@ -255,7 +281,10 @@ def _notes(build: Build, profdata: Path | None, reads: bool | None, main: LinkPi
     notes = []
     if profdata is None or reads is False:
         what = f"an llvm-profdata for raw version {main.raw_version}"
-        notes.append(f"{what} is not at hand: rustup component add llvm-tools")
+        if owners := tools.owners(main.raw_version):
+            notes.append(f"{what}, which pgo-lab build takes: {owners[0].llvm_profdata}")
+        else:
+            notes.append(f"{what} is not at hand: rustup component add llvm-tools")
     pool = build.env.get("LLVM_PROFILE_FILE")
     if pool is not None and not re.search(r"%\d*m|%p", pool):
         notes.append(f"LLVM_PROFILE_FILE={pool}: each program overwrites it; use %m or %p")
@@ -276,6 +305,8 @@ def _linked(calls: Sequence[CompilerCall]) -> Forecast:
     fates = [predict(runtime, way) for runtime, way in ways]
     outcomes = tuple(sorted({outcome for fate in fates for outcome in fate.outcomes}))
     bad = [fate for fate in fates if not fate.fine]
+    if not bad and (reason := next((call.doubt for call in calls if call.doubt), "")):
+        return Forecast("unknown", reason, calls=tuple(calls))
     if not pieces:
         return Forecast("not-instrumented", "nothing is instrumented", calls=tuple(calls))
     fate = (bad or fates)[0]

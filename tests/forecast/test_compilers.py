@@ -38,6 +38,45 @@ def test_an_object_says_who_made_it(
     assert (plain.family, plain.pieces) == (family, ())
 
 
+@pytest.mark.parametrize("level", ["0", "1", "2", "3", "s", "z"])
+def test_what_instruments_does_so_at_every_level_of_optimization(
+    level: str, rustc: Toolchain, toolchain: Find
+) -> None:
+    def versions(compiler: Path, *flags: str) -> list[int]:
+        language: compilers.Language = "Rust" if compiler == rustc.compiler else "C"
+        emitted = compilers.emit([compiler], flags, language, os.environ)
+        return [piece.raw_version for piece in emitted.pieces]
+
+    flags = f"-Copt-level={level}", "-Cprofile-generate=x", "-Funsafe-code"
+    assert versions(rustc.compiler, *flags) == [rustc.raw_version]
+    for major in ("17", "22"):
+        clang = toolchain(major)
+        assert versions(clang.compiler, f"-O{level}", GENERATE) == [clang.raw_version]
+        second = versions(clang.compiler, f"-O{level}", "-fcs-profile-generate")
+        assert second == ([] if level == "0" else [clang.raw_version])
+
+
+@pytest.mark.parametrize("name", ["17", "18", "19", "22", "23"])
+def test_records_without_a_version_are_of_their_compilers(name: str, toolchain: Find) -> None:
+    """Those of raw versions 9 and 10 are alike, and a front end adds no symbol that says which."""
+    clang = toolchain(name)
+    flag = "-fprofile-instr-generate"
+    for words in ([flag], []):
+        command = [str(clang.compiler), *([] if words else [flag])]
+        emitted = compilers.emit(command, words, "C", os.environ)
+        assert [(p.raw_version, p.how) for p in emitted.pieces] == [
+            (clang.raw_version, "front-end")
+        ]
+
+
+def test_c_is_compiled_as_for_a_release(write: Write, check: Check, toolchain: Find) -> None:
+    """A second, context-sensitive profile is made where clang optimizes."""
+    own = write(env={"CFLAGS": "-fcs-profile-generate", "RUSTFLAGS": "-Cprofile-generate=pgo"})
+    old = str(toolchain("17").compiler)
+    assert check(own, old).verdict == "mixed"
+    assert verdict.check(None, [old, f"{old} -fcs-profile-generate"]).verdict == "mixed"
+
+
 @pytest.fixture(scope="module")
 def two(toolchain: Find) -> tuple[Path, Path]:
     """Return clangs of raw version 8 and 10; found before a test has another cache."""
@@ -120,6 +159,32 @@ def test_wrappers_are_passed_over_and_arguments_are_not(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_program_that_does_not_answer_alone_is_no_clang_to_cc(
+    write: Write, check: Check, toolchain: Find, tmp_path: Path
+) -> None:
+    old = toolchain("17").compiler
+    own = write(env={"RUSTFLAGS": "-Cprofile-generate=pgo"})
+    forecast = check(own, CC=f"env {old}")
+    assert (forecast.verdict, forecast.calls[0].name) == ("consistent", "clang 17.0.6")
+    assert "nothing of rustc's" in forecast.calls[0].effect
+    assert check(own, CC=f"env {old}", CFLAGS=GENERATE).verdict == "mixed"
+    zig = script(tmp_path / "zig", f'[ "$1" = cc ] || exit 1; shift; exec {old} "$@"')
+    assert check(own, CC=f"{zig} cc").verdict == "mixed"
+
+
+def test_flags_that_ask_for_records_where_none_are_made_leave_it_unknown(
+    write: Write, check: Check, toolchain: Find
+) -> None:
+    old = str(toolchain("17").compiler)
+    own = write(env={"RUSTFLAGS": "-Cprofile-generate=pgo", "CC": old})
+    second = "-O0 -fcs-profile-generate"
+    forecast = check(own, CFLAGS=f"-fno-profile-generate {second}")
+    assert (forecast.verdict, forecast.exit_code) == ("unknown", 2)
+    assert "ask for records" in forecast.why and "tiny 0.1.0" in forecast.why
+    assert check(own, CFLAGS=f"{second} -fno-profile-generate").verdict == "consistent"
+    assert verdict.check(None, [f"{old} {second}"]).verdict == "unknown"
+
+
 # -- without cargo
 
 
@@ -145,7 +210,22 @@ def test_compilers_alone(toolchain: Find) -> None:
         verdict.check(None, [f"{new} -no-such-flag"])
 
 
-def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
+def test_a_compiler_is_the_cc_of_the_project_in_the_current_folder(
+    write: Write, toolchain: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, old = write(), str(toolchain("17").compiler)
+    for name, value in own.environment().items():
+        monkeypatch.setenv(name, value)
+    for folder in (own.folder, own.folder / "src"):
+        monkeypatch.chdir(folder)
+        forecast = verdict.check(None, [old])
+        assert (forecast.verdict, forecast.calls[0].packages) == ("mixed", ("tiny 0.1.0",))
+        assert verdict.check(None, [old, old]).verdict == "consistent"  # two are judged alone
+    monkeypatch.chdir(tmp_path)
+    assert verdict.check(None, [old]).calls[0].packages == ()
+
+
+def test_compile_commands(toolchain: Find, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = str(toolchain("17").compiler), str(toolchain("22").compiler)
     folder = tmp_path / "inner"
     folder.mkdir()
@@ -171,6 +251,11 @@ def test_compile_commands(toolchain: Find, tmp_path: Path) -> None:
     assert [call.because for call in mixed.calls] == ["compile_commands.json, one file"] * 3
     assert judged(f"{old} -c 0.c", f"ccache {new} {GENERATE} -c 1.c").verdict == "consistent"
     assert judged(f"{old} -c 0.c").verdict == "not-instrumented"
+    assert verdict.check(folder, [new]).verdict == "consistent"
+    judged(f"{old} {GENERATE} -c 0.c")
+    assert verdict.check(folder, [new]).verdict == "mixed"
+    monkeypatch.chdir(folder)
+    assert verdict.check(None, [new]).verdict == "mixed"
     for text, why in (
         ("[", "not JSON"),
         ("{}", "not a list"),

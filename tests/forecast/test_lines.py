@@ -144,6 +144,19 @@ def test_gcc_gets_a_flag_of_an_old_cc_and_the_link_fails(
     assert forecast.lines.rustflags[0] == "-Cprofile-generate=pgo-data"
 
 
+@pytest.mark.parametrize("flags", ["-fprofile-generate", "-fprofile-arcs", "--coverage -O1"])
+def test_flags_of_gcc_for_its_own_records_break_the_link_until_they_are_gone(
+    flags: str, write: Write, check: Check
+) -> None:
+    project = write(env={"CC": "gcc", "CFLAGS": f"-g {flags}", **GENERATE})
+    forecast = check(project)
+    assert (forecast.verdict, forecast.outcomes) == ("mixed", ("build-failed",))
+    assert "has no __gcov_init" in forecast.why
+    assert forecast.lines
+    assert check(project, **forecast.lines.env).verdict == "consistent"
+    assert check(project, CFLAGS=f"{flags} -g").verdict == "mixed"
+
+
 def test_the_flags_of_the_project_are_in_the_lines(
     write: Write, check: Check, toolchain: Find
 ) -> None:

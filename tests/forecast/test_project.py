@@ -13,6 +13,7 @@ import pytest
 
 from nbsupport.base.errors import LabError
 from nbsupport.forecast import cargo_config, project, rust, verdict
+from nbsupport.toolchains import profdata
 from nbsupport.toolchains.probe import Toolchain
 from tests.forecast.conftest import Check, Write
 from tests.support import cargo_projects, hostile
@@ -117,17 +118,28 @@ def test_an_llvm_profdata_reads_its_own_raw_version_alone(
 
 
 def test_it_is_said_where_the_llvm_profdata_at_hand_does_not_read_what_rustc_writes(
-    write: Write, check: Check, toolchain: Callable[[str], Toolchain]
+    write: Write,
+    check: Check,
+    toolchain: Callable[[str], Toolchain],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """rustc-web has none of its own."""
+    """rustc-web has none of its own; what `pgo-lab build` takes is one of the toolchains here."""
     own = write()
+    others = profdata.owners(10)
     for major, reads in (("17", False), ("19", True)):
         prefix = toolchain(major).prefix
         path = f"{prefix / 'bin'}:{own.environment()['PATH']}"
         forecast = check(own, "gcc", PATH=path)
         assert forecast.llvm_profdata == str(prefix / "bin" / "llvm-profdata")
         assert forecast.profdata_reads == reads
-        assert any("for raw version 10 is not at hand" in n for n in forecast.notes) != reads
+        note = f"for raw version 10, which pgo-lab build takes: {others[0].llvm_profdata}"
+        assert any(note in text for text in forecast.notes) != reads
+        assert "not at hand" not in str(forecast.notes)
+    with monkeypatch.context() as patch:
+        patch.setattr(profdata, "owners", lambda raw_version: [])
+        path = f"{toolchain('17').prefix / 'bin'}:{own.environment()['PATH']}"
+        notes = check(own, "gcc", PATH=path).notes
+        assert any("for raw version 10 is not at hand" in text for text in notes)
 
 
 def test_a_profile_that_programs_overwrite_is_said(write: Write, check: Check) -> None:
@@ -277,6 +289,17 @@ def test_a_folder_that_is_no_project_is_one_line(
         check(own)
 
 
+def test_what_is_above_a_folder_is_above_the_one_that_its_path_leads_to(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write().folder)
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "empty" / "inner")
+    for path in ("../empty", "../empty/inner", "src/../../empty", "../link"):
+        with refused("no Cargo.toml there"):
+            verdict.check(Path(path), [])
+
+
 def test_without_the_sources_of_its_packages_it_is_not_known(write: Write, check: Check) -> None:
     own = write()
     (own.folder / ".cargo" / "config.toml").unlink()
@@ -346,13 +369,51 @@ def test_a_comment_does_not_choose(write: Write, check: Check, tmp_path: Path) -
     assert check(write(build=text)).verdict == "consistent"
 
 
+#: Build scripts without cc: how each runs a program, and whether that can be a compiler.
+RUNS = {
+    'Command::new("make")': True,
+    'Command::new("/usr/lib/llvm-17/bin/clang").arg("-c")': True,
+    'Command::new("aarch64-linux-gnu-gcc-13")': True,
+    'Command::new("sh").arg("mk.sh")': True,
+    "Command::new(tool)": True,
+    'Command::new(std::env::var_os("TOOL").unwrap())': True,
+    'Command::new(format!("{}/git", std::env::var("OUT_DIR").unwrap()))': True,
+    '["clang"].map(Command::new)': True,
+    'let mut tool = "git"; tool = "clang"; Command::new(tool)': True,
+    'use std::process::Command as C; C::new("clang")': True,
+    'cmd!("clang", "-c").run()': True,
+    'Command::new("git")': False,
+    'let tool = if cfg!(windows) { "git" } else { "date" }; Command::new(tool)': False,
+    'Command::new(std::env::var("RUSTC").expect("no RUSTC"))': False,
+    'if let Some(w) = std::env::var_os("RUSTC_WRAPPER") { Command::new(w).arg(rustc)': False,
+    'match var_os("RUSTC_WRAPPER") { Some(w) if x => {} Some(w) => Command::new(w), }': False,
+    'match var_os("RUSTC") { Some(_) => {} } match a() { Some(w) => Command::new(w), }': True,
+    "println!()": False,
+}
+
+
+@pytest.mark.parametrize("text", RUNS)
+def test_a_program_that_is_not_known_to_be_harmless_may_compile(text: str) -> None:
+    assert project._runs(text) == RUNS[text]
+
+
 def test_what_compiles_without_cc_is_not_known(write: Write, check: Check) -> None:
-    build = 'fn main() { std::process::Command::new("make").status().unwrap(); }\n'
+    build = 'fn main() {{ std::process::Command::new("{}").status().unwrap(); {} }}\n'
     manifest = '[package]\nname = "tiny"\nversion = "0.1.0"\nedition = "2021"\n'
-    forecast = check(write(build=build, more={"Cargo.toml": manifest}))
-    assert forecast.undecided == {"tiny 0.1.0": "it runs other programs"}
-    harmless = 'fn main() { std::process::Command::new("git").status().unwrap(); }\n'
-    forecast = check(write(build=harmless, name="other", more={"Cargo.toml": manifest}))
+    link = 'println!("cargo:rustc-link-lib=static=part");'
+    for number, (tool, more) in enumerate((("make", ""), ("/opt/bin/clang", link), ("sh", link))):
+        own = write(build=build.format(tool, more), name=str(number), more={"Cargo.toml": manifest})
+        forecast = check(own)
+        assert (forecast.verdict, forecast.exit_code) == ("unknown", 2)
+        assert forecast.why == "build.rs of tiny 0.1.0: it runs other programs"
+    include = write(
+        build='include!("more/script.rs");\n',
+        name="include",
+        more={"Cargo.toml": manifest, "more/script.rs": build.format("make", "")},
+    )
+    assert check(include).verdict == "unknown"
+    own = write(build=build.format("git", ""), name="other", more={"Cargo.toml": manifest})
+    forecast = check(own)
     assert (forecast.verdict, forecast.calls) == ("consistent", ())
 
 

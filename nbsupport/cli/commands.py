@@ -153,10 +153,10 @@ def trial(
     from nbsupport.lab.lab import Lab
 
     if macos:
-        from nbsupport.studies import macho
+        from nbsupport.studies import macho_trial
 
         words = (macos, llvm, foreign, program, order, instrument, main_instrument)
-        emulated = macho.try_program(*words)
+        emulated = macho_trial.try_program(*words)
         _answer(
             as_json, emulated.to_json, lambda: terminal.outcome(emulated.outcome, *emulated.notes())
         )

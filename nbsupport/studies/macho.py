@@ -1,4 +1,4 @@
-"""Programs for macOS, on an emulated processor: what came of each, beside what was foretold of it.
+"""The grid of programs for macOS: what came of each, beside what the audit of its file predicts.
 
 It is a laboratory, not a macOS: nothing of Apple's is in it but headers.
 """
@@ -16,15 +16,14 @@ import pandas as pd
 
 from nbsupport.audit import audit
 from nbsupport.base import LabError, files, progress, settings
-from nbsupport.crash import runtime
-from nbsupport.lab import INSTRUMENTS, ORDERS, Lab
-from nbsupport.lab.outcome import Outcome
+from nbsupport.lab import ORDERS, Lab
 from nbsupport.macos import Emulated, MachOProgram, build_program, emulate
 from nbsupport.macos.target import Arch
 from nbsupport.notebooks import recorded
 from nbsupport.show import Shown, look, shown
 from nbsupport.show.widgets import ALL, Live, choice, live
 from nbsupport.studies import ruler
+from nbsupport.studies.macho_trial import reported_address, require_choice, ruler_of_crash
 from nbsupport.studies.observations import Observation
 from nbsupport.toolchains import find, profdata
 
@@ -60,80 +59,6 @@ _WAYS = {
 _TABLE = "macho"  # as it is recorded
 #: A section that is kept as a picture has fewer bytes.
 _SMALL = 1024
-
-
-@dataclass(frozen=True)
-class MachOTrial:
-    """What came of a program: `outcome` as of a native trial, and what was known before it ran.
-
-    `foretold` are the kinds of outcome that its raw versions leave possible; `spelled` is the
-    address at which the file's own records say that it dies, `reported` the one of the emulator
-    ("": none).
-    """
-
-    outcome: Outcome
-    foretold: tuple[str, ...]
-    spelled: str
-    reported: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document of `pgo-lab trial --macos --json`."""
-        document = self.outcome.to_json()
-        known = {"foretold": list(self.foretold), "spelled": self.spelled}
-        return {**document, **known, "reported": self.reported}
-
-    def notes(self) -> list[str]:
-        """Return what else there is to say, in lines."""
-        lines = [f"foretold by the raw versions: {' or '.join(self.foretold)}"]
-        if self.spelled:
-            lines.append(f"its records spell the address {self.spelled}")
-        if self.reported:
-            lines.append(f"the emulated processor reports {self.reported}")
-        return [*lines, "on an emulated processor: no macOS was there"]
-
-
-def try_program(
-    arch: str,
-    llvm: str,
-    foreign: str,
-    program: str,
-    order: str,
-    instrument: str | None,
-    main_instrument: str = "ir",
-) -> MachOTrial:
-    """Build a `program` of the lab for macOS, and execute it once.
-
-    `arch` is arm64 (LLVM 16 and 19, from Debian) or x86_64; the rest is as in a trial, but that
-    main is always instrumented in IR. Raises
-    `LabError` for what there is not, `MissingError` where a compiler or the emulator is missing.
-    """
-    architecture = _choice("--macos", arch, get_args(Arch))
-    how = _choice("--instrument", instrument or "ir", INSTRUMENTS)
-    link = _choice("--order", order, ORDERS)
-    _choice("--main-instrument", main_instrument, ("ir",))
-    built = build_program(program, architecture, llvm, foreign, order=link, instrument=how)
-    emulated = emulate(built.path, built.main)
-    section = _misread(built, emulated)
-    foretold = tuple(sorted(built.foretell().outcomes))
-    spelled = section.fault_address if section else None
-    return MachOTrial(emulated.outcome, foretold, spelled or "", _reported(emulated))
-
-
-def _choice(option: str, value: str, choices: Any) -> Any:
-    if value not in choices:
-        raise LabError(f"{option} {value}", "not known", f"choose from {', '.join(choices)}")
-    return value
-
-
-def _misread(built: MachOProgram, emulated: Emulated) -> ruler.Ruler | None:
-    """Return the ruler of a program that died where the runtime walks its records; else None."""
-    crash = emulated.outcome.crash
-    walked = crash and crash.function.lstrip("_") in runtime.readers()["walks"]
-    return ruler.from_program(built) if walked else None
-
-
-def _reported(emulated: Emulated) -> str:
-    return "" if emulated.reported is None else f"{emulated.reported:#x}"
 
 
 @dataclass(frozen=True)
@@ -218,7 +143,9 @@ def measure(arch: str, llvm: str, foreign: str, program: str, *, scope: str) -> 
 
     Else, or where that cannot be done here, return what was recorded; the note says so.
     """
-    processors = get_args(Arch) if arch == "both" else (_choice("arch", arch, get_args(Arch)),)
+    processors = (
+        get_args(Arch) if arch == "both" else (require_choice("arch", arch, get_args(Arch)),)
+    )
     if scope != "whole":
         what = "compilers for macOS (80 MB to download) and an emulator (the extra macho)"
         why = f"that takes {what}. To do it: make report-all, which brings both"
@@ -284,7 +211,7 @@ def _profile_of_linux(lab: Lab, llvm: str, program: str) -> str:
 
 
 def _row(case: MachOCase, built: MachOProgram, emulated: Emulated, linux: Any) -> dict[str, Any]:
-    outcome, section = emulated.outcome, _misread(built, emulated)
+    outcome, section = emulated.outcome, ruler_of_crash(built, emulated)
     document = outcome.to_row()
     functions = document["frames"].split(" < ") if outcome.crash else []
     written = "in main's own write" if "__llvm_profile_write_file" in functions else "in main"
@@ -302,7 +229,7 @@ def _row(case: MachOCase, built: MachOProgram, emulated: Emulated, linux: Any) -
         "offset": outcome.crash.frames[0].offset if outcome.crash else None,
         "frames": document["frames"],
         "address": document["fault_address"],
-        "reported": _reported(emulated),
+        "reported": reported_address(emulated),
         "spelled": section.fault_address if section else None,
         "as_linux": _beside(emulated.text, linux(case.program)) if case.mix == UNIFORM else None,
         "written": _written(section.misread) if section and section.misread else None,

@@ -11,7 +11,7 @@ import pytest
 
 from nbsupport.base.errors import LabError, MissingError
 from nbsupport.cli.commands import main
-from nbsupport.studies import macho, observations
+from nbsupport.studies import macho, macho_trial, observations
 from nbsupport.studies.macho import MachOStudy
 from nbsupport.toolchains.probe import Toolchain
 
@@ -41,7 +41,7 @@ def test_a_crash_in_main_is_at_no_address_that_the_records_spell(
     toolchain: Callable[[str], Toolchain],
 ) -> None:
     toolchain("19")
-    trial = macho.try_program("x86_64", "19", "17", "hot", "main-first", None)
+    trial = macho_trial.try_program("x86_64", "19", "17", "hot", "main-first", None)
     assert trial.outcome.crash and "instrument_target" in trial.outcome.crash.function
     assert not trial.spelled and trial.reported and len(trial.notes()) == 3
 
@@ -58,7 +58,7 @@ def test_a_crash_in_main_is_at_no_address_that_the_records_spell(
 def test_what_there_is_not_is_one_line(wrong: dict[str, str], choices: str) -> None:
     words = {"arch": "arm64", "order": "main-first", "instrument": "ir", "main_instrument": "ir"}
     with pytest.raises(LabError, match=f"not known; choose from {choices}"):
-        macho.try_program(llvm="19", foreign="16", program="cold", **{**words, **wrong})
+        macho_trial.try_program(llvm="19", foreign="16", program="cold", **{**words, **wrong})
 
 
 # The grid, and what is recorded of it.

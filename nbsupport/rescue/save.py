@@ -306,7 +306,8 @@ def _whole(profile: Profile, binary: Path) -> Profile:
     distance = image.places["counters"][0][0] - image.places["data"][0][0]
     same = header.signed(header.fields["CountersDelta"]) == distance
     if not same or header.fields["NamesSize"] != len(names):
-        raise LabError(str(binary), "it is not what wrote that profile", "give that very build")
+        why = "it is not what wrote that profile, or the profile's header is damaged"
+        raise LabError(str(binary), why, f"give that very build, or run it again: {_RUN}")
     records = image.contents("data", data)[0]
     hole = holes.find(header, profile.names, _anchors(header, records, names))
     whole = holes.filled(header, hole) if hole else header
@@ -342,14 +343,18 @@ def _anchors(header: Header, records: bytes, names: bytes) -> Anchors:
 
 def _nothing(path: Path, file: RawProfile, binary: Path | None) -> LabError:
     """Return what to say of a raw profile of which no function is certain."""
-    why, do = "nothing that can be rescued is in the file", f"run it again: {_RUN}"
+    why, again = "nothing that can be rescued is in the file", f"run it again: {_RUN}"
+    ask, do = f"give the program that wrote it (--binary), or {again}", again
     if hole := next((profile.hole for profile in file.profiles if profile.hole), None):
         head = file.profiles[0].header
         why = f"{hole.what(head.stated)}, so no count is certain"
+        cut = hole.end > head.stated["counters"] and hole.start < head.stated["names"]
+        if not binary and not (cut and hole.shift):  # the counters may be whole
+            do = ask
     elif not any(len(profile.header.part("counters")) for profile in file.profiles):
         why = "no counters are in the file"
     elif binary:
         why = "which of its bytes are counters is not certain"
     else:
-        do = f"give the program that wrote it (--binary), or {do}"
+        do = ask
     return LabError(str(path), why, do)

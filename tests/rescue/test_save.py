@@ -180,6 +180,28 @@ def test_a_hole_is_said_with_what_it_costs(maker: Maker, tmp_path: Path) -> None
             rescue.from_profraw(raw, out, binary=binary)
 
 
+def test_where_the_counters_are_whole_the_program_is_asked_for(
+    maker: Maker, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    raw, image = maker.profile("19", "ir"), maker.link("19", "19", KINDS["ir"])
+    data = raw.read_bytes()
+    names = profraw.read(raw).profiles[0].header.stated["names"]
+    said, helped = list[str](), list[int]()
+    for place in range(names, len(data) - 8, 4):
+        (tmp_path / "cut").write_bytes(data[:place] + data[place + 8 :])
+        with contextlib.suppress(LabError):
+            rescue.from_profraw(tmp_path / "cut", out)
+            continue  # what is cut is value data
+        with pytest.raises(LabError, match="give the program that wrote it") as error:
+            rescue.from_profraw(tmp_path / "cut", out)
+        said.append(str(error.value))
+        with contextlib.suppress(LabError):  # a hole just before the names may be in the counters
+            helped.append(rescue.from_profraw(tmp_path / "cut", out, binary=image).functions)
+    assert any("no count is certain" in text for text in said)
+    assert set(helped) == {7}
+
+
 def test_a_file_without_counters_is_not_asked_for_its_program_twice(
     maker: Maker, tmp_path: Path
 ) -> None:
